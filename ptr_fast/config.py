@@ -1,0 +1,360 @@
+"""Configuration of nets, learners and acting: frozen, keyword-only, validated, and readable from JSON.
+
+Defaults are the published PTR configuration (``examples/launch_train_real_cql.py`` and the README command of the
+reference), so ``CqlConfig()`` is the paper's learner.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from ptr_fast.types import ActionSpec, CameraSpec, StateSpec
+
+__all__ = [
+    "ActConfig",
+    "AugmentConfig",
+    "BcConfig",
+    "CqlConfig",
+    "EncoderConfig",
+    "LearnerConfig",
+    "PolicySpec",
+    "RewardConfig",
+    "TaskTable",
+    "from_dict",
+    "to_dict",
+]
+
+EncoderName = Literal["resnet_small", "resnet18", "resnet34", "resnet50", "conv3"]
+CriticHead = Literal["reinject_all", "reinject_action", "plain"]
+ActMode = Literal["mean", "ema_mean", "search"]
+T = TypeVar("T")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """Image encoder and its bottleneck.
+
+    Attributes:
+        name: ``resnet_small`` (1,1,1,1 blocks), ``resnet18``, ``resnet34`` (the paper's), ``resnet50``, or ``conv3``,
+            three convolutions (strides 2, 2, 1) for recipes that train on a CPU in minutes.
+        num_filters: width of the first stage; later stages double it. The paper: 64.
+        num_groups: groups of every GroupNorm. The paper: 4.
+        pooling: how the last feature map becomes a vector: ``spatial_embedding`` (learned, the paper's),
+            ``spatial_softmax`` (expected coordinates) or ``mean``.
+        num_spatial_blocks: features per channel of the learned spatial embedding. The paper: 8.
+        embedding_dim: width of the bottleneck (Dense, LayerNorm, tanh). The paper: 256.
+    """
+
+    name: EncoderName = "resnet34"
+    num_filters: int = 64
+    num_groups: int = 4
+    pooling: Literal["spatial_embedding", "spatial_softmax", "mean"] = "spatial_embedding"
+    num_spatial_blocks: int = 8
+    embedding_dim: int = 256
+
+    def __post_init__(self) -> None:
+        _require(self.num_filters >= 1, f"encoder.num_filters must be at least 1, got {self.num_filters}")
+        _require(
+            self.num_filters % self.num_groups == 0,
+            f"encoder.num_filters ({self.num_filters}) must be a multiple of num_groups ({self.num_groups})",
+        )
+        _require(self.embedding_dim >= 1, f"encoder.embedding_dim must be at least 1, got {self.embedding_dim}")
+        _require(self.num_spatial_blocks >= 1, "encoder.num_spatial_blocks must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Random crop and colour jitter, drawn anew for s and s' of every sample.
+
+    Attributes:
+        crop_padding: edge pixels repeated on each side before the random crop; 0 turns the crop off.
+        jitter_probability: share of images that are jittered; 0 turns the jitter off.
+        brightness: half-width of the additive shift, in units of the full range.
+        contrast, saturation: half-width of the factor about 1.
+        hue: half-width of the shift, in turns.
+    """
+
+    crop_padding: int = 4
+    jitter_probability: float = 0.8
+    brightness: float = 0.2
+    contrast: float = 0.1
+    saturation: float = 0.1
+    hue: float = 0.03
+
+    def __post_init__(self) -> None:
+        _require(self.crop_padding >= 0, f"augment.crop_padding must not be negative, got {self.crop_padding}")
+        _require(
+            0.0 <= self.jitter_probability <= 1.0,
+            f"augment.jitter_probability must lie in [0, 1], got {self.jitter_probability}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardConfig:
+    """Rewards and masks, computed from the position in an episode when a store is loaded.
+
+    Attributes:
+        num_final_steps: how many last transitions of an episode carry the positive reward. The paper: 3.
+        positive, negative: reward of those steps and of all others. The paper: +10 and -1.
+        positive_is_terminal: the mask is 0 on every positive step (the paper's choice); otherwise only on the last step.
+
+    Episodes whose recorded outcome is ``failure`` get the negative reward at every step; their last step is cut off,
+    not terminal: it bootstraps from its own next frame where there is one.
+    """
+
+    num_final_steps: int = 3
+    positive: float = 10.0
+    negative: float = -1.0
+    positive_is_terminal: bool = True
+
+    def __post_init__(self) -> None:
+        _require(self.num_final_steps >= 1, f"rewards.num_final_steps must be at least 1, got {self.num_final_steps}")
+        _require(
+            self.positive > self.negative,
+            f"rewards.positive ({self.positive}) must be above rewards.negative ({self.negative})",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CqlConfig:
+    """Conservative Q-learning as PTR uses it.
+
+    Attributes:
+        encoder: actor and critic each have their own encoder of this shape.
+        hidden_dims: hidden layers of the policy and of every Q head.
+        critic_head: what is concatenated to every layer of a Q head: ``reinject_all`` (action and pixels; the first
+            layer also sees the task; no proprioceptive state: the paper's), ``reinject_action`` (action; the first
+            layer sees pixels, state and task), ``plain`` (nothing after the first layer).
+        num_critics: Q heads on one shared critic encoder; their minimum is used.
+        discount, tau: of the Bellman target and of the target average (per update).
+        cql_alpha: weight of the conservative term.
+        num_action_samples: policy actions and, as many, uniform actions per state; also target actions per next state.
+        actor_lr, critic_lr, temperature_lr: Adam learning rates.
+        lr_schedule, lr_schedule_steps: ``constant`` (the paper's), or ``cosine`` decay to zero over so many updates.
+        init_temperature: initial entropy weight.
+        target_entropy: nats; None means minus the number of action dimensions.
+        ema_tau: rate of the averaged actor kept for acting (it has no influence on training).
+        augment: random crop and colour jitter.
+    """
+
+    encoder: EncoderConfig = EncoderConfig()
+    hidden_dims: tuple[int, ...] = (256, 256, 256)
+    critic_head: CriticHead = "reinject_all"
+    num_critics: int = 2
+    discount: float = 0.96
+    tau: float = 0.005
+    cql_alpha: float = 10.0
+    num_action_samples: int = 4
+    actor_lr: float = 1e-4
+    critic_lr: float = 3e-4
+    temperature_lr: float = 3e-4
+    lr_schedule: Literal["constant", "cosine"] = "constant"
+    lr_schedule_steps: int = 0
+    init_temperature: float = 1.0
+    target_entropy: float | None = None
+    ema_tau: float = 0.005
+    augment: AugmentConfig = AugmentConfig()
+
+    def __post_init__(self) -> None:
+        _require(0.0 < self.discount < 1.0, f"discount must lie in (0, 1), got {self.discount}")
+        _require(0.0 < self.tau <= 1.0, f"tau must lie in (0, 1], got {self.tau}")
+        _require(0.0 < self.ema_tau <= 1.0, f"ema_tau must lie in (0, 1], got {self.ema_tau}")
+        _require(self.cql_alpha >= 0.0, f"cql_alpha must not be negative, got {self.cql_alpha}")
+        _require(self.num_critics >= 1, f"num_critics must be at least 1, got {self.num_critics}")
+        _require(self.num_action_samples >= 1, f"num_action_samples must be at least 1, got {self.num_action_samples}")
+        _require(self.init_temperature > 0.0, f"init_temperature must be positive, got {self.init_temperature}")
+        _require(len(self.hidden_dims) >= 1, "hidden_dims must name at least one layer")
+        for name in ("actor_lr", "critic_lr", "temperature_lr"):
+            _require(getattr(self, name) > 0.0, f"{name} must be positive, got {getattr(self, name)}")
+        _check_schedule(self.lr_schedule, self.lr_schedule_steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BcConfig:
+    """Behaviour cloning: the mean of a Gaussian with unit variance on the scaled action (the reference's ``pixel_bc``).
+
+    Attributes:
+        encoder, hidden_dims, augment: as in :class:`CqlConfig`.
+        lr: Adam learning rate.
+        lr_schedule, lr_schedule_steps, ema_tau: as in :class:`CqlConfig`.
+    """
+
+    encoder: EncoderConfig = EncoderConfig()
+    hidden_dims: tuple[int, ...] = (256, 256, 256)
+    lr: float = 3e-4
+    lr_schedule: Literal["constant", "cosine"] = "constant"
+    lr_schedule_steps: int = 0
+    ema_tau: float = 0.005
+    augment: AugmentConfig = AugmentConfig()
+
+    def __post_init__(self) -> None:
+        _require(self.lr > 0.0, f"lr must be positive, got {self.lr}")
+        _require(0.0 < self.ema_tau <= 1.0, f"ema_tau must lie in (0, 1], got {self.ema_tau}")
+        _require(len(self.hidden_dims) >= 1, "hidden_dims must name at least one layer")
+        _check_schedule(self.lr_schedule, self.lr_schedule_steps)
+
+
+def _check_schedule(schedule: str, num_steps: int) -> None:
+    _require(
+        schedule == "constant" or num_steps > 0,
+        f"lr_schedule {schedule!r} needs lr_schedule_steps above 0, got {num_steps}",
+    )
+
+
+LearnerConfig = CqlConfig | BcConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActConfig:
+    """How a policy acts; recorded with every result.
+
+    Attributes:
+        mode: ``mean`` (tanh of the actor's mean), ``ema_mean`` (the same of the averaged actor), or ``search``: the
+            best of ``num_candidates`` samples of the averaged actor by the minimum over the averaged critics.
+        num_candidates: samples in ``search`` (the reference's best-of-50).
+    """
+
+    mode: ActMode = "mean"
+    num_candidates: int = 50
+
+    def __post_init__(self) -> None:
+        _require(self.num_candidates >= 1, f"num_candidates must be at least 1, got {self.num_candidates}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskTable:
+    """Task names and their slots in the one-hot task vector; spare slots wait for tasks that come later.
+
+    Attributes:
+        names: slot i holds ``names[i]``.
+        num_slots: width of the one-hot vector, at least ``len(names)``; never changes in the life of a checkpoint.
+    """
+
+    names: tuple[str, ...]
+    num_slots: int
+
+    def __post_init__(self) -> None:
+        _require(len(set(self.names)) == len(self.names), f"task names must be distinct, got {list(self.names)}")
+        _require(
+            self.num_slots >= max(1, len(self.names)),
+            f"{len(self.names)} tasks do not fit into {self.num_slots} task slots",
+        )
+
+    def slot(self, name: str) -> int:
+        """Slot of a task; ValueError with the nearest name where there is none."""
+        if name in self.names:
+            return self.names.index(name)
+        raise ValueError(f"unknown task {name!r}{_nearest(name, self.names)}; known: {list(self.names)}")
+
+    def with_tasks(self, names: typing.Iterable[str]) -> TaskTable:
+        """The table with every new name put into the next spare slot."""
+        fresh = [name for name in dict.fromkeys(names) if name not in self.names]
+        total = len(self.names) + len(fresh)
+        _require(
+            total <= self.num_slots,
+            f"the checkpoint has {self.num_slots} task slots, {len(self.names)} taken; no room for {fresh}",
+        )
+        return TaskTable(names=self.names + tuple(fresh), num_slots=self.num_slots)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicySpec:
+    """Everything about the outside that a policy needs in order to act: what it sees, knows and commands.
+
+    Attributes:
+        camera: size of the frame the nets were trained on, its name and the resize kernel that made it.
+        state, action: names, units, bounds.
+        tasks: task table.
+        control_hz: control rate of the data.
+    """
+
+    camera: CameraSpec
+    state: StateSpec
+    action: ActionSpec
+    tasks: TaskTable
+    control_hz: float
+
+
+def to_dict(config: Any) -> Any:
+    """A dataclass as plain JSON values; learner configs carry their class name under ``type``."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        out = {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
+        return {"type": type(config).__name__, **out} if isinstance(config, CqlConfig | BcConfig) else out
+    if isinstance(config, tuple | list):
+        return [to_dict(item) for item in config]
+    return config
+
+
+def from_dict(cls: type[T], data: Any, path: str = "") -> T:
+    """The inverse of :func:`to_dict`.
+
+    Raises:
+        ValueError: an unknown or missing key (with the nearest known name), or a value of the wrong type.
+    """
+    return _convert(cls, data, path or getattr(cls, "__name__", str(cls)))
+
+
+def _convert(kind: Any, value: Any, path: str) -> Any:
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        return _convert_union(typing.get_args(kind), value, path)
+    if origin is Literal:
+        _require(
+            value in typing.get_args(kind), f"{path}: expected one of {list(typing.get_args(kind))}, got {value!r}"
+        )
+        return value
+    if origin in (tuple, list):
+        _require(isinstance(value, tuple | list), f"{path}: expected a list, got {value!r}")
+        args = typing.get_args(kind)
+        items = [args[0]] * len(value) if len(args) < 2 or args[-1] is ... else list(args)
+        _require(len(items) == len(value), f"{path}: expected {len(items)} values, got {len(value)}")
+        return origin(_convert(item, v, f"{path}[{i}]") for i, (item, v) in enumerate(zip(items, value, strict=True)))
+    if dataclasses.is_dataclass(kind):
+        return _convert_dataclass(kind, value, path)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(kind, type) and kind in (int, float, str, bool):
+        right = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+        _require(right, f"{path}: expected {kind.__name__}, got {value!r}")
+    return value
+
+
+def _convert_union(kinds: tuple[Any, ...], value: Any, path: str) -> Any:
+    if value is None and type(None) in kinds:
+        return None
+    if isinstance(value, dict):
+        named = {k.__name__: k for k in kinds if dataclasses.is_dataclass(k)}
+        if "type" in value:
+            _require(value["type"] in named, f"{path}.type: expected one of {sorted(named)}, got {value['type']!r}")
+            return _convert(named[value["type"]], value, path)
+    kinds = tuple(k for k in kinds if k is not type(None))
+    return _convert(kinds[0], value, path) if len(kinds) == 1 else value
+
+
+def _convert_dataclass(cls: Any, value: Any, path: str) -> Any:
+    _require(isinstance(value, dict), f"{path}: expected an object, got {value!r}")
+    if value.get("type") == cls.__name__:
+        value = {k: v for k, v in value.items() if k != "type"}
+    known = {f.name: f for f in dataclasses.fields(cls)}
+    for key in value:
+        _require(key in known, f"{path}: unknown key {key!r}{_nearest(key, known)}")
+    for name, f in known.items():
+        has_default = f.default is not dataclasses.MISSING or f.default_factory is not dataclasses.MISSING
+        _require(name in value or has_default, f"{path}: missing key {name!r}")
+    hints = typing.get_type_hints(cls)
+    return cls(**{key: _convert(hints[key], item, f"{path}.{key}") for key, item in value.items()})
+
+
+def _nearest(name: str, known: typing.Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,10 @@
+"""The one error type that says: the bytes on disk are wrong, not the program."""
+
+__all__ = ["DataError"]
+
+
+class DataError(ValueError):
+    """A data file, episode or checkpoint is broken, missing or does not match.
+
+    The message names the file, then the episode and field where there is one, what was expected and what came.
+    """

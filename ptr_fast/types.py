@@ -1,0 +1,149 @@
+"""The data contract: what a frame, a state, an action and a batch are, on every floor of the house.
+
+Frames are HWC uint8 RGB everywhere outside the nets. Actions are raw (the robot's own units) in stores and at the arm,
+and scaled to [-1, 1] inside batches; :class:`ActionSpec` holds the one map between the two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+
+__all__ = ["ActionSpec", "Batch", "CameraSpec", "Observation", "StateSpec"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CameraSpec:
+    """One camera of a store or checkpoint.
+
+    Attributes:
+        name: camera name, e.g. ``image_0``.
+        height, width: size of the stored frame, pixels.
+        encoding: ``"jpeg"`` (one JPEG file per frame) or ``"raw"`` (height*width*3 bytes).
+        source_height, source_width: size of the frame before the resize, pixels; 0 where unknown.
+        resize: name of the resize kernel that made the stored frame, or ``"none"``.
+    """
+
+    name: str
+    height: int
+    width: int
+    encoding: str = "jpeg"
+    source_height: int = 0
+    source_width: int = 0
+    resize: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.height <= 0 or self.width <= 0:
+            raise ValueError(f"camera {self.name!r}: height and width must be positive, got {self.height}x{self.width}")
+        if self.encoding not in ("jpeg", "raw"):
+            raise ValueError(f"camera {self.name!r}: encoding must be 'jpeg' or 'raw', got {self.encoding!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateSpec:
+    """Proprioceptive state: one name and unit per dimension."""
+
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.names) != len(self.units):
+            raise ValueError(f"state: {len(self.names)} names but {len(self.units)} units")
+
+    @property
+    def dim(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionSpec:
+    """The action space and its map to [-1, 1].
+
+    ``scale`` is ``clip(2 * (a - low) / (high - low) - 1, -clip, clip)`` (reference: RescaleActions, bounds
+    +-0.05 m, +-0.25 rad, gripper 0..1 and clip 0.99 for Bridge); ``unscale`` is the inverse of the unclipped map.
+
+    Attributes:
+        names, units: per dimension.
+        low, high: raw bounds per dimension, in ``units``.
+        clip: largest absolute scaled value; below 1 so that atanh stays finite.
+        bounds_source: where the bounds come from: ``"reference"``, ``"data"`` or the name of a simulator.
+    """
+
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    clip: float = 0.99
+    bounds_source: str = "reference"
+
+    def __post_init__(self) -> None:
+        sizes = {len(self.names), len(self.units), len(self.low), len(self.high)}
+        if len(sizes) != 1:
+            raise ValueError(f"action: names, units, low and high must have one length, got {sorted(sizes)}")
+        for name, low, high in zip(self.names, self.low, self.high, strict=True):
+            if not low < high:
+                raise ValueError(f"action {name!r}: low must be below high, got {low} and {high}")
+        if not 0.0 < self.clip < 1.0:
+            raise ValueError(f"action: clip must lie in (0, 1), got {self.clip}")
+
+    @property
+    def dim(self) -> int:
+        return len(self.names)
+
+    def scale(self, raw: np.ndarray) -> np.ndarray:
+        """Raw actions ``[..., A]`` to scaled float32 actions in [-clip, clip]."""
+        low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
+        scaled = 2.0 * (np.asarray(raw, np.float32) - low) / (high - low) - 1.0
+        return np.clip(scaled, -self.clip, self.clip).astype(np.float32)
+
+    def unscale(self, scaled: np.ndarray) -> np.ndarray:
+        """Scaled actions ``[..., A]`` in [-1, 1] to raw float32 actions in ``units``."""
+        low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
+        return ((np.asarray(scaled, np.float32) + 1.0) * 0.5 * (high - low) + low).astype(np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """What a policy sees.
+
+    Attributes:
+        images: uint8 ``[B, H, W, 3]`` RGB.
+        state: float32 ``[B, S]``, raw units.
+        task_id: int64 ``[B]``, slot in the task table.
+    """
+
+    images: torch.Tensor
+    state: torch.Tensor
+    task_id: torch.Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Transitions for one update.
+
+    Attributes:
+        images, next_images: uint8 ``[B, H, W, 3]`` RGB, before augmentation.
+        state, next_state: float32 ``[B, S]``, raw units.
+        task_id: int64 ``[B]``, slot in the task table.
+        actions: float32 ``[B, A]``, scaled to [-clip, clip].
+        rewards: float32 ``[B]``.
+        masks: float32 ``[B]``, 0 where the target must not bootstrap, else 1.
+    """
+
+    images: torch.Tensor
+    next_images: torch.Tensor
+    state: torch.Tensor
+    next_state: torch.Tensor
+    task_id: torch.Tensor
+    actions: torch.Tensor
+    rewards: torch.Tensor
+    masks: torch.Tensor
+
+    def __len__(self) -> int:
+        return int(self.actions.shape[0])
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on ``device``; pinned tensors are copied asynchronously."""
+        return Batch(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})

@@ -1,0 +1,41 @@
+"""Where the real data and the golden tensors lie, and one thread for torch.
+
+``PTR_FAST_SHARED`` (default: ``../shared`` beside the repository) holds ``data/`` and ``golden/``;
+``PTR_FAST_GOLDEN`` names another set of golden tensors of the same layout. Tests that need an absent folder are skipped
+with a reason, and fail where ``CI=true``.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def pytest_configure(config):
+    torch.set_num_threads(1)
+
+
+def _folder(variable: str, default: Path) -> Path:
+    folder = Path(os.environ.get(variable, default)).resolve()
+    if not folder.is_dir():
+        reason = f"{folder} is absent (set {variable})"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """Folder with the real Bridge episodes under ``data/bridge_rlds``."""
+    return _folder("PTR_FAST_SHARED", REPOSITORY.parent / "shared")
+
+
+@pytest.fixture(scope="session")
+def golden_dir() -> Path:
+    """Folder with the tensors computed by the published PTR code."""
+    shared = Path(os.environ.get("PTR_FAST_SHARED", REPOSITORY.parent / "shared"))
+    return _folder("PTR_FAST_GOLDEN", shared / "golden")
