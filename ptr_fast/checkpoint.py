@@ -1,0 +1,324 @@
+"""Checkpoints: everything needed to act, and beside it everything needed to go on training.
+
+Layout (the one LeRobot users know)::
+
+    <run>/checkpoints/000500/pretrained_model/config.json          learner, camera, state, action, tasks, act
+    <run>/checkpoints/000500/pretrained_model/model.safetensors    actor and averaged actor
+    <run>/checkpoints/000500/pretrained_model/critic.safetensors   critic, averaged critic, temperature (absent for BC)
+    <run>/checkpoints/000500/pretrained_model/train_config.json    the whole configuration of the run
+    <run>/checkpoints/000500/training_state/optimizer_state.safetensors, optimizer_param_groups.json, training_step.json
+    <run>/checkpoints/000500/files.json                            size and SHA-256 of every file above
+    <run>/checkpoints/last                                         link to the newest
+
+A checkpoint is written under a temporary name, flushed, and renamed: it is there whole or not at all. No random
+state is stored: every draw of training is a function of (seed, step).
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from ptr_fast.config import ActConfig, LearnerConfig, PolicySpec, from_dict, to_dict
+from ptr_fast.errors import DataError
+
+__all__ = [
+    "ACTOR_NETWORKS",
+    "CheckpointInfo",
+    "list_checkpoints",
+    "load_networks",
+    "load_training_state",
+    "read_checkpoint",
+    "remove_checkpoint",
+    "save_checkpoint",
+    "write_atomically",
+]
+
+SCHEMA_VERSION = 1
+ACTOR_NETWORKS = ("actor", "ema_actor")
+MODEL, TRAINING = "pretrained_model", "training_state"
+
+
+class Trainable(Protocol):
+    """What a learner shows of itself to be saved and loaded."""
+
+    config: LearnerConfig
+
+    def networks(self) -> dict[str, nn.Module]: ...
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointInfo:
+    """A checkpoint's description, without its weights.
+
+    Attributes:
+        path: the folder named after the step.
+        step: number of updates done.
+        config, spec, act: learner configuration, the outside world, acting mode.
+        run: the whole configuration of the run that wrote it, as JSON values.
+    """
+
+    path: Path
+    step: int
+    config: LearnerConfig
+    spec: PolicySpec
+    act: ActConfig
+    run: dict[str, Any]
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Writes a file under a temporary name, flushes it to disk and renames it; leaves nothing behind on failure."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise OSError(error.errno, f"no space left to write {path} ({len(data)} bytes)") from error
+        raise
+
+
+def save_checkpoint(
+    run_dir: Path,
+    step: int,
+    learner: Trainable,
+    spec: PolicySpec,
+    act: ActConfig,
+    run: dict[str, Any],
+    folder: str = "checkpoints",
+) -> Path:
+    """Writes ``<run_dir>/<folder>/<step>`` and points ``last`` at it; an existing one of that step is replaced.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        OSError: the disk is full or not writable; earlier checkpoints are untouched and nothing half-written is left.
+    """
+    parent = Path(run_dir) / folder
+    parent.mkdir(parents=True, exist_ok=True)
+    final = parent / f"{step:06d}"
+    temporary = parent / f".{step:06d}.{os.getpid()}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        (temporary / MODEL).mkdir(parents=True)
+        (temporary / TRAINING).mkdir()
+        sums = {}
+        for name, data in _contents(step, learner, spec, act, run):
+            write_atomically(temporary / name, data)
+            sums[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        write_atomically(temporary / "files.json", _json(sums))
+        for directory in (temporary / MODEL, temporary / TRAINING, temporary):
+            _sync_directory(directory)
+        if final.exists():
+            remove_checkpoint(final)
+        os.rename(temporary, final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _link_last(parent, final.name)
+    return final
+
+
+def _contents(step: int, learner: Trainable, spec: PolicySpec, act: ActConfig, run: dict[str, Any]):
+    networks = learner.networks()
+    actors = {name: module for name, module in networks.items() if name in ACTOR_NETWORKS}
+    others = {name: module for name, module in networks.items() if name not in ACTOR_NETWORKS}
+    config = {
+        "schema_version": SCHEMA_VERSION,
+        "step": step,
+        "learner": to_dict(learner.config),
+        "spec": to_dict(spec),
+        "act": to_dict(act),
+    }
+    yield f"{MODEL}/config.json", _json(config)
+    yield f"{MODEL}/train_config.json", _json(run)
+    yield f"{MODEL}/model.safetensors", _pack(actors)
+    if others:
+        yield f"{MODEL}/critic.safetensors", _pack(others)
+    tensors, groups = {}, {}
+    for name, optimizer in learner.optimizers().items():
+        state = optimizer.state_dict()
+        groups[name] = state["param_groups"]
+        for index, entries in state["state"].items():
+            for key, value in entries.items():
+                tensors[f"{name}/{index}/{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
+    yield f"{TRAINING}/optimizer_state.safetensors", safetensors.torch.save(tensors)
+    yield f"{TRAINING}/optimizer_param_groups.json", _json(groups)
+    yield f"{TRAINING}/training_step.json", _json({"step": step})
+
+
+def _pack(modules: dict[str, nn.Module]) -> bytes:
+    return safetensors.torch.save(
+        {
+            f"{name}.{key}": value.detach().cpu().contiguous()
+            for name, module in modules.items()
+            for key, value in module.state_dict().items()
+        }
+    )
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2) + "\n").encode()
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _link_last(parent: Path, name: str) -> None:
+    temporary = parent / f".last.{os.getpid()}.tmp"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(name)
+    os.replace(temporary, parent / "last")
+    _sync_directory(parent)
+
+
+def list_checkpoints(run_dir: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first."""
+    parent = Path(run_dir) / "checkpoints"
+    return sorted((p for p in parent.glob("[0-9]*") if p.is_dir()), key=lambda p: int(p.name))
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Deletes a checkpoint; it disappears by one rename first, so that it is never seen half-deleted."""
+    doomed = path.with_name(f".{path.name}.{os.getpid()}.removed")
+    os.rename(path, doomed)
+    shutil.rmtree(doomed)
+
+
+def resolve(path: Path | str) -> Path:
+    """The folder named after the step, given it, its ``pretrained_model``, or a run (then its newest checkpoint)."""
+    path = Path(path)
+    if path.name == MODEL:
+        path = path.parent
+    if (path / "checkpoints").is_dir():
+        found = list_checkpoints(path)
+        if not found:
+            raise DataError(f"{path}: the run has no checkpoint yet")
+        return found[-1]
+    if not (path / MODEL / "config.json").is_file():
+        raise DataError(
+            f"{path}: no checkpoint here; expected a run folder, or one like <run>/checkpoints/000500 "
+            f"with {MODEL}/config.json"
+        )
+    return path.resolve()
+
+
+def read_checkpoint(path: Path | str) -> CheckpointInfo:
+    """Reads a checkpoint's description and checks every file against its recorded size and SHA-256.
+
+    Raises:
+        DataError: no checkpoint, a missing, truncated or changed file, or an unknown schema version.
+    """
+    folder = resolve(path)
+    _verify(folder)
+    config = _read_json(folder / MODEL / "config.json")
+    version = config.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise DataError(f"{folder / MODEL / 'config.json'}: expected schema_version {SCHEMA_VERSION}, got {version}")
+    try:
+        return CheckpointInfo(
+            path=folder,
+            step=int(config["step"]),
+            config=from_dict(LearnerConfig, config["learner"], "learner"),  # type: ignore[arg-type]
+            spec=from_dict(PolicySpec, config["spec"], "spec"),
+            act=from_dict(ActConfig, config["act"], "act"),
+            run=_read_json(folder / MODEL / "train_config.json"),
+        )
+    except (KeyError, ValueError) as error:
+        raise DataError(f"{folder / MODEL / 'config.json'}: {error}") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: missing") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not valid JSON ({error})") from error
+
+
+def _verify(folder: Path) -> None:
+    for name, expected in _read_json(folder / "files.json").items():
+        path = folder / name
+        if not path.is_file():
+            raise DataError(f"{path}: missing from the checkpoint")
+        size = path.stat().st_size
+        if size != expected["bytes"]:
+            raise DataError(f"{path}: expected {expected['bytes']} bytes, got {size}; the file is truncated or changed")
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != expected["sha256"]:
+            raise DataError(f"{path}: its SHA-256 differs from the recorded one; the file is corrupt")
+
+
+def load_networks(info: CheckpointInfo, modules: dict[str, nn.Module]) -> None:
+    """Fills modules (``{"actor": ..., "target_critic": ...}``) with the checkpoint's weights, in place.
+
+    Raises:
+        DataError: a network, parameter or shape does not match; it is named.
+    """
+    for names, file in ((ACTOR_NETWORKS, "model.safetensors"), (None, "critic.safetensors")):
+        wanted = {n: m for n, m in modules.items() if (n in ACTOR_NETWORKS) == (names is not None)}
+        if not wanted:
+            continue
+        path = info.path / MODEL / file
+        tensors = _load_tensors(path)
+        for name, module in wanted.items():
+            prefix = name + "."
+            own = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+            try:
+                module.load_state_dict(own)
+            except RuntimeError as error:
+                raise DataError(f"{path}: {name} does not match the configuration: {error}") from error
+
+
+def _load_tensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: missing from the checkpoint") from error
+    except safetensors.SafetensorError as error:
+        raise DataError(f"{path}: not a valid safetensors file ({error})") from error
+
+
+def load_training_state(info: CheckpointInfo, learner: Trainable) -> None:
+    """Fills a learner's networks and optimisers, so that its next update equals that of the run that was saved."""
+    load_networks(info, learner.networks())
+    folder = info.path / TRAINING
+    tensors = _load_tensors(folder / "optimizer_state.safetensors")
+    groups = _read_json(folder / "optimizer_param_groups.json")
+    for name, optimizer in learner.optimizers().items():
+        if name not in groups:
+            raise DataError(f"{folder}: no state for optimiser {name!r}; it has {sorted(groups)}")
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for key, value in tensors.items():
+            owner, index, entry = key.rsplit("/", 2)
+            if owner == name:
+                state.setdefault(int(index), {})[entry] = value
+        try:
+            optimizer.load_state_dict({"state": state, "param_groups": groups[name]})
+        except (ValueError, KeyError) as error:
+            raise DataError(f"{folder}: optimiser {name!r} does not match the configuration: {error}") from error

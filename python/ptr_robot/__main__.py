@@ -1,0 +1,5 @@
+import sys
+
+from ptr_robot.cli import main
+
+sys.exit(main())

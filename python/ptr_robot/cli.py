@@ -1,0 +1,77 @@
+"""The ``ptr-fast`` command: verbs only; each verb is a module of its own, imported when it is called."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+
+VERBS = {
+    "convert": ("ptr_robot.convert", "robot data of other formats -> a store"),
+    "inspect": ("ptr_robot.inspect_store", "what is in a store: tables and a contact sheet"),
+    "doctor": ("ptr_robot.doctor", "traps in a store, and what to do about them"),
+    "collect": ("ptr_robot.collect", "demonstrations in simulated toy kitchens -> a store"),
+    "pretrain": ("ptr_robot.pretrain", "train a policy on broad data"),
+    "finetune": ("ptr_robot.finetune", "train it on with a few demonstrations of a new task, mixed with the old data"),
+    "evaluate": ("ptr_robot.evaluate", "offline metrics of a checkpoint on held-out demonstrations"),
+    "select": ("ptr_robot.select", "rank the checkpoints of a run and pick one"),
+    "act": ("ptr_robot.act", "actions of a checkpoint on the frames of a stored episode"),
+    "rollout": ("ptr_robot.rollout", "try a policy in a simulated kitchen"),
+    "report": ("ptr_robot.report.verb", "one HTML page about runs, checkpoints and trials"),
+    "demo": ("ptr_robot.demo", "the whole way in toy kitchens, from data to a table of success rates"),
+    "convert-checkpoint": ("ptr_robot.convert_checkpoint", "a checkpoint of the published JAX code -> one of ours"),
+    "info": ("ptr_robot.info", "what was built, what runs where and why not; for bug reports"),
+}
+INTERRUPTED = 130
+
+
+def usage() -> str:
+    width = max(map(len, VERBS))
+    lines = ["usage: ptr-fast VERB [options]      (ptr-fast VERB --help lists its options)", ""]
+    lines += [f"  {verb:<{width}}  {what}" for verb, (_, what) in VERBS.items()]
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one verb.
+
+    Returns:
+        0 on success, 1 where a check found errors, 2 for a user's mistake or a broken environment (one line on standard
+        error; ``PTR_FAST_TRACEBACK=1`` shows where), 130 after Ctrl-C.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if argv else 2
+    verb = argv[0]
+    if verb not in VERBS:
+        close = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        print(f"ptr-fast: unknown verb {verb!r}{hint}\n\n{usage()}", file=sys.stderr)
+        return 2
+    try:
+        module = importlib.import_module(VERBS[verb][0])
+        return module.run(argv[1:]) if hasattr(module, "run") else _run_typed(verb, module, argv[1:])
+    except KeyboardInterrupt:
+        print("ptr-fast: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, RuntimeError, OSError, ImportError) as error:
+        if os.environ.get("PTR_FAST_TRACEBACK") == "1":
+            raise
+        print(f"ptr-fast {verb}: error: {error}", file=sys.stderr)
+        return 2
+
+
+def _run_typed(verb: str, module, argv: list[str]) -> int:
+    import tyro
+
+    args = tyro.cli(module.Args, prog=f"ptr-fast {verb}", args=argv, description=module.__doc__)
+    return module.main(args) or 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
