@@ -1,0 +1,147 @@
+"""What a training run is told: data, learner, length, saving. Saved whole beside every checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from ptr_fast.config import ActMode, CqlConfig, LearnerConfig, RewardConfig
+
+__all__ = ["DataConfig", "FinetuneConfig", "LoopConfig", "PretrainConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which episodes are trained on.
+
+    Attributes:
+        stores: store folders; they must agree in camera size, state and action space.
+        camera: camera name; empty takes the first of the store.
+        tasks: only these tasks (exact names); empty takes all.
+        exclude_tasks: not these tasks.
+        domains: only episodes of these domains (kitchens, scenes); empty takes all.
+        num_demos: a seeded subset of so many episodes per task; 0 takes all.
+        validation_share: share of the episodes of each task held out for evaluation, in [0, 1).
+    """
+
+    stores: tuple[Path, ...] = tyro.MISSING
+    camera: str = ""
+    tasks: tuple[str, ...] = ()
+    exclude_tasks: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()
+    num_demos: int = 0
+    validation_share: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.validation_share < 1.0:
+            raise ValueError(f"data.validation_share must lie in [0, 1), got {self.validation_share}")
+        if self.num_demos < 0:
+            raise ValueError(f"data.num_demos must not be negative, got {self.num_demos}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """Length, saving and reporting of a run.
+
+    Attributes:
+        num_steps: gradient updates of every network.
+        batch_size: transitions per update, over all ranks.
+        seed: initial weights, sampling, noise, augmentation and the choice of demonstrations.
+        log_every: updates between progress lines (nothing is read back from the device in between).
+        checkpoint_every: updates between checkpoints; the last step is always saved.
+        keep_last: newest checkpoints that are kept; 0 keeps all.
+        keep_best: best checkpoints by the selection score on held-out episodes that are kept as well.
+        device: ``auto`` takes a GPU where there is one.
+        num_threads: CPU threads of the learner; 0 takes torch's default.
+        memory_gib: host memory for decoded frames, GiB; 0 takes half of what is free.
+        wandb: Weights & Biases project to log to as well; empty logs to JSONL and TensorBoard only.
+        stop_on_divergence: stop, save and explain when Q leaves its possible range or a loss is not finite.
+    """
+
+    num_steps: int = 160_000
+    batch_size: int = 64
+    seed: int = 0
+    log_every: int = 100
+    checkpoint_every: int = 20_000
+    keep_last: int = 5
+    keep_best: int = 1
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    num_threads: int = 0
+    memory_gib: float = 0.0
+    wandb: str = ""
+    stop_on_divergence: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "batch_size", "log_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("keep_last", "keep_best", "num_threads", "memory_gib", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Train from scratch on one or several stores.
+
+    Attributes:
+        out: run folder; must be new or empty.
+        data: which episodes.
+        learner: the method and its nets.
+        rewards: reward labels, made when the data is loaded.
+        act_mode: how the checkpoint acts unless told otherwise: ``mean``, ``ema_mean`` or ``search``.
+        num_task_slots: width of the task vector; 0 takes the number of tasks plus as many spare ones, at least 8.
+        loop: length, saving, reporting.
+    """
+
+    out: Path = tyro.MISSING
+    data: DataConfig = DataConfig()
+    learner: LearnerConfig = CqlConfig()
+    rewards: RewardConfig = RewardConfig()
+    act_mode: ActMode = "mean"
+    num_task_slots: int = 0
+    loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = LoopConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """Train a checkpoint on with a few demonstrations of a new task; nothing is re-initialised.
+
+    Attributes:
+        checkpoint: run, or one of its checkpoints.
+        target: store with the new task.
+        out: run folder; must be new or empty.
+        task: task name in the target store; empty where it has only one.
+        domains: only target episodes of these domains (kitchens, scenes); empty takes all.
+        num_demos: demonstrations taken from the target, a seeded choice; the others are held out for evaluation.
+        mix: share of the old data in every batch, exact over time; 0 trains on the new task alone.
+        prior: folders of the old data's stores, in the order of the checkpoint's run; empty takes them from there.
+        lr_scale: factor on the checkpoint's learning rates.
+        lr_schedule: ``constant``, ``cosine`` to zero over this run, or ``same`` as the checkpoint's kind.
+        act_mode: how the new checkpoints act; ``same`` as the checkpoint.
+        loop: length, saving, reporting.
+    """
+
+    checkpoint: Path = tyro.MISSING
+    target: Path = tyro.MISSING
+    out: Path = tyro.MISSING
+    task: str = ""
+    domains: tuple[str, ...] = ()
+    num_demos: int = 10
+    mix: float = 0.9
+    prior: tuple[Path, ...] = ()
+    lr_scale: float = 1.0
+    lr_schedule: Literal["same", "constant", "cosine"] = "same"
+    act_mode: Literal["same", "mean", "ema_mean", "search"] = "same"
+    loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = LoopConfig(num_steps=20_000, checkpoint_every=2_000)
+
+    def __post_init__(self) -> None:
+        if self.num_demos < 1:
+            raise ValueError(f"num_demos must be at least 1, got {self.num_demos}")
+        if not 0.0 <= self.mix < 1.0:
+            raise ValueError(f"mix must lie in [0, 1), got {self.mix}")
+        if self.lr_scale <= 0.0:
+            raise ValueError(f"lr_scale must be positive, got {self.lr_scale}")

@@ -1,0 +1,214 @@
+"""From stores to the batches of a run: which episodes train, which are held out, and one loader over all of them."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ptr_fast.config import PolicySpec, RewardConfig, TaskTable
+from ptr_fast.data.store import EpisodeStore
+from ptr_fast.data.transitions import Transitions
+from ptr_fast.errors import DataError
+from ptr_robot.train_config import DataConfig
+
+__all__ = ["Source", "choose_demos", "make_spec", "select_prior", "select_target", "transitions_of"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Episodes of one store that take part in a run.
+
+    Attributes:
+        role: ``prior`` (broad or old data) or ``target`` (the new task).
+        store: the open store.
+        train, validation: episode numbers inside the store.
+    """
+
+    role: str
+    store: EpisodeStore
+    train: np.ndarray
+    validation: np.ndarray
+
+    def record(self) -> dict[str, Any]:
+        """The choice as JSON values, by episode id, so that it survives appending to the store."""
+        ids = self.store.episodes.episode_id
+        return {
+            "role": self.role,
+            "store": str(self.store.path.resolve()),
+            "fingerprint": self.store.fingerprint(),
+            "train": [ids[i] for i in self.train],
+            "validation": [ids[i] for i in self.validation],
+        }
+
+    @staticmethod
+    def from_record(record: dict[str, Any], store_path: Path | None = None) -> Source:
+        """Opens the recorded store (or ``store_path``, where it moved) and finds the recorded episodes again."""
+        store = EpisodeStore.open(store_path or Path(record["store"]))
+        number = {episode_id: i for i, episode_id in enumerate(store.episodes.episode_id)}
+        missing = [e for e in (*record["train"], *record["validation"]) if e not in number]
+        if missing:
+            raise DataError(
+                f"{store.path}: {len(missing)} episodes of the recorded run are not here, e.g. {missing[0]!r}"
+            )
+        train, validation = (np.array([number[e] for e in record[k]], np.int64) for k in ("train", "validation"))
+        return Source(role=record["role"], store=store, train=train, validation=validation)
+
+
+def choose_demos(store: EpisodeStore, task: str, episodes: np.ndarray, seed: int) -> np.ndarray:
+    """The episodes of a task in a seeded order that depends on their ids alone; a few-shot subset is its beginning."""
+    ids = np.array([store.episodes.episode_id[i] for i in episodes], dtype=object)
+    ordered = np.asarray(episodes)[np.argsort(ids.astype(str), kind="stable")]
+    return np.random.default_rng((seed, zlib.crc32(task.encode()))).permutation(ordered)
+
+
+def _episodes_by_task(store: EpisodeStore, domains: Sequence[str]) -> dict[str, np.ndarray]:
+    known = sorted(set(store.episodes.domain))
+    for domain in domains:
+        if domain not in known:
+            raise ValueError(f"{store.path}: no episode of domain {domain!r}; it has {known}")
+    by_task: dict[str, list[int]] = {}
+    for i, (task, domain) in enumerate(zip(store.episodes.task, store.episodes.domain, strict=True)):
+        if not domains or domain in domains:
+            by_task.setdefault(task, []).append(i)
+    return {task: np.array(episodes, np.int64) for task, episodes in by_task.items()}
+
+
+def select_prior(data: DataConfig, seed: int) -> list[Source]:
+    """The episodes of a pre-training run, store by store.
+
+    Raises:
+        ValueError: a named task or domain is not there, or a task has fewer episodes than were asked.
+        DataError: a store is missing or broken, or nothing is left to train on.
+    """
+    sources = []
+    seen_tasks: set[str] = set()
+    for path in data.stores:
+        store = EpisodeStore.open(path)
+        train, validation = [], []
+        by_task = _episodes_by_task(store, data.domains)
+        seen_tasks |= set(by_task)
+        for task, episodes in by_task.items():
+            if (data.tasks and task not in data.tasks) or task in data.exclude_tasks:
+                continue
+            order = choose_demos(store, task, episodes, seed)
+            num_demos = data.num_demos
+            if num_demos > len(order):
+                raise ValueError(
+                    f"{path}: asked for {num_demos} demonstrations of {task!r}, the store has {len(order)}"
+                )
+            num_validation = int(data.validation_share * len(order)) if not num_demos else 0
+            chosen, rest = (order[:num_demos], order[num_demos:]) if num_demos else (order, order[:0])
+            validation.append(rest if num_demos else chosen[:num_validation])
+            train.append(chosen[num_validation:])
+        sources.append(
+            Source(role="prior", store=store, train=_joined(train), validation=_joined(validation)),
+        )
+    for task in (*data.tasks, *data.exclude_tasks):
+        if task not in seen_tasks:
+            raise ValueError(f"no store has the task {task!r}; tasks there: {sorted(seen_tasks)}")
+    if not any(len(source.train) for source in sources):
+        raise DataError(f"{', '.join(map(str, data.stores))}: no episode is left to train on")
+    return sources
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    return np.sort(np.concatenate(parts)) if parts else np.zeros(0, np.int64)
+
+
+def select_target(path: Path, task: str, domains: Sequence[str], num_demos: int, seed: int) -> tuple[Source, str]:
+    """The demonstrations of a new task; its other episodes are held out.
+
+    Returns:
+        The source and the task's name.
+
+    Raises:
+        ValueError: the task must be named or is unknown, or it has fewer episodes than ``num_demos``.
+    """
+    store = EpisodeStore.open(path)
+    by_task = _episodes_by_task(store, domains)
+    if not task:
+        if len(by_task) != 1:
+            raise ValueError(f"{path}: name the target task, it has {len(by_task)}: {sorted(by_task)}")
+        (task,) = by_task
+    if task not in by_task:
+        raise ValueError(f"{path}: no task {task!r}; it has {sorted(by_task)}")
+    order = choose_demos(store, task, by_task[task], seed)
+    if num_demos > len(order):
+        raise ValueError(
+            f"{path}: asked for {num_demos} demonstrations of {task!r}, it has {len(order)}; "
+            f"use --num-demos {max(1, len(order) - 1)} to hold one out"
+        )
+    source = Source(role="target", store=store, train=np.sort(order[:num_demos]), validation=np.sort(order[num_demos:]))
+    return source, task
+
+
+def make_spec(sources: Sequence[Source], camera: str, num_task_slots: int) -> PolicySpec:
+    """What the policy will see and command, from the first store; the others must agree.
+
+    Raises:
+        ValueError: no such camera, or two stores differ in camera size, state, action space or control rate.
+    """
+    meta = sources[0].store.meta
+    cameras = {spec.name: spec for spec in meta.cameras}
+    name = camera or meta.cameras[0].name
+    if name not in cameras:
+        raise ValueError(f"{sources[0].store.path}: no camera {name!r}; it has {sorted(cameras)}")
+    names = sorted({source.store.episodes.task[i] for source in sources for i in source.train})
+    num_slots = num_task_slots or len(names) + max(8, len(names))
+    spec = PolicySpec(
+        camera=cameras[name],
+        state=meta.state,
+        action=meta.action,
+        tasks=TaskTable(names=tuple(names), num_slots=num_slots),
+        control_hz=meta.control_hz,
+    )
+    for source in sources[1:]:
+        check_matches(source.store, spec)
+    return spec
+
+
+def check_matches(store: EpisodeStore, spec: PolicySpec) -> None:
+    """Refuses a store whose frames, state or actions mean something else than the policy's.
+
+    Raises:
+        ValueError: naming the first difference.
+    """
+    cameras = {camera.name: camera for camera in store.meta.cameras}
+    if spec.camera.name not in cameras:
+        raise ValueError(f"{store.path}: no camera {spec.camera.name!r}; it has {sorted(cameras)}")
+    camera = cameras[spec.camera.name]
+    pairs = [
+        ("camera size", (spec.camera.height, spec.camera.width), (camera.height, camera.width)),
+        ("state names", spec.state.names, store.meta.state.names),
+        ("state units", spec.state.units, store.meta.state.units),
+        ("action names", spec.action.names, store.meta.action.names),
+        ("action units", spec.action.units, store.meta.action.units),
+        ("action low bounds", spec.action.low, store.meta.action.low),
+        ("action high bounds", spec.action.high, store.meta.action.high),
+        ("control rate in Hz", spec.control_hz, store.meta.control_hz),
+    ]
+    for what, expected, got in pairs:
+        if expected != got:
+            raise ValueError(f"{store.path}: {what} differs: expected {expected}, got {got}")
+
+
+def transitions_of(source: Source, spec: PolicySpec, rewards: RewardConfig, episodes: np.ndarray) -> Transitions:
+    """The transitions of some episodes of a source, with rewards, masks, scaled actions and task slots."""
+    return Transitions(
+        source.store,
+        camera=spec.camera.name,
+        task_table=spec.tasks,
+        action=spec.action,
+        rewards=rewards,
+        episodes=episodes,
+    )
+
+
+def with_task(spec: PolicySpec, task: str) -> PolicySpec:
+    """The spec with a task's slot: the one it has, or the next spare one."""
+    return replace(spec, tasks=spec.tasks.with_tasks([task]))
