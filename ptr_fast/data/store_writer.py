@@ -1,0 +1,360 @@
+"""The one writer of a store: episodes in, immutable parts out."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import zlib
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import simplejpeg
+
+from ptr_fast.data.store_meta import (
+    EPISODE_SCHEMA,
+    KINDS_OF_OUTCOME,
+    PART_KEY,
+    SCHEMA_VERSION,
+    SPLITS,
+    Episode,
+    StoreMeta,
+    column_crc,
+    fsync_directory,
+    load_meta,
+    save_meta,
+)
+from ptr_fast.data.store_reader import EpisodeStore
+from ptr_fast.errors import DataError
+from ptr_fast.types import CameraSpec
+
+__all__ = ["StoreWriter"]
+
+
+class StoreWriter:
+    """Adds episodes to a store; a context manager that commits on leaving unless an exception is flying.
+
+    ``add`` checks an episode and keeps it in memory; ``commit`` writes everything added since as one part. A part
+    becomes visible at one rename and is never touched again. One writer at a time: the lock dies with its process.
+    """
+
+    def __init__(self, path: Path, meta: StoreMeta, lock: _WriterLock) -> None:
+        self._path, self._lock = path, lock
+        store = EpisodeStore.open(path)
+        self.meta = replace(meta, tasks=store.meta.tasks)
+        self._ids = set(store.episodes.episode_id)
+        self._next_part, self._num_episodes = store.num_parts, store.num_episodes
+        self._pending: list[tuple[Episode, str]] = []
+        self.pending_bytes = 0
+        for folder in ("steps", "episodes"):
+            for leftover in (path / folder).glob("*.tmp"):
+                leftover.unlink()
+
+    @classmethod
+    def create(cls, path: str | Path, meta: StoreMeta) -> StoreWriter:
+        """Makes an empty store at ``path`` and a writer for it.
+
+        Raises:
+            ValueError: there is a store already, or the folder holds something else.
+            RuntimeError: another process writes here, or the file system refuses.
+        """
+        path = Path(path)
+        if (path / "meta.json").exists():
+            raise ValueError(f"{path}: there is a store already; open it with StoreWriter.append")
+        if path.exists() and (not path.is_dir() or set(os.listdir(path)) - {"steps", "episodes", "writer.lock"}):
+            raise ValueError(f"{path}: expected an empty or new folder for the store")
+        for folder in ("steps", "episodes"):
+            (path / folder).mkdir(parents=True, exist_ok=True)
+        lock = _WriterLock(path)
+        try:
+            save_meta(path, meta)
+            return cls(path, meta, lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    @classmethod
+    def append(cls, path: str | Path, meta: StoreMeta | None = None) -> StoreWriter:
+        """A writer for the store at ``path``; ``meta``, where given, must describe the same cameras, state and action.
+
+        Raises:
+            DataError: there is no store, or it is damaged.
+            ValueError: ``meta`` differs; the message names the field.
+            RuntimeError: another process writes here.
+        """
+        path = Path(path)
+        stored = load_meta(path)
+        for name in ("cameras", "state", "action", "control_hz"):
+            if meta is not None and getattr(meta, name) != getattr(stored, name):
+                raise ValueError(
+                    f"{path}: cannot append, {name} differs: the store has {getattr(stored, name)}, "
+                    f"the new episodes have {getattr(meta, name)}"
+                )
+        lock = _WriterLock(path)
+        try:
+            return cls(path, stored, lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    def __contains__(self, episode_id: str) -> bool:
+        return episode_id in self._ids
+
+    @property
+    def num_pending(self) -> int:
+        """Episodes added and not yet committed."""
+        return len(self._pending)
+
+    def add(self, episode: Episode) -> None:
+        """Checks an episode and keeps it for the next commit.
+
+        Raises:
+            DataError: names the episode, the field, what was expected and what came. Nothing is kept.
+        """
+        if episode.episode_id in self._ids:
+            raise DataError(f"episode {episode.episode_id!r} is in the store already")
+        checked, num_bytes = _checked(episode, self.meta)
+        self._ids.add(episode.episode_id)
+        self._pending.append((checked, _digest(checked)))
+        self.pending_bytes += num_bytes
+
+    def commit(self) -> None:
+        """Writes the episodes added so far as one part; nothing to do where there are none.
+
+        Raises:
+            RuntimeError: the file system refused (full, a limit, read-only). The store is as it was before.
+        """
+        if not self._pending:
+            return
+        name = f"{self._next_part:06d}.arrow"
+        steps = self._steps_batch()
+        steps_bytes, steps_crc = _write_part(self._path / "steps" / name, steps)
+        episodes = self._episodes_batch()
+        about = {
+            "schema_version": SCHEMA_VERSION,
+            "steps_rows": steps.num_rows,
+            "steps_bytes": steps_bytes,
+            "steps_crc32": steps_crc,
+            "columns_crc32": {n: column_crc(steps.column(n)) for n in steps.schema.names},
+            "episodes_crc32": {n: column_crc(episodes.column(n)) for n in episodes.schema.names},
+        }
+        _write_part(
+            self._path / "episodes" / name, episodes.replace_schema_metadata({PART_KEY: json.dumps(about).encode()})
+        )
+        tasks = tuple(dict.fromkeys((*self.meta.tasks, *(episode.task for episode, _ in self._pending))))
+        self._next_part += 1
+        self._num_episodes += len(self._pending)
+        self._pending, self.pending_bytes = [], 0
+        if tasks != self.meta.tasks:
+            self.update_meta(tasks=tasks)
+
+    def update_meta(self, **changes: Any) -> None:
+        """Replaces fields of the meta that no stored byte depends on: ``source``, ``tasks``, the bounds in ``action``."""
+        meta = replace(self.meta, **changes)
+        if meta.steps_schema() != self.meta.steps_schema() or meta.cameras != self.meta.cameras:
+            raise ValueError("cameras, the state and action dimensions of a store cannot change")
+        if meta != self.meta:
+            save_meta(self._path, meta)
+        self.meta = meta
+
+    def close(self) -> None:
+        """Gives the store up without committing what is pending."""
+        self._pending, self.pending_bytes = [], 0
+        self._lock.release()
+
+    def __enter__(self) -> StoreWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self.commit()
+        finally:
+            self.close()
+
+    def _steps_batch(self) -> pa.RecordBatch:
+        episodes = [episode for episode, _ in self._pending]
+        counts = [episode.num_frames for episode in episodes]
+        num_records = sum(counts)
+        frame_index = np.concatenate([np.arange(n, dtype=np.int32) for n in counts])
+        episode_index = np.repeat(np.arange(len(counts), dtype=np.int64) + self._num_episodes, counts)
+        state = np.concatenate([episode.states for episode in episodes])
+        action = np.full((num_records, self.meta.action.dim), np.nan, np.float32)
+        first = 0
+        for episode in episodes:
+            action[first : first + episode.num_steps] = episode.actions
+            first += episode.num_frames
+        columns: list[pa.Array] = [
+            pa.array(frame_index),
+            pa.array(episode_index),
+            pa.FixedSizeListArray.from_arrays(pa.array(state.reshape(-1)), self.meta.state.dim),
+            pa.FixedSizeListArray.from_arrays(pa.array(action.reshape(-1)), self.meta.action.dim),
+        ]
+        for camera in self.meta.cameras:
+            frames = [memoryview(f).cast("B") for episode in episodes for f in episode.frames[camera.name]]
+            offsets = np.zeros(num_records + 1, np.int64)
+            np.cumsum([frame.nbytes for frame in frames], out=offsets[1:])
+            data = pa.py_buffer(b"".join(frames))
+            columns.append(
+                pa.Array.from_buffers(pa.large_binary(), num_records, [None, pa.py_buffer(offsets), data], null_count=0)
+            )
+        return pa.RecordBatch.from_arrays(columns, schema=self.meta.steps_schema())
+
+    def _episodes_batch(self) -> pa.RecordBatch:
+        first, rows = 0, []
+        for episode, digest in self._pending:
+            rows.append(
+                {
+                    **{name: getattr(episode, name) for name in ("episode_id", "task", "num_steps", "num_frames")},
+                    **{name: getattr(episode, name) for name in ("outcome", "kind", "domain", "split", "source")},
+                    "first_record": first,
+                    "part": self._next_part,
+                    "digest": digest,
+                }
+            )
+            first += episode.num_frames
+        return pa.RecordBatch.from_pylist(rows, schema=EPISODE_SCHEMA)
+
+
+def _checked(episode: Episode, meta: StoreMeta) -> tuple[Episode, int]:
+    where = f"episode {episode.episode_id!r}"
+    if not episode.episode_id:
+        raise DataError("episode_id: expected a name, got an empty string")
+    for field, value, known in (
+        ("outcome", episode.outcome, KINDS_OF_OUTCOME),
+        ("split", episode.split, SPLITS),
+    ):
+        if value not in known:
+            raise DataError(f"{where}, {field}: expected one of {list(known)}, got {value!r}")
+    actions = _checked_floats(episode.actions, meta.action.dim, f"{where}, actions")
+    states = _checked_floats(episode.states, meta.state.dim, f"{where}, states")
+    if len(actions) == 0:
+        raise DataError(f"{where}, actions: expected at least one step, got none")
+    if len(states) not in (len(actions), len(actions) + 1):
+        raise DataError(
+            f"{where}, states: expected {len(actions)} or {len(actions) + 1} for {len(actions)} actions, "
+            f"got {len(states)}"
+        )
+    names = {camera.name for camera in meta.cameras}
+    if set(episode.frames) != names:
+        raise DataError(f"{where}, frames: expected cameras {sorted(names)}, got {sorted(episode.frames)}")
+    num_bytes = 0
+    for camera in meta.cameras:
+        frames = episode.frames[camera.name]
+        if len(frames) != len(states):
+            raise DataError(f"{where}, camera {camera.name!r}: expected {len(states)} frames, got {len(frames)}")
+        num_bytes += _check_frames(frames, camera, f"{where}, camera {camera.name!r}")
+    frames = {n: np.ascontiguousarray(f) if isinstance(f, np.ndarray) else list(f) for n, f in episode.frames.items()}
+    return replace(episode, actions=actions, states=states, frames=frames), num_bytes
+
+
+def _checked_floats(values: np.ndarray, dim: int, where: str) -> np.ndarray:
+    values = np.asarray(values)
+    if values.dtype.kind != "f" or values.ndim != 2 or values.shape[1] != dim:
+        raise DataError(f"{where}: expected floats [n, {dim}], got {values.dtype} {list(values.shape)}")
+    finite = np.isfinite(values).all(axis=1)
+    if not finite.all():
+        step = int(np.argmin(finite))
+        raise DataError(f"{where}, step {step}: expected finite numbers, got {values[step].tolist()}")
+    return np.ascontiguousarray(values, np.float32)
+
+
+def _check_frames(frames: list[bytes] | np.ndarray, camera: CameraSpec, where: str) -> int:
+    if isinstance(frames, np.ndarray):
+        expected = (camera.height, camera.width, 3)
+        if camera.encoding != "raw":
+            raise DataError(f"{where}: expected JPEG files (the camera's encoding is 'jpeg'), got an array")
+        if frames.dtype != np.uint8 or frames.shape[1:] != expected:
+            raise DataError(f"{where}: expected uint8 [F, {expected}], got {frames.dtype} {list(frames.shape)}")
+        return frames.nbytes
+    raw_bytes = camera.height * camera.width * 3
+    for step, frame in enumerate(frames):
+        if camera.encoding == "raw":
+            if len(frame) != raw_bytes:
+                raise DataError(f"{where}, step {step}: expected {raw_bytes} bytes, got {len(frame)}")
+            continue
+        try:
+            height, width, _, _ = simplejpeg.decode_jpeg_header(frame)
+        except ValueError as error:
+            raise DataError(f"{where}, step {step}: not a JPEG file ({error})") from error
+        if (height, width) != (camera.height, camera.width):
+            raise DataError(
+                f"{where}, step {step}: expected a JPEG of {camera.height}x{camera.width}, got {height}x{width}"
+            )
+    return sum(len(frame) for frame in frames)
+
+
+def _digest(episode: Episode) -> str:
+    digest = hashlib.sha256(episode.actions.tobytes())
+    for name in sorted(episode.frames):
+        for frame in episode.frames[name]:
+            digest.update(len(memoryview(frame).cast("B")).to_bytes(8, "little"))
+            digest.update(frame)
+    return digest.hexdigest()
+
+
+def _write_part(path: Path, batch: pa.RecordBatch) -> tuple[int, int]:
+    """Writes one Arrow IPC file atomically; returns its length and CRC-32."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            sink = _ChecksumSink(file)
+            with pa.ipc.new_file(pa.PythonFile(sink, mode="w"), batch.schema) as writer:
+                writer.write_batch(batch)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        fsync_directory(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise RuntimeError(f"cannot write part {path}: {error.strerror or error}; nothing of it is visible") from error
+    return sink.num_bytes, sink.crc
+
+
+class _ChecksumSink:
+    """A file that counts and checksums what goes through it."""
+
+    def __init__(self, file: Any) -> None:
+        self._file, self.num_bytes, self.crc, self.closed = file, 0, 0, False
+
+    def write(self, data: Any) -> int:
+        self._file.write(data)
+        self.num_bytes += len(data)
+        self.crc = zlib.crc32(data, self.crc)
+        return len(data)
+
+    def tell(self) -> int:
+        return self.num_bytes
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class _WriterLock:
+    """An exclusive lock on ``writer.lock``; the kernel drops it when its process ends, however it ends."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = open(path / "writer.lock", "a+")  # noqa: SIM115  held until release
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.seek(0)
+            owner = self._file.read().strip() or "unknown"
+            self._file.close()
+            raise RuntimeError(f"{path}: another writer has this store open (process {owner})") from error
+        self._file.truncate(0)
+        self._file.write(str(os.getpid()))
+        self._file.flush()
+
+    def release(self) -> None:
+        self._file.close()
