@@ -1,0 +1,137 @@
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "core/isa.h"
+#include "core/parallel.h"
+#include "kernels/group_norm_act.h"
+#include "kernels/group_norm_act_simd.h"
+
+namespace ptr_fast {
+namespace {
+
+// A sample of P pixels of C channels is also one of P/2 pixels of 2C channels, and so on: with few channels the inner
+// loops take several pixels as one row, so that their vectors are full.
+struct Rows {
+  explicit Rows(const GroupNormShape& shape) : rows(shape.P), cols(shape.C) {
+    for (; cols < 64 && rows % 2 == 0; rows /= 2) cols *= 2, fold *= 2;
+  }
+  int64_t rows, cols, fold = 1;
+};
+
+// Per-channel values, repeated once for every pixel of a row.
+template <class F>
+void fill_channels(std::vector<float>& out, const Rows& rows, int64_t C, const F& value) {
+  out.resize(rows.cols);
+  for (int64_t c = 0; c < C; ++c) out[c] = value(c);
+  for (int64_t k = C; k < rows.cols; ++k) out[k] = out[k - C];
+}
+
+// Sums per column of a row to sums per channel, in a fixed order.
+void fold_columns(std::vector<double>& sums, int64_t C) {
+  for (int64_t k = C; k < int64_t(sums.size()); ++k) sums[k % C] += sums[k];
+}
+
+// Below this many elements the work is smaller than the cost of waking a thread.
+int useful_threads(const GroupNormShape& shape, int num_threads) {
+  const int64_t elements = shape.B * shape.P * shape.C;
+  return int(std::clamp<int64_t>(elements / 32768, 1, num_threads));
+}
+
+}  // namespace
+
+void group_norm_act_forward(const GroupNormActForward& op, int num_threads) {
+  const auto [B, P, C, G] = op.shape;
+  const GroupNormActLoops& loops = PTR_FAST_SELECT_ISA(group_norm_act_loops);
+  const Rows rows(op.shape);
+  const int64_t D = C / G;
+  parallel_for(B, useful_threads(op.shape, num_threads), [&](int64_t n) {
+    thread_local std::vector<double> sum, squares;
+    thread_local std::vector<float> scale, shift;
+    const int64_t at = n * P * C;
+    sum.assign(rows.cols, 0.0);
+    squares.assign(rows.cols, 0.0);
+    loops.moments(op.x + at, rows.rows, rows.cols, sum.data(), squares.data());
+    fold_columns(sum, C);
+    fold_columns(squares, C);
+    float* const mean = op.mean + n * G;
+    float* const rstd = op.rstd + n * G;
+    scale.resize(C);
+    shift.resize(C);
+    for (int64_t g = 0; g < G; ++g) {
+      double total = 0, total_squares = 0;
+      for (int64_t c = g * D; c < (g + 1) * D; ++c) total += sum[c], total_squares += squares[c];
+      const double m = total / double(D * P);
+      // std::max(NaN, 0) would be NaN or 0 by the order of its arguments: this order keeps NaN.
+      const double variance = std::max(total_squares / double(D * P) - m * m, 0.0);
+      const double r = 1.0 / std::sqrt(variance + op.eps);
+      mean[g] = float(m);
+      rstd[g] = float(r);
+      for (int64_t c = g * D; c < (g + 1) * D; ++c) {
+        scale[c] = float(op.weight[c] * r);
+        shift[c] = float(op.bias[c] - m * (op.weight[c] * r));
+      }
+    }
+    fill_channels(scale, rows, C, [&](int64_t c) { return scale[c]; });
+    fill_channels(shift, rows, C, [&](int64_t c) { return shift[c]; });
+    loops.apply(op.x + at, op.residual ? op.residual + at : nullptr, scale.data(), shift.data(), rows.rows, rows.cols,
+                op.relu, op.y + at);
+  });
+}
+
+void group_norm_act_backward(const GroupNormActBackward& op, int num_threads) {
+  const auto [B, P, C, G] = op.shape;
+  const GroupNormActLoops& loops = PTR_FAST_SELECT_ISA(group_norm_act_loops);
+  const Rows rows(op.shape);
+  const int64_t D = C / G;
+  // Per sample and channel: sum of dz, and of dz * normalised x. Added up over samples below, in a fixed order.
+  std::vector<double> parts(B * 2 * C);
+  parallel_for(B, useful_threads(op.shape, num_threads), [&](int64_t n) {
+    thread_local std::vector<double> sum, sum_x;
+    thread_local std::vector<float> center, a, b, c0;
+    const int64_t at = n * P * C;
+    const float* const mean = op.mean + n * G;
+    const float* const rstd = op.rstd + n * G;
+    sum.assign(rows.cols, 0.0);
+    sum_x.assign(rows.cols, 0.0);
+    fill_channels(center, rows, C, [&](int64_t c) { return mean[c / D]; });
+    float* const dz = op.dresidual ? op.dresidual + at : nullptr;
+    loops.gradient_sums(op.dy + at, op.relu ? op.y + at : nullptr, op.x + at, center.data(), rows.rows, rows.cols,
+                        sum.data(), sum_x.data(), dz);
+    fold_columns(sum, C);
+    fold_columns(sum_x, C);
+    // dx = rstd * (w dz - mean(w dz) - xhat * mean(w dz xhat)), the means over pixels and channels of a group
+    b.resize(C);
+    c0.resize(C);
+    for (int64_t g = 0; g < G; ++g) {
+      double mean_dz = 0, mean_dz_x = 0;
+      for (int64_t c = g * D; c < (g + 1) * D; ++c) {
+        parts[n * 2 * C + c] = sum[c];
+        parts[n * 2 * C + C + c] = sum_x[c] * rstd[g];
+        mean_dz += op.weight[c] * sum[c];
+        mean_dz_x += op.weight[c] * parts[n * 2 * C + C + c];
+      }
+      const double count = double(D * P);
+      for (int64_t c = g * D; c < (g + 1) * D; ++c) {
+        b[c] = float(double(rstd[g]) * rstd[g] * mean_dz_x / count);
+        c0[c] = float(rstd[g] * mean_dz / count);
+      }
+    }
+    fill_channels(a, rows, C, [&](int64_t c) { return op.weight[c] * rstd[c / D]; });
+    fill_channels(b, rows, C, [&](int64_t c) { return b[c]; });
+    fill_channels(c0, rows, C, [&](int64_t c) { return c0[c]; });
+    const bool masked = dz != nullptr || !op.relu;
+    loops.gradient_apply(dz ? dz : op.dy + at, masked ? nullptr : op.y + at, op.x + at, center.data(), a.data(),
+                         b.data(), c0.data(), rows.rows, rows.cols, op.dx + at);
+  });
+  std::vector<double> totals(2 * C, 0.0);
+  for (int64_t n = 0; n < B; ++n) {
+    for (int64_t k = 0; k < 2 * C; ++k) totals[k] += parts[n * 2 * C + k];
+  }
+  for (int64_t c = 0; c < C; ++c) {
+    op.dbias[c] = float(totals[c]);
+    op.dweight[c] = float(totals[C + c]);
+  }
+}
+
+}  // namespace ptr_fast

@@ -1,0 +1,160 @@
+"""The fast augmentation in plain PyTorch: colour planes, and every operation once per image.
+
+CPU: images are brought into the order of their permutation of operations while they are cropped, so that images with one
+permutation are neighbours and each operation runs in place on a slice that fits the cache. CUDA: no number may be read
+back, so each of the four positions evaluates the operations on all images and selects.
+
+Shapes: B images, P pixels of an image, 3 colour planes; planes are ``[3, B, P]``.
+
+Note "Saturation and hue without a round trip". With V and m the largest and smallest channel, HSV writes a channel as
+``V - C * t`` with ``C = V - m = S * V``. Scaling S by f at constant H and V scales the distance from V:
+``x -> V - (V - x) * min(f, V / C)``, the minimum being the clip of S at 1. Shifting H at constant V and C gives
+``m + C * ramp(H)`` with one triangular ramp per channel.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+from ptr_fast.kernels.augment.parameters import BRIGHTNESS, CONTRAST, SATURATION, AugmentParams, JitterParams
+
+__all__ = ["augment", "crop"]
+
+_TINY = 1e-30
+
+
+def augment(
+    images_BHWC: torch.Tensor, params: AugmentParams | None, dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
+    """See :func:`ptr_fast.kernels.augment.augment`."""
+    num_images, height, width, _ = images_BHWC.shape
+    jitter = None if params is None else params.jitter
+    offsets = None if params is None else params.crop_offsets
+    padding = 0 if params is None else params.crop_padding
+    if jitter is None:
+        cropped = images_BHWC if offsets is None else crop(images_BHWC, offsets, padding)
+        return (cropped.to(dtype) / 255.0).permute(0, 3, 1, 2)
+    if images_BHWC.is_cuda:
+        cropped = images_BHWC if offsets is None else crop(images_BHWC, offsets, padding)
+        planes = _to_planes(cropped, dtype)
+        planes = _jitter_by_selection(planes, jitter)
+        order = None
+    else:
+        order, slices = _group_by_permutation(jitter)
+        cropped = images_BHWC[order] if offsets is None else crop(images_BHWC, offsets, padding, order)
+        planes = _to_planes(cropped, dtype)
+        _jitter_by_slices(planes, slices, jitter, order)
+    out_BPC = torch.empty(num_images, height * width, 3, dtype=dtype, device=images_BHWC.device)
+    truncated = planes.mul_(255.0).floor_().div_(255.0).permute(1, 2, 0)
+    if order is None:
+        out_BPC.copy_(truncated)
+    else:
+        out_BPC[order] = truncated
+    return out_BPC.view(num_images, height, width, 3).permute(0, 3, 1, 2)
+
+
+def crop(
+    images_BHWC: torch.Tensor, offsets_B2: torch.Tensor, padding: int, order: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Random crop as one gather of windows; output i is image ``order[i]``."""
+    num_images, height, width, num_channels = images_BHWC.shape
+    padded = images_BHWC.new_empty(num_images, height + 2 * padding, width + 2 * padding, num_channels)
+    inner = slice(padding, padding + width)
+    padded[:, padding : padding + height, inner] = images_BHWC
+    padded[:, :padding, inner] = images_BHWC[:, :1]
+    padded[:, padding + height :, inner] = images_BHWC[:, -1:]
+    padded[:, :, :padding] = padded[:, :, padding : padding + 1]
+    padded[:, :, padding + width :] = padded[:, :, padding + width - 1 : padding + width]
+    sb, sh, sw, sc = padded.stride()
+    windows = padded.as_strided(
+        (num_images, 2 * padding + 1, 2 * padding + 1, height, width, num_channels), (sb, sh, sw, sh, sw, sc)
+    )
+    index = torch.arange(num_images, device=images_BHWC.device) if order is None else order
+    if order is not None:
+        offsets_B2 = offsets_B2[order]
+    return windows[index, offsets_B2[:, 0], offsets_B2[:, 1]]
+
+
+def _to_planes(images_BHWC: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    planes = images_BHWC.permute(3, 0, 1, 2).to(dtype=dtype, memory_format=torch.contiguous_format)
+    return planes.div_(255.0).flatten(2)
+
+
+def _group_by_permutation(jitter: JitterParams) -> tuple[torch.Tensor, list[tuple[int, int, list[int]]]]:
+    """Order of the images by permutation, and (first, last + 1, permutation) of every group that is jittered."""
+    code = jitter.order.long() @ torch.tensor([64, 16, 4, 1])
+    code = torch.where(jitter.apply, code, torch.full_like(code, 256))
+    ordered, order = code.sort(stable=True)
+    values, counts = ordered.unique_consecutive(return_counts=True)
+    slices, first = [], 0
+    for value, count in zip(values.tolist(), counts.tolist(), strict=True):
+        if value < 256:
+            slices.append((first, first + count, [value >> 6 & 3, value >> 4 & 3, value >> 2 & 3, value & 3]))
+        first += count
+    return order, slices
+
+
+def _jitter_by_slices(
+    planes: torch.Tensor, slices: list[tuple[int, int, list[int]]], jitter: JitterParams, order: torch.Tensor
+) -> None:
+    factors = torch.stack([jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue])[:, order]
+    factors = factors.to(planes.dtype)[:, :, None]
+    for first, end, permutation in slices:
+        part = planes[:, first:end]
+        for operation in permutation:
+            factor = factors[operation, first:end]
+            if operation == BRIGHTNESS:
+                part.add_(factor).clamp_(0.0, 1.0)
+            elif operation == CONTRAST:
+                mean = part.mean(dim=2, keepdim=True)
+                part.sub_(mean).mul_(factor).add_(mean).clamp_(0.0, 1.0)
+            elif operation == SATURATION:
+                _scale_saturation(part, factor)
+            else:
+                _shift_hue(part, factor)
+
+
+def _jitter_by_selection(planes: torch.Tensor, jitter: JitterParams) -> torch.Tensor:
+    brightness, contrast, saturation, hue = (
+        t.to(planes.dtype)[:, None] for t in (jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)
+    )
+    for position in range(4):
+        operation = jitter.order[:, position, None]
+        is_contrast = operation == CONTRAST
+        mean = planes.mean(dim=2, keepdim=True)
+        scaled = (planes - mean) * torch.where(is_contrast, contrast, 1.0) + mean
+        linear = torch.where(is_contrast, scaled, planes + brightness).clamp_(0.0, 1.0)
+        saturated, shifted = planes.clone(), planes.clone()
+        _scale_saturation(saturated, saturation)
+        _shift_hue(shifted, hue)
+        coloured = torch.where(operation == SATURATION, saturated, shifted)
+        changed = torch.where(operation <= CONTRAST, linear, coloured)
+        planes = torch.where(jitter.apply[:, None], changed, planes)
+    return planes
+
+
+def _scale_saturation(planes: torch.Tensor, factor_B1: torch.Tensor) -> None:
+    """In place; see the note. A black pixel has V = C = 0 and stays."""
+    value = planes.amax(dim=0)
+    chroma = (value - planes.amin(dim=0)).clamp_(min=_TINY)
+    scale = torch.minimum(value / chroma, factor_B1)
+    torch.addcmul(value, value - planes, scale, value=-1.0, out=planes)
+    planes.clamp_(0.0, 1.0)
+
+
+def _shift_hue(planes: torch.Tensor, shift_B1: torch.Tensor) -> None:
+    """In place; see the note. A grey pixel has C = 0 and stays."""
+    red, green, blue = planes.unbind(0)
+    value, low = planes.amax(dim=0), planes.amin(dim=0)
+    chroma = value - low
+    # Hue in sextants, times chroma: 0 at red, 2 at green, 4 at blue.
+    rising = torch.where(
+        green == value, (blue - red).add_(chroma, alpha=2.0), (red - green).add_(chroma, alpha=4.0)
+    )
+    sextant = torch.where(red == value, green - blue, rising).div_(chroma.clamp(min=_TINY)).add_(6.0 * shift_B1)
+    sextant.sub_((sextant * (1.0 / 6.0)).floor_(), alpha=6.0)
+    for plane, centre in ((red, 3.0), (green, 2.0), (blue, 4.0)):
+        ramp = (sextant - centre).abs_()
+        ramp = ramp.sub_(1.0) if centre == 3.0 else ramp.neg_().add_(2.0)
+        torch.addcmul(low, chroma, ramp.clamp_(0.0, 1.0), out=plane)

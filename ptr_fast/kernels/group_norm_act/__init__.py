@@ -1,0 +1,68 @@
+"""act(group_norm(x) * weight + bias + residual): what follows every convolution, in one read and one write."""
+
+from __future__ import annotations
+
+import torch
+
+from ptr_fast.kernels import dispatch
+from ptr_fast.kernels.group_norm_act import native, reference
+
+__all__ = ["group_norm_act"]
+
+_OP = "group_norm_act"
+_ACTIVATIONS = ("relu", "none")
+
+dispatch.register(
+    _OP,
+    (
+        dispatch.Backend("native", native.group_norm_act, native.supports),
+        dispatch.Backend("reference", reference.group_norm_act, reference.supports),
+    ),
+)
+
+
+def group_norm_act(
+    x_BCHW: torch.Tensor,
+    weight_C: torch.Tensor,
+    bias_C: torch.Tensor,
+    num_groups: int,
+    eps: float = 1e-5,
+    residual: torch.Tensor | None = None,
+    activation: str = "relu",
+) -> torch.Tensor:
+    """Group normalisation, affine map, sum with a residual branch, activation.
+
+    Args:
+        x_BCHW: float ``[B, C, H, W]``; the fast path wants float32 in channels_last memory on the CPU.
+        weight_C, bias_C: float ``[C]``, scale and shift after the normalisation.
+        num_groups: neighbouring channels that share mean and variance; divides C.
+        eps: added to the (biased) variance.
+        residual: ``[B, C, H, W]``, added before the activation, or None.
+        activation: ``"relu"`` or ``"none"``.
+
+    Returns:
+        ``[B, C, H, W]`` in the layout of x. Differentiable once with respect to x, weight, bias and residual; a NaN
+        in x stays a NaN.
+
+    Raises:
+        ValueError: a shape, group count or activation that does not fit.
+
+    Source: Wu and He 2018, eq. 1; the reference's ``MyGroupNorm`` followed by ``nn.relu`` (networks/encoders/resnet).
+    """
+    if x_BCHW.ndim != 4:
+        raise ValueError(f"x: expected [B, C, H, W], got shape {tuple(x_BCHW.shape)}")
+    num_channels = x_BCHW.shape[1]
+    if num_groups < 1 or num_channels % num_groups != 0:
+        raise ValueError(f"num_groups: expected a divisor of the {num_channels} channels, got {num_groups}")
+    for name, tensor in (("weight", weight_C), ("bias", bias_C)):
+        if tensor.shape != (num_channels,):
+            raise ValueError(f"{name}: expected shape ({num_channels},), got {tuple(tensor.shape)}")
+    if residual is not None and residual.shape != x_BCHW.shape:
+        raise ValueError(f"residual: expected x's shape {tuple(x_BCHW.shape)}, got {tuple(residual.shape)}")
+    if activation not in _ACTIVATIONS:
+        raise ValueError(f"activation: expected one of {_ACTIVATIONS}, got {activation!r}")
+    args = (x_BCHW, weight_C, bias_C, num_groups, eps, residual, activation)
+    backend = dispatch.select(_OP, *args)
+    if backend.name == "reference":
+        native.native.warn_missing()
+    return backend.run(*args)

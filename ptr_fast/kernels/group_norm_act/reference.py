@@ -1,0 +1,36 @@
+"""group_norm_act in plain PyTorch: the definition. Runs in any dtype, layout and on any device."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+__all__ = ["group_norm_act", "supports"]
+
+
+def supports(
+    x_BCHW: torch.Tensor,
+    weight_C: torch.Tensor,
+    bias_C: torch.Tensor,
+    num_groups: int,
+    eps: float,
+    residual_BCHW: torch.Tensor | None,
+    activation: str,
+) -> str | None:
+    """None: the reference can always run."""
+    return None
+
+
+def group_norm_act(
+    x_BCHW: torch.Tensor,
+    weight_C: torch.Tensor,
+    bias_C: torch.Tensor,
+    num_groups: int,
+    eps: float,
+    residual_BCHW: torch.Tensor | None,
+    activation: str,
+) -> torch.Tensor:
+    y_BCHW = F.group_norm(x_BCHW, num_groups, weight_C, bias_C, eps)
+    if residual_BCHW is not None:
+        y_BCHW = y_BCHW + residual_BCHW
+    return F.relu(y_BCHW) if activation == "relu" else y_BCHW

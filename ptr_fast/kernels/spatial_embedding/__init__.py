@@ -1,0 +1,37 @@
+"""Learned spatial embedding: every channel's map weighed by F learned maps.
+
+``out[b, c * F + f] = sum_p x[b, c, p] * kernel[c, p, f]`` with p running over the pixels row by row.
+Source: PTR, ``jaxrl2/networks/encoders/spatial_softmax.py:SpatialLearnedEmbeddings`` (there the kernel is HWCF).
+"""
+
+from __future__ import annotations
+
+import torch
+
+from ptr_fast.kernels.spatial_embedding import reference
+
+__all__ = ["reference", "spatial_embedding"]
+
+
+def spatial_embedding(x_BCHW: torch.Tensor, kernel_CPF: torch.Tensor) -> torch.Tensor:
+    """One matrix product per channel, ``[B, P] @ [P, F]``: nothing of size B*P*C*F is ever stored.
+
+    Args:
+        x_BCHW: feature map ``[B, C, H, W]``, any memory format, any float dtype.
+        kernel_CPF: ``[C, H * W, F]`` of the same dtype.
+
+    Returns:
+        ``[B, C * F]``, channel-major.
+
+    Raises:
+        ValueError: the map does not fit the kernel.
+    """
+    num_batch, num_channels, height, width = x_BCHW.shape
+    if kernel_CPF.shape[:2] != (num_channels, height * width):
+        raise ValueError(
+            f"spatial_embedding: expected a kernel [{num_channels}, {height * width}, F] for a map "
+            f"{tuple(x_BCHW.shape)}, got {tuple(kernel_CPF.shape)}"
+        )
+    # The shape puts channels first and keeps a channels_last map as it lies in memory until the product packs it.
+    x_CBP = x_BCHW.permute(1, 0, 2, 3).reshape(num_channels, num_batch, height * width)
+    return torch.bmm(x_CBP, kernel_CPF).transpose(0, 1).reshape(num_batch, -1)
