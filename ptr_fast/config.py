@@ -11,6 +11,7 @@ import difflib
 import types
 import typing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from ptr_fast.types import ActionSpec, CameraSpec, StateSpec
@@ -80,7 +81,8 @@ class AugmentConfig:
         crop_padding: edge pixels repeated on each side before the random crop; 0 turns the crop off.
         jitter_probability: share of images that are jittered; 0 turns the jitter off.
         brightness: half-width of the additive shift, in units of the full range.
-        contrast, saturation: half-width of the factor about 1.
+        contrast: half-width of the factor about 1 on the distance from the channel mean.
+        saturation: half-width of the factor about 1 on the HSV saturation.
         hue: half-width of the shift, in turns.
     """
 
@@ -105,8 +107,9 @@ class RewardConfig:
 
     Attributes:
         num_final_steps: how many last transitions of an episode carry the positive reward. The paper: 3.
-        positive, negative: reward of those steps and of all others. The paper: +10 and -1.
-        positive_is_terminal: the mask is 0 on every positive step (the paper's choice); otherwise only on the last step.
+        positive: reward of those steps. The paper: +10.
+        negative: reward of all other steps. The paper: -1.
+        positive_is_terminal: the mask is 0 on every positive step (the paper's choice), or only on the last step.
 
     Episodes whose recorded outcome is ``failure`` get the negative reward at every step; their last step is cut off,
     not terminal: it bootstraps from its own next frame where there is one.
@@ -136,11 +139,15 @@ class CqlConfig:
             layer also sees the task; no proprioceptive state: the paper's), ``reinject_action`` (action; the first
             layer sees pixels, state and task), ``plain`` (nothing after the first layer).
         num_critics: Q heads on one shared critic encoder; their minimum is used.
-        discount, tau: of the Bellman target and of the target average (per update).
+        discount: of the Bellman target, per step.
+        tau: rate of the averaged (target) critic, per update.
         cql_alpha: weight of the conservative term.
         num_action_samples: policy actions and, as many, uniform actions per state; also target actions per next state.
-        actor_lr, critic_lr, temperature_lr: Adam learning rates.
-        lr_schedule, lr_schedule_steps: ``constant`` (the paper's), or ``cosine`` decay to zero over so many updates.
+        actor_lr: Adam learning rate of the actor and its encoder.
+        critic_lr: Adam learning rate of the critic and its encoder.
+        temperature_lr: Adam learning rate of the entropy weight.
+        lr_schedule: ``constant`` (the paper's), or ``cosine`` decay of all rates to zero.
+        lr_schedule_steps: updates until the cosine reaches zero; unused when constant.
         init_temperature: initial entropy weight.
         target_entropy: nats; None means minus the number of action dimensions.
         ema_tau: rate of the averaged actor kept for acting (it has no influence on training).
@@ -184,9 +191,13 @@ class BcConfig:
     """Behaviour cloning: the mean of a Gaussian with unit variance on the scaled action (the reference's ``pixel_bc``).
 
     Attributes:
-        encoder, hidden_dims, augment: as in :class:`CqlConfig`.
+        encoder: image encoder of the actor.
+        hidden_dims: hidden layers of the policy.
         lr: Adam learning rate.
-        lr_schedule, lr_schedule_steps, ema_tau: as in :class:`CqlConfig`.
+        lr_schedule: ``constant``, or ``cosine`` decay to zero.
+        lr_schedule_steps: updates until the cosine reaches zero; unused when constant.
+        ema_tau: rate of the averaged actor kept for acting (it has no influence on training).
+        augment: random crop and colour jitter.
     """
 
     encoder: EncoderConfig = EncoderConfig()
@@ -286,13 +297,13 @@ class PolicySpec:
 
 
 def to_dict(config: Any) -> Any:
-    """A dataclass as plain JSON values; learner configs carry their class name under ``type``."""
+    """A dataclass as plain JSON values (paths as strings); learner configs carry their class name under ``type``."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         out = {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
         return {"type": type(config).__name__, **out} if isinstance(config, CqlConfig | BcConfig) else out
     if isinstance(config, tuple | list):
         return [to_dict(item) for item in config]
-    return config
+    return str(config) if isinstance(config, Path) else config
 
 
 def from_dict(cls: type[T], data: Any, path: str = "") -> T:
@@ -323,6 +334,9 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
         return _convert_dataclass(kind, value, path)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if kind is Path:
+        _require(isinstance(value, str | Path), f"{path}: expected a path, got {value!r}")
+        return Path(value)
     if isinstance(kind, type) and kind in (int, float, str, bool):
         right = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
         _require(right, f"{path}: expected {kind.__name__}, got {value!r}")

@@ -14,6 +14,7 @@ VERBS = {
     "collect": ("ptr_robot.collect", "demonstrations in simulated toy kitchens -> a store"),
     "pretrain": ("ptr_robot.pretrain", "train a policy on broad data"),
     "finetune": ("ptr_robot.finetune", "train it on with a few demonstrations of a new task, mixed with the old data"),
+    "resume": ("ptr_robot.resume", "go on with a run that was stopped or killed"),
     "evaluate": ("ptr_robot.evaluate", "offline metrics of a checkpoint on held-out demonstrations"),
     "select": ("ptr_robot.select", "rank the checkpoints of a run and pick one"),
     "act": ("ptr_robot.act", "actions of a checkpoint on the frames of a stored episode"),

@@ -1,0 +1,61 @@
+"""Train a policy on broad data: ``ptr-fast pretrain RECIPE --data.stores STORE ... --out RUN``."""
+
+from __future__ import annotations
+
+import tyro
+
+from ptr_fast.config import ActConfig, to_dict
+from ptr_fast.learners import make_learner
+from ptr_robot.recipes import RECIPES
+from ptr_robot.resume import check_new
+from ptr_robot.train import Run, pick_device, run_lock, set_threads, train, versions
+from ptr_robot.train_config import PretrainConfig
+from ptr_robot.train_data import make_spec, select_prior
+
+__all__ = ["pretrain", "run"]
+
+
+def run(argv: list[str]) -> int:
+    """The verb: a recipe's name, then dotted overrides of its values."""
+    config = tyro.extras.overridable_config_cli(
+        RECIPES,
+        args=argv,
+        prog="ptr-fast pretrain",
+        description=__doc__,
+        config=(tyro.conf.AvoidSubcommands,),
+    )
+    with run_lock(config.out):
+        check_new(config.out)
+        return pretrain(config)
+
+
+def pretrain(config: PretrainConfig) -> int:
+    """Trains from scratch, or on from the newest checkpoint in ``config.out``.
+
+    Returns:
+        As :func:`ptr_robot.train.train`.
+    """
+    set_threads(config.loop.num_threads)
+    sources = select_prior(config.data, config.loop.seed)
+    spec = make_spec(sources, config.data.camera, config.num_task_slots)
+    learner = make_learner(config.learner, spec, config.loop.seed, pick_device(config.loop.device))
+    act = ActConfig(mode=config.act_mode)
+    record = {
+        "verb": "pretrain",
+        "config": to_dict(config),
+        "versions": versions(),
+        "split": {"mix": 1.0, "sources": [source.record() for source in sources]},
+    }
+    return train(
+        Run(
+            out=config.out,
+            learner=learner,
+            spec=spec,
+            act=act,
+            sources=sources,
+            mix=1.0,
+            rewards=config.rewards,
+            loop=config.loop,
+            record=record,
+        )
+    )

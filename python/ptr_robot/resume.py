@@ -1,0 +1,66 @@
+"""Go on with a run that was stopped or killed: ``ptr-fast resume RUN``. The result equals the unbroken run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ptr_fast.checkpoint import list_checkpoints
+from ptr_fast.config import from_dict
+from ptr_fast.errors import DataError
+
+__all__ = ["Args", "check_new", "main"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Options of the verb.
+
+    Attributes:
+        run: run folder, as given to --out.
+        num_steps: a new total number of updates; 0 keeps the run's own.
+    """
+
+    run: Annotated[Path, tyro.conf.Positional]
+    num_steps: int = 0
+
+
+def main(args: Args) -> int:
+    """Reads the run's configuration and trains on from its newest checkpoint."""
+    from ptr_robot.finetune import finetune
+    from ptr_robot.pretrain import pretrain
+    from ptr_robot.train import run_lock
+    from ptr_robot.train_config import FinetuneConfig, PretrainConfig
+
+    path = args.run / "train_config.json"
+    try:
+        record = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise DataError(f"{args.run}: no run here ({path.name} is missing)") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not valid JSON ({error})") from error
+    kinds = {"pretrain": (PretrainConfig, pretrain), "finetune": (FinetuneConfig, finetune)}
+    if record.get("verb") not in kinds:
+        raise DataError(f"{path}: verb: expected one of {sorted(kinds)}, got {record.get('verb')!r}")
+    cls, train = kinds[record["verb"]]
+    known = {f for f in record["config"] if f in cls.__dataclass_fields__}
+    config = from_dict(cls, {key: record["config"][key] for key in known}, path.name)
+    config = replace(config, out=args.run)
+    if args.num_steps:
+        config = replace(config, loop=replace(config.loop, num_steps=args.num_steps))
+    with run_lock(args.run):
+        return train(config)
+
+
+def check_new(out: Path) -> None:
+    """Refuses a run folder that holds a run already.
+
+    Raises:
+        ValueError: with the command that goes on.
+    """
+    if list_checkpoints(out) or (out / "train_config.json").exists():
+        raise ValueError(f"{out}: there is a run here already; go on with: ptr-fast resume {out}")

@@ -1,0 +1,243 @@
+"""The training loop: batches in, updates, log lines and checkpoints out; interruptible and exactly resumable."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import platform
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import ptr_fast
+from ptr_fast.checkpoint import (
+    list_checkpoints,
+    load_training_state,
+    read_checkpoint,
+    remove_checkpoint,
+    save_checkpoint,
+    write_atomically,
+)
+from ptr_fast.config import ActConfig, PolicySpec, RewardConfig
+from ptr_fast.data.frames import open_frames
+from ptr_fast.data.loader import Loader
+from ptr_fast.data.sampler import MixtureSampler
+from ptr_robot.train_config import LoopConfig
+from ptr_robot.train_data import Source, transitions_of
+from ptr_robot.train_log import RunLog
+
+__all__ = ["Run", "pick_device", "run_lock", "set_threads", "train", "versions"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One training run, ready to go.
+
+    Attributes:
+        out: run folder.
+        learner: a fresh learner, or one that carries the weights to go on from.
+        spec, act: the outside world and the acting mode, saved with every checkpoint.
+        sources: the stores and their episodes.
+        mix: share of the prior sources in a batch, where there is a target as well.
+        rewards, loop: labels, length, saving.
+        record: the whole configuration as JSON values, saved with every checkpoint.
+    """
+
+    out: Path
+    learner: Any
+    spec: PolicySpec
+    act: ActConfig
+    sources: Sequence[Source]
+    mix: float
+    rewards: RewardConfig
+    loop: LoopConfig
+    record: dict[str, Any]
+
+
+class run_lock:  # noqa: N801 (used like a function)
+    """Holds ``<run>/.lock`` while a process trains there; the lock dies with the process.
+
+    Raises:
+        RuntimeError: another process is training into the folder.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.path = Path(out) / ".lock"
+
+    def __enter__(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.file = open(self.path, "a+")
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.file.seek(0)
+            holder = self.file.read().strip() or "unknown"
+            self.file.close()
+            raise RuntimeError(f"{self.path.parent}: another process (pid {holder}) is training here") from error
+        self.file.truncate(0)
+        self.file.write(f"{os.getpid()}\n")
+        self.file.flush()
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+
+class _StopRequest:
+    """Turns the first Ctrl-C or SIGTERM into a flag that the loop looks at; the second one interrupts at once."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __enter__(self) -> _StopRequest:
+        self.previous = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def _handle(self, number: int, _frame: object) -> None:
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = number
+        print("\nstopping after this update; once more to stop at once", file=sys.stderr, flush=True)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` takes the GPU where torch sees one.
+
+    Raises:
+        RuntimeError: a GPU was asked for and torch sees none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError("device cuda was asked for, but torch sees no GPU (see ptr-fast info)")
+    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
+
+
+def set_threads(num_threads: int) -> None:
+    """CPU threads of the learner; 0 leaves torch's default."""
+    if num_threads:
+        torch.set_num_threads(num_threads)
+
+
+def versions() -> dict[str, str]:
+    """Versions recorded with every run."""
+    return {"ptr_fast": ptr_fast.__version__, "torch": torch.__version__, "python": platform.python_version()}
+
+
+def train(run: Run) -> int:
+    """Trains until ``loop.num_steps`` updates are done, from the newest checkpoint in ``run.out`` where there is one.
+
+    Returns:
+        0; 128 plus the signal's number where one stopped the run after saving; 3 where the divergence alarm did.
+    """
+    device = pick_device(run.loop.device)
+    first_step = _load_newest(run)
+    if first_step >= run.loop.num_steps:
+        print(f"{run.out}: already at step {first_step} of {run.loop.num_steps}; nothing to do")
+        return 0
+    write_atomically(run.out / "train_config.json", (json.dumps(run.record, indent=2) + "\n").encode())
+    write_atomically(run.out / "split.json", (json.dumps(run.record["split"], indent=2) + "\n").encode())
+    loader = _make_loader(run, device)
+    log = RunLog(run.out, first_step, run.loop.num_steps, run.loop.wandb, run.record)
+    try:
+        with _StopRequest() as stop:
+            return _loop(run, loader, log, stop, first_step)
+    finally:
+        loader.close()
+        log.close()
+
+
+def _load_newest(run: Run) -> int:
+    found = list_checkpoints(run.out)
+    if not found:
+        return 0
+    info = read_checkpoint(found[-1])
+    load_training_state(info, run.learner)
+    print(f"going on from {info.path}")
+    return info.step
+
+
+def _make_loader(run: Run, device: torch.device) -> Loader:
+    sources = [source for source in run.sources if len(source.train)]
+    transitions = [transitions_of(source, run.spec, run.rewards, source.train) for source in sources]
+    budget = int(run.loop.memory_gib * 2**30) or None
+    opened = {source.store.path: source.store for source in sources}
+    opened = {path: open_frames(store, run.spec.camera.name, budget) for path, store in opened.items()}
+    frames = [opened[source.store.path] for source in sources]
+    for source, rows, frame in zip(sources, transitions, frames, strict=True):
+        counts = f"{len(source.train)} episodes, {len(rows)} transitions"
+        print(f"{source.role} data {source.store.path}: {counts}; frames {frame.describe()}")
+    groups = [
+        [len(rows) for source, rows in zip(sources, transitions, strict=True) if source.role == role]
+        for role in ("prior", "target")
+    ]
+    sampler = MixtureSampler([g for g in groups if g], run.mix, run.loop.batch_size, run.loop.seed)
+    return Loader(transitions, frames, sampler, device)
+
+
+def _loop(run: Run, loader: Loader, log: RunLog, stop: _StopRequest, first_step: int) -> int:
+    loop = run.loop
+    for step in range(first_step, loop.num_steps):
+        info = run.learner.update(loader.batch(step), step)
+        done = step + 1
+        if done % loop.log_every == 0 or done == loop.num_steps:
+            numbers = log.report(done, info, loader.wait_seconds)
+            reason = divergence(numbers, run)
+            if reason and loop.stop_on_divergence:
+                path = _save(run, done, folder="diverged")
+                print(f"divergence alarm at step {done}: {reason}\nsaved {path} for a look; {ADVICE}", file=sys.stderr)
+                return 3
+        if done % loop.checkpoint_every == 0 or done == loop.num_steps or stop.signal is not None:
+            path = _save(run, done)
+            _prune(run, log, done)
+            print(f"saved {path}", flush=True)
+        if stop.signal is not None:
+            print(f"stopped at step {done} of {loop.num_steps}; go on with: ptr-fast resume {run.out}", file=sys.stderr)
+            return 128 + stop.signal
+    return 0
+
+
+ADVICE = "lower the learning rates or cql_alpha, or look at rewards and actions with ptr-fast doctor"
+
+
+def divergence(numbers: dict[str, float], run: Run) -> str | None:
+    """Why a run has diverged, or None.
+
+    The value of recorded actions lies in [r_min / (1 - gamma), r_max] for sparse rewards whose positive steps are
+    terminal; half of that width is slack. Values of random actions may be far lower: the regulariser pushes them down.
+    """
+    for name, value in numbers.items():
+        if not math.isfinite(value):
+            return f"{name} is {value}"
+    value = numbers.get("q/data")
+    if value is None:
+        return None
+    low = run.rewards.negative / (1.0 - run.learner.config.discount)
+    high = max(run.rewards.positive, run.rewards.positive / (1.0 - run.learner.config.discount) * _continues(run))
+    slack = 0.5 * (high - low)
+    if not low - slack <= value <= high + slack:
+        return f"mean Q of recorded actions {value:.3g} is outside [{low:.3g}, {high:.3g}] by more than {slack:.3g}"
+    return None
+
+
+def _continues(run: Run) -> float:
+    return 0.0 if run.rewards.positive_is_terminal else 1.0
+
+
+def _save(run: Run, step: int, folder: str = "checkpoints") -> Path:
+    return save_checkpoint(run.out, step, run.learner, run.spec, run.act, run.record, folder)
+
+
+def _prune(run: Run, log: RunLog, step: int) -> None:
+    if not run.loop.keep_last:
+        return
+    for path in list_checkpoints(run.out)[: -run.loop.keep_last]:
+        remove_checkpoint(path)

@@ -1,0 +1,113 @@
+"""Where the numbers of a run go: a progress line, ``metrics.jsonl``, TensorBoard, and Weights & Biases if asked."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["RunLog"]
+
+_SHOWN = {  # key -> short name in the progress line
+    "train/critic_loss": "critic",
+    "actor/loss": "actor",
+    "train/bc_loss": "bc",
+    "q/data": "Q(data)",
+    "q/policy": "Q(pi)",
+    "temperature/value": "temp",
+}
+
+
+class RunLog:
+    """Writes the metrics of a run; going on from a step drops what was written after it.
+
+    Args:
+        run_dir: run folder.
+        first_step: updates done before this process.
+        num_steps: updates of the whole run, for the time left.
+        wandb: Weights & Biases project, or empty.
+    """
+
+    def __init__(self, run_dir: Path, first_step: int, num_steps: int, wandb: str = "", config: Any = None) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.num_steps = num_steps
+        self.path = run_dir / "metrics.jsonl"
+        self._drop_after(first_step)
+        self.file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (closed in close)
+        self.board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=first_step + 1)
+        self.wandb = None
+        if wandb:
+            import wandb as wandb_module
+
+            self.wandb = wandb_module.init(project=wandb, name=run_dir.name, dir=str(run_dir), config=config)
+        self.begin = self.last_time = time.monotonic()
+        self.first_step = self.last_step = first_step
+        self.last_wait = 0.0
+
+    def _drop_after(self, step: int) -> None:
+        if not self.path.is_file():
+            return
+        kept = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line)
+            except (ValueError, KeyError):
+                break  # a line cut short by a kill is the last one
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        os.replace(temporary, self.path)
+
+    def report(self, step: int, info: dict[str, torch.Tensor], wait_seconds: float) -> dict[str, float]:
+        """Reads the update's numbers back from the device (the only place that does) and writes them everywhere."""
+        names = list(info)
+        values = torch.stack([info[name].detach().to(torch.float64).reshape(()) for name in names]).tolist()
+        numbers = dict(zip(names, values, strict=True))
+        now = time.monotonic()
+        elapsed = max(now - self.last_time, 1e-9)
+        numbers["perf/steps_per_s"] = (step - self.last_step) / elapsed
+        numbers["perf/data_wait_share"] = min(1.0, max(0.0, wait_seconds - self.last_wait) / elapsed)
+        numbers["perf/memory_bytes"] = float(_memory_bytes())
+        self.last_time, self.last_step, self.last_wait = now, step, wait_seconds
+        self.write(step, numbers)
+        self._print_line(step, numbers)
+        return numbers
+
+    def write(self, step: int, numbers: dict[str, float]) -> None:
+        """Adds numbers at a step to every log."""
+        row = {"step": step, "time_s": round(time.monotonic() - self.begin, 3), **numbers}
+        self.file.write(json.dumps(row) + "\n")
+        self.file.flush()
+        for name, value in numbers.items():
+            self.board.add_scalar(name, value, step)
+        if self.wandb:
+            self.wandb.log(numbers, step=step)
+
+    def _print_line(self, step: int, numbers: dict[str, float]) -> None:
+        pace = (step - self.first_step) / max(time.monotonic() - self.begin, 1e-9)
+        left = datetime.timedelta(seconds=int((self.num_steps - step) / pace) if pace > 0 else 0)
+        shown = "  ".join(f"{short} {numbers[key]:.3g}" for key, short in _SHOWN.items() if key in numbers)
+        print(
+            f"step {step}/{self.num_steps}  {numbers['perf/steps_per_s']:.1f} steps/s  left {left}  {shown}  "
+            f"data wait {numbers['perf/data_wait_share']:.0%}  mem {numbers['perf/memory_bytes'] / 2**30:.2f} GiB",
+            flush=True,
+        )
+
+    def close(self) -> None:
+        self.file.close()
+        self.board.close()
+        if self.wandb:
+            self.wandb.finish()
+
+
+def _memory_bytes() -> int:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
