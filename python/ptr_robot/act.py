@@ -1,0 +1,107 @@
+"""Actions of a checkpoint on the frames of stored episodes, beside the recorded ones, in the robot's units."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+__all__ = ["Args", "main"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Options of the verb.
+
+    Attributes:
+        checkpoint: run, or one of its checkpoints.
+        store: store with the episodes; empty takes the run's own, and its held-out episodes.
+        task: task name as the policy knows it; empty takes each episode's own.
+        episode_ids: which episodes; empty takes the first two.
+        mode: acting mode; empty takes the checkpoint's own.
+        every: act on every so-many-th frame.
+        device: ``auto`` takes a GPU where there is one.
+        json: print JSON lines instead of a table.
+    """
+
+    checkpoint: Path
+    store: Path | None = None
+    task: str = ""
+    episode_ids: tuple[str, ...] = ()
+    mode: Literal["", "mean", "ema_mean", "search"] = ""
+    every: int = 1
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    json: bool = False
+
+
+def main(args: Args) -> int:
+    """Acts frame by frame, as a robot would, and prints what came out."""
+    from ptr_fast.runtime.policy import Policy
+    from ptr_robot.train import pick_device
+    from ptr_robot.train_data import check_matches
+
+    if args.every < 1:
+        raise ValueError(f"every must be at least 1, got {args.every}")
+    policy = Policy.load(args.checkpoint, device=pick_device(args.device), mode=args.mode or None)
+    store, episodes, held_out = _episodes(args, policy.info.run)
+    check_matches(store, policy.spec)
+    rows = []
+    for episode in episodes:
+        task = args.task or store.episodes.task[episode]
+        for t in range(0, int(store.episodes.num_steps[episode]), args.every):
+            record = int(store.episodes.first[episode]) + t
+            image = store.frame(policy.spec.camera.name, record)
+            action = policy.act(image, store.state[record], task, seed=t)
+            rows.append((store.episodes.episode_id[episode], t, action, store.action[record]))
+    if args.json:
+        for episode_id, t, action, recorded in rows:
+            row = {"episode_id": episode_id, "t": t, "action": action.tolist(), "recorded": recorded.tolist()}
+            print(json.dumps(row))
+    else:
+        _print_table(policy, rows, held_out)
+    return 0
+
+
+def _episodes(args: Args, run: dict):
+    from ptr_fast.data.store import EpisodeStore
+    from ptr_robot.train_data import Source
+
+    if args.store is None:
+        sources = [Source.from_record(record) for record in run["split"]["sources"]]
+        source = next((s for s in reversed(sources) if len(s.validation)), None)
+        store, chosen = (source.store, source.validation) if source else (sources[-1].store, sources[-1].train)
+        held_out = source is not None
+    else:
+        store = EpisodeStore.open(args.store)
+        chosen, held_out = np.arange(store.num_episodes), None
+    if args.episode_ids:
+        number = {episode_id: i for i, episode_id in enumerate(store.episodes.episode_id)}
+        unknown = [e for e in args.episode_ids if e not in number]
+        if unknown:
+            raise ValueError(f"{store.path}: no episode {unknown[0]!r}")
+        return store, [number[e] for e in args.episode_ids], held_out
+    return store, [int(e) for e in chosen[:2]], held_out
+
+
+def _print_table(policy, rows, held_out: bool | None) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    spec = policy.spec.action
+    told = {True: "held-out episodes", False: "training episodes (none was held out)", None: "episodes of the store"}
+    table = Table(title=f"{policy.mode} actions on {told[held_out]}: policy / recorded")
+    table.add_column("episode")
+    table.add_column("t", justify="right")
+    for name, unit in zip(spec.names, spec.units, strict=True):
+        table.add_column(f"{name} [{unit}]" if unit else name, justify="right")
+    for episode_id, t, action, recorded in rows:
+        pairs = [f"{a:+.3f} / {r:+.3f}" for a, r in zip(action, recorded, strict=True)]
+        table.add_row(escape(episode_id), str(t), *pairs)
+    console = Console()
+    console.print(table)
+    error = np.mean([np.abs(spec.scale(a) - spec.scale(r)) for _, _, a, r in rows])
+    console.print(f"mean absolute error {error:.3f} of the action's half range, {len(rows)} frames")
