@@ -1,8 +1,8 @@
 """The fast augmentation in plain PyTorch: colour planes, and every operation once per image.
 
-CPU: images are brought into the order of their permutation of operations while they are cropped, so that images with one
-permutation are neighbours and each operation runs in place on a slice that fits the cache. CUDA: no number may be read
-back, so each of the four positions evaluates the operations on all images and selects.
+CPU: images are brought into the order of their permutation of operations while they are cropped, so that images with
+one permutation are neighbours and each operation runs in place on a slice that fits the cache. CUDA: no number may be
+read back, so each of the four positions evaluates the operations on all images and selects.
 
 Shapes: B images, P pixels of an image, 3 colour planes; planes are ``[3, B, P]``.
 
@@ -15,7 +15,6 @@ Note "Saturation and hue without a round trip". With V and m the largest and sma
 from __future__ import annotations
 
 import torch
-from torch.nn import functional as F
 
 from ptr_fast.kernels.augment.parameters import BRIGHTNESS, CONTRAST, SATURATION, AugmentParams, JitterParams
 
@@ -149,9 +148,7 @@ def _shift_hue(planes: torch.Tensor, shift_B1: torch.Tensor) -> None:
     value, low = planes.amax(dim=0), planes.amin(dim=0)
     chroma = value - low
     # Hue in sextants, times chroma: 0 at red, 2 at green, 4 at blue.
-    rising = torch.where(
-        green == value, (blue - red).add_(chroma, alpha=2.0), (red - green).add_(chroma, alpha=4.0)
-    )
+    rising = torch.where(green == value, (blue - red).add_(chroma, alpha=2.0), (red - green).add_(chroma, alpha=4.0))
     sextant = torch.where(red == value, green - blue, rising).div_(chroma.clamp(min=_TINY)).add_(6.0 * shift_B1)
     sextant.sub_((sextant * (1.0 / 6.0)).floor_(), alpha=6.0)
     for plane, centre in ((red, 3.0), (green, 2.0), (blue, 4.0)):

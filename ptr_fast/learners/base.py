@@ -1,0 +1,95 @@
+"""What both learners share: checks of a batch, the averaged copy of a net, the learning-rate schedule."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from ptr_fast.config import PolicySpec
+from ptr_fast.types import Batch
+
+__all__ = ["Learner", "averaged_copy", "check_batch", "make_adam", "polyak_", "scheduled_lr"]
+
+
+class Learner(Protocol):
+    """One gradient step at a time; everything else (loop, files, clocks) lives above."""
+
+    def update(self, batch: Batch, step: int) -> dict[str, torch.Tensor]:
+        """One step on a batch; 0-d tensors on the device, grouped by slash."""
+
+    def networks(self) -> dict[str, nn.Module]:
+        """Every net by name; ``actor`` and ``ema_actor`` act."""
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Every optimiser by name."""
+
+
+def check_batch(batch: Batch, spec: PolicySpec) -> None:
+    """Compare a batch with the policy's surroundings.
+
+    Raises:
+        ValueError: naming the field, what was expected and what came.
+    """
+    num_batch = batch.actions.shape[0]
+    images = (num_batch, spec.camera.height, spec.camera.width, 3)
+    states, scalars = (num_batch, spec.state.dim), (num_batch,)
+    expected = {
+        "images": (images, torch.uint8),
+        "next_images": (images, torch.uint8),
+        "state": (states, None),
+        "next_state": (states, None),
+        "task_id": (scalars, torch.int64),
+        "actions": ((num_batch, spec.action.dim), None),
+        "rewards": (scalars, None),
+        "masks": (scalars, None),
+    }
+    for name, (shape, dtype) in expected.items():
+        value = getattr(batch, name)
+        if tuple(value.shape) != shape:
+            raise ValueError(f"batch.{name}: expected shape {list(shape)}, got {list(value.shape)}")
+        if dtype is None and not value.is_floating_point():
+            raise ValueError(f"batch.{name}: expected floating point, got {value.dtype}")
+        if dtype is not None and value.dtype != dtype:
+            raise ValueError(f"batch.{name}: expected {dtype}, got {value.dtype}")
+    if batch.task_id.device.type == "cpu" and num_batch > 0:  # reading back from a GPU would wait for it
+        lowest, highest = int(batch.task_id.min()), int(batch.task_id.max())
+        if lowest < 0 or highest >= spec.tasks.num_slots:
+            raise ValueError(f"batch.task_id: expected 0 to {spec.tasks.num_slots - 1}, got {lowest} to {highest}")
+
+
+def averaged_copy(net: nn.Module) -> nn.Module:
+    """A copy that never gets a gradient."""
+    return copy.deepcopy(net).requires_grad_(False)
+
+
+@torch.no_grad()
+def polyak_(average: Sequence[torch.Tensor], current: Sequence[torch.Tensor], tau: float) -> None:
+    """In place ``average <- tau * current + (1 - tau) * average`` over lists of tensors."""
+    torch._foreach_lerp_(average, current, tau)
+
+
+def make_adam(parameters: Sequence[nn.Parameter], lr: float) -> torch.optim.Adam:
+    """Adam (0.9, 0.999, 1e-8) in one pass over all parameters."""
+    on_cuda = parameters[0].is_cuda
+    return torch.optim.Adam(parameters, lr=lr, betas=(0.9, 0.999), eps=1e-8, fused=True, capturable=on_cuda)
+
+
+def scheduled_lr(lr: float, schedule: str, num_steps: int, step: int) -> float:
+    """Learning rate at an update; ``cosine`` reaches zero after ``num_steps`` and stays there."""
+    if schedule == "constant":
+        return lr
+    return lr * 0.5 * (1.0 + math.cos(math.pi * min(max(step, 0) / num_steps, 1.0)))
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the rate of every group; where it is a tensor (a captured step), in place."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr

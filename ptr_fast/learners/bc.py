@@ -1,0 +1,83 @@
+"""Behaviour cloning: the mean of a unit Gaussian on the scaled action.
+
+Source: PTR, ``jaxrl2/agents/pixel_bc`` (encoder, bottleneck, MLP, mean head; negative log likelihood; Adam).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ptr_fast import losses
+from ptr_fast.config import BcConfig, PolicySpec
+from ptr_fast.kernels.augment import augment
+from ptr_fast.learners import base
+from ptr_fast.learners.draws import BcDraws, draw_bc
+from ptr_fast.nets import make_actor
+from ptr_fast.types import Batch
+
+__all__ = ["BcLearner"]
+
+
+class BcLearner:
+    """Actor, its average, and one optimiser.
+
+    Args:
+        config, spec, seed, device: as in :class:`ptr_fast.learners.CqlLearner`.
+    """
+
+    def __init__(self, config: BcConfig, spec: PolicySpec, seed: int = 0, device: torch.device | str = "cpu") -> None:
+        self.config, self.spec, self.seed, self.device = config, spec, seed, torch.device(device)
+        self.actor = make_actor(config, spec, seed).to(self.device)
+        self.ema_actor = base.averaged_copy(self.actor)
+        self._parameters = list(self.actor.parameters())
+        self._ema_parameters = list(self.ema_actor.parameters())
+        self._adam = base.make_adam(self._parameters, config.lr)
+
+    def networks(self) -> dict[str, nn.Module]:
+        """Every net by name; ``ema_actor`` is the averaged actor."""
+        return {"actor": self.actor, "ema_actor": self.ema_actor}
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Every optimiser by name."""
+        return {"actor": self._adam}
+
+    def draw(self, num_batch: int, step: int) -> BcDraws:
+        """The random numbers of update ``step``, on the device."""
+        return draw_bc(self.config, num_batch, self.seed, step).to(self.device)
+
+    def update(self, batch: Batch, step: int, draws: BcDraws | None = None) -> dict[str, torch.Tensor]:
+        """One gradient step.
+
+        Args:
+            batch: on the learner's device; rewards, masks and next frames are not looked at.
+            step: number of the update, for the draws and the learning rate.
+            draws: random numbers to use instead of those of (seed, step).
+
+        Returns:
+            Detached 0-d tensors on the device.
+
+        Raises:
+            ValueError: a batch that does not fit the spec.
+        """
+        base.check_batch(batch, self.spec)
+        draws = self.draw(len(batch), step) if draws is None else draws
+        config = self.config
+        if config.lr_schedule != "constant":
+            base.set_lr(self._adam, base.scheduled_lr(config.lr, config.lr_schedule, config.lr_schedule_steps, step))
+        images = augment(batch.images, draws.augment, self._parameters[0].dtype)
+        policy = self.actor(images, batch.state, batch.task_id)
+        loss = losses.cloning_loss(policy.log_prob(batch.actions))
+        self._adam.zero_grad(set_to_none=True)
+        loss.backward()
+        self._adam.step()
+        base.polyak_(self._ema_parameters, self._parameters, config.ema_tau)
+        with torch.no_grad():
+            error = (policy.mean_BA.detach() - batch.actions).square()
+        return {
+            "train/bc_loss": loss.detach(),
+            "actor/mse": error.mean(),
+            "actor/mse_max": error.max(),
+            "actor/mean": policy.mean_BA.detach().mean(),
+            "data/action_abs": batch.actions.abs().mean(),
+        }

@@ -1,0 +1,237 @@
+"""Conservative Q-learning as PTR runs it, with nothing computed twice.
+
+One update: Bellman target, critic, target average, actor (with the new critic and the old temperature), temperature.
+
+Note "Encode once". The reference tiles images before its ResNets and spends 19 encoder forwards of the batch (a
+backward counts two). The same numbers need 9: target critic at s' (1), actor at s' (1), critic at s (3), actor at s (3,
+shared by the conservative term and the actor loss, whose parameters are the same), updated critic at s (1).
+
+Shapes: E ensemble, B batch, K sampled actions per state, A action, D embedding.
+Source: PTR, ``jaxrl2/agents/cql_encodersep_parallel/``. Deviation: the DR3 term, whose published weight is 0, is left
+out (:func:`ptr_fast.losses.dr3_loss`); it only changes anything where it is not finite.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ptr_fast import losses
+from ptr_fast.config import CqlConfig, PolicySpec
+from ptr_fast.kernels.augment import augment
+from ptr_fast.learners import base
+from ptr_fast.learners.draws import Draws, draw_cql
+from ptr_fast.learners.info import cql_info
+from ptr_fast.nets import TanhGaussian, Temperature, make_actor, make_critic
+from ptr_fast.types import Batch
+
+__all__ = ["CqlLearner", "CqlTerms"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CqlTerms:
+    """Per-element quantities of one update, detached.
+
+    Attributes:
+        next_policy, policy: law of the action at s' and at s.
+        next_actions_BKA, policy_actions_BKA, actor_actions_BA: sampled actions.
+        policy_log_prob_BK, actor_log_prob_B: their log densities.
+        embedding_BD, next_target_embedding_BD: online critic at s, target critic at s'.
+        next_q_EBK, target_B: target critic at s', Bellman target.
+        q_data_EB, q_policy_EBK, q_random_EBK, log_sum_exp_EB: online critic before its update.
+        new_embedding_BD, actor_q_EB: critic after its update, at the actor's actions.
+        critic_loss, bellman_loss, cql_loss, actor_loss, entropy, temperature, temperature_loss, new_temperature: 0-d.
+    """
+
+    next_policy: TanhGaussian
+    policy: TanhGaussian
+    next_actions_BKA: torch.Tensor
+    policy_actions_BKA: torch.Tensor
+    actor_actions_BA: torch.Tensor
+    policy_log_prob_BK: torch.Tensor
+    actor_log_prob_B: torch.Tensor
+    embedding_BD: torch.Tensor
+    next_target_embedding_BD: torch.Tensor
+    next_q_EBK: torch.Tensor
+    target_B: torch.Tensor
+    q_data_EB: torch.Tensor
+    q_policy_EBK: torch.Tensor
+    q_random_EBK: torch.Tensor
+    log_sum_exp_EB: torch.Tensor
+    new_embedding_BD: torch.Tensor
+    actor_q_EB: torch.Tensor
+    critic_loss: torch.Tensor
+    bellman_loss: torch.Tensor
+    cql_loss: torch.Tensor
+    actor_loss: torch.Tensor
+    entropy: torch.Tensor
+    temperature: torch.Tensor
+    temperature_loss: torch.Tensor
+    new_temperature: torch.Tensor
+
+
+class CqlLearner:
+    """Actor, critic, target critic, temperature and their optimisers.
+
+    Args:
+        config: defaults are the paper's.
+        spec: sizes of image, state, action and task table.
+        seed: of initial weights and of all draws.
+        device: where everything lives.
+    """
+
+    def __init__(self, config: CqlConfig, spec: PolicySpec, seed: int = 0, device: torch.device | str = "cpu") -> None:
+        self.config, self.spec, self.seed, self.device = config, spec, seed, torch.device(device)
+        self.target_entropy = -float(spec.action.dim) if config.target_entropy is None else config.target_entropy
+        self.actor = make_actor(config, spec, seed).to(self.device)
+        self.critic = make_critic(config, spec, seed).to(self.device)
+        self.temperature = Temperature(config.init_temperature).to(self.device)
+        self.ema_actor = base.averaged_copy(self.actor)
+        self.target_critic = base.averaged_copy(self.critic)
+        self._actor_parameters = list(self.actor.parameters())
+        self._critic_parameters = list(self.critic.parameters())
+        self._ema_actor_parameters = list(self.ema_actor.parameters())
+        self._target_parameters = list(self.target_critic.parameters())
+        # The reference keeps separate states for critic encoder and heads, of one rate: the same as one Adam.
+        self._actor_adam = base.make_adam(self._actor_parameters, config.actor_lr)
+        self._critic_adam = base.make_adam(self._critic_parameters, config.critic_lr)
+        self._temperature_adam = base.make_adam(list(self.temperature.parameters()), config.temperature_lr)
+
+    def networks(self) -> dict[str, nn.Module]:
+        """Every net by name; ``ema_actor`` is the averaged actor."""
+        return {
+            "actor": self.actor,
+            "ema_actor": self.ema_actor,
+            "critic": self.critic,
+            "target_critic": self.target_critic,
+            "temperature": self.temperature,
+        }
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Every optimiser by name."""
+        return {"actor": self._actor_adam, "critic": self._critic_adam, "temperature": self._temperature_adam}
+
+    def draw(self, num_batch: int, step: int) -> Draws:
+        """The random numbers of update ``step``, on the device."""
+        return draw_cql(self.config, num_batch, self.spec.action.dim, self.seed, step).to(self.device)
+
+    def update(self, batch: Batch, step: int, draws: Draws | None = None) -> dict[str, torch.Tensor]:
+        """One gradient step of critic, actor and temperature.
+
+        Args:
+            batch: on the learner's device.
+            step: number of the update, for the draws and the learning rates.
+            draws: random numbers to use instead of those of (seed, step).
+
+        Returns:
+            Detached 0-d tensors on the device, keys as in :mod:`ptr_fast.learners.info`.
+
+        Raises:
+            ValueError: a batch that does not fit the spec.
+        """
+        return cql_info(batch, self.update_with_terms(batch, step, draws))
+
+    def update_with_terms(self, batch: Batch, step: int, draws: Draws | None = None) -> CqlTerms:
+        """:meth:`update`, returning the per-element quantities instead of their summary."""
+        base.check_batch(batch, self.spec)
+        draws = self.draw(len(batch), step) if draws is None else draws
+        self._set_learning_rates(step)
+        images, next_images = self._augment(batch, draws)
+        critic_terms, policy = self._critic_step(batch, images, next_images, draws)
+        base.polyak_(self._target_parameters, self._critic_parameters, self.config.tau)
+        actor_terms = self._actor_step(batch, images, policy, draws)
+        base.polyak_(self._ema_actor_parameters, self._actor_parameters, self.config.ema_tau)
+        temperature_terms = self._temperature_step(actor_terms["entropy"])
+        return CqlTerms(policy=policy.detach(), **critic_terms, **actor_terms, **temperature_terms)
+
+    def _augment(self, batch: Batch, draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
+        dtype = self.temperature.log_temperature.dtype
+        return augment(batch.images, draws.augment, dtype), augment(batch.next_images, draws.next_augment, dtype)
+
+    def _critic_step(
+        self, batch: Batch, images: torch.Tensor, next_images: torch.Tensor, draws: Draws
+    ) -> tuple[dict, TanhGaussian]:
+        """Update the critic; return its terms and the policy at s, whose graph the actor step goes on with."""
+        config, head, num_samples = self.config, self.critic.head, self.config.num_action_samples
+        with torch.no_grad():
+            next_policy = self.actor(next_images, batch.next_state, batch.task_id)
+            next_actions = next_policy.sample(draws.next_eps)
+            next_embedding = self.target_critic.encoder(next_images)
+            next_hoisted = self.target_critic.head.hoist(next_embedding, batch.next_state, batch.task_id)
+            next_q = self.target_critic.head.q(next_hoisted, next_actions)
+            target = losses.td_target(next_q, batch.rewards, batch.masks, config.discount)
+        policy = self.actor(images, batch.state, batch.task_id)
+        with torch.no_grad():
+            policy_actions, policy_log_prob = policy.sample_with_log_prob(draws.policy_eps)
+            actions = torch.cat([batch.actions[:, None], policy_actions, draws.random_actions], dim=1)
+
+        embedding = self.critic.encoder(images)
+        q = head.q(head.hoist(embedding, batch.state, batch.task_id), actions)
+        q_data, q_policy, q_random = q.split([1, num_samples, num_samples], dim=2)
+        q_data = q_data.squeeze(2)
+        log_sum_exp = losses.cql_log_sum_exp(q_policy, policy_log_prob, q_random, self.spec.action.dim)
+        bellman_loss = losses.bellman_errors(q_data, target).mean()
+        cql_loss = (log_sum_exp - q_data).mean()
+        loss = bellman_loss + config.cql_alpha * cql_loss
+        _step(self._critic_adam, loss)
+        return {
+            "next_policy": next_policy,
+            "next_actions_BKA": next_actions,
+            "policy_actions_BKA": policy_actions,
+            "policy_log_prob_BK": policy_log_prob,
+            "embedding_BD": embedding.detach(),
+            "next_target_embedding_BD": next_embedding,
+            "next_q_EBK": next_q,
+            "target_B": target,
+            "q_data_EB": q_data.detach(),
+            "q_policy_EBK": q_policy.detach(),
+            "q_random_EBK": q_random.detach(),
+            "log_sum_exp_EB": log_sum_exp.detach(),
+            "critic_loss": loss.detach(),
+            "bellman_loss": bellman_loss.detach(),
+            "cql_loss": cql_loss.detach(),
+        }, policy
+
+    def _actor_step(self, batch: Batch, images: torch.Tensor, policy: TanhGaussian, draws: Draws) -> dict:
+        """Update the actor with the updated critic as a constant: gradients reach Q's action input alone."""
+        actions, log_prob = policy.sample_with_log_prob(draws.actor_eps)
+        with torch.no_grad():
+            embedding = self.critic.encoder(images)
+            hoisted = self.critic.head.hoist(embedding, batch.state, batch.task_id)
+        q = self.critic.head.q(hoisted, actions[:, None]).squeeze(2)
+        loss = losses.actor_loss(log_prob, q, self.temperature())
+        _step(self._actor_adam, loss)
+        return {
+            "actor_actions_BA": actions.detach(),
+            "actor_log_prob_B": log_prob.detach(),
+            "new_embedding_BD": embedding,
+            "actor_q_EB": q.detach(),
+            "actor_loss": loss.detach(),
+            "entropy": -log_prob.detach().mean(),
+        }
+
+    def _temperature_step(self, entropy: torch.Tensor) -> dict:
+        temperature = self.temperature()
+        loss = losses.temperature_loss(temperature, entropy, self.target_entropy)
+        _step(self._temperature_adam, loss)
+        return {
+            "temperature": temperature.detach(),
+            "temperature_loss": loss.detach(),
+            "new_temperature": self.temperature().detach(),
+        }
+
+    def _set_learning_rates(self, step: int) -> None:
+        config = self.config
+        if config.lr_schedule != "constant":
+            rates = {"actor": config.actor_lr, "critic": config.critic_lr, "temperature": config.temperature_lr}
+            for name, optimizer in self.optimizers().items():
+                lr = base.scheduled_lr(rates[name], config.lr_schedule, config.lr_schedule_steps, step)
+                base.set_lr(optimizer, lr)
+
+
+def _step(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()

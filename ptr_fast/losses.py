@@ -1,0 +1,68 @@
+"""Losses of conservative Q-learning and behaviour cloning, as pure functions.
+
+Shapes: E ensemble, B batch, K sampled actions per state, A action. Source: PTR, ``cql_encodersep_parallel``
+(``critic_updater.py``, ``actor_updater.py``, ``temperature_updater.py``) and ``pixel_bc``.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+__all__ = [
+    "actor_loss",
+    "bellman_errors",
+    "cloning_loss",
+    "cql_log_sum_exp",
+    "dr3_loss",
+    "td_target",
+    "temperature_loss",
+]
+
+
+def td_target(
+    next_q_EBK: torch.Tensor, rewards_B: torch.Tensor, masks_B: torch.Tensor, discount: float
+) -> torch.Tensor:
+    """Bellman target ``[B]``: reward + discount * mask * (max over actions of the min over heads)."""
+    return rewards_B + discount * masks_B * next_q_EBK.amin(dim=0).amax(dim=1)
+
+
+def bellman_errors(q_EB: torch.Tensor, target_B: torch.Tensor) -> torch.Tensor:
+    """Squared errors ``[E, B]``; their mean over heads and batch is the Bellman loss."""
+    return (q_EB - target_B).square()
+
+
+def cql_log_sum_exp(
+    q_policy_EBK: torch.Tensor, log_prob_BK: torch.Tensor, q_random_EBK: torch.Tensor, action_dim: int
+) -> torch.Tensor:
+    """Importance-weighted log-sum-exp ``[E, B]`` of Q over the action space.
+
+    Policy actions weigh 1 / pi(a|s), uniform actions on [-1, 1]^A weigh 2^A; no division by the number of samples.
+    """
+    weighted = torch.cat([q_policy_EBK - log_prob_BK, q_random_EBK + action_dim * math.log(2.0)], dim=2)
+    return weighted.logsumexp(dim=2)
+
+
+def actor_loss(log_prob_B: torch.Tensor, q_EB: torch.Tensor, temperature: torch.Tensor) -> torch.Tensor:
+    """``mean(temperature * log_prob - min over heads of Q)``; the temperature is a constant."""
+    return (temperature.detach() * log_prob_B - q_EB.amin(dim=0)).mean()
+
+
+def temperature_loss(temperature: torch.Tensor, entropy: torch.Tensor, target_entropy: float) -> torch.Tensor:
+    """``temperature * (entropy - target_entropy)``; the entropy is a constant."""
+    return temperature * (entropy.detach() - target_entropy)
+
+
+def cloning_loss(log_prob_B: torch.Tensor) -> torch.Tensor:
+    """Mean negative log density of the data's actions, nats."""
+    return -log_prob_B.mean()
+
+
+def dr3_loss(embedding_BD: torch.Tensor, next_embedding_BD: torch.Tensor, masks_B: torch.Tensor) -> torch.Tensor:
+    """Mean masked inner product of the critic's embeddings at s and s'.
+
+    The published configuration gives it the weight 0 and still runs the encoder on s' forward and backward for it. The
+    learner leaves it out; it is here for diagnosis.
+    """
+    return (masks_B * (embedding_BD * next_embedding_BD).sum(dim=1)).mean()

@@ -1,0 +1,64 @@
+"""From a learner's configuration and a policy's surroundings to its nets."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from ptr_fast.config import BcConfig, CqlConfig, EncoderConfig, LearnerConfig, PolicySpec
+from ptr_fast.nets.critic import Critic, EnsembleHead
+from ptr_fast.nets.encoder import ImageEncoder
+from ptr_fast.nets.init import keyed_generator
+from ptr_fast.nets.policy import Actor, MeanPolicy, TanhGaussianPolicy
+
+__all__ = ["Temperature", "make_actor", "make_critic"]
+
+
+class Temperature(nn.Module):
+    """The entropy weight ``exp(log_temperature)``, a trained scalar."""
+
+    def __init__(self, initial: float) -> None:
+        super().__init__()
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(initial)))
+
+    def forward(self) -> torch.Tensor:
+        return self.log_temperature.exp()
+
+
+def make_actor(config: LearnerConfig, spec: PolicySpec, seed: int = 0) -> Actor:
+    """The actor of either learner, its weights drawn from ``(seed, "actor")``."""
+    kinds = {CqlConfig: TanhGaussianPolicy, BcConfig: MeanPolicy}
+    if type(config) not in kinds:
+        raise ValueError(f"actor: expected a CqlConfig or BcConfig, got {type(config).__name__}")
+    encoder = _make_encoder(config.encoder, spec)
+    policy = kinds[type(config)](
+        config.encoder.embedding_dim, spec.state.dim, spec.tasks.num_slots, spec.action.dim, config.hidden_dims
+    )
+    actor, generator = Actor(encoder, policy), keyed_generator(seed, "actor")
+    encoder.initialise(generator)
+    policy.initialise(generator)
+    return actor
+
+
+def make_critic(config: CqlConfig, spec: PolicySpec, seed: int = 0) -> Critic:
+    """Critic encoder and heads, weights drawn from ``(seed, "critic")``."""
+    encoder = _make_encoder(config.encoder, spec)
+    head = EnsembleHead(
+        config.critic_head,
+        config.num_critics,
+        embedding_dim=config.encoder.embedding_dim,
+        state_dim=spec.state.dim,
+        num_task_slots=spec.tasks.num_slots,
+        action_dim=spec.action.dim,
+        hidden_dims=config.hidden_dims,
+    )
+    critic, generator = Critic(encoder, head), keyed_generator(seed, "critic")
+    encoder.initialise(generator)
+    head.initialise(generator)
+    return critic
+
+
+def _make_encoder(config: EncoderConfig, spec: PolicySpec) -> ImageEncoder:
+    return ImageEncoder(config, spec.camera.height, spec.camera.width)

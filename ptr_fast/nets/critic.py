@@ -1,0 +1,172 @@
+"""The critic: one image encoder and an ensemble of Q heads, with all that no action changes computed once per state.
+
+Shapes: E ensemble, B batch (states), K actions per state, A action, D embedding, S state, N task slots, H hidden.
+
+Note "Hoisting". A Q head concatenates the action, and in the paper's form also the embedding, to the input of every
+layer. A product with a concatenation is a sum of products, so the embedding's, state's and task's shares of every layer
+are computed once per state, and the K actions of a state only add their own. The embedding is never tiled.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ptr_fast.nets.encoder import ImageEncoder
+from ptr_fast.nets.init import orthogonal_
+
+__all__ = ["Critic", "EnsembleHead", "Hoisted"]
+
+# What the first layer and every later layer sees, in the order of the reference's concatenation.
+_INPUTS = {
+    "reinject_all": (("task", "action", "embedding"), ("hidden", "action", "embedding")),
+    "reinject_action": (("embedding", "state", "task", "action"), ("hidden", "action")),
+    "plain": (("action", "embedding", "state", "task"), ("hidden",)),
+}
+
+
+@dataclass(frozen=True)
+class Hoisted:
+    """What one set of states contributes to every layer of a head.
+
+    Attributes:
+        state_terms: per layer ``[E, B, H]``: bias and the shares of embedding, state and task.
+        action_weights, hidden_weights: per layer the rows of the kernel that remain, ``[E, A, H]`` and ``[E, H, H]``;
+            None where the layer has no such input. Hoisted without gradients, they are constants: a gradient then
+            reaches the actions alone.
+    """
+
+    state_terms: tuple[torch.Tensor, ...]
+    action_weights: tuple[torch.Tensor | None, ...]
+    hidden_weights: tuple[torch.Tensor | None, ...]
+
+
+class EnsembleHead(nn.Module):
+    """E independent Q heads; kernels ``[E, in, out]`` and biases ``[E, out]``.
+
+    Source: PTR, ``jaxrl2/networks/values/state_action_ensemble.py`` and ``jaxrl2/networks/mlp.py:MLPActionSep``.
+
+    Args:
+        form: ``reinject_all``, ``reinject_action`` or ``plain`` (see :class:`ptr_fast.config.CqlConfig`).
+        num_critics: E.
+        embedding_dim, state_dim, num_task_slots, action_dim: D, S, N, A.
+        hidden_dims: widths of the hidden layers.
+    """
+
+    def __init__(
+        self,
+        form: str,
+        num_critics: int,
+        *,
+        embedding_dim: int,
+        state_dim: int,
+        num_task_slots: int,
+        action_dim: int,
+        hidden_dims: tuple[int, ...],
+    ) -> None:
+        super().__init__()
+        if form not in _INPUTS:
+            raise ValueError(f"critic head: expected one of {sorted(_INPUTS)}, got {form!r}")
+        sizes = {"embedding": embedding_dim, "state": state_dim, "task": num_task_slots, "action": action_dim}
+        first, later = _INPUTS[form]
+        self.form, self.num_critics = form, num_critics
+        self.inputs: list[tuple[tuple[str, int], ...]] = []
+        self.kernels, self.biases = nn.ParameterList(), nn.ParameterList()
+        for i, num_out in enumerate((*hidden_dims, 1)):
+            if i > 0:
+                sizes["hidden"] = hidden_dims[i - 1]
+            parts = tuple((name, sizes[name]) for name in (first if i == 0 else later))
+            self.inputs.append(parts)
+            self.kernels.append(nn.Parameter(torch.empty(num_critics, sum(size for _, size in parts), num_out)))
+            self.biases.append(nn.Parameter(torch.zeros(num_critics, num_out)))
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Orthogonal: gain sqrt 2, last layer 0.01; the plain form 1 everywhere (as the reference)."""
+        for i, kernel in enumerate(self.kernels):
+            gain = 1.0 if self.form == "plain" else (1e-2 if i == len(self.kernels) - 1 else math.sqrt(2.0))
+            orthogonal_(kernel, gain, generator)
+
+    def hoist(self, embedding_BD: torch.Tensor, state_BS: torch.Tensor, task_id_B: torch.Tensor) -> Hoisted:
+        """Compute all that does not depend on the action (note "Hoisting").
+
+        Args:
+            embedding_BD: critic encoder's output.
+            state_BS: proprioceptive state (the ``reinject_all`` form does not look at it, as the reference).
+            task_id_B: int64 task slots; a task's one-hot enters as a row of the first kernel.
+
+        Raises:
+            ValueError: widths that do not fit the head.
+        """
+        values = {"embedding": embedding_BD, "state": state_BS}
+        terms, action_weights, hidden_weights = [], [], []
+        for parts, kernel_EIO, bias_EO in zip(self.inputs, self.kernels, self.biases, strict=True):
+            rows = dict(zip((name for name, _ in parts), kernel_EIO.split([n for _, n in parts], dim=1), strict=True))
+            term_EBO = bias_EO[:, None, :]
+            for name, weight_EIO in rows.items():
+                if name == "task":
+                    term_EBO = term_EBO + weight_EIO.index_select(1, task_id_B)
+                elif name in values:
+                    value = values[name]
+                    if value.shape[-1] != weight_EIO.shape[1]:
+                        raise ValueError(
+                            f"critic head: expected {name} [B, {weight_EIO.shape[1]}], got {tuple(value.shape)}"
+                        )
+                    value_EBI = value.expand(self.num_critics, *value.shape)
+                    term_EBO = torch.baddbmm(term_EBO, value_EBI, weight_EIO)
+            terms.append(term_EBO)
+            action_weights.append(rows.get("action"))
+            hidden_weights.append(rows.get("hidden"))
+        return Hoisted(tuple(terms), tuple(action_weights), tuple(hidden_weights))
+
+    def q(self, hoisted: Hoisted, actions_BKA: torch.Tensor) -> torch.Tensor:
+        """Q values ``[E, B, K]`` of K actions for each of B states.
+
+        Args:
+            hoisted: of the same B states.
+            actions_BKA: scaled actions.
+        """
+        num_batch, num_actions, action_dim = actions_BKA.shape
+        first = hoisted.action_weights[0]
+        if first is None or action_dim != first.shape[1]:
+            raise ValueError(f"critic head: expected actions [B, K, {first.shape[1]}], got {tuple(actions_BKA.shape)}")
+        actions_ERA = actions_BKA.reshape(1, -1, action_dim).expand(self.num_critics, -1, -1)
+        hidden_ERH = None
+        for i, term_EBH in enumerate(hoisted.state_terms):
+            w_action, w_hidden = hoisted.action_weights[i], hoisted.hidden_weights[i]
+            out = None if w_action is None else torch.bmm(actions_ERA, w_action)
+            if w_hidden is not None:
+                out = torch.bmm(hidden_ERH, w_hidden) if out is None else out.baddbmm_(hidden_ERH, w_hidden)
+            out = out.view(self.num_critics, num_batch, num_actions, -1)
+            out += term_EBH.unsqueeze(2)  # broadcasts a single bias row too
+            if i == len(hoisted.state_terms) - 1:
+                return out.squeeze(3)
+            hidden_ERH = out.relu_().view(self.num_critics, num_batch * num_actions, -1)
+        raise AssertionError("a head has at least one layer")
+
+
+class Critic(nn.Module):
+    """Image encoder and Q heads.
+
+    Shapes in and out: images ``[B, 3, H, W]`` float in [0, 1], state ``[B, S]``, task_id ``[B]``, actions
+    ``[B, K, A]``; Q ``[E, B, K]``.
+    """
+
+    def __init__(self, encoder: ImageEncoder, head: EnsembleHead) -> None:
+        super().__init__()
+        self.encoder, self.head = encoder, head
+
+    def hoist(self, images_BCHW: torch.Tensor, state_BS: torch.Tensor, task_id_B: torch.Tensor) -> Hoisted:
+        """Encode once; evaluate any number of actions with ``critic.head.q``."""
+        return self.head.hoist(self.encoder(images_BCHW), state_BS, task_id_B)
+
+    def forward(
+        self,
+        images_BCHW: torch.Tensor,
+        state_BS: torch.Tensor,
+        task_id_B: torch.Tensor,
+        actions_BKA: torch.Tensor,
+    ) -> torch.Tensor:
+        return self.head.q(self.hoist(images_BCHW, state_BS, task_id_B), actions_BKA)

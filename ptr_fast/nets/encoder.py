@@ -1,0 +1,67 @@
+"""The image encoder: trunk, pooling, bottleneck.
+
+Source: PTR, ``jaxrl2/networks/encoders/networks.py:PixelMultiplexerEncoder`` (Dense, LayerNorm, tanh).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ptr_fast.config import EncoderConfig
+from ptr_fast.nets.init import xavier_normal_
+from ptr_fast.nets.layers import Conv2d, Dense
+from ptr_fast.nets.pooling import make_pooling
+from ptr_fast.nets.resnet import Conv3, ResNet
+
+__all__ = ["ImageEncoder"]
+
+
+class ImageEncoder(nn.Module):
+    """Images to embeddings in [-1, 1].
+
+    Args:
+        config: trunk, pooling and width.
+        height, width: size of the images, pixels; the learned spatial embedding is made for this size alone.
+    """
+
+    def __init__(self, config: EncoderConfig, height: int, width: int) -> None:
+        super().__init__()
+        self.height, self.width = height, width
+        if config.name == "conv3":
+            self.trunk: Conv3 | ResNet = Conv3(config.num_filters, config.num_groups)
+        else:
+            self.trunk = ResNet(config.name, config.num_filters, config.num_groups)
+        size = self.trunk.map_size(height), self.trunk.map_size(width)
+        self.pooling = make_pooling(config, self.trunk.num_channels, *size)
+        self.dense = Dense(self.pooling.num_outputs, config.embedding_dim)
+        self.norm = nn.LayerNorm(config.embedding_dim, eps=1e-6)
+
+    @property
+    def embedding_dim(self) -> int:
+        return self.dense.out_features
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw every weight, in the order of the modules, and lay convolution weights out channels_last."""
+        for module in self.modules():
+            if isinstance(module, Conv2d) or (module is self.pooling and hasattr(module, "initialise")):
+                module.initialise(generator)
+        xavier_normal_(self.dense.weight, generator)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        """Embed images.
+
+        Args:
+            images_BCHW: float ``[B, 3, H, W]`` in [0, 1], channels_last in memory for speed.
+
+        Returns:
+            ``[B, embedding_dim]`` in [-1, 1].
+
+        Raises:
+            ValueError: images of another size.
+        """
+        if images_BCHW.shape[1:] != (3, self.height, self.width):
+            expected = f"[B, 3, {self.height}, {self.width}]"
+            raise ValueError(f"encoder: expected images {expected}, got {tuple(images_BCHW.shape)}")
+        return torch.tanh(self.norm(self.dense(self.pooling(self.trunk(images_BCHW)))))

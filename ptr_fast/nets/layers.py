@@ -1,0 +1,87 @@
+"""The layers that every encoder is made of: SAME convolutions, group norm with activation, dense.
+
+Shapes: B batch, C channels, H height, W width; images are BCHW in shape and channels_last in memory.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ptr_fast.kernels.group_norm_act import group_norm_act
+from ptr_fast.nets.init import kaiming_normal_
+
+__all__ = ["Conv2d", "Dense", "GroupNormAct", "same_max_pool", "same_padding"]
+
+
+def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Pixels that SAME padding puts before and after an axis: the odd one goes after (XLA and TensorFlow)."""
+    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+class Conv2d(nn.Conv2d):
+    """Convolution without bias and with SAME padding; weights ``[out, in, k, k]``, kaiming truncated normal.
+
+    Padding that is equal on both sides goes into the convolution; a stride-2 kernel on an even size pads (0, 1), which
+    PyTorch's symmetric padding cannot express, so the input is padded first (one convolution per ResNet).
+    """
+
+    def __init__(self, num_in: int, num_out: int, kernel: int, stride: int = 1) -> None:
+        super().__init__(num_in, num_out, kernel, stride, bias=False)
+
+    def reset_parameters(self) -> None:
+        """Weights stay unset until :meth:`initialise`, so that no global generator is used."""
+
+    def initialise(self, generator: torch.Generator) -> None:
+        kaiming_normal_(self.weight, generator)
+
+    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        top, bottom = same_padding(x_BCHW.shape[2], kernel, stride)
+        left, right = same_padding(x_BCHW.shape[3], kernel, stride)
+        if top == bottom and left == right:
+            return F.conv2d(x_BCHW, self.weight, None, self.stride, (top, left))
+        return F.conv2d(F.pad(x_BCHW, (left, right, top, bottom)), self.weight, None, self.stride)
+
+
+def same_max_pool(x_BCHW: torch.Tensor) -> torch.Tensor:
+    """3x3 max-pool of stride 2 with SAME padding by minus infinity.
+
+    An even axis is padded by (0, 1), which is what ``ceil_mode`` without padding does, and an odd one by (1, 1).
+    """
+    odd = (x_BCHW.shape[2] % 2, x_BCHW.shape[3] % 2)
+    return F.max_pool2d(x_BCHW, 3, 2, padding=odd, ceil_mode=True)
+
+
+class GroupNormAct(nn.Module):
+    """``act(group_norm(x) + residual)``; scale starts at ``initial_scale``, bias at 0."""
+
+    def __init__(
+        self,
+        num_channels: int,
+        num_groups: int,
+        activation: str = "relu",
+        initial_scale: float = 1.0,
+        eps: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        self.num_groups, self.activation, self.eps = num_groups, activation, eps
+        self.weight = nn.Parameter(torch.full((num_channels,), initial_scale))
+        self.bias = nn.Parameter(torch.zeros(num_channels))
+
+    def forward(self, x_BCHW: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+        return group_norm_act(
+            x_BCHW, self.weight, self.bias, self.num_groups, self.eps, residual=residual, activation=self.activation
+        )
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[0]}, num_groups={self.num_groups}, activation={self.activation}"
+
+
+class Dense(nn.Linear):
+    """Linear layer whose weights stay unset until its owner draws them; the bias starts at 0."""
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.bias)
