@@ -63,8 +63,7 @@ class BcLearner:
         base.check_batch(batch, self.spec)
         draws = self.draw(len(batch), step) if draws is None else draws
         config = self.config
-        if config.lr_schedule != "constant":
-            base.set_lr(self._adam, base.scheduled_lr(config.lr, config.lr_schedule, config.lr_schedule_steps, step))
+        base.set_lr(self._adam, base.scheduled_lr(config.lr, config.lr_schedule, config.lr_schedule_steps, step))
         images = augment(batch.images, draws.augment, self._parameters[0].dtype)
         policy = self.actor(images, batch.state, batch.task_id)
         loss = losses.cloning_loss(policy.log_prob(batch.actions))

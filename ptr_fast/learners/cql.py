@@ -224,11 +224,10 @@ class CqlLearner:
 
     def _set_learning_rates(self, step: int) -> None:
         config = self.config
-        if config.lr_schedule != "constant":
-            rates = {"actor": config.actor_lr, "critic": config.critic_lr, "temperature": config.temperature_lr}
-            for name, optimizer in self.optimizers().items():
-                lr = base.scheduled_lr(rates[name], config.lr_schedule, config.lr_schedule_steps, step)
-                base.set_lr(optimizer, lr)
+        rates = {"actor": config.actor_lr, "critic": config.critic_lr, "temperature": config.temperature_lr}
+        for name, optimizer in self.optimizers().items():
+            lr = base.scheduled_lr(rates[name], config.lr_schedule, config.lr_schedule_steps, step)
+            base.set_lr(optimizer, lr)
 
 
 def _step(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
