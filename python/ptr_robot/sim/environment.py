@@ -1,0 +1,164 @@
+"""The toy kitchens as a gymnasium environment: one interface for put X in Y and for Meta-World's own tasks.
+
+Registered as ``ptr_robot/Kitchen-v0`` (``import ptr_robot.sim``)::
+
+    env = gymnasium.make("ptr_robot/Kitchen-v0", task="put block on plate", kitchen="A")
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Dict
+
+from ptr_fast.types import ActionSpec, CameraSpec, StateSpec
+from ptr_robot.sim.kitchens import find_kitchen
+from ptr_robot.sim.rendering import SceneRenderer
+from ptr_robot.sim.tasks import find_task
+from ptr_robot.sim.worlds import PutWorld, StartRange, StockWorld, make_world
+
+__all__ = ["CAMERA_NAME", "STATE_SPEC", "KitchenEnv", "make_environment"]
+
+CAMERA_NAME = "image_0"
+STATE_SPEC = StateSpec(names=("hand_x", "hand_y", "hand_z", "gripper_opening"), units=("m", "m", "m", "0.1 m"))
+
+
+class KitchenEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
+    """A robot arm with a gripper at a kitchen table.
+
+    Observation: ``image`` uint8 ``[H, W, 3]`` RGB and ``state`` float32 ``[4]`` (:data:`STATE_SPEC`).
+    Action: float32 ``[4]`` in [-1, 1]: hand displacement x, y, z (1 is ``action_repeat`` cm) and gripper (-1 opens, +1
+    closes). Values outside are clipped.
+    Reward: 1 in a state where the task is done, else 0. ``info["success"]`` says the same.
+    An episode terminates ``hold_steps`` decisions after the task was done, if it stayed done, and is truncated after
+    ``max_steps`` decisions.
+
+    Args:
+        task: instruction, e.g. ``put block on plate`` or ``open door``; see :mod:`ptr_robot.sim.tasks`.
+        kitchen: ``A`` to ``H``.
+        image_size: height and width of the image, pixels, 16 to 512.
+        action_repeat: simulation steps of 12.5 ms per decision.
+        max_steps: decisions per episode.
+        start: ``easy`` or ``wide`` range of the starting positions (put tasks).
+        distractors: other objects on the table, 0 to 5 (put tasks).
+        hold_steps: decisions after the first state of success.
+        render_mode: ``rgb_array``: :meth:`render` gives a frame of ``render_size``.
+        render_size: pixels.
+
+    Raises:
+        ValueError: an unknown task or kitchen, or a number out of range.
+        RuntimeError: no OpenGL context can be made.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012
+
+    def __init__(
+        self,
+        task: str = "put block on plate",
+        kitchen: str = "A",
+        *,
+        image_size: int = 64,
+        action_repeat: int = 4,
+        max_steps: int = 60,
+        start: StartRange = "easy",
+        distractors: int = 0,
+        hold_steps: int = 3,
+        render_mode: str | None = None,
+        render_size: int = 256,
+    ) -> None:
+        for name, value, low, high in (
+            ("image_size", image_size, 16, 512),
+            ("render_size", render_size, 16, 1024),
+            ("action_repeat", action_repeat, 1, 40),
+            ("max_steps", max_steps, 1, 100_000),
+            ("hold_steps", hold_steps, 0, 1000),
+        ):
+            if not low <= value <= high:
+                raise ValueError(f"{name} must lie in {low}..{high}, got {value}")
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
+        self.task, self.kitchen = find_task(task), find_kitchen(kitchen)
+        self.image_size, self.render_size, self.render_mode = image_size, render_size, render_mode
+        self.action_repeat, self.max_steps, self.hold_steps = action_repeat, max_steps, hold_steps
+        self.world: PutWorld | StockWorld = make_world(
+            self.task, self.kitchen, start=start, num_distractors=distractors
+        )
+        self._renderers: dict[int, SceneRenderer] = {}
+        self.metadata = {**self.metadata, "render_fps": round(self.control_hz)}
+        low, high = np.array([-1.5, -1.5, -1.5, 0.0], np.float32), np.array([1.5, 1.5, 1.5, 1.0], np.float32)
+        self.observation_space = Dict(
+            {"image": Box(0, 255, (image_size, image_size, 3), np.uint8), "state": Box(low, high, dtype=np.float32)}
+        )
+        self.action_space = Box(-1.0, 1.0, (4,), np.float32)
+        self._num_steps = self._num_held = 0
+
+    @property
+    def control_hz(self) -> float:
+        """Decisions per simulated second."""
+        return self.world.STEP_HZ / self.action_repeat
+
+    @property
+    def action_spec(self) -> ActionSpec:
+        unit = f"{self.action_repeat} cm"
+        return ActionSpec(
+            names=("dx", "dy", "dz", "gripper"),
+            units=(unit, unit, unit, "-1 opens, +1 closes"),
+            low=(-1.0,) * 4,
+            high=(1.0,) * 4,
+            bounds_source="toy kitchens",
+        )
+
+    @property
+    def camera_spec(self) -> CameraSpec:
+        """Camera of a store of raw frames from here."""
+        size = self.image_size
+        return CameraSpec(
+            name=CAMERA_NAME, height=size, width=size, encoding="raw", source_height=size, source_width=size
+        )
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """A new start, drawn from ``seed`` (or from the running generator)."""
+        super().reset(seed=seed)
+        self.world.begin(self.np_random)
+        self._num_steps = self._num_held = 0
+        return self._observe(), {"success": False}
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+        """One decision; ValueError for a wrong shape or a value that is not finite."""
+        command = np.asarray(action, dtype=np.float64)
+        if command.shape != (4,) or not np.isfinite(command).all():
+            raise ValueError(f"action must be 4 finite numbers (dx, dy, dz, gripper), got {action!r}")
+        self.world.advance(np.clip(command, -1.0, 1.0), self.action_repeat)
+        self._num_steps += 1
+        success = self.world.succeeded()
+        terminated = success and self._num_held >= self.hold_steps
+        self._num_held = self._num_held + 1 if success else 0
+        truncated = not terminated and self._num_steps >= self.max_steps
+        return self._observe(), float(success), terminated, truncated, {"success": success}
+
+    def render(self) -> np.ndarray | None:
+        """uint8 ``[render_size, render_size, 3]`` of the present state in mode ``rgb_array``, else None."""
+        return self.picture(self.render_size) if self.render_mode == "rgb_array" else None
+
+    def picture(self, size: int) -> np.ndarray:
+        """uint8 ``[size, size, 3]`` RGB of the present state."""
+        if size not in self._renderers:
+            self._renderers[size] = SceneRenderer(self.world.model, self.world.camera, size, size)
+        return self._renderers[size].frame(self.world.data)
+
+    def close(self) -> None:
+        for renderer in self._renderers.values():
+            renderer.close()
+        self._renderers.clear()
+
+    def _observe(self) -> dict[str, np.ndarray]:
+        return {"image": self.picture(self.image_size), "state": self.world.state()}
+
+
+def make_environment(task: str, kitchen: str, **options: Any) -> KitchenEnv:
+    """:class:`KitchenEnv` of a task in a kitchen."""
+    return KitchenEnv(task, kitchen, **options)

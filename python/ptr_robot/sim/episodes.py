@@ -1,0 +1,113 @@
+"""Recording of demonstrations: one episode from one seed, and many of them into memory."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ptr_robot.sim.demonstrators import Kind, make_demonstrator
+from ptr_robot.sim.environment import KitchenEnv, make_environment
+
+__all__ = ["EpisodeKey", "RecordedEpisode", "collect_in_memory", "record", "record_episode"]
+
+MAX_ATTEMPTS = 40
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class EpisodeKey:
+    """Names one episode; the same key (and the same environment options) always gives the same episode.
+
+    Attributes:
+        task: instruction. kitchen: letter. kind: ``expert``, ``noisy`` or ``failed``.
+        seed: of the collection. index: of the episode within (task, kitchen, kind, seed).
+    """
+
+    task: str
+    kitchen: str
+    kind: Kind
+    seed: int
+    index: int
+
+    def attempt_seed(self, attempt: int) -> np.random.SeedSequence:
+        """Entropy of one attempt at this episode."""
+        text = zlib.crc32(f"{self.task}|{self.kitchen}|{self.kind}".encode())
+        return np.random.SeedSequence([self.seed, text, self.index, attempt])
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedEpisode:
+    """T decisions and the T + 1 states around them.
+
+    Attributes:
+        key: its name. attempt: which of its sub-seeds gave it (0, unless an attempt missed its aim).
+        frames: uint8 ``[T + 1, H, W, 3]`` RGB. states: float32 ``[T + 1, 4]``. actions: float32 ``[T, 4]``.
+        outcome: ``success`` or ``failure``, by the simulator's own criterion at the last state.
+    """
+
+    key: EpisodeKey
+    attempt: int
+    frames: np.ndarray
+    states: np.ndarray
+    actions: np.ndarray
+    outcome: str
+
+
+def record(env: KitchenEnv, key: EpisodeKey, attempt: int = 0) -> RecordedEpisode:
+    """One attempt at an episode, whatever comes of it."""
+    start, behaviour = key.attempt_seed(attempt).generate_state(2)
+    observation, _ = env.reset(seed=int(start))
+    demonstrator = make_demonstrator(key.kind, env.world, np.random.default_rng(int(behaviour)))
+    frames, states, actions = [observation["image"]], [observation["state"]], []
+    info: dict[str, Any] = {"success": False}
+    ended = False
+    while not ended:
+        move = demonstrator.move()
+        observation, _, terminated, truncated, info = env.step(move.executed)
+        frames.append(observation["image"])
+        states.append(observation["state"])
+        actions.append(move.stored.astype(np.float32))
+        ended = terminated or truncated or move.is_last
+    return RecordedEpisode(
+        key=key,
+        attempt=attempt,
+        frames=np.stack(frames),
+        states=np.stack(states),
+        actions=np.stack(actions),
+        outcome="success" if info["success"] else "failure",
+    )
+
+
+def record_episode(env: KitchenEnv, key: EpisodeKey) -> RecordedEpisode:
+    """The episode of a key: the first attempt that is what its kind promises.
+
+    An ``expert`` episode ends in success, a ``failed`` one in failure; a ``noisy`` one may end either way.
+
+    Raises:
+        RuntimeError: forty attempts in a row missed their aim.
+    """
+    wanted = {"expert": "success", "failed": "failure"}.get(key.kind)
+    for attempt in range(MAX_ATTEMPTS):
+        episode = record(env, key, attempt)
+        if wanted in (None, episode.outcome):
+            return episode
+    raise RuntimeError(f"{key}: no attempt out of {MAX_ATTEMPTS} ended in {wanted}")
+
+
+def collect_in_memory(
+    task: str, kitchen: str, num_episodes: int, *, kind: Kind = "expert", seed: int = 0, first: int = 0, **options: Any
+) -> Iterator[RecordedEpisode]:
+    """Episodes ``first`` to ``first + num_episodes - 1`` of a task in a kitchen, one after the other.
+
+    Args:
+        options: of :class:`~ptr_robot.sim.environment.KitchenEnv`, e.g. ``image_size=64, start="easy"``.
+    """
+    env = make_environment(task, kitchen, **options)
+    try:
+        for index in range(first, first + num_episodes):
+            yield record_episode(env, EpisodeKey(task=task, kitchen=kitchen, kind=kind, seed=seed, index=index))
+    finally:
+        env.close()
