@@ -2,7 +2,7 @@
 
 Environment:
     PTR_FAST_NATIVE=0      leave the native module out (everything still works, on the reference kernels)
-    PTR_FAST_CUDA=0|1|auto compile the CUDA sources never, always (fail without a CUDA compiler), or where possible (default)
+    PTR_FAST_CUDA=0|1|auto compile the CUDA sources never, always (else fail), or where there is a compiler (default)
 """
 
 import os

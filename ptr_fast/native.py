@@ -14,7 +14,7 @@ _INTERFACE = 1  # of csrc/bindings; a module with another one was built from oth
 @functools.cache
 def _load() -> tuple[types.ModuleType | None, str | None]:
     try:
-        from ptr_fast import _native
+        from ptr_fast import _native  # type: ignore[attr-defined]
     except ImportError as error:
         return None, f"ptr_fast._native cannot be imported ({error}); build it with `pip install -e .`"
     found = getattr(_native, "interface", None)

@@ -48,8 +48,9 @@ void forward(const py::object& x, const py::object& weight, const py::object& bi
 }
 
 void backward(const py::object& dy, const py::object& x, const py::object& y, const py::object& weight,
-              const py::object& mean, const py::object& rstd, const py::object& dx, const py::object& dweight,
-              const py::object& dbias, const py::object& dresidual, int64_t num_groups, bool relu, int num_threads) {
+              const py::object& bias, const py::object& mean, const py::object& rstd, const py::object& dx,
+              const py::object& dweight, const py::object& dbias, const py::object& dresidual, int64_t num_groups,
+              bool relu, int num_threads) {
   check_threads(num_threads);
   const TensorView view = borrow("x", x);
   const GroupNormShape shape = shape_of(view, num_groups);
@@ -57,8 +58,9 @@ void backward(const py::object& dy, const py::object& x, const py::object& y, co
   op.shape = shape;
   op.x = view.data<float>();
   op.dy = image_like(view, "dy", dy);
-  op.y = relu ? image_like(view, "y", y) : nullptr;
+  op.y = y.is_none() ? nullptr : image_like(view, "y", y);
   op.weight = dense("weight", weight, {shape.C});
+  op.bias = dense("bias", bias, {shape.C});
   op.mean = dense("mean", mean, {shape.B, shape.G});
   op.rstd = dense("rstd", rstd, {shape.B, shape.G});
   op.dx = image_like(view, "dx", dx);
@@ -77,7 +79,7 @@ void bind_kernels(py::module_& module) {
              py::arg("y"), py::arg("mean"), py::arg("rstd"), py::arg("num_groups"), py::arg("eps"), py::arg("relu"),
              py::arg("num_threads"));
   module.def("group_norm_act_backward", &backward, py::arg("dy"), py::arg("x"), py::arg("y"), py::arg("weight"),
-             py::arg("mean"), py::arg("rstd"), py::arg("dx"), py::arg("dweight"), py::arg("dbias"),
+             py::arg("bias"), py::arg("mean"), py::arg("rstd"), py::arg("dx"), py::arg("dweight"), py::arg("dbias"),
              py::arg("dresidual"), py::arg("num_groups"), py::arg("relu"), py::arg("num_threads"));
 }
 

@@ -15,10 +15,10 @@ void set_isa(const std::string& name);
 
 // The variant of an op's inner loops for the instruction set in use.
 #ifdef PTR_FAST_X86
-#define PTR_FAST_SELECT_ISA(loops)                       \
-  (::ptr_fast::isa() == ::ptr_fast::Isa::kAvx512         \
-       ? loops##_avx512                                  \
-       : ::ptr_fast::isa() == ::ptr_fast::Isa::kAvx2 ? loops##_avx2 : loops##_baseline)
+#define PTR_FAST_SELECT_ISA(loops)                                \
+  (::ptr_fast::isa() == ::ptr_fast::Isa::kAvx512 ? loops##_avx512 \
+   : ::ptr_fast::isa() == ::ptr_fast::Isa::kAvx2 ? loops##_avx2   \
+                                                 : loops##_baseline)
 #else
 #define PTR_FAST_SELECT_ISA(loops) (loops##_baseline)
 #endif

@@ -1,5 +1,6 @@
-// Vectors of the compiler's own vector extension, and tiles of columns. For <op>_simd.cpp files only, which are compiled
-// once per instruction set: everything here lives in an unnamed namespace, so that no two of them share a function.
+// Vectors of the compiler's own vector extension, and tiles of columns. For <op>_simd.cpp files only, which are
+// compiled once per instruction set: everything here lives in an unnamed namespace, so that no two of them share a
+// function.
 #pragma once
 #include <cstdint>
 

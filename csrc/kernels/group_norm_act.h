@@ -18,10 +18,11 @@ struct GroupNormActForward {
   bool relu;
 };
 
-// dresidual may be null: not wanted, or equal to dy (no activation). dweight and dbias are [C].
+// y is the forward's output where it had a residual and an activation, else null: the mask of the activation is then
+// recomputed from x. dresidual may be null: not wanted, or equal to dy (no activation). dweight and dbias are [C].
 struct GroupNormActBackward {
   GroupNormShape shape;
-  const float *dy, *x, *y, *weight, *mean, *rstd;
+  const float *dy, *x, *y, *weight, *bias, *mean, *rstd;
   float *dx, *dweight, *dbias, *dresidual;
   bool relu;
 };

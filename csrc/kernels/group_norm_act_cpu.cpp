@@ -27,6 +27,15 @@ void fill_channels(std::vector<float>& out, const Rows& rows, int64_t C, const F
   for (int64_t k = C; k < rows.cols; ++k) out[k] = out[k - C];
 }
 
+// group_norm(x) * weight + bias = x * scale + shift, from the mean and rstd that the backward pass will see too.
+void affine(const GroupNormShape& shape, const float* weight, const float* bias, const float* mean, const float* rstd,
+            const Rows& rows, std::vector<float>& scale, std::vector<float>& shift) {
+  const int64_t D = shape.C / shape.G;
+  fill_channels(scale, rows, shape.C, [&](int64_t c) { return weight[c] * rstd[c / D]; });
+  fill_channels(shift, rows, shape.C,
+                [&](int64_t c) { return float(bias[c] - double(mean[c / D]) * (double(weight[c]) * rstd[c / D])); });
+}
+
 // Sums per column of a row to sums per channel, in a fixed order.
 void fold_columns(std::vector<double>& sums, int64_t C) {
   for (int64_t k = C; k < int64_t(sums.size()); ++k) sums[k % C] += sums[k];
@@ -56,24 +65,16 @@ void group_norm_act_forward(const GroupNormActForward& op, int num_threads) {
     fold_columns(squares, C);
     float* const mean = op.mean + n * G;
     float* const rstd = op.rstd + n * G;
-    scale.resize(C);
-    shift.resize(C);
     for (int64_t g = 0; g < G; ++g) {
       double total = 0, total_squares = 0;
       for (int64_t c = g * D; c < (g + 1) * D; ++c) total += sum[c], total_squares += squares[c];
       const double m = total / double(D * P);
       // std::max(NaN, 0) would be NaN or 0 by the order of its arguments: this order keeps NaN.
       const double variance = std::max(total_squares / double(D * P) - m * m, 0.0);
-      const double r = 1.0 / std::sqrt(variance + op.eps);
       mean[g] = float(m);
-      rstd[g] = float(r);
-      for (int64_t c = g * D; c < (g + 1) * D; ++c) {
-        scale[c] = float(op.weight[c] * r);
-        shift[c] = float(op.bias[c] - m * (op.weight[c] * r));
-      }
+      rstd[g] = float(1.0 / std::sqrt(variance + op.eps));
     }
-    fill_channels(scale, rows, C, [&](int64_t c) { return scale[c]; });
-    fill_channels(shift, rows, C, [&](int64_t c) { return shift[c]; });
+    affine(op.shape, op.weight, op.bias, mean, rstd, rows, scale, shift);
     loops.apply(op.x + at, op.residual ? op.residual + at : nullptr, scale.data(), shift.data(), rows.rows, rows.cols,
                 op.relu, op.y + at);
   });
@@ -88,16 +89,21 @@ void group_norm_act_backward(const GroupNormActBackward& op, int num_threads) {
   std::vector<double> parts(B * 2 * C);
   parallel_for(B, useful_threads(op.shape, num_threads), [&](int64_t n) {
     thread_local std::vector<double> sum, sum_x;
-    thread_local std::vector<float> center, a, b, c0;
+    thread_local std::vector<float> center, a, b, c0, scale, shift;
     const int64_t at = n * P * C;
     const float* const mean = op.mean + n * G;
     const float* const rstd = op.rstd + n * G;
     sum.assign(rows.cols, 0.0);
     sum_x.assign(rows.cols, 0.0);
     fill_channels(center, rows, C, [&](int64_t c) { return mean[c / D]; });
-    float* const dz = op.dresidual ? op.dresidual + at : nullptr;
-    loops.gradient_sums(op.dy + at, op.relu ? op.y + at : nullptr, op.x + at, center.data(), rows.rows, rows.cols,
-                        sum.data(), sum_x.data(), dz);
+    GroupNormActMask mask;
+    if (op.relu && op.y) mask.y = op.y + at;
+    if (op.relu && !op.y) {
+      affine(op.shape, op.weight, op.bias, mean, rstd, rows, scale, shift);
+      mask.scale = scale.data();
+      mask.shift = shift.data();
+    }
+    loops.gradient_sums(op.dy + at, mask, op.x + at, center.data(), rows.rows, rows.cols, sum.data(), sum_x.data());
     fold_columns(sum, C);
     fold_columns(sum_x, C);
     // dx = rstd * (w dz - mean(w dz) - xhat * mean(w dz xhat)), the means over pixels and channels of a group
@@ -120,9 +126,8 @@ void group_norm_act_backward(const GroupNormActBackward& op, int num_threads) {
     fill_channels(a, rows, C, [&](int64_t c) { return op.weight[c] * rstd[c / D]; });
     fill_channels(b, rows, C, [&](int64_t c) { return b[c]; });
     fill_channels(c0, rows, C, [&](int64_t c) { return c0[c]; });
-    const bool masked = dz != nullptr || !op.relu;
-    loops.gradient_apply(dz ? dz : op.dy + at, masked ? nullptr : op.y + at, op.x + at, center.data(), a.data(),
-                         b.data(), c0.data(), rows.rows, rows.cols, op.dx + at);
+    loops.gradient_apply(op.dy + at, mask, op.x + at, center.data(), a.data(), b.data(), c0.data(), rows.rows,
+                         rows.cols, op.dx + at, op.dresidual ? op.dresidual + at : nullptr);
   });
   std::vector<double> totals(2 * C, 0.0);
   for (int64_t n = 0; n < B; ++n) {

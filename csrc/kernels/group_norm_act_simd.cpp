@@ -4,7 +4,11 @@
 
 namespace {
 
+using ptr_fast::GroupNormActMask;
+
 constexpr int64 kChunkRows = 64;
+
+inline void prefetch(const float* p) { __builtin_prefetch(p, 0, 2); }
 
 inline int64 smaller(int64 a, int64 b) { return a < b ? a : b; }
 
@@ -52,6 +56,7 @@ void apply_rows(const float* x, const float* residual, const float* scale, const
       using V = typename T::V;
       for (int u = 0; u < T::U; ++u) {
         const int64 k = c + u * T::kStep;
+        prefetch(x + row + k + rows * cols);
         V v = load<V>(x + row + k) * load<V>(scale + k) + load<V>(shift + k);
         if constexpr (kResidual) v += load<V>(residual + row + k);
         store<V>(y + row + k, kRelu ? relu(v) : v);
@@ -67,9 +72,31 @@ void apply(const float* x, const float* residual, const float* scale, const floa
   run(x, residual, scale, shift, rows, cols, y);
 }
 
-template <bool kMask, bool kStore>
-void gradient_sums_rows(const float* dy, const float* y, const float* x, const float* center, int64 rows, int64 cols,
-                        double* sum_dz, double* sum_dz_x, float* dz_out) {
+// Where dy passes the activation: everywhere, where x * scale + shift > 0 (recomputed: cheaper than reading y), or
+// where y > 0 (with a residual branch, which is not kept).
+enum class Mask { kNone, kAffine, kOutput };
+
+template <Mask kMask, class V>
+inline V masked(const GroupNormActMask& by, V dy, V x, int64 element, int64 column) {
+  if constexpr (kMask == Mask::kAffine) return mask(dy, x * load<V>(by.scale + column) + load<V>(by.shift + column));
+  if constexpr (kMask == Mask::kOutput) return mask(dy, load<V>(by.y + element));
+  return dy;
+}
+
+template <class F>
+inline void with_mask(const GroupNormActMask& by, const F& f) {
+  if (by.y) {
+    f.template operator()<Mask::kOutput>();
+  } else if (by.scale) {
+    f.template operator()<Mask::kAffine>();
+  } else {
+    f.template operator()<Mask::kNone>();
+  }
+}
+
+template <Mask kMask>
+void gradient_sums_rows(const float* dy, const GroupNormActMask& by, const float* x, const float* center, int64 rows,
+                        int64 cols, double* sum_dz, double* sum_dz_x) {
   for (int64 first = 0; first < rows; first += kChunkRows) {
     const int64 n = smaller(kChunkRows, rows - first);
     for_each_tile(cols, [&](auto tile, int64 c) {
@@ -79,12 +106,11 @@ void gradient_sums_rows(const float* dy, const float* y, const float* x, const f
       for (int u = 0; u < T::U; ++u) m[u] = load<V>(center + c + u * T::kStep);
       for (int64 r = first; r < first + n; ++r) {
         for (int u = 0; u < T::U; ++u) {
-          const int64 k = r * cols + c + u * T::kStep;
-          V dz = load<V>(dy + k);
-          if constexpr (kMask) dz = mask(dz, load<V>(y + k));
-          if constexpr (kStore) store<V>(dz_out + k, dz);
+          const int64 column = c + u * T::kStep, k = r * cols + column;
+          const V v = load<V>(x + k);
+          const V dz = masked<kMask>(by, load<V>(dy + k), v, k, column);
           s1[u] += dz;
-          s2[u] += dz * (load<V>(x + k) - m[u]);
+          s2[u] += dz * (v - m[u]);
         }
       }
       float d1[T::kWidth], d2[T::kWidth];
@@ -100,16 +126,15 @@ void gradient_sums_rows(const float* dy, const float* y, const float* x, const f
   }
 }
 
-void gradient_sums(const float* dy, const float* y, const float* x, const float* center, int64 rows, int64 cols,
-                   double* sum_dz, double* sum_dz_x, float* dz_out) {
-  const auto run = y ? (dz_out ? gradient_sums_rows<true, true> : gradient_sums_rows<true, false>)
-                     : (dz_out ? gradient_sums_rows<false, true> : gradient_sums_rows<false, false>);
-  run(dy, y, x, center, rows, cols, sum_dz, sum_dz_x, dz_out);
+void gradient_sums(const float* dy, const GroupNormActMask& by, const float* x, const float* center, int64 rows,
+                   int64 cols, double* sum_dz, double* sum_dz_x) {
+  with_mask(by, [&]<Mask kMask>() { gradient_sums_rows<kMask>(dy, by, x, center, rows, cols, sum_dz, sum_dz_x); });
 }
 
-template <bool kMask>
-void gradient_apply_rows(const float* dy, const float* y, const float* x, const float* center, const float* a,
-                         const float* b, const float* c, int64 rows, int64 cols, float* dx) {
+template <Mask kMask, bool kStore>
+void gradient_apply_rows(const float* dy, const GroupNormActMask& by, const float* x, const float* center,
+                         const float* a, const float* b, const float* c, int64 rows, int64 cols, float* dx,
+                         float* dz_out) {
   for (int64 r = 0; r < rows; ++r) {
     const int64 row = r * cols;
     for_each_tile(cols, [&](auto tile, int64 first) {
@@ -117,18 +142,25 @@ void gradient_apply_rows(const float* dy, const float* y, const float* x, const 
       using V = typename T::V;
       for (int u = 0; u < T::U; ++u) {
         const int64 k = first + u * T::kStep;
-        V dz = load<V>(dy + row + k);
-        if constexpr (kMask) dz = mask(dz, load<V>(y + row + k));
-        const V deviation = load<V>(x + row + k) - load<V>(center + k);
+        prefetch(x + row + k + rows * cols);
+        prefetch(dy + row + k + rows * cols);
+        if constexpr (kMask == Mask::kOutput) prefetch(by.y + row + k + rows * cols);
+        const V v = load<V>(x + row + k);
+        const V dz = masked<kMask>(by, load<V>(dy + row + k), v, row + k, k);
+        if constexpr (kStore) store<V>(dz_out + row + k, dz);
+        const V deviation = v - load<V>(center + k);
         store<V>(dx + row + k, dz * load<V>(a + k) - deviation * load<V>(b + k) - load<V>(c + k));
       }
     });
   }
 }
 
-void gradient_apply(const float* dy, const float* y, const float* x, const float* center, const float* a,
-                    const float* b, const float* c, int64 rows, int64 cols, float* dx) {
-  (y ? gradient_apply_rows<true> : gradient_apply_rows<false>)(dy, y, x, center, a, b, c, rows, cols, dx);
+void gradient_apply(const float* dy, const GroupNormActMask& by, const float* x, const float* center, const float* a,
+                    const float* b, const float* c, int64 rows, int64 cols, float* dx, float* dz_out) {
+  with_mask(by, [&]<Mask kMask>() {
+    const auto run = dz_out ? gradient_apply_rows<kMask, true> : gradient_apply_rows<kMask, false>;
+    run(dy, by, x, center, a, b, c, rows, cols, dx, dz_out);
+  });
 }
 
 }  // namespace
@@ -138,5 +170,5 @@ void gradient_apply(const float* dy, const float* y, const float* x, const float
 
 namespace ptr_fast {
 const GroupNormActLoops PTR_FAST_JOIN(group_norm_act_loops_, PTR_FAST_ISA) = {moments, apply, gradient_sums,
-                                                                             gradient_apply};
+                                                                              gradient_apply};
 }  // namespace ptr_fast

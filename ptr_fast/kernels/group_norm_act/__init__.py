@@ -6,6 +6,7 @@ import torch
 
 from ptr_fast.kernels import dispatch
 from ptr_fast.kernels.group_norm_act import native, reference
+from ptr_fast.native import warn_missing
 
 __all__ = ["group_norm_act"]
 
@@ -64,5 +65,5 @@ def group_norm_act(
     args = (x_BCHW, weight_C, bias_C, num_groups, eps, residual, activation)
     backend = dispatch.select(_OP, *args)
     if backend.name == "reference":
-        native.native.warn_missing()
+        warn_missing()
     return backend.run(*args)

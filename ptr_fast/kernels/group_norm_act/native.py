@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
 from torch.utils.dlpack import to_dlpack
 
 from ptr_fast import native
@@ -82,27 +81,31 @@ class _GroupNormAct(torch.autograd.Function):
             relu,
             torch.get_num_threads(),
         )
-        # y is kept for the mask of the activation; the next layer keeps it as its input anyway.
-        ctx.save_for_backward(x_BCHW, weight_C, mean_BG, rstd_BG, y_BCHW if relu else None)
-        ctx.num_groups = num_groups
-        ctx.has_residual = residual_BCHW is not None
+        # With a residual, y > 0 is the mask of the activation; without one the kernel finds the mask from x again.
+        has_residual = residual_BCHW is not None
+        ctx.save_for_backward(x_BCHW, weight_C, bias_C, mean_BG, rstd_BG, y_BCHW if relu and has_residual else None)
+        ctx.num_groups, ctx.relu, ctx.has_residual = num_groups, relu, has_residual
         return y_BCHW
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dy_BCHW: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
-        x_BCHW, weight_C, mean_BG, rstd_BG, y_BCHW = ctx.saved_tensors
-        relu = y_BCHW is not None
+        if torch.is_grad_enabled():  # create_graph=True
+            raise RuntimeError(
+                "group_norm_act: the native backend has no second derivative; "
+                "run the forward pass inside dispatch.use_backend('reference')"
+            )
+        x_BCHW, weight_C, bias_C, mean_BG, rstd_BG, y_BCHW = ctx.saved_tensors
         dy_BCHW = dy_BCHW.contiguous(memory_format=_LAST)
         dx_BCHW = torch.empty_like(x_BCHW, memory_format=_LAST)
         dweight_C, dbias_C = torch.empty_like(weight_C), torch.empty_like(weight_C)
         # Without an activation the gradient of the residual is dy itself.
-        masked = torch.empty_like(dx_BCHW) if relu and ctx.has_residual and ctx.needs_input_grad[5] else None
+        masked = torch.empty_like(dx_BCHW) if ctx.relu and ctx.has_residual and ctx.needs_input_grad[5] else None
         native.require().group_norm_act_backward(
             to_dlpack(dy_BCHW),
             to_dlpack(x_BCHW),
-            to_dlpack(y_BCHW) if relu else None,
+            None if y_BCHW is None else to_dlpack(y_BCHW),
             to_dlpack(weight_C),
+            to_dlpack(bias_C),
             to_dlpack(mean_BG),
             to_dlpack(rstd_BG),
             to_dlpack(dx_BCHW),
@@ -110,8 +113,8 @@ class _GroupNormAct(torch.autograd.Function):
             to_dlpack(dbias_C),
             None if masked is None else to_dlpack(masked),
             ctx.num_groups,
-            relu,
+            ctx.relu,
             torch.get_num_threads(),
         )
-        dresidual_BCHW = masked if relu else dy_BCHW if ctx.has_residual else None
+        dresidual_BCHW = masked if ctx.relu else dy_BCHW if ctx.has_residual else None
         return dx_BCHW, dweight_C, dbias_C, None, None, dresidual_BCHW, None

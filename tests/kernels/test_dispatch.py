@@ -1,0 +1,74 @@
+"""dispatch: the choice of an implementation, its reasons, and what forcing one means."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ptr_fast.kernels import dispatch
+from ptr_fast.kernels.dispatch import Backend
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
+    """An op ``double`` with a backend ``fast`` for even sizes; the list says what ``fast`` was asked about."""
+    monkeypatch.setattr(dispatch, "_ops", {})
+    monkeypatch.setattr(dispatch, "_choices", {})
+    monkeypatch.delenv("PTR_FAST_BACKEND", raising=False)
+    asked: list[torch.Size] = []
+
+    def supports(x: torch.Tensor) -> str | None:
+        asked.append(x.shape)
+        return None if x.shape[0] % 2 == 0 else "odd size"
+
+    fast = Backend("fast", lambda x: x + x, supports)
+    dispatch.register("double", (fast, Backend("reference", lambda x: 2 * x, lambda x: None)))
+    return asked
+
+
+def test_first_that_supports_wins_and_is_remembered(asked: list[torch.Size]) -> None:
+    even, odd = torch.ones(4), torch.ones(3)
+    assert dispatch.select("double", even).name == "fast"
+    assert dispatch.select("double", odd).name == "reference"
+    assert len(asked) == 2
+    dispatch.select("double", even)
+    dispatch.select("double", odd)
+    assert len(asked) == 2
+    dispatch.select("double", even.double())
+    assert len(asked) == 3
+
+
+def test_explain(asked: list[torch.Size]) -> None:
+    assert dispatch.explain() == []
+    dispatch.select("double", torch.ones(3))
+    assert [str(c) for c in dispatch.explain()] == ["double(float32[3]@cpu) -> reference (not fast: odd size)"]
+    (hypothetical,) = dispatch.explain("double", torch.ones(8))
+    assert hypothetical.backend.name == "fast"
+    assert len(dispatch.explain("double")) == 1
+
+
+def test_forced_runs_or_raises(asked: list[torch.Size], monkeypatch: pytest.MonkeyPatch) -> None:
+    with dispatch.use_backend("reference"):
+        assert dispatch.select("double", torch.ones(4)).name == "reference"
+    assert dispatch.select("double", torch.ones(4)).name == "fast"
+    with dispatch.use_backend("fast"), pytest.raises(RuntimeError, match=r"'fast' was asked for.*odd size"):
+        dispatch.select("double", torch.ones(3))
+    with dispatch.use_backend("triton"), pytest.raises(ValueError, match="no backend 'triton'"):
+        dispatch.select("double", torch.ones(4))
+    monkeypatch.setenv("PTR_FAST_BACKEND", "reference")
+    assert dispatch.select("double", torch.ones(4)).name == "reference"
+    monkeypatch.setenv("PTR_FAST_BACKEND", "double=fast")
+    assert dispatch.select("double", torch.ones(4)).name == "fast"
+    monkeypatch.setenv("PTR_FAST_BACKEND", "treble=fast")
+    with pytest.raises(ValueError, match="unknown ops"):
+        dispatch.select("double", torch.ones(4))
+
+
+def test_registration_errors(asked: list[torch.Size]) -> None:
+    only = Backend("fast", lambda x: x, lambda x: None)
+    with pytest.raises(ValueError, match="registered already"):
+        dispatch.register("double", (only,))
+    with pytest.raises(ValueError, match="last backend must be the reference"):
+        dispatch.register("treble", (only,))
+    with pytest.raises(ValueError, match="unknown op 'treble'"):
+        dispatch.select("treble", torch.ones(1))
