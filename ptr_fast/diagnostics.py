@@ -54,6 +54,8 @@ class EpisodeValues:
         value: V(s_t) = minimum over the critics of Q(s_t, mean action).
         advantage: Q(s_t, a_t) - V(s_t), by the networks that act.
         q_policy, q_random: the same minimum for sampled policy actions and uniform actions, mean over K.
+        preference: share of the uniform actions whose Q is below that of the recorded action, in [0, 1], by the
+            networks that act.
         td_target: r + discount * mask * max_K min_E Q_target(s', a'), the learner's own rule.
         bellman_error: mean over the critics of (Q - td_target)^2.
         action_error: squared error of the mean action, mean over A, in scaled units (the range is 2 wide).
@@ -72,6 +74,7 @@ class EpisodeValues:
     advantage: np.ndarray
     q_policy: np.ndarray
     q_random: np.ndarray
+    preference: np.ndarray
     td_target: np.ndarray
     bellman_error: np.ndarray
 
@@ -240,6 +243,7 @@ def summarize(episodes: Sequence[EpisodeValues], limits: tuple[float, float] | N
         "q_max": float(np.max(q)),
         "policy_gap": _mean(q - joined["q_policy"]),
         "random_gap": _mean(q - joined["q_random"]),
+        "preference": _mean(joined["preference"]),
         "return_correlation": correlation(q[known], joined["returns"][known]),
         "return_bias": _mean((q - joined["returns"])[known]),
         "separation_auc": area_under_curve(
@@ -250,12 +254,14 @@ def summarize(episodes: Sequence[EpisodeValues], limits: tuple[float, float] | N
 
 
 def selection_score(metrics: dict[str, float], averaged: bool = False) -> float:
-    """How well Q rises along demonstrations, in [-1, 1]: the score by which ``ptr-fast select`` ranks checkpoints.
+    """How well a critic understands demonstrations, in [-1, 1]: ``ptr-fast select`` ranks checkpoints by it.
 
-        score = 1/2 * rank_correlation + 1/2 * late_rise / (2 + |late_rise|)
+        score = 1/3 * rank_correlation + 1/3 * late_rise / (2 + |late_rise|) + 1/3 * (2 * preference - 1)
 
-    The first half asks whether Q climbs over the whole demonstration, the second whether its end stands out (two
-    standard deviations give half of it; the form keeps one extreme episode from deciding). NaN if either is NaN.
+    The first third asks whether Q climbs over the whole demonstration, the second whether its end stands out (two
+    standard deviations give half of it; the form keeps one extreme episode from deciding). Both can be had from
+    the frames alone, and a young critic has them before it looks at actions; so the last third asks whether the
+    recorded actions beat random ones. NaN if any of them is NaN.
 
     Args:
         metrics: from :func:`summarize`.
@@ -264,7 +270,7 @@ def selection_score(metrics: dict[str, float], averaged: bool = False) -> float:
     suffix = "_averaged" if averaged else ""
     rise, order = metrics["late_rise" + suffix], metrics["rank_correlation" + suffix]
     bounded = math.copysign(1.0, rise) if math.isinf(rise) else rise / (2.0 + abs(rise))
-    return 0.5 * order + 0.5 * bounded
+    return (order + bounded + 2.0 * metrics["preference"] - 1.0) / 3.0
 
 
 def divergence(metrics: dict[str, float], limits: tuple[float, float], averaged: bool = False) -> str | None:

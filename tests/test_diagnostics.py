@@ -129,7 +129,7 @@ def make_values(q, *, outcome="unknown", rewards=None, **over):
     zero, ones = np.zeros(len(q), np.float32), np.ones(len(q), np.float32)
     given = {
         "rewards": zero, "masks": ones, "returns": q, "q": q, "q_averaged": -q, "value": zero, "advantage": q,
-        "q_policy": zero, "q_random": zero, "td_target": zero, "bellman_error": q * q, "action_error": ones,
+        "q_policy": zero, "q_random": zero, "preference": ones, "td_target": zero, "bellman_error": q * q, "action_error": ones,
         "log_prob": zero,
     } | over  # fmt: skip
     return d.EpisodeValues(outcome=outcome, **{k: np.asarray(v, np.float32) for k, v in given.items()})
@@ -168,10 +168,13 @@ def test_values_refuse_a_curve_of_another_length():
 
 def test_selection_score():
     metrics = {"late_rise": 2.0, "rank_correlation": 0.6, "late_rise_averaged": -6.0, "rank_correlation_averaged": 0.0}
-    assert d.selection_score(metrics) == pytest.approx(0.5 * 0.6 + 0.5 * 0.5)
-    assert d.selection_score(metrics, averaged=True) == pytest.approx(-0.5 * 0.75)
-    assert d.selection_score({"late_rise": math.inf, "rank_correlation": 1.0}) == 1.0
-    assert math.isnan(d.selection_score({"late_rise": math.nan, "rank_correlation": 1.0}))
+    metrics["preference"] = 0.8
+    assert d.selection_score(metrics) == pytest.approx((0.6 + 0.5 + 0.6) / 3)
+    assert d.selection_score(metrics, averaged=True) == pytest.approx((-0.75 + 0.6) / 3)
+    best = {"late_rise": math.inf, "rank_correlation": 1.0, "preference": 1.0}
+    assert d.selection_score(best) == 1.0
+    assert d.selection_score({"late_rise": -math.inf, "rank_correlation": -1.0, "preference": 0.0}) == -1.0
+    assert math.isnan(d.selection_score(best | {"late_rise": math.nan}))
 
 
 def test_divergence_is_named_and_only_then():

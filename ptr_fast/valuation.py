@@ -1,0 +1,171 @@
+"""From a checkpoint's nets and one recorded episode to its curves: Q, V, advantage, Bellman error, action error.
+
+Every frame is encoded once per network, however many actions are asked about.
+
+Shapes: F frames and T steps of one episode, E critics, K sampled actions, C candidate actions, A action, S state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from ptr_fast.diagnostics import EpisodeValues, monte_carlo_returns
+from ptr_fast.losses import bellman_errors, td_target
+from ptr_fast.nets.init import keyed_generator
+
+__all__ = ["RecordedEpisode", "value_episode"]
+
+CHUNK = 128
+"""Frames encoded at once; bounds the memory of a long episode."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedEpisode:
+    """One episode as the learner sees it.
+
+    Attributes:
+        name: keys the sampled actions, together with the seed.
+        outcome: ``success``, ``failure`` or ``unknown``.
+        frames: uint8 ``[F, H, W, 3]`` at the camera size of the nets.
+        states: float32 ``[F, S]``, raw units.
+        task_id: slot in the task table.
+        index, next_index: int64 ``[T]``, the frames of s_t and s_{t+1}.
+        actions: float32 ``[T, A]``, scaled.
+        rewards, masks: float32 ``[T]``.
+    """
+
+    name: str
+    outcome: str
+    frames: np.ndarray
+    states: np.ndarray
+    task_id: int
+    index: np.ndarray
+    next_index: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    masks: np.ndarray
+
+
+@torch.inference_mode()
+def value_episode(
+    networks: Mapping[str, nn.Module],
+    episode: RecordedEpisode,
+    *,
+    discount: float = 0.0,
+    num_samples: int = 4,
+    averaged: bool = False,
+    seed: int = 0,
+) -> EpisodeValues:
+    """The curves of one episode.
+
+    Args:
+        networks: ``actor`` and ``ema_actor``; with ``critic`` and ``target_critic`` the Q curves too (a
+            :class:`~ptr_fast.runtime.policy.Policy` and a learner both have them under these names). Not changed.
+        discount: of the learner; without a critic it is not used.
+        num_samples: K, policy and, as many, uniform actions per state (the learner's ``num_action_samples``).
+        averaged: value, advantage, action error and log-probability come from the averaged networks (those that act
+            in the modes ``ema_mean`` and ``search``) instead of the online ones. The Bellman error is always the
+            learner's: online critics against the averaged ones, next actions from the online actor.
+        seed: of the sampled actions, with the episode's name; the numbers do not depend on the device.
+    """
+    device = next(networks["actor"].parameters()).device
+    chunks = [
+        _value_frames(networks, episode, slice(i, i + CHUNK), num_samples, averaged, seed, device)
+        for i in range(0, len(episode.frames), CHUNK)
+    ]
+    curves = {key: torch.cat([chunk[key] for chunk in chunks], dim=-1) for key in chunks[0]}
+    index, next_index = torch.as_tensor(episode.index), torch.as_tensor(episode.next_index)
+    none = np.empty(0, np.float32)
+    common = {
+        "outcome": episode.outcome,
+        "rewards": episode.rewards,
+        "masks": episode.masks,
+        "returns": none,
+        "action_error": curves["action_error"][index].numpy(),
+        "log_prob": curves["log_prob"][index].numpy(),
+    }
+    if "critic" not in networks:
+        names = (
+            "q",
+            "q_averaged",
+            "value",
+            "advantage",
+            "q_policy",
+            "q_random",
+            "preference",
+            "td_target",
+            "bellman_error",
+        )
+        return EpisodeValues(**common, **dict.fromkeys(names, none))
+    q_ET, q_averaged_ET = curves["q"][:, index], curves["q_averaged"][:, index]
+    value_T = curves["value"][index]
+    next_q_ETK = curves["next_q"][:, :, next_index].transpose(1, 2)
+    target_T = td_target(next_q_ETK, torch.as_tensor(episode.rewards), torch.as_tensor(episode.masks), discount)
+    q_T, q_averaged_T = q_ET.amin(dim=0), q_averaged_ET.amin(dim=0)
+    return EpisodeValues(
+        **common | {"returns": monte_carlo_returns(episode.rewards, episode.masks, discount).astype(np.float32)},
+        q=q_T.numpy(),
+        q_averaged=q_averaged_T.numpy(),
+        value=value_T.numpy(),
+        advantage=((q_averaged_T if averaged else q_T) - value_T).numpy(),
+        q_policy=curves["q_policy"][index].numpy(),
+        q_random=curves["q_random"][index].numpy(),
+        preference=curves["preference"][index].numpy(),
+        td_target=target_T.numpy(),
+        bellman_error=bellman_errors(q_ET, target_T).mean(dim=0).numpy(),
+    )
+
+
+def _value_frames(
+    networks: Mapping[str, nn.Module],
+    episode: RecordedEpisode,
+    frames: slice,
+    num_samples: int,
+    averaged: bool,
+    seed: int,
+    device: torch.device,
+) -> dict[str, torch.Tensor]:
+    """Per-frame results on the CPU: ``[F]``; ``q`` and ``q_averaged`` ``[E, F]``; ``next_q`` ``[E, K, F]``."""
+    images = torch.as_tensor(episode.frames[frames]).to(device).permute(0, 3, 1, 2)
+    images = images.to(torch.float32, memory_format=torch.channels_last).div_(255.0)
+    states = torch.as_tensor(episode.states[frames]).to(device)
+    task_id = torch.full((len(images),), episode.task_id, dtype=torch.int64, device=device)
+    inputs = (images, states, task_id)
+    # The recorded action of every frame; frames without one get zeros and are never read.
+    recorded = np.zeros((len(episode.frames), episode.actions.shape[1]), np.float32)
+    recorded[episode.index] = episode.actions
+    action_FA = torch.as_tensor(recorded[frames]).to(device)
+
+    online = networks["actor"](*inputs)
+    acting = networks["ema_actor"](*inputs) if averaged else online
+    mean_FA = acting.mode()
+    out = {
+        "action_error": (mean_FA - action_FA).square().mean(dim=1),
+        "log_prob": acting.log_prob(action_FA),
+    }
+    if "critic" in networks:
+        generator = keyed_generator(seed, "valuation", episode.name, frames.start)
+        shape = (len(images), num_samples, action_FA.shape[1])
+        policy_FKA = online.sample(torch.randn(shape, generator=generator).to(device))
+        random_FKA = torch.rand(shape, generator=generator).mul_(2.0).sub_(1.0).to(device)
+        candidates_FCA = torch.cat([action_FA[:, None], mean_FA[:, None], policy_FKA, random_FKA], dim=1)
+        q_EFC = networks["critic"](*inputs, candidates_FCA)
+        target_EFC = networks["target_critic"](*inputs, candidates_FCA)
+        least_FC, target_FC = q_EFC.amin(dim=0), target_EFC.amin(dim=0)
+        policy, random = slice(2, 2 + num_samples), slice(2 + num_samples, None)
+        acting_FC = target_FC if averaged else least_FC
+        out |= {
+            "q": q_EFC[..., 0],
+            "q_averaged": target_EFC[..., 0],
+            "value": acting_FC[:, 1],
+            "q_policy": least_FC[:, policy].mean(dim=1),
+            "q_random": least_FC[:, random].mean(dim=1),
+            "preference": (acting_FC[:, :1] > acting_FC[:, random]).float().mean(dim=1),
+            "next_q": target_EFC[..., policy].transpose(1, 2),
+        }
+    return {key: value.float().cpu() for key, value in out.items()}

@@ -1,0 +1,173 @@
+"""One recorded episode of an evaluation: its frames above Q and advantage, the most telling moments marked."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import simplejpeg
+
+from ptr_fast.data.store import EpisodeStore
+from ptr_fast.diagnostics import telling_moments
+from ptr_fast.errors import DataError
+from ptr_fast.resize import resize
+from ptr_robot.report.plots import Mark, Series, line_chart
+
+__all__ = ["demonstration", "frame_uri"]
+
+STRIP_FRAMES = 10
+MAX_SIDE = 160
+"""Larger frames are shrunk to this side, pixels."""
+WIDE, NARROW = 720, 340
+"""Two widths of each chart, so that its labels are readable on a laptop and on a phone."""
+
+
+def demonstration(run_name: str, evaluation: dict[str, Any]) -> str:
+    """The most typical good episode with frames, a failed one where there is one, and the curves of the others."""
+    episodes = [e for e in evaluation["episodes"] if "q" in e.get("curves", {})]
+    good = [e for e in episodes if e["outcome"] != "failure"]
+    failed = [e for e in episodes if e["outcome"] == "failure"]
+    chosen = ([_typical(good)] if good else []) + failed[:1]
+    if not chosen:
+        return ""
+    store, problem = _open(evaluation["data"])
+    out = [f"<h3>{escape(run_name)}, step {evaluation['step']}</h3>"]
+    if problem:
+        out.append(f'<p class="note">{escape(problem)}</p>')
+    out += [_episode(episode, evaluation, store) for episode in chosen]
+    others = [e for e in episodes if e not in chosen]
+    if others:
+        charts = "".join(_small(episode) for episode in others)
+        out.append(
+            f"<details><summary>Q along {len(others)} more episodes</summary><div class='grid'>{charts}</div></details>"
+        )
+    return "".join(out)
+
+
+def frame_uri(image: np.ndarray) -> str:
+    """A frame uint8 ``[H, W, 3]`` as a data URI (JPEG), its longer side at most ``MAX_SIDE`` pixels."""
+    height, width = image.shape[:2]
+    shrink = min(1.0, MAX_SIDE / max(height, width))
+    if shrink < 1.0:
+        image = resize(image, max(1, round(height * shrink)), max(1, round(width * shrink)))
+    data = simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(data).decode()
+
+
+def _typical(episodes: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The one with the median rise, so that the page shows neither the best nor the worst."""
+    rises = [-math.inf if e["rank_correlation"] is None else e["rank_correlation"] for e in episodes]
+    return episodes[int(np.argsort(rises, kind="stable")[len(rises) // 2])]
+
+
+def _open(data: dict[str, Any]) -> tuple[EpisodeStore | None, str]:
+    path = Path(data["store"])
+    if not path.is_dir():
+        return None, f"The store {path} is not here, so there are no frames."
+    try:
+        return EpisodeStore.open(path), ""
+    except DataError as error:
+        return None, f"No frames: {error}"
+
+
+def _episode(episode: dict[str, Any], evaluation: dict[str, Any], store: EpisodeStore | None) -> str:
+    curves = {key: _array(values) for key, values in episode["curves"].items()}
+    steps = curves["step"]
+    camera = evaluation["data"]["camera"]
+    moments = telling_moments(curves["q"], curves["advantage"])
+    marks = [
+        Mark(x=float(steps[i]), text=str(n), tooltip=f"step {steps[i]:.0f}: {reason}")
+        for n, (i, reason) in enumerate(moments, 1)
+    ]
+    first = None
+    if store is not None and episode["episode_id"] in store.episodes.episode_id:
+        first = int(store.episodes.first[store.episodes.episode_id.index(episode["episode_id"])])
+    words = {"success": "a success", "failure": "a failure"}.get(episode["outcome"], "a demonstration")
+    title = f"“{episode['task']}”: {words} of {episode['num_steps']} steps"
+    out = [
+        f'<figure><h4>{escape(title)} <span class="unit">{escape(episode["episode_id"])}</span></h4>',
+        _strip(store, camera, first, steps) if store is not None and first is not None else "",
+        '<div class="legend"><span><span class="key c0"></span>Q of the recorded action</span>'
+        '<span><span class="key c0 d1"></span>averaged critics</span>'
+        '<span><span class="key c1"></span>V: the policy’s mean action</span>'
+        '<span><span class="key c2 d2"></span>recorded return</span></div>',
+        _both_widths(_q_series(curves), f"Q along {title}", marks, height=190),
+        '<div class="legend"><span><span class="key c3"></span>advantage</span></div>',
+        _both_widths(
+            [Series(label="advantage", x=steps, y=curves["advantage"], colour=3)],
+            f"Advantage along {title}",
+            marks,
+            height=120,
+            zero_line=True,
+        ),
+        _moments(store, camera, first, curves, moments),
+        "</figure><br>",
+    ]
+    return "".join(out)
+
+
+def _array(values: Sequence[float | None]) -> np.ndarray:
+    return np.array([math.nan if value is None else value for value in values], float)
+
+
+def _q_series(curves: dict[str, np.ndarray]) -> list[Series]:
+    steps = curves["step"]
+    series = [
+        Series(label="recorded return", x=steps, y=curves["returns"], colour=2, dash=2),
+        Series(label="averaged critics", x=steps, y=curves["q_averaged"], colour=0, dash=1),
+        Series(label="V of the policy's mean action", x=steps, y=curves["value"], colour=1),
+        Series(label="Q of the recorded action", x=steps, y=curves["q"], colour=0),
+    ]
+    return [s for s in series if np.isfinite(s.y).any()]
+
+
+def _both_widths(series: Sequence[Series], title: str, marks: Sequence[Mark], *, height: int, zero_line=False) -> str:
+    return "".join(
+        f'<div class="{name}">'
+        + line_chart(series, title=title, marks=marks, width=width, height=height, zero_line=zero_line, x_label="step")
+        + "</div>"
+        for name, width in (("wide", WIDE), ("narrow", NARROW))
+    )
+
+
+def _strip(store: EpisodeStore, camera: str, first: int, steps: np.ndarray) -> str:
+    """Evenly spaced frames, each above the stretch of the axis it stands for."""
+    last, count = float(steps[-1]), min(STRIP_FRAMES, len(steps))
+    images = []
+    for i in range(count):
+        step = round((i + 0.5) / count * last)
+        uri = frame_uri(store.frame(camera, first + step))
+        images.append(f'<img src="{uri}" alt="frame at step {step}" title="step {step}">')
+    return f'<div class="strip">{"".join(images)}</div>'
+
+
+def _moments(
+    store: EpisodeStore | None,
+    camera: str,
+    first: int | None,
+    curves: dict[str, np.ndarray],
+    moments: Sequence[tuple[int, str]],
+) -> str:
+    out = []
+    for number, (i, reason) in enumerate(moments, 1):
+        step, image = int(curves["step"][i]), ""
+        if store is not None and first is not None:
+            image = f'<img src="{frame_uri(store.frame(camera, first + step))}" alt="frame at step {step}">'
+        rise = curves["q"][i] - curves["q"][i - 1] if i else math.nan
+        amount = f"{rise:+.2f}" if reason.startswith("largest rise") else f"{curves['advantage'][i]:+.2f}"
+        out.append(
+            f'<div>{image}<span class="badge">{number}</span> <b>step {step}</b><br>{escape(reason)}: {amount}</div>'
+        )
+    return f'<div class="moments">{"".join(out)}</div>' if out else ""
+
+
+def _small(episode: dict[str, Any]) -> str:
+    curves = {key: _array(values) for key, values in episode["curves"].items()}
+    title = f"{episode['task']} ({episode['outcome']})"
+    chart = line_chart(_q_series(curves), title=f"Q along {episode['episode_id']}", x_label="step", height=140)
+    return f"<figure><h4>{escape(title)}</h4>{chart}</figure>"

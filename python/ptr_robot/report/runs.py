@@ -1,0 +1,183 @@
+"""What a report is made of: the files of a run folder and of rollouts, read and checked."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ptr_fast.diagnostics import wilson_interval
+from ptr_fast.errors import DataError
+
+__all__ = ["Metrics", "RunData", "TrialRow", "find_rollouts", "read_run", "trial_rows"]
+
+Metrics = dict[str, tuple[np.ndarray, np.ndarray]]
+"""Series by key: steps and values."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunData:
+    """One run, as far as its files go; everything but ``path`` and ``name`` may be empty.
+
+    Attributes:
+        config: ``train_config.json``.
+        metrics: ``metrics.jsonl``.
+        evaluations: ``evaluation/<step>.json`` by step.
+        selection: ``selection.json``, or None.
+        seconds: training time of the last process, from the metrics.
+    """
+
+    path: Path
+    name: str
+    config: dict[str, Any]
+    metrics: Metrics
+    evaluations: dict[int, dict[str, Any]]
+    selection: dict[str, Any] | None
+    seconds: float
+
+    @property
+    def last_step(self) -> int:
+        return int(max((steps[-1] for steps, _ in self.metrics.values()), default=0))
+
+    def shown_evaluation(self) -> dict[str, Any] | None:
+        """That of the picked checkpoint, else of the newest evaluated one."""
+        picked = self.selection["selected"] if self.selection else None
+        if picked in self.evaluations:
+            return self.evaluations[picked]
+        return self.evaluations[max(self.evaluations)] if self.evaluations else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRow:
+    """Trials of one policy and mode at one task in one kitchen, over all files about them."""
+
+    policy: str
+    mode: str
+    task: str
+    kitchen: str
+    successes: int
+    num_trials: int
+    interval: tuple[float, float]
+    median_steps: float
+
+
+def read_run(path: Path, name: str | None = None) -> RunData:
+    """Reads a run folder.
+
+    Raises:
+        DataError: the folder is missing or no run, or one of its files is broken; the file is named.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise DataError(f"{path}: no such run folder")
+    known = ("train_config.json", "metrics.jsonl", "checkpoints", "evaluation", "selection.json")
+    if not any((path / entry).exists() for entry in known):
+        raise DataError(f"{path}: not a run folder (none of {', '.join(known)} is there)")
+    metrics, seconds = _read_metrics(path / "metrics.jsonl")
+    evaluations = {}
+    for file in sorted((path / "evaluation").glob("*.json")):
+        evaluation = _read_json(file)
+        evaluations[int(evaluation["step"])] = evaluation
+    return RunData(
+        path=path,
+        name=name or path.resolve().name,
+        config=_read_json(path / "train_config.json") if (path / "train_config.json").is_file() else {},
+        metrics=metrics,
+        evaluations=evaluations,
+        selection=_read_json(path / "selection.json") if (path / "selection.json").is_file() else None,
+        seconds=seconds,
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise DataError(f"{path}: not valid JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: expected an object, got {type(value).__name__}")
+    return value
+
+
+def _read_metrics(path: Path) -> tuple[Metrics, float]:
+    if not path.is_file():
+        return {}, 0.0
+    rows: dict[int, dict[str, float]] = {}
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            rows[int(row.pop("step"))] = row  # a step written again after a resume replaces the older line
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if number == len(lines):
+                break  # the line that a running or killed process was writing
+            raise DataError(f"{path}, line {number}: expected an object with a step, got {line[:80]!r}") from error
+    seconds = max((float(row.pop("time_s", 0.0)) for row in rows.values()), default=0.0)
+    series: dict[str, list[tuple[int, float]]] = {}
+    for step in sorted(rows):
+        for key, value in rows[step].items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                series.setdefault(key, []).append((step, float(value)))
+    return {key: (np.array([s for s, _ in p]), np.array([v for _, v in p])) for key, p in series.items()}, seconds
+
+
+def find_rollouts(paths: Iterable[Path]) -> list[Path]:
+    """JSON files, from files and folders, each once.
+
+    Raises:
+        DataError: a path does not exist.
+    """
+    found: dict[Path, None] = {}
+    for path in map(Path, paths):
+        if not path.exists():
+            raise DataError(f"{path}: no such rollout file or folder")
+        for file in sorted(path.glob("*.json")) if path.is_dir() else [path]:
+            found[file.resolve()] = None
+    return list(found)
+
+
+def trial_rows(paths: Sequence[Path]) -> list[TrialRow]:
+    """Success per policy, mode, task and kitchen, in the order of the files.
+
+    The same trial seed of the same checkpoint counts once: the newest file has it.
+
+    Raises:
+        DataError: a file lacks a field; the file and field are named.
+    """
+    groups: dict[tuple[str, str, str, str], dict[tuple[str, Any], dict[str, Any]]] = {}
+    for path in sorted(paths, key=lambda p: (p.stat().st_mtime_ns, str(p))):
+        rollout = _read_json(path)
+        for field in ("policy", "mode", "task", "kitchen", "trials"):
+            if field not in rollout:
+                raise DataError(f"{path}: field {field!r} is missing from the rollout")
+        key = tuple(str(rollout[field]) for field in ("policy", "mode", "task", "kitchen"))
+        trials = groups.setdefault(key, {})  # type: ignore[arg-type]
+        for i, trial in enumerate(rollout["trials"]):
+            trials[(str(rollout.get("checkpoint")), trial.get("seed", i))] = trial
+    order = {tuple(key): i for i, key in enumerate(_file_order(paths))}
+    return [_row(key, trials) for key, trials in sorted(groups.items(), key=lambda item: order[item[0]])]
+
+
+def _file_order(paths: Sequence[Path]) -> list[tuple[str, ...]]:
+    keys = [tuple(str(_read_json(p)[f]) for f in ("policy", "mode", "task", "kitchen")) for p in paths]
+    return list(dict.fromkeys(keys))
+
+
+def _row(key: tuple[str, str, str, str], trials: dict[Any, dict[str, Any]]) -> TrialRow:
+    good = [trial for trial in trials.values() if trial["success"]]
+    steps = [trial["num_steps"] for trial in good if "num_steps" in trial]
+    return TrialRow(
+        policy=key[0],
+        mode=key[1],
+        task=key[2],
+        kitchen=key[3],
+        successes=len(good),
+        num_trials=len(trials),
+        interval=wilson_interval(len(good), len(trials)),
+        median_steps=float(np.median(steps)) if steps else math.nan,
+    )

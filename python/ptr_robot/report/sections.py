@@ -1,0 +1,284 @@
+"""The parts of a report as HTML; every text from a file is escaped here."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from ptr_robot.evaluate import METRICS, format_number
+from ptr_robot.progress import format_duration
+from ptr_robot.report.episodes import demonstration
+from ptr_robot.report.plots import Mark, Series, interval_bar, line_chart
+from ptr_robot.report.runs import RunData, TrialRow
+
+__all__ = ["configurations", "demonstrations", "runs_table", "selections", "tiles", "training", "trials"]
+
+PANELS = (
+    # heading, unit, {key: name}
+    ("Critic: Bellman loss", "reward²", {"train/bellman_loss": "Bellman"}),
+    ("Critic: conservative term", "reward", {"train/cql_loss": "CQL"}),
+    ("Q of recorded and policy actions", "reward", {"q/data": "recorded", "q/policy": "policy"}),
+    ("Q of random actions", "reward", {"q/random": "random"}),
+    ("Actor loss", "", {"actor/loss": "actor"}),
+    ("Cloning loss", "nats", {"train/bc_loss": "negative log-likelihood"}),
+    ("Cloning error", "scaled²", {"actor/mse": "mean squared error"}),
+    ("Policy entropy", "nats", {"actor/entropy": "entropy"}),
+    ("Temperature", "", {"temperature/value": "temperature"}),
+    ("Log-probability of recorded actions", "nats", {"actor/log_prob_data": "log-probability"}),
+    ("Updates per second", "1/s", {"perf/steps_per_s": "updates"}),
+    ("Waiting for data", "share of time", {"perf/data_wait_share": "share"}),
+)
+SELECTION_PANELS = ("score", "rank_correlation", "bellman_error", "action_error")
+MAX_DEMONSTRATION_RUNS = 3
+
+
+def tiles(runs: Sequence[RunData], rows: Sequence[TrialRow]) -> str:
+    """The few numbers worth seeing first."""
+    cards = []
+    tried = [row for row in rows if row.num_trials]
+    if tried:
+        best = max(tried, key=lambda row: row.successes / row.num_trials)
+        low, high = (round(100 * v) for v in best.interval)
+        label = f"{best.policy}, {best.mode}: most successful in trials (95 %: {low} to {high} %)"
+        cards.append((f"{best.successes} / {best.num_trials}", label))
+    if len(runs) == 1:
+        (run,) = runs
+        cards.append((f"{run.last_step:,}".replace(",", "\N{NARROW NO-BREAK SPACE}"), f"updates, {_method(run)}"))
+        if run.seconds:
+            pace = run.metrics.get("perf/steps_per_s")
+            rate = f", {pace[1][-1]:.3g} updates/s" if pace else ""
+            cards.append((format_duration(run.seconds), f"of training{rate}"))
+        if run.selection and run.selection["selected"] is not None:
+            name = METRICS[run.selection["metric"]][0]
+            value = format_number(run.selection["ranking"][0]["value"])
+            cards.append((f"step {run.selection['selected']}", f"picked checkpoint ({name} {value})"))
+    elif runs:
+        total = sum(run.seconds for run in runs)
+        cards.append((str(len(runs)), f"runs, {format_duration(total)} of training"))
+    inner = "".join(f'<div class="tile"><b>{escape(big)}</b><span>{escape(small)}</span></div>' for big, small in cards)
+    return f'<div class="tiles">{inner}</div>' if inner else ""
+
+
+def trials(rows: Sequence[TrialRow]) -> str:
+    """Success per policy and mode, one table per task and kitchen."""
+    out = []
+    for task, kitchen in dict.fromkeys((row.task, row.kitchen) for row in rows):
+        lines = []
+        for row in rows:
+            if (row.task, row.kitchen) != (task, kitchen):
+                continue
+            rate = row.successes / row.num_trials if row.num_trials else 0.0
+            low, high = (round(100 * v) for v in row.interval)
+            label = f"{row.successes} of {row.num_trials} trials succeeded, 95 % interval {low} to {high} %"
+            steps = "–" if math.isnan(row.median_steps) else f"{row.median_steps:g}"
+            lines.append(
+                f'<tr><th scope="row">{escape(row.policy)}</th><td>{escape(row.mode)}</td>'
+                f'<td class="num">{row.successes} / {row.num_trials}</td>'
+                f"<td>{interval_bar(rate, *row.interval, label=label)}</td>"
+                f'<td class="num">{low}–{high} %</td><td class="num">{steps}</td></tr>'
+            )
+        out.append(
+            f"<h3>{escape(task)}{f', kitchen {escape(kitchen)}' if kitchen else ''}</h3>"
+            '<div class="scroll"><table><thead><tr><th>policy</th><th>acts by</th><th class="num">success</th>'
+            '<th>0 to 100 %</th><th class="num">95 % interval</th><th class="num">steps, median</th></tr></thead>'
+            f"<tbody>{''.join(lines)}</tbody></table></div>"
+        )
+    if out:
+        out.append(
+            '<p class="soft">Dot: share of successful trials. Bar: 95 % Wilson interval. Where intervals overlap '
+            "widely, these trials do not tell the policies apart. Steps: median over successful trials.</p>"
+        )
+    return "".join(out)
+
+
+def runs_table(runs: Sequence[RunData]) -> str:
+    """What was run, one line each."""
+    lines = []
+    for run in runs:
+        picked = run.selection["selected"] if run.selection else None
+        versions = ", ".join(f"{k} {v}" for k, v in (run.config.get("versions") or {}).items())
+        lines.append(
+            f'<tr><th scope="row">{escape(run.name)}</th><td>{escape(_method(run))}</td><td>{_data_words(run)}</td>'
+            f'<td class="num">{run.last_step}</td>'
+            f'<td class="num">{format_duration(run.seconds) if run.seconds else "–"}</td>'
+            f'<td class="num">{"–" if picked is None else f"step {picked}"}</td><td>{escape(versions) or "–"}</td></tr>'
+        )
+    if not lines:
+        return ""
+    return (
+        '<div class="scroll"><table><thead><tr><th>run</th><th>method</th><th>data</th><th class="num">updates</th>'
+        '<th class="num">time</th><th class="num">picked</th><th>versions</th></tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def _method(run: RunData) -> str:
+    learner = run.config.get("config", {}).get("learner") or {}
+    kind = {"CqlConfig": "CQL", "BcConfig": "behaviour cloning"}.get(learner.get("type"), "unknown method")
+    encoder = (learner.get("encoder") or {}).get("name")
+    start = run.config.get("checkpoint") or {}
+    origin = f", from step {start['step']} of {Path(start['path']).parent.parent.name}" if "path" in start else ""
+    return f"{kind}{f', {encoder}' if encoder else ''}{origin}"
+
+
+def _data_words(run: RunData) -> str:
+    split = run.config.get("split") or {}
+    words = []
+    for source in split.get("sources", []):
+        name = Path(source["store"]).name
+        counts = f"{len(source['train'])} train, {len(source['validation'])} held out"
+        words.append(f"{escape(source['role'])} {escape(name)}: {counts}")
+    if len(words) > 1 and "mix" in split:
+        words.append(f"{split['mix']:.0%} of a batch from prior data")
+    return "<br>".join(words) or "–"
+
+
+def selections(runs: Sequence[RunData]) -> str:
+    """Ranking tables with the picked checkpoint marked, and the metrics over training."""
+    out = []
+    for run in runs:
+        if run.selection:
+            out.append(_selection(run, run.selection, several=len(runs) > 1))
+    if not out:
+        return ""
+    return (
+        "<p>Demonstrations come from an expert, so under a good critic Q rises along them. The score is the mean "
+        "of three things: the rank correlation of Q with time, the bounded rise of the last tenth over the rest, and how "
+        "often a recorded action beats a random one. A critic whose Q leaves the range of possible returns is out. "
+        "Cloned policies are ranked by their action error. "
+        "<strong>No offline metric guarantees success on a robot.</strong></p>" + "".join(out)
+    )
+
+
+def _selection(run: RunData, selection: dict[str, Any], *, several: bool) -> str:
+    ranking, data = selection["ranking"], selection["data"]
+    keys = [key for key in METRICS if any(entry["metrics"].get(key) is not None for entry in ranking)]
+    head = "".join(
+        f'<th class="num" title="{escape(METRICS[k][3])}">{escape(METRICS[k][0])}'
+        f"{' ↑' if METRICS[k][2] == 'high' else ' ↓' if METRICS[k][2] == 'low' else ''}</th>"
+        for k in keys
+    )
+    lines = []
+    for entry in ranking:
+        picked = entry["step"] == selection["selected"]
+        reason = entry["excluded"]
+        mark = '<span class="tag">picked</span>' if picked else ""
+        if reason:
+            mark = f'<span class="tag" title="{escape(reason)}">out</span>'
+        cells = "".join(f'<td class="num">{format_number(entry["metrics"].get(key))}</td>' for key in keys)
+        name = "out" if reason else "picked" if picked else ""
+        lines.append(f'<tr class="{name}"><th scope="row">step {entry["step"]}</th><td>{mark}</td>{cells}</tr>')
+    kind = "held-out" if data["is_held_out"] else "training"
+    caption = (
+        f"{data['num_episodes']} {kind} episodes ({data['num_steps']} steps) of {Path(data['store']).name}; "
+        f"ranked by {METRICS[selection['metric']][0]}; {selection['networks']} networks act"
+    )
+    out = [f"<h3>{escape(run.name)}</h3>" if several else ""]
+    if data["note"]:
+        out.append(f'<p class="note">{escape(data["note"])}</p>')
+    out.append(
+        f'<div class="scroll"><table><caption>{escape(caption)}</caption><thead><tr><th>checkpoint</th><th></th>{head}'
+        f"</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+    )
+    out += [f'<p class="soft">step {e["step"]} is out: {escape(e["excluded"])}</p>' for e in ranking if e["excluded"]]
+    return "".join(out) + _metrics_over_steps(ranking, selection["selected"])
+
+
+def _metrics_over_steps(ranking: Sequence[dict[str, Any]], selected: int | None) -> str:
+    entries = sorted(ranking, key=lambda entry: entry["step"])
+    if len(entries) < 3:
+        return ""
+    charts = []
+    for key in SELECTION_PANELS:
+        points = [(e["step"], e["metrics"].get(key)) for e in entries]
+        if all(value is None for _, value in points):
+            continue
+        name, unit, _, _ = METRICS[key]
+        series = Series(label=name, x=[s for s, _ in points], y=[math.nan if v is None else v for _, v in points])
+        marks = [] if selected is None else [Mark(x=selected, text="✓", tooltip=f"picked: step {selected}")]
+        charts.append(_panel(name, unit, line_chart([series], title=f"{name} over updates", marks=marks, height=140)))
+    return f'<div class="grid pair">{"".join(charts)}</div>'
+
+
+def demonstrations(runs: Sequence[RunData]) -> str:
+    """Frames of a demonstration with its Q and advantage, for the first runs that have a critic."""
+    out = []
+    for run in runs:
+        evaluation = run.shown_evaluation()
+        if evaluation is None or evaluation["learner"] != "CqlConfig" or len(out) == MAX_DEMONSTRATION_RUNS:
+            continue
+        out.append(demonstration(run.name, evaluation))
+    if not out:
+        return ""
+    return (
+        "<p>A recorded episode and what the checkpoint makes of it: Q of the recorded action, V of the policy's own "
+        "mean action, and their difference, the advantage. Above zero the recorded action beats the policy's.</p>"
+        + "".join(out)
+    )
+
+
+def training(runs: Sequence[RunData]) -> str:
+    """Small multiples over updates: one colour per run, or per series where there is one run."""
+    drawn = [run for run in runs if run.metrics]
+    if not drawn:
+        return ""
+    shown = {key for _, _, keys in PANELS for key in keys}
+    charts = [_training_panel(drawn, *panel) for panel in PANELS]
+    rest = sorted({key for run in drawn for key in run.metrics} - shown)
+    others = [_training_panel(drawn, key, "", {key: key}) for key in rest]
+    legend = _legend([(run.name, i, 0) for i, run in enumerate(drawn)]) if len(drawn) > 1 else ""
+    more = (
+        f"<details><summary>{len(rest)} more series</summary><div class='grid'>{''.join(others)}</div></details>"
+        if rest
+        else ""
+    )
+    return f'{legend}<div class="grid">{"".join(charts)}</div>{more}'
+
+
+def _training_panel(runs: Sequence[RunData], heading: str, unit: str, keys: dict[str, str]) -> str:
+    series, several = [], len(runs) > 1
+    present = [key for key in keys if any(key in run.metrics for run in runs)]
+    for i, run in enumerate(runs):
+        for j, key in enumerate(present):
+            if key in run.metrics:
+                steps, values = run.metrics[key]
+                label = f"{run.name}: {keys[key]}" if several else keys[key]
+                colour, dash = (i, j) if several else (j, 0)
+                series.append(Series(label=label, x=steps, y=values, colour=colour, dash=dash))
+    if not series:
+        return ""
+    legend = ""
+    if len(present) > 1:
+        legend = _legend([(keys[k], -1 if several else j, j if several else 0) for j, k in enumerate(present)])
+    return _panel(heading, unit, line_chart(series, title=f"{heading} over updates"), legend)
+
+
+def _panel(heading: str, unit: str, chart: str, legend: str = "") -> str:
+    small = f' <span class="unit">{escape(unit)}</span>' if unit else ""
+    return f"<figure><h4>{escape(heading)}{small}</h4>{legend}{chart}</figure>"
+
+
+def _legend(entries: Sequence[tuple[str, int, int]]) -> str:
+    items = "".join(
+        f'<span><span class="key {"plain" if colour < 0 else f"c{colour % 8}"} d{dash}"></span>{escape(label)}</span>'
+        for label, colour, dash in entries
+    )
+    return f'<div class="legend">{items}</div>'
+
+
+def configurations(runs: Sequence[RunData]) -> str:
+    """Everything the runs were told; the lists of episodes as counts."""
+    out = []
+    for run in runs:
+        if not run.config:
+            continue
+        shown = json.loads(json.dumps(run.config))
+        for source in (shown.get("split") or {}).get("sources", []):
+            source |= {key: f"{len(source[key])} episodes" for key in ("train", "validation")}
+        text = escape(json.dumps(shown, indent=2, ensure_ascii=False))
+        out.append(f"<details><summary>{escape(run.name)}: train_config.json</summary><pre>{text}</pre></details>")
+    return "".join(out)

@@ -1,0 +1,202 @@
+"""Rank the checkpoints of a run on held-out demonstrations and pick one.
+
+Demonstrations are expert data, so under a good critic Q rises along them. The score and the guard against diverged
+critics are defined in ptr_fast.diagnostics (selection_score, divergence); cloned policies are ranked by action error.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ptr_fast.checkpoint import list_checkpoints, read_checkpoint, write_atomically
+from ptr_fast.errors import DataError
+from ptr_robot.evaluate import (
+    METRICS,
+    NO_GUARANTEE,
+    evaluate_checkpoint,
+    evaluation_key,
+    evaluation_path,
+    format_number,
+    saved_evaluation,
+    write_evaluation,
+)
+from ptr_robot.evaluation_data import held_out
+
+__all__ = ["Args", "main", "rank", "select"]
+
+SCHEMA_VERSION = 1
+COLUMNS = 5
+"""Checkpoints side by side in one table."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Rank the checkpoints of a run and pick one."""
+
+    run: Path
+    """Run folder."""
+    metric: Literal[
+        "auto", "score", "late_rise", "rank_correlation", "late_rise_averaged", "rank_correlation_averaged",
+        "preference", "bellman_error", "return_correlation", "separation_auc", "action_error", "log_prob",
+    ] = "auto"  # fmt: skip
+    """What to rank by; auto takes the selection score, and the action error for behaviour cloning."""
+    store: Path | None = None
+    """Store to evaluate on. Default: the episodes that the run held out (its split.json)."""
+    task: str = ""
+    """Only episodes of this task (exact name). Default: all."""
+    max_episodes: int = 20
+    """At most this many episodes, a seeded choice spread over tasks and outcomes; 0 takes all."""
+    seed: int = 0
+    """Seed of that choice and of the sampled actions."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the nets run; auto takes a GPU where there is one."""
+    json: bool = False
+    """Print the selection as JSON instead of tables."""
+
+
+def rank(evaluations: Sequence[dict[str, Any]], metric: str = "auto") -> dict[str, Any]:
+    """Ranks evaluations (as :func:`ptr_robot.evaluate.evaluate_checkpoint` returns them) and picks the first.
+
+    Checkpoints whose critic diverged, or whose metric could not be computed, are listed last and never picked. Values
+    that agree to three digits are a tie: then the smaller Bellman error wins, then the later step.
+
+    Returns:
+        ``{"selected": step or None, "metric", "better", "ranking": [{"rank", "step", "checkpoint", "value", "excluded",
+        "metrics"}]}``; ``rank`` and ``value`` are None and ``excluded`` is the reason where a checkpoint is out.
+
+    Raises:
+        ValueError: no evaluation, or a metric that these checkpoints do not have.
+    """
+    if not evaluations:
+        raise ValueError("evaluations must hold at least one checkpoint")
+    if metric == "auto":
+        metric = "score" if all("score" in e["metrics"] for e in evaluations) else "action_error"
+    known = [key for key in METRICS if all(key in e["metrics"] for e in evaluations)]
+    if metric not in known:
+        why = "; a cloned policy has no Q" if "score" not in known else ""
+        raise ValueError(f"metric {metric!r} is not there for these checkpoints{why}; known: {known}")
+    better = METRICS[metric][2]
+    entries = [_entry(evaluation, metric) for evaluation in evaluations]
+    entries.sort(key=lambda entry: _order(entry, -1.0 if better == "high" else 1.0))
+    for place, entry in enumerate(entries, 1):
+        entry["rank"] = None if entry["excluded"] else place
+    first = entries[0]
+    return {
+        "selected": None if first["excluded"] else first["step"],
+        "metric": metric,
+        "better": better,
+        "ranking": entries,
+    }
+
+
+def _entry(evaluation: dict[str, Any], metric: str) -> dict[str, Any]:
+    value, excluded = evaluation["metrics"][metric], None
+    if evaluation["diverged"]:
+        excluded = f"diverged: {evaluation['diverged']}"
+    elif value is None:
+        excluded = f"{METRICS[metric][0]} could not be computed on these episodes"
+    return {
+        "rank": None,
+        "step": evaluation["step"],
+        "checkpoint": evaluation["checkpoint"],
+        "value": value,
+        "excluded": excluded,
+        "metrics": evaluation["metrics"],
+    }
+
+
+def _order(entry: dict[str, Any], sign: float) -> tuple[bool, float, float, int]:
+    out = entry["excluded"] is not None
+    value = 0.0 if out else sign * float(f"{entry['value']:.3g}")
+    bellman = entry["metrics"].get("bellman_error")
+    return out, value, math.inf if bellman is None else bellman, -entry["step"]
+
+
+def select(args: Args, console: Any = None) -> dict[str, Any]:
+    """Evaluates what is not evaluated yet, ranks, and writes ``<run>/selection.json``.
+
+    Raises:
+        DataError: no checkpoint in the run, or no episode to evaluate on.
+    """
+    from ptr_robot.progress import Progress
+    from ptr_robot.train import pick_device
+
+    checkpoints = list_checkpoints(args.run)
+    if not checkpoints:
+        raise DataError(f"{args.run}: no checkpoint here (expected {args.run}/checkpoints/<step>); train first")
+    evaluations, device = [], str(pick_device(args.device))
+    with Progress(len(checkpoints), "select", "checkpoint") as progress:
+        for path in checkpoints:
+            info = read_checkpoint(path)
+            data = held_out(info, store=args.store, task=args.task, max_episodes=args.max_episodes, seed=args.seed)
+            target = evaluation_path(path)
+            result = saved_evaluation(target)
+            if result is None or result["key"] != evaluation_key(info, data, args.seed):
+                result = evaluate_checkpoint(info, data, seed=args.seed, device=device)
+                write_evaluation(result, target)
+            evaluations.append(result)
+            progress.advance(1)
+    selection = {
+        "schema_version": SCHEMA_VERSION,
+        **rank(evaluations, args.metric),
+        "networks": evaluations[-1]["networks"],
+        "data": evaluations[-1]["data"],
+        "caveat": NO_GUARANTEE,
+    }
+    write_atomically(args.run / "selection.json", (json.dumps(selection, indent=1, allow_nan=False) + "\n").encode())
+    return selection
+
+
+def main(args: Args) -> int:
+    selection = select(args)
+    if args.json:
+        print(json.dumps(selection, indent=1, allow_nan=False))
+    else:
+        _print(selection, args.run)
+    return 0 if selection["selected"] is not None else 1
+
+
+def _print(selection: dict[str, Any], run: Path) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console, ranking, data = Console(), selection["ranking"], selection["data"]
+    name, _, better, meaning = METRICS[selection["metric"]]
+    kind = "held-out" if data["is_held_out"] else "TRAINING"
+    console.print(
+        f"{len(ranking)} checkpoints on {data['num_episodes']} {kind} episodes ({data['num_steps']} steps) of "
+        f"{escape(data['store'])}; {selection['networks']} networks act\n"
+        f"ranked by {name} ({better} is better): {meaning}",
+        soft_wrap=True,
+    )
+    if data["note"]:
+        console.print(f"[yellow]{escape(data['note'])}[/yellow]", soft_wrap=True)
+    keys = [key for key in METRICS if key in ranking[0]["metrics"]]
+    for start in range(0, len(ranking), COLUMNS):
+        block = ranking[start : start + COLUMNS]
+        table = Table("step", *[str(entry["step"]) for entry in block], box=None, header_style="bold")
+        table.add_row("rank", *["out" if entry["rank"] is None else str(entry["rank"]) for entry in block])
+        for key in keys:
+            style = "bold" if key == selection["metric"] else None
+            table.add_row(METRICS[key][0], *[format_number(e["metrics"][key]) for e in block], style=style)
+        console.print(table)
+    for entry in ranking:
+        if entry["excluded"]:
+            console.print(f"step {entry['step']} is out: {escape(entry['excluded'])}", soft_wrap=True)
+    if "score" not in keys:
+        console.print("These checkpoints were cloned: they have no critic, so there is no Q to judge them by.")
+    if selection["selected"] is None:
+        console.print("[red]no checkpoint can be picked[/red]")
+    elif len(ranking) == 1:
+        console.print(f"picked step {selection['selected']}: the only checkpoint, so this is no choice")
+    else:
+        console.print(
+            f"picked step {selection['selected']}: {escape(str(run / 'checkpoints' / ranking[0]['checkpoint']))}"
+        )
+    console.print(NO_GUARANTEE)

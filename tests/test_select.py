@@ -1,0 +1,140 @@
+import json
+import shutil
+
+import pytest
+from valued_run import BC, make_run, make_store
+
+import ptr_robot.select as select_module
+from ptr_robot.cli import main as cli
+from ptr_robot.select import rank
+
+
+def evaluation(step, *, diverged=None, **metrics):
+    return {"step": step, "checkpoint": f"{step:06d}", "diverged": diverged, "metrics": metrics}
+
+
+def order(selection):
+    return [entry["step"] for entry in selection["ranking"]]
+
+
+def test_the_highest_score_wins():
+    got = rank([evaluation(s, score=v, bellman_error=1.0) for s, v in ((1, 0.2), (2, 0.6), (3, 0.4))])
+    assert (got["selected"], got["metric"], order(got)) == (2, "score", [2, 3, 1])
+    assert [entry["rank"] for entry in got["ranking"]] == [1, 2, 3]
+
+
+def test_the_lowest_error_wins():
+    evaluations = [evaluation(s, score=v, bellman_error=1 / v) for s, v in ((1, 0.2), (2, 0.6), (3, 0.4))]
+    assert order(rank(evaluations, "bellman_error")) == [2, 3, 1]
+
+
+def test_ties_go_to_the_smaller_bellman_error_and_then_to_the_later_step():
+    evaluations = [
+        evaluation(1, score=0.50001, bellman_error=2.0),
+        evaluation(2, score=0.5, bellman_error=1.0),
+        evaluation(3, score=0.49999, bellman_error=1.0),
+        evaluation(4, score=0.49999, bellman_error=None),
+    ]
+    assert order(rank(evaluations)) == [3, 2, 1, 4]
+
+
+def test_diverged_and_unknown_are_listed_last_and_never_picked():
+    evaluations = [
+        evaluation(1, score=None, bellman_error=1.0),
+        evaluation(2, score=0.99, bellman_error=1.0, diverged="Q outside [-33, 18] at 40 % of the steps"),
+        evaluation(3, score=-0.5, bellman_error=1.0),
+    ]
+    got = rank(evaluations)
+    assert (got["selected"], order(got)) == (3, [3, 2, 1])
+    assert got["ranking"][1]["excluded"].startswith("diverged: Q outside")
+    assert got["ranking"][1]["rank"] is None
+    assert "could not be computed" in got["ranking"][2]["excluded"]
+    assert rank(evaluations[:2])["selected"] is None
+
+
+def test_cloned_policies_are_ranked_by_action_error():
+    evaluations = [evaluation(s, action_error=v, log_prob=0.0) for s, v in ((1, 0.2), (2, 0.1))]
+    got = rank(evaluations)
+    assert (got["selected"], got["metric"], got["better"]) == (2, "action_error", "low")
+    with pytest.raises(ValueError, match=r"metric 'score' is not there .* a cloned policy has no Q"):
+        rank(evaluations, "score")
+    with pytest.raises(ValueError, match="at least one"):
+        rank([])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("select")
+
+
+@pytest.fixture(scope="module")
+def store(folder):
+    return make_store(folder / "store")
+
+
+@pytest.fixture(scope="module")
+def run(folder, store):
+    return make_run(folder / "run", store)
+
+
+def test_the_verb_writes_a_selection_and_says_what_it_is_worth(run, capsys):
+    assert cli(["select", "--run", str(run)]) == 0
+    printed = capsys.readouterr().out
+    assert "No offline metric guarantees success on a robot" in printed
+    assert "ranked by selection score" in printed
+    selection = json.loads((run / "selection.json").read_text())
+    assert sorted(order(selection)) == [2, 4, 6]
+    assert f"picked step {selection['selected']}" in printed
+    values = [entry["value"] for entry in selection["ranking"]]
+    assert values == sorted(values, reverse=True)
+    assert all("bellman_error" in entry["metrics"] for entry in selection["ranking"])
+
+
+def test_only_what_changed_is_evaluated_again(run, monkeypatch):
+    cli(["select", "--run", str(run)])
+    asked = []
+    original = select_module.evaluate_checkpoint
+    monkeypatch.setattr(
+        select_module, "evaluate_checkpoint", lambda info, *a, **k: asked.append(info.step) or original(info, *a, **k)
+    )
+    assert cli(["select", "--run", str(run), "--json"]) == 0
+    assert asked == []
+    (run / "evaluation" / "000004.json").unlink()
+    cli(["select", "--run", str(run)])
+    assert asked == [4]
+    cli(["select", "--run", str(run), "--max-episodes", "2"])  # other data, other numbers
+    assert asked == [4, 2, 4, 6]
+
+
+def test_one_checkpoint_is_no_choice(folder, store, capsys):
+    assert cli(["select", "--run", str(make_run(folder / "one", store, steps=(2,)))]) == 0
+    assert "the only checkpoint, so this is no choice" in capsys.readouterr().out
+
+
+def test_no_checkpoint(folder, capsys):
+    (folder / "empty").mkdir()
+    assert cli(["select", "--run", str(folder / "empty")]) == 2
+    assert "no checkpoint here" in capsys.readouterr().err
+
+
+def test_cloned_run(folder, store, capsys):
+    run = make_run(folder / "bc", store, config=BC)
+    assert cli(["select", "--run", str(run)]) == 0
+    printed = capsys.readouterr().out
+    assert "ranked by action error (low is better)" in printed
+    assert "there is no Q" in printed
+    assert cli(["select", "--run", str(run), "--metric", "late_rise"]) == 2
+    assert "a cloned policy has no Q" in capsys.readouterr().err
+
+
+def test_nothing_left_to_pick_is_an_error_for_scripts(folder, run, capsys, monkeypatch):
+    broken = folder / "broken"
+    shutil.copytree(run, broken)
+    shutil.rmtree(broken / "evaluation", ignore_errors=True)
+    original = select_module.evaluate_checkpoint
+    monkeypatch.setattr(
+        select_module, "evaluate_checkpoint", lambda *a, **k: original(*a, **k) | {"diverged": "Q is not finite"}
+    )
+    assert cli(["select", "--run", str(broken)]) == 1
+    assert "no checkpoint can be picked" in capsys.readouterr().out
+    assert json.loads((broken / "selection.json").read_text())["selected"] is None
