@@ -19,10 +19,34 @@ from ptr_robot.sim.rendering import SceneRenderer
 from ptr_robot.sim.tasks import find_task
 from ptr_robot.sim.worlds import PutWorld, StartRange, StockWorld, make_world
 
-__all__ = ["CAMERA_NAME", "STATE_SPEC", "KitchenEnv", "make_environment"]
+__all__ = ["CAMERA_NAME", "STATE_SPEC", "KitchenEnv", "action_spec", "camera_spec", "make_environment"]
 
 CAMERA_NAME = "image_0"
 STATE_SPEC = StateSpec(names=("hand_x", "hand_y", "hand_z", "gripper_opening"), units=("m", "m", "m", "0.1 m"))
+
+
+def action_spec(action_repeat: int = 4) -> ActionSpec:
+    """Names, units and bounds of the environment's actions."""
+    unit = f"{action_repeat} cm"
+    return ActionSpec(
+        names=("dx", "dy", "dz", "gripper"),
+        units=(unit, unit, unit, "-1 opens, +1 closes"),
+        low=(-1.0,) * 4,
+        high=(1.0,) * 4,
+        bounds_source="toy kitchens",
+    )
+
+
+def camera_spec(image_size: int) -> CameraSpec:
+    """Camera of a store of raw frames from the environment; frames are drawn at their size, not resized."""
+    return CameraSpec(
+        name=CAMERA_NAME,
+        height=image_size,
+        width=image_size,
+        encoding="raw",
+        source_height=image_size,
+        source_width=image_size,
+    )
 
 
 class KitchenEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
@@ -101,22 +125,11 @@ class KitchenEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
 
     @property
     def action_spec(self) -> ActionSpec:
-        unit = f"{self.action_repeat} cm"
-        return ActionSpec(
-            names=("dx", "dy", "dz", "gripper"),
-            units=(unit, unit, unit, "-1 opens, +1 closes"),
-            low=(-1.0,) * 4,
-            high=(1.0,) * 4,
-            bounds_source="toy kitchens",
-        )
+        return action_spec(self.action_repeat)
 
     @property
     def camera_spec(self) -> CameraSpec:
-        """Camera of a store of raw frames from here."""
-        size = self.image_size
-        return CameraSpec(
-            name=CAMERA_NAME, height=size, width=size, encoding="raw", source_height=size, source_width=size
-        )
+        return camera_spec(self.image_size)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

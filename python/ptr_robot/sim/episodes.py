@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from ptr_robot.sim.demonstrators import Kind, make_demonstrator
 from ptr_robot.sim.environment import KitchenEnv, make_environment
 
-__all__ = ["EpisodeKey", "RecordedEpisode", "collect_in_memory", "record", "record_episode"]
+__all__ = ["EpisodeKey", "RecordedEpisode", "RecordingJob", "collect_in_memory", "record", "record_episode", "run_job"]
 
 MAX_ATTEMPTS = 40
 
@@ -44,13 +44,14 @@ class RecordedEpisode:
 
     Attributes:
         key: its name. attempt: which of its sub-seeds gave it (0, unless an attempt missed its aim).
-        frames: uint8 ``[T + 1, H, W, 3]`` RGB. states: float32 ``[T + 1, 4]``. actions: float32 ``[T, 4]``.
+        frames: uint8 ``[T + 1, H, W, 3]`` RGB, or as many JPEG files.
+        states: float32 ``[T + 1, 4]``. actions: float32 ``[T, 4]``.
         outcome: ``success`` or ``failure``, by the simulator's own criterion at the last state.
     """
 
     key: EpisodeKey
     attempt: int
-    frames: np.ndarray
+    frames: np.ndarray | list[bytes]
     states: np.ndarray
     actions: np.ndarray
     outcome: str
@@ -111,3 +112,42 @@ def collect_in_memory(
             yield record_episode(env, EpisodeKey(task=task, kitchen=kitchen, kind=kind, seed=seed, index=index))
     finally:
         env.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordingJob:
+    """Episodes of one task in one kitchen, for a worker process.
+
+    Attributes:
+        keys: their names. options: of the environment.
+        jpeg_quality: 1 to 100, or None for raw frames.
+    """
+
+    keys: tuple[EpisodeKey, ...]
+    options: dict[str, Any]
+    jpeg_quality: int | None = None
+
+
+_bench: dict[str, KitchenEnv] = {}  # the process's latest environment: the next job is mostly of the same kind
+
+
+def run_job(job: RecordingJob) -> list[RecordedEpisode]:
+    """The episodes of a job, in order."""
+    key = job.keys[0]
+    name = repr((key.task, key.kitchen, sorted(job.options.items())))
+    if name not in _bench:
+        for env in _bench.values():
+            env.close()
+        _bench.clear()
+        _bench[name] = make_environment(key.task, key.kitchen, **job.options)
+    episodes = [record_episode(_bench[name], key) for key in job.keys]
+    if job.jpeg_quality is None:
+        return episodes
+    import simplejpeg
+
+    return [
+        replace(
+            e, frames=[simplejpeg.encode_jpeg(f, quality=job.jpeg_quality, colorsubsampling="444") for f in e.frames]
+        )
+        for e in episodes
+    ]

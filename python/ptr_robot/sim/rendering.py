@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import weakref
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,8 @@ from ptr_robot.sim.gl import choose_gl
 from ptr_robot.sim.kitchens import Camera
 
 __all__ = ["SceneRenderer"]
+
+_open: weakref.WeakSet[SceneRenderer] = weakref.WeakSet()
 
 
 class SceneRenderer:
@@ -52,6 +56,10 @@ class SceneRenderer:
         self._option.sitegroup[:] = 0
         for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
             self._renderer.scene.flags[flag] = 0
+        if not _open:
+            atexit.unregister(_close_all)
+            atexit.register(_close_all)  # after mujoco's own handler, so that it runs before the display goes away
+        _open.add(self)
         self._large = np.empty((2 * height, 2 * width, 3), dtype=np.uint8)
 
     def frame(self, data: Any) -> np.ndarray:
@@ -69,3 +77,8 @@ class SceneRenderer:
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
+
+
+def _close_all() -> None:
+    for renderer in list(_open):
+        renderer.close()

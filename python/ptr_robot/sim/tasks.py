@@ -1,4 +1,4 @@
-"""The tasks by their language instruction: "put X in Y" (40 of them) and a dozen of Meta-World's own."""
+"""The tasks by their language instruction: "put X in Y" (40 of them) and some of Meta-World's own."""
 
 from __future__ import annotations
 
@@ -45,7 +45,6 @@ STOCK_TASKS: dict[str, StockTask] = {
     instruction: StockTask(instruction=instruction, name=name)
     for instruction, name in {
         "open door": "door-open-v3",
-        "close door": "door-close-v3",
         "open drawer": "drawer-open-v3",
         "close drawer": "drawer-close-v3",
         "open window": "window-open-v3",
@@ -53,9 +52,7 @@ STOCK_TASKS: dict[str, StockTask] = {
         "open faucet": "faucet-open-v3",
         "close faucet": "faucet-close-v3",
         "press button": "button-press-v3",
-        "press handle": "handle-press-v3",
         "push coffee button": "coffee-button-v3",
-        "slide plate": "plate-slide-v3",
     }.items()
 }
 

@@ -5,6 +5,7 @@ Importing this module imports mujoco; :mod:`ptr_robot.sim.gl` chooses the OpenGL
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from functools import cache
 from typing import Any, Literal
@@ -254,7 +255,9 @@ class StockWorld(World):
 
     def scripted_command(self) -> np.ndarray:
         """What Meta-World's own policy for this task does now; float64 ``[4]``."""
-        return np.asarray(self._scripted.get_action(self.stock_observation.copy()), dtype=np.float64)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Constant")  # its commands are clipped, and that is meant
+            return np.asarray(self._scripted.get_action(self.stock_observation.copy()), dtype=np.float64)
 
 
 @cache

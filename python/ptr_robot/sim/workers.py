@@ -1,0 +1,82 @@
+"""Work spread over processes that die with their parent, with results in the order of the work."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+__all__ = ["interruptible", "ordered_map"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+AHEAD = 3  # tasks handed out per worker before the oldest result is taken
+
+
+def ordered_map(work: Callable[[Item], Result], items: Iterable[Item], num_workers: int) -> Iterator[Result]:
+    """``map`` over processes; one worker means this process.
+
+    Args:
+        work: a function that a fresh process can import.
+        items: picklable.
+        num_workers: at least 1.
+
+    Raises:
+        ValueError: ``num_workers`` below 1.
+        RuntimeError: a worker process died. Whatever ``work`` raises comes through as it is.
+    """
+    if num_workers < 1:
+        raise ValueError(f"workers must be at least 1, got {num_workers}")
+    if num_workers == 1:
+        yield from map(work, items)
+        return
+    pool = ProcessPoolExecutor(num_workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) >= AHEAD * num_workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise RuntimeError("a worker process died (out of memory?); what was finished before it is kept") from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+class interruptible:  # noqa: N801  reads as a word in a with statement
+    """Within this context a polite kill (SIGTERM) raises KeyboardInterrupt, as Ctrl-C does."""
+
+    def __enter__(self) -> None:
+        self._before: Any = None
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, _interrupt)
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _start_worker() -> None:
+    """Leaves Ctrl-C to the parent, ends with it, and computes on one thread."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_follow_parent, daemon=True).start()
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def _follow_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
