@@ -37,7 +37,7 @@ class CqlTerms:
     Attributes:
         next_policy, policy: law of the action at s' and at s.
         next_actions_BKA, policy_actions_BKA, actor_actions_BA: sampled actions.
-        policy_log_prob_BK, actor_log_prob_B: their log densities.
+        next_log_prob_BK, policy_log_prob_BK, actor_log_prob_B: their log densities.
         embedding_BD, next_target_embedding_BD: online critic at s, target critic at s'.
         next_q_EBK, target_B: target critic at s', Bellman target.
         q_data_EB, q_policy_EBK, q_random_EBK, log_sum_exp_EB: online critic before its update.
@@ -50,6 +50,7 @@ class CqlTerms:
     next_actions_BKA: torch.Tensor
     policy_actions_BKA: torch.Tensor
     actor_actions_BA: torch.Tensor
+    next_log_prob_BK: torch.Tensor
     policy_log_prob_BK: torch.Tensor
     actor_log_prob_B: torch.Tensor
     embedding_BD: torch.Tensor
@@ -157,7 +158,7 @@ class CqlLearner:
         config, head, num_samples = self.config, self.critic.head, self.config.num_action_samples
         with torch.no_grad():
             next_policy = self.actor(next_images, batch.next_state, batch.task_id)
-            next_actions = next_policy.sample(draws.next_eps)
+            next_actions, next_log_prob = next_policy.sample_with_log_prob(draws.next_eps)
             next_embedding = self.target_critic.encoder(next_images)
             next_hoisted = self.target_critic.head.hoist(next_embedding, batch.next_state, batch.task_id)
             next_q = self.target_critic.head.q(next_hoisted, next_actions)
@@ -179,6 +180,7 @@ class CqlLearner:
         return {
             "next_policy": next_policy,
             "next_actions_BKA": next_actions,
+            "next_log_prob_BK": next_log_prob,
             "policy_actions_BKA": policy_actions,
             "policy_log_prob_BK": policy_log_prob,
             "embedding_BD": embedding.detach(),

@@ -1,0 +1,170 @@
+"""The published update step, ported to PyTorch word for word: the baseline of step-time and FLOP comparisons.
+
+It computes what :class:`ptr_fast.learners.CqlLearner` computes (the golden update passes for both) the way the
+published code does: images are tiled by the number of sampled actions before every actor ResNet, the actor runs on s'
+once more for the unused basis-projection sample (XLA removes that pass, eager PyTorch cannot), the DR3 term runs the
+critic encoder on s' forward and backward with coefficient 0, the actor runs on s again for its own loss, embeddings are
+tiled, and heads concatenate one-hot tasks, actions and embeddings at every layer.
+
+Parameters and optimisers are those of a ``CqlLearner``, so that both start alike. Convolutions and norms are the same
+modules; for a baseline without our kernels run it under ``ptr_fast.kernels.dispatch.use_backend("reference")``.
+Source: PTR, ``jaxrl2/agents/cql_encodersep_parallel/``.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch.nn import functional as F
+
+from ptr_fast.kernels.augment import reference
+from ptr_fast.learners import CqlLearner, CqlTerms, Draws
+from ptr_fast.learners.base import polyak_
+from ptr_fast.nets import Actor, Critic, EnsembleHead, TanhGaussian
+from ptr_fast.types import Batch
+
+__all__ = ["DR3_COEFFICIENT", "LiteralPort"]
+
+DR3_COEFFICIENT = 0.0
+
+
+class LiteralPort:
+    """The published step on a learner's nets.
+
+    Args:
+        learner: whose nets and optimisers are trained; ``reinject_all`` heads only.
+    """
+
+    def __init__(self, learner: CqlLearner) -> None:
+        if learner.config.critic_head != "reinject_all":
+            raise ValueError(f"literal port: expected reinject_all heads, got {learner.config.critic_head!r}")
+        self.learner = learner
+
+    def update_with_terms(self, batch: Batch, step: int, draws: Draws | None = None) -> CqlTerms:
+        """One gradient step of critic, actor and temperature, as :meth:`CqlLearner.update_with_terms`."""
+        learner, config = self.learner, self.learner.config
+        draws = learner.draw(len(batch), step) if draws is None else draws
+        dtype = learner.temperature.log_temperature.dtype
+        images = reference.augment(batch.images, draws.augment, dtype).contiguous(memory_format=torch.channels_last)
+        next_images = reference.augment(batch.next_images, draws.next_augment, dtype)
+        next_images = next_images.contiguous(memory_format=torch.channels_last)
+        num_samples, num_slots = config.num_action_samples, learner.spec.tasks.num_slots
+        task = F.one_hot(batch.task_id, num_slots).to(dtype)
+
+        # Critic: target.
+        with torch.no_grad():
+            next_embedding = learner.target_critic.encoder(next_images)
+            law_next = _policy(learner.actor, *_tiled(num_samples, next_images, batch.next_state, task))
+            law_unused = _policy(learner.actor, next_images, batch.next_state, task)
+            law_unused.sample(draws.actor_eps)
+            next_actions, next_log_prob = law_next.sample_with_log_prob(draws.next_eps.flatten(0, 1))
+            tiled_embedding, tiled_task = _tiled(num_samples, next_embedding, task)
+            next_q = _heads(learner.target_critic.head, tiled_embedding, tiled_task, next_actions)
+            next_q_max = next_q.amin(dim=0).view(-1, num_samples).amax(dim=1)
+            target = batch.rewards + config.discount * batch.masks * next_q_max
+            # Critic: actions of the conservative term.
+            law_tiled = _policy(learner.actor, *_tiled(num_samples, images, batch.state, task))
+            policy_actions, policy_log_prob = law_tiled.sample_with_log_prob(draws.policy_eps.flatten(0, 1))
+        random_actions = draws.random_actions.flatten(0, 1)
+
+        critic: Critic = learner.critic
+        embedding, next_online = critic.encoder(images), critic.encoder(next_images)
+        tiled_embedding, tiled_task = _tiled(num_samples, embedding, task)
+        q_data = _heads(critic.head, embedding, task, batch.actions)
+        q_policy = _heads(critic.head, tiled_embedding, tiled_task, policy_actions)
+        q_random = _heads(critic.head, tiled_embedding, tiled_task, random_actions)
+        bellman_loss = (q_data - target).square().mean()
+        log_density = -math.log(2.0) * random_actions.shape[1]
+        weighted = torch.cat(
+            [
+                (q_policy - policy_log_prob).view(config.num_critics, -1, num_samples),
+                (q_random - log_density).view(config.num_critics, -1, num_samples),
+            ],
+            dim=2,
+        )
+        log_sum_exp = weighted.logsumexp(dim=2)
+        cql_loss = (log_sum_exp - q_data).mean()
+        dr3 = (batch.masks * (embedding * next_online).sum(dim=1)).mean()
+        critic_loss = bellman_loss + config.cql_alpha * cql_loss + DR3_COEFFICIENT * dr3
+        optimizers = learner.optimizers()
+        _step(optimizers["critic"], critic_loss)
+        polyak_(list(learner.target_critic.parameters()), list(critic.parameters()), config.tau)
+
+        # Actor, with the new critic and the old temperature.
+        law = _policy(learner.actor, images, batch.state, task)
+        actions, log_prob = law.sample_with_log_prob(draws.actor_eps)
+        new_embedding = critic.encoder(images).detach()
+        critic.requires_grad_(False)
+        actor_q = _heads(critic.head, new_embedding, task, actions)
+        actor_loss = (log_prob * learner.temperature().detach() - actor_q.amin(dim=0)).mean()
+        _step(optimizers["actor"], actor_loss)
+        critic.requires_grad_(True)
+        polyak_(list(learner.ema_actor.parameters()), list(learner.actor.parameters()), config.ema_tau)
+
+        # Temperature.
+        entropy = -log_prob.detach().mean()
+        temperature = learner.temperature()
+        temperature_loss = temperature * (entropy - learner.target_entropy)
+        _step(optimizers["temperature"], temperature_loss)
+
+        def per_state(rows: torch.Tensor) -> torch.Tensor:
+            return rows.detach().unflatten(-1, (-1, num_samples))
+
+        return CqlTerms(
+            next_policy=TanhGaussian(law_next.mean_BA[::num_samples], law_next.log_std_BA[::num_samples]),
+            policy=law.detach(),
+            next_actions_BKA=next_actions.unflatten(0, (-1, num_samples)),
+            policy_actions_BKA=policy_actions.unflatten(0, (-1, num_samples)),
+            actor_actions_BA=actions.detach(),
+            next_log_prob_BK=per_state(next_log_prob),
+            policy_log_prob_BK=per_state(policy_log_prob),
+            actor_log_prob_B=log_prob.detach(),
+            embedding_BD=embedding.detach(),
+            next_target_embedding_BD=next_embedding,
+            next_q_EBK=per_state(next_q),
+            target_B=target,
+            q_data_EB=q_data.detach(),
+            q_policy_EBK=per_state(q_policy),
+            q_random_EBK=per_state(q_random),
+            log_sum_exp_EB=log_sum_exp.detach(),
+            new_embedding_BD=new_embedding,
+            actor_q_EB=actor_q.detach(),
+            critic_loss=critic_loss.detach(),
+            bellman_loss=bellman_loss.detach(),
+            cql_loss=cql_loss.detach(),
+            actor_loss=actor_loss.detach(),
+            entropy=entropy,
+            temperature=temperature.detach(),
+            temperature_loss=temperature_loss.detach(),
+            new_temperature=learner.temperature().detach(),
+        )
+
+
+def _tiled(count: int, *tensors: torch.Tensor) -> list[torch.Tensor]:
+    """Every row ``count`` times, rows of one state next to each other."""
+    return [tensor.repeat_interleave(count, dim=0) for tensor in tensors]
+
+
+def _policy(actor: Actor, images: torch.Tensor, state: torch.Tensor, task: torch.Tensor) -> TanhGaussian:
+    hidden = torch.cat([actor.encoder(images), state, task], dim=1)
+    for layer in actor.policy.trunk.layers:
+        hidden = F.relu(layer(hidden))
+    return TanhGaussian(actor.policy.mean(hidden), actor.policy.log_std(hidden).clamp(-5.0, 2.0))
+
+
+def _heads(head: EnsembleHead, embedding: torch.Tensor, task: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+    """Q ``[E, rows]`` with everything concatenated at every layer."""
+    hidden = task.expand(head.num_critics, *task.shape)
+    extra = torch.cat([actions, embedding], dim=1).expand(head.num_critics, -1, -1)
+    for i, (kernel, bias) in enumerate(zip(head.kernels, head.biases, strict=True)):
+        hidden = torch.bmm(torch.cat([hidden, extra], dim=2), kernel) + bias[:, None]
+        if i < len(head.kernels) - 1:
+            hidden = F.relu(hidden)
+    return hidden.squeeze(2)
+
+
+def _step(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()

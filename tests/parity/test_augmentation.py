@@ -1,0 +1,60 @@
+"""Crop and colour jitter against the published code.
+
+Note "Truncation edges". The jittered image is cut to 8 bits, so a value within float32 noise of a whole number may be cut
+to either side. Bytes must be equal everywhere else, and may differ by one there.
+"""
+
+import pytest
+import torch
+from golden import Golden, note
+
+from ptr_fast.kernels.augment import AugmentParams, JitterParams, planar, reference
+
+FIELDS = ("apply", "order", "brightness", "contrast", "saturation", "hue")
+
+
+def jitter_params(golden: Golden, prefix: str) -> JitterParams:
+    return JitterParams(**{field: golden.tensor(f"{prefix}/{field}") for field in FIELDS})
+
+
+@pytest.mark.parametrize("implementation", [reference, planar], ids=["reference", "planar"])
+def test_augmentation_matches_the_published_one(golden_dir, implementation):
+    golden = Golden(golden_dir, "augment.npz")
+    images, offsets, jitter = golden.tensor("images"), golden.tensor("crop/offsets"), jitter_params(golden, "jitter")
+    padding = 4
+
+    cropped = implementation.crop(images, offsets, padding)
+    assert torch.equal(cropped, golden.tensor("crop/out"))
+
+    ours = (implementation.augment(images, AugmentParams(jitter=jitter)) * 255.0).round().to(torch.uint8)
+    check_bytes(golden, "jitter/out_uint8", ours.permute(0, 2, 3, 1), images, jitter)
+
+    floats = planar_floats(images, jitter) if implementation is planar else reference.jitter(images / 255.0, jitter)
+    golden.compare("jitter, float", "jitter/out_float", floats, 2e-6)
+
+    single, factors = golden.tensor("single/in"), golden.tensor("single/factors")
+    for i, name in enumerate(("brightness", "contrast", "saturation", "hue")):
+        golden.compare("single operations", f"single/{name}", reference.jitter_operation(single, i, factors[i]), 2e-6)
+    golden.compare("hsv", "single/hsv", reference.rgb_to_hsv(single), 2e-6)
+    back = reference.hsv_to_rgb(golden.tensor("single/hsv"))
+    golden.compare("hsv", "single/hsv_to_rgb_roundtrip", back, 2e-6)
+    golden.assert_all_used()
+
+
+def check_bytes(golden, key: str, ours: torch.Tensor, images: torch.Tensor, jitter: JitterParams | None) -> None:
+    """Compare 8-bit images bit for bit, but for the edges of the truncation, found in float64."""
+    expected = golden.tensor(key)
+    differs = ours != expected
+    note(golden.name, "bytes that differ", key, float(differs.sum()), 1e-4 * ours.numel())
+    if bool(differs.any()):
+        assert jitter is not None, f"{golden.name} {key}: a crop differs"
+        exact = reference.jitter(images.double() / 255.0, jitter) * 255.0
+        assert float((exact - exact.round()).abs()[differs].max()) < 5e-4
+        assert int((ours.int() - expected.int()).abs().max()) == 1
+        assert int(differs.sum()) <= 1e-4 * ours.numel()
+
+
+def planar_floats(images: torch.Tensor, jitter: JitterParams) -> torch.Tensor:
+    """The selecting (CUDA) path of the fast implementation, before the truncation."""
+    planes = planar._jitter_by_selection(planar._to_planes(images, torch.float32), jitter)
+    return planes.permute(1, 2, 0).reshape(images.shape)
