@@ -154,7 +154,7 @@ class StoreWriter:
             self.update_meta(tasks=tasks)
 
     def update_meta(self, **changes: Any) -> None:
-        """Replaces fields of the meta that no stored byte depends on: ``source``, ``tasks``, the bounds in ``action``."""
+        """Replaces fields that no stored byte depends on: ``source``, ``tasks``, the bounds in ``action``."""
         meta = replace(self.meta, **changes)
         if meta.steps_schema() != self.meta.steps_schema() or meta.cameras != self.meta.cameras:
             raise ValueError("cameras, the state and action dimensions of a store cannot change")
@@ -247,10 +247,10 @@ def _checked(episode: Episode, meta: StoreMeta) -> tuple[Episode, int]:
         raise DataError(f"{where}, frames: expected cameras {sorted(names)}, got {sorted(episode.frames)}")
     num_bytes = 0
     for camera in meta.cameras:
-        frames = episode.frames[camera.name]
-        if len(frames) != len(states):
-            raise DataError(f"{where}, camera {camera.name!r}: expected {len(states)} frames, got {len(frames)}")
-        num_bytes += _check_frames(frames, camera, f"{where}, camera {camera.name!r}")
+        seen = episode.frames[camera.name]
+        if len(seen) != len(states):
+            raise DataError(f"{where}, camera {camera.name!r}: expected {len(states)} frames, got {len(seen)}")
+        num_bytes += _check_frames(seen, camera, f"{where}, camera {camera.name!r}")
     frames = {n: np.ascontiguousarray(f) if isinstance(f, np.ndarray) else list(f) for n, f in episode.frames.items()}
     return replace(episode, actions=actions, states=states, frames=frames), num_bytes
 
