@@ -1,0 +1,39 @@
+"""Small specs and random batches for tests of learners."""
+
+import torch
+
+from ptr_fast.config import PolicySpec, TaskTable
+from ptr_fast.types import ActionSpec, Batch, CameraSpec, StateSpec
+
+
+def make_spec(size: int = 16, state_dim: int = 3, action_dim: int = 4, num_slots: int = 5) -> PolicySpec:
+    """A camera of ``size`` pixels and vectors of the given widths."""
+    return PolicySpec(
+        camera=CameraSpec(name="camera", height=size, width=size),
+        state=StateSpec(names=tuple(f"s{i}" for i in range(state_dim)), units=("m",) * state_dim),
+        action=ActionSpec(
+            names=tuple(f"a{i}" for i in range(action_dim)),
+            units=("m",) * action_dim,
+            low=(-1.0,) * action_dim,
+            high=(1.0,) * action_dim,
+        ),
+        tasks=TaskTable(names=("open door", "close door"), num_slots=num_slots),
+        control_hz=5.0,
+    )
+
+
+def make_batch(spec: PolicySpec, num_batch: int = 6, seed: int = 0) -> Batch:
+    """Random transitions; every third one is terminal with reward 10."""
+    generator = torch.Generator().manual_seed(seed)
+    frames = (num_batch, spec.camera.height, spec.camera.width, 3)
+    terminal = torch.arange(num_batch) % 3 == 0
+    return Batch(
+        images=torch.randint(0, 256, frames, dtype=torch.uint8, generator=generator),
+        next_images=torch.randint(0, 256, frames, dtype=torch.uint8, generator=generator),
+        state=torch.randn(num_batch, spec.state.dim, generator=generator),
+        next_state=torch.randn(num_batch, spec.state.dim, generator=generator),
+        task_id=torch.randint(0, spec.tasks.num_slots, (num_batch,), generator=generator),
+        actions=1.98 * torch.rand(num_batch, spec.action.dim, generator=generator) - 0.99,
+        rewards=torch.where(terminal, 10.0, -1.0),
+        masks=(~terminal).float(),
+    )

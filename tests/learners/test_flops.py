@@ -1,0 +1,37 @@
+"""Work of one update in encoder forwards of its batch: nine for the learner, about twenty for the published step."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from learner_cases import make_batch, make_spec
+from torch.utils.flop_counter import FlopCounterMode
+
+from ptr_fast.config import AugmentConfig, CqlConfig, EncoderConfig
+from ptr_fast.kernels.augment import augment
+from ptr_fast.learners import CqlLearner
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks" / "peers"))
+from literal_port import LiteralPort
+
+
+def count(call) -> int:
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet34"])
+def test_an_update_costs_nine_encoder_forwards_and_the_published_one_twenty(name):
+    # 64 filters, so that the heads' share is as small as in the paper's configuration; few pixels, so that it is quick.
+    config = CqlConfig(encoder=EncoderConfig(name=name, num_filters=64), augment=AugmentConfig(jitter_probability=0.0))
+    spec = make_spec(size=32)
+    learner, batch = CqlLearner(config, spec), make_batch(spec, num_batch=2)
+    images = augment(batch.images, None)
+    with torch.no_grad():
+        forward = count(lambda: learner.critic.encoder(images))
+    ours = count(lambda: learner.update(batch, 0)) / forward
+    theirs = count(lambda: LiteralPort(learner).update_with_terms(batch, 1)) / forward
+    assert 8.8 < ours <= 9.05
+    assert 19.0 <= theirs <= 20.5
