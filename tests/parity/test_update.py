@@ -16,8 +16,7 @@ import numpy as np
 import pytest
 import torch
 from golden import Golden, note
-from test_augmentation import check_bytes
-from update_case import CROP_PADDING, golden_values, load_case, make_augment, make_batch, make_draws
+from update_case import CROP_PADDING, check_bytes, golden_values, load_case, make_augment, make_batch, make_draws
 
 from ptr_fast import losses
 from ptr_fast.kernels.augment import augment, planar
@@ -180,7 +179,7 @@ def check_parameters_after_adam_and_averaging(golden, step):
 
 
 def check_augmentation(golden):
-    """The raw images, cropped and jittered, are the images that entered the networks (note "Truncation edges")."""
+    """The raw images, cropped and jittered, are the images that entered the networks."""
     for which, raw in (("", "raw_images"), ("next_", "raw_next_images")):
         params, images, expected = make_augment(golden, which), golden.tensor(f"batch/{raw}"), f"batch/{which}images"
         cropped = planar.crop(images, params.crop_offsets, CROP_PADDING)

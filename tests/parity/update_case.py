@@ -1,12 +1,16 @@
-"""A learner and its inputs, made from a golden update file; sizes come from the file alone."""
+"""A learner and its inputs, made from a golden update file; sizes come from the file alone.
+
+Note "Truncation edges". The jittered image is cut to 8 bits, so a value within float32 noise of a whole number may be
+cut to either side. Bytes must be equal everywhere else, and may differ by one there.
+"""
 
 from dataclasses import dataclass
 
 import torch
-from golden import Golden
+from golden import Golden, note
 
 from ptr_fast.config import AugmentConfig, CqlConfig, PolicySpec, TaskTable
-from ptr_fast.kernels.augment import AugmentParams, JitterParams
+from ptr_fast.kernels.augment import AugmentParams, JitterParams, reference
 from ptr_fast.learners import CqlLearner, Draws
 from ptr_fast.types import ActionSpec, Batch, CameraSpec, StateSpec
 from ptr_robot.reference_parameters import actor_state, critic_state, infer_sizes
@@ -141,3 +145,16 @@ def golden_values(terms) -> dict[str, torch.Tensor]:
         "value/actor_embed": terms.new_embedding_BD,
         "value/actor_q_all": terms.actor_q_EB,
     }
+
+
+def check_bytes(golden, key: str, ours: torch.Tensor, images: torch.Tensor, jitter: JitterParams | None) -> None:
+    """Compare 8-bit images bit for bit, but for the edges of the truncation, found in float64."""
+    expected = golden.tensor(key)
+    differs = ours != expected
+    note(golden.name, "bytes that differ", key, float(differs.sum()), 1e-4 * ours.numel())
+    if bool(differs.any()):
+        assert jitter is not None, f"{golden.name} {key}: a crop differs"
+        exact = reference.jitter(images.double() / 255.0, jitter) * 255.0
+        assert float((exact - exact.round()).abs()[differs].max()) < 5e-4
+        assert int((ours.int() - expected.int()).abs().max()) == 1
+        assert int(differs.sum()) <= 1e-4 * ours.numel()
