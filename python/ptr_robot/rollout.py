@@ -1,0 +1,204 @@
+"""Try a policy in a simulated toy kitchen: seeded trials, a success rate with its interval, videos.
+
+The starts depend on the seed alone, so two policies tried with one seed meet the same starts. Trials that are in the
+log beside ``--out`` are not run again.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+__all__ = ["Args", "main", "rollout"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Options of the verb."""
+
+    run: Path | None = None
+    """Run to try: the checkpoint that select picked, else its newest one."""
+    checkpoint: Path | None = None
+    """Checkpoint to try, e.g. RUN/checkpoints/000500."""
+    policy: Literal["checkpoint", "random", "expert"] = "checkpoint"
+    """What to try; random and expert need no checkpoint."""
+    task: str = "put block on plate"
+    """Instruction, also what the policy is told unless policy-task says otherwise."""
+    kitchen: str = "A"
+    """Letter A to H."""
+    trials: int = 20
+    """How many."""
+    seed: int = 0
+    """Of the starts."""
+    mode: Literal["", "mean", "ema_mean", "search"] = ""
+    """Acting mode. Default: the checkpoint's own."""
+    candidates: int = 0
+    """Candidates of search mode; 0 takes the checkpoint's own number."""
+    policy_task: str = ""
+    """Task name that the policy is told, where it differs from the instruction."""
+    task_per_kitchen: bool = False
+    """Tell the policy "put block on plate [kitchen E]", as collect with this option calls it."""
+    start: Literal["easy", "wide"] = "easy"
+    """Range of the starting positions of put tasks."""
+    distractors: int = 0
+    """Other objects on the table, 0 to 5 (put tasks)."""
+    max_steps: int = 60
+    """Decisions per trial."""
+    video: Literal["gif", "mp4", "none"] = "none"
+    """Film the first trials at half speed, into a folder beside the result."""
+    videos: int = 5
+    """How many trials to film."""
+    video_size: int = 256
+    """Height and width of the videos, pixels."""
+    label: str = ""
+    """Name in tables. Default: the run's name, random or expert."""
+    out: Path | None = None
+    """Result, a JSON file. Default: in RUN/rollouts, or outputs/rollouts."""
+    workers: int = 2
+    """Processes; each acts on one CPU thread."""
+
+
+def main(args: Args) -> int:
+    """Runs the trials, prints and writes the result."""
+    result = rollout(args)
+    low, high = result["interval95"]
+    print(
+        f"{result['policy']} ({result['mode']}), {result['task']}, kitchen {result['kitchen']}: "
+        f"{result['successes']}/{result['num_trials']} succeeded (95 % interval {low:.0%} to {high:.0%}), "
+        f"mean {result['mean_steps']:.1f} steps"
+    )
+    if result["reached"] is not None:
+        print(f"reached the object {result['reached']}, lifted it {result['lifted']} times")
+    print(f"wrote {result['file']}")
+    return 0
+
+
+def rollout(args: Args) -> dict[str, Any]:
+    """The trials of the verb.
+
+    Returns:
+        What was written as JSON: ``policy`` (label), ``mode``, ``checkpoint``, ``step``, ``task``, ``kitchen``,
+        ``successes``, ``num_trials``, ``interval95``, ``mean_steps``, ``reached``, ``lifted``, ``plan``, ``trials``;
+        and ``file``, where it was written.
+
+    Raises:
+        ValueError: an unknown task or kitchen, a policy that does not fit, or contradicting options.
+    """
+    from ptr_fast.checkpoint import write_atomically
+    from ptr_fast.diagnostics import wilson_interval
+    from ptr_robot.progress import Progress
+    from ptr_robot.sim.kitchens import find_kitchen
+    from ptr_robot.sim.tasks import find_task, store_task_name
+    from ptr_robot.sim.trials import Trial, TrialPlan, run_trials
+    from ptr_robot.sim.workers import interruptible
+
+    task, kitchen = find_task(args.task).instruction, find_kitchen(args.kitchen).name
+    told = args.policy_task or store_task_name(task, kitchen, per_kitchen=args.task_per_kitchen)
+    source, about, size, repeat = _source(args, told)
+    plan = TrialPlan(
+        task=task,
+        kitchen=kitchen,
+        seed=args.seed,
+        policy_task=told,
+        image_size=size,
+        action_repeat=repeat,
+        max_steps=args.max_steps,
+        start=args.start,
+        distractors=args.distractors,
+    )
+    out = args.out or _default_out(args, about, plan)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    videos = None if args.video == "none" else (out.with_suffix(""), args.video, args.videos)
+    successes = 0
+    with interruptible(), Progress(args.trials, "rollout", "trials") as progress:
+
+        def count(trial: Trial) -> None:
+            nonlocal successes
+            successes += trial.success
+            progress.advance(1, succeeded=successes)
+
+        trials = run_trials(
+            source, plan, args.trials, num_workers=args.workers, log=out.with_suffix(".jsonl"), about=about,
+            videos=videos, video_size=args.video_size, each=count,
+        )  # fmt: skip
+    put = trials[0].reached is not None
+    result = {
+        **about,
+        "task": task,
+        "kitchen": kitchen,
+        "successes": successes,
+        "num_trials": len(trials),
+        "interval95": wilson_interval(successes, len(trials)),
+        "mean_steps": sum(trial.num_steps for trial in trials) / len(trials),
+        "reached": sum(bool(trial.reached) for trial in trials) if put else None,
+        "lifted": sum(bool(trial.lifted) for trial in trials) if put else None,
+        "plan": asdict(plan),
+        "trials": [asdict(trial) for trial in trials],
+    }
+    write_atomically(out, (json.dumps(result, indent=1) + "\n").encode())
+    return {**result, "file": str(out)}
+
+
+def _source(args: Args, told: str) -> tuple[Any, dict[str, Any], int, int]:
+    """The policy's source, what identifies it, its image size (pixels) and action repeat."""
+    from ptr_robot.sim.trials import CheckpointSource, ExpertSource, RandomSource
+
+    named = [path for path in (args.run, args.checkpoint) if path is not None]
+    if args.policy != "checkpoint":
+        if named or args.mode:
+            raise ValueError(f"policy {args.policy!r} takes no run, checkpoint or mode")
+        about = {"policy": args.label or args.policy, "mode": "-", "checkpoint": None, "step": None}
+        return (RandomSource() if args.policy == "random" else ExpertSource()), about, 64, 4
+    if len(named) != 1:
+        raise ValueError("name one of --run, --checkpoint, --policy random or --policy expert")
+    from ptr_robot.sim.worlds import World
+
+    path = selected_checkpoint(args.run) if args.run is not None else named[0]
+    source = CheckpointSource(str(path), args.mode or None, args.candidates or None)
+    policy = source.load()
+    policy.spec.tasks.slot(told)
+    camera, repeat = policy.spec.camera, World.STEP_HZ / policy.spec.control_hz
+    if repeat != round(repeat):
+        raise ValueError(f"{path}: control rate {policy.spec.control_hz} Hz does not divide {World.STEP_HZ} Hz")
+    size = camera.height if camera.height == camera.width else max(camera.height, camera.width)
+    about = {
+        "policy": args.label or (args.run or policy.info.path.parent.parent).resolve().name,
+        "mode": policy.mode,
+        "checkpoint": str(policy.info.path),
+        "step": policy.info.step,
+        "weights": _weights_digest(policy.info.path),
+        **({"candidates": policy.act_config.num_candidates} if policy.mode == "search" else {}),
+    }
+    return source, about, size, round(repeat)
+
+
+def selected_checkpoint(run: Path) -> Path:
+    """The checkpoint that ``ptr-fast select`` picked in a run, or the newest one where nothing was selected.
+
+    Raises:
+        DataError: there is no checkpoint.
+    """
+    from ptr_fast.checkpoint import list_checkpoints, resolve
+
+    file = run / "selection.json"
+    step = json.loads(file.read_text(encoding="utf-8"))["selected"] if file.is_file() else None
+    for path in list_checkpoints(run) if step is not None else ():
+        if int(path.name) == step:
+            return path
+    return resolve(run)
+
+
+def _weights_digest(checkpoint: Path) -> str:
+    """Short digest of a checkpoint's list of files and their checksums."""
+    import hashlib
+
+    return hashlib.sha256((checkpoint / "files.json").read_bytes()).hexdigest()[:16]
+
+
+def _default_out(args: Args, about: dict[str, Any], plan: Any) -> Path:
+    folder = args.run / "rollouts" if args.run is not None else Path("outputs/rollouts")
+    words = [about["policy"], *([f"{about['step']}"] if about["step"] is not None else []), about["mode"]]
+    words += [plan.task, f"kitchen {plan.kitchen}", f"seed {plan.seed}"]
+    return folder / ("-".join(w.replace(" ", "_").replace("/", "_") for w in words if w != "-") + ".json")

@@ -1,0 +1,360 @@
+"""Trials of a policy in a toy kitchen: the same seeded starts for every policy, success as the simulator sees it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from ptr_robot.sim.environment import STATE_SPEC, KitchenEnv, action_spec, make_environment
+from ptr_robot.sim.experts import make_expert
+from ptr_robot.sim.tasks import find_task
+from ptr_robot.sim.worlds import PutWorld, World
+
+__all__ = [
+    "ActingPolicy",
+    "CheckpointSource",
+    "ExpertSource",
+    "PolicySource",
+    "RandomSource",
+    "Trial",
+    "TrialPlan",
+    "run_trials",
+    "trial_seed",
+]
+
+
+class ActingPolicy(Protocol):
+    """What is tried, e.g. :class:`ptr_fast.runtime.policy.Policy`."""
+
+    def act(self, image: np.ndarray, state: np.ndarray, task: str, seed: int = 0) -> np.ndarray:
+        """float32 ``[4]``, raw units, from uint8 ``[H, W, 3]`` and float32 ``[4]``; every step has its own ``seed``."""
+        ...
+
+
+class PolicySource(Protocol):
+    """A picklable recipe for a policy; each worker process follows it once per environment."""
+
+    def make(self, env: KitchenEnv) -> ActingPolicy:
+        """The policy for trials in ``env``; ValueError where it does not fit."""
+        ...
+
+
+@dataclass(frozen=True)
+class RandomSource:
+    """Uniform random actions."""
+
+    def make(self, env: KitchenEnv) -> ActingPolicy:
+        return _Random()
+
+
+@dataclass(frozen=True)
+class ExpertSource:
+    """The scripted expert, which sees the simulator's state: an upper bound."""
+
+    def make(self, env: KitchenEnv) -> ActingPolicy:
+        return _Scripted(env)
+
+
+@dataclass(frozen=True)
+class CheckpointSource:
+    """A trained policy.
+
+    Attributes:
+        path: run or checkpoint. mode: acting mode, None for the checkpoint's own.
+        num_candidates: of ``search``; None for the checkpoint's own.
+    """
+
+    path: str
+    mode: str | None = None
+    num_candidates: int | None = None
+
+    def load(self) -> Any:
+        """The :class:`~ptr_fast.runtime.policy.Policy`, on one thread."""
+        import torch
+
+        from ptr_fast.runtime.policy import Policy
+
+        torch.set_num_threads(1)
+        return Policy.load(self.path, mode=self.mode, num_candidates=self.num_candidates)
+
+    def make(self, env: KitchenEnv) -> ActingPolicy:
+        policy = self.load()
+        wanted = action_spec(env.action_repeat)
+        for what, expected, got in (
+            ("state names", STATE_SPEC.names, policy.spec.state.names),
+            ("action names", wanted.names, policy.spec.action.names),
+            ("action units", wanted.units, policy.spec.action.units),
+        ):
+            if expected != got:
+                raise ValueError(f"{self.path}: {what} do not fit the toy kitchens: expected {expected}, got {got}")
+        return policy
+
+
+class _Random:
+    def act(self, image: np.ndarray, state: np.ndarray, task: str, seed: int = 0) -> np.ndarray:
+        return np.random.default_rng(seed).uniform(-1.0, 1.0, 4).astype(np.float32)
+
+
+class _Scripted:
+    def __init__(self, env: KitchenEnv) -> None:
+        self.expert = make_expert(env.world)
+
+    def act(self, image: np.ndarray, state: np.ndarray, task: str, seed: int = 0) -> np.ndarray:
+        return self.expert.act().astype(np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialPlan:
+    """Everything that the outcome of a trial depends on, besides the policy.
+
+    Attributes:
+        task, kitchen: where. seed: of all starts.
+        policy_task: what the policy is told; empty: ``task``.
+        image_size, action_repeat, max_steps, start, distractors: as in
+            :class:`~ptr_robot.sim.environment.KitchenEnv`; a trial ends at the first state of success.
+    """
+
+    task: str
+    kitchen: str
+    seed: int = 0
+    policy_task: str = ""
+    image_size: int = 64
+    action_repeat: int = 4
+    max_steps: int = 60
+    start: Literal["easy", "wide"] = "easy"
+    distractors: int = 0
+
+    def environment(self) -> KitchenEnv:
+        options = {name: getattr(self, name) for name in ("image_size", "action_repeat", "max_steps", "start")}
+        return make_environment(self.task, self.kitchen, distractors=self.distractors, hold_steps=0, **options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What came of one trial.
+
+    Attributes:
+        index: within the plan. seed: of its start, the same for every policy.
+        success: the task was done within the time. num_steps: decisions until then, or all.
+        reached: the fingertips came within 3 cm of the object; None where there is no object to pick up.
+        lifted: the object was raised by 4 cm; None likewise.
+        act_ms: mean time of one ``act``, milliseconds. video: file name, or empty.
+    """
+
+    index: int
+    seed: int
+    success: bool
+    num_steps: int
+    reached: bool | None
+    lifted: bool | None
+    act_ms: float
+    video: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    plan: TrialPlan
+    source: PolicySource
+    index: int
+    video: str = ""
+    video_size: int = 256
+
+
+def trial_seed(seed: int, index: int) -> int:
+    """Seed of the start of trial ``index``; apart from every demonstration's."""
+    return int(np.random.SeedSequence([seed, zlib.crc32(b"trial"), index]).generate_state(1)[0])
+
+
+def run_trials(
+    source: PolicySource,
+    plan: TrialPlan,
+    num_trials: int,
+    *,
+    num_workers: int = 1,
+    log: Path | None = None,
+    about: dict[str, Any] | None = None,
+    videos: tuple[Path, str, int] | None = None,
+    video_size: int = 256,
+    each: Callable[[Trial], None] | None = None,
+) -> list[Trial]:
+    """Trials 0 to ``num_trials - 1`` of a policy.
+
+    Args:
+        source: of the policy. plan: where and how.
+        num_workers: processes; each acts on one thread.
+        log: JSON lines file; every finished trial is there at once, and a later call with the same plan and ``about``
+            runs only the others. A log of anything else is started anew.
+        about: what else identifies these trials (policy, checkpoint, mode).
+        videos: folder, ``"gif"`` or ``"mp4"``, and how many of the first trials are filmed.
+        each: called after each trial, also for those found in the log.
+
+    Returns:
+        The trials in order.
+
+    Raises:
+        ValueError: the task or kitchen is unknown, or the policy does not fit.
+        RuntimeError: a worker died, or no OpenGL context can be made.
+    """
+    from ptr_robot.sim.workers import ordered_map
+
+    if num_trials < 1:
+        raise ValueError(f"trials must be at least 1, got {num_trials}")
+    find_task(plan.task)
+    header = json.loads(json.dumps({"plan": asdict(plan), **(about or {})}))
+    done = _read_log(log, header) if log else {}
+    trials = {i: trial for i, trial in done.items() if i < num_trials and _is_filmed(videos, trial)}
+    for index in sorted(trials):
+        if each:
+            each(trials[index])
+    jobs = [
+        _Job(plan=plan, source=source, index=index, video=_video_name(videos, index), video_size=video_size)
+        for index in range(num_trials)
+        if index not in trials
+    ]
+    if log:
+        _start_log(log, header, done)
+    for trial in ordered_map(_run_job, jobs, min(num_workers, max(1, len(jobs)))):
+        trials[trial.index] = trial
+        if log:
+            with open(log, "a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(trial)) + "\n")
+        if each:
+            each(trial)
+    return [trials[index] for index in sorted(trials)]
+
+
+_bench: dict[tuple[Any, ...], tuple[KitchenEnv, ActingPolicy]] = {}  # the process's latest environment and policy
+
+
+def _run_job(job: _Job) -> Trial:
+    name = (job.plan, job.source)
+    if name not in _bench:
+        for env, _ in _bench.values():
+            env.close()
+        _bench.clear()
+        env = job.plan.environment()
+        _bench[name] = (env, job.source.make(env))
+    env, policy = _bench[name]
+    trial, frames = _run(env, policy, job)
+    if not job.video:
+        return trial
+    _write_video(Path(job.video), frames, env.control_hz)
+    return replace(trial, video=Path(job.video).name)
+
+
+def _run(env: KitchenEnv, policy: ActingPolicy, job: _Job) -> tuple[Trial, list[np.ndarray]]:
+    plan, seed = job.plan, trial_seed(job.plan.seed, job.index)
+    observation, _ = env.reset(seed=seed)
+    frames = [env.picture(job.video_size)] if job.video else []
+    watch = _Watch(env.world)
+    seconds, num_steps, ended, info = 0.0, 0, False, {"success": False}
+    while not ended:
+        begin = time.perf_counter()
+        action = policy.act(
+            observation["image"], observation["state"], plan.policy_task or plan.task, seed=_step_seed(seed, num_steps)
+        )
+        seconds += time.perf_counter() - begin
+        observation, _, terminated, truncated, info = env.step(action)
+        num_steps += 1
+        ended = terminated or truncated
+        watch.look()
+        if job.video:
+            frames.append(env.picture(job.video_size))
+    trial = Trial(
+        index=job.index,
+        seed=seed,
+        success=bool(info["success"]),
+        num_steps=num_steps,
+        reached=watch.reached,
+        lifted=watch.lifted,
+        act_ms=round(1000.0 * seconds / num_steps, 3),
+    )
+    return trial, frames
+
+
+def _step_seed(seed: int, step: int) -> int:
+    return (seed * 1000 + step) % 2**63
+
+
+class _Watch:
+    """How far a put trial came, for the failures."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world if isinstance(world, PutWorld) else None
+        self.reached: bool | None = None if self.world is None else False
+        self.lifted: bool | None = self.reached
+        self.start_height = 0.0 if self.world is None else self.world.item_position()[2]
+
+    def look(self) -> None:
+        if self.world is None:
+            return
+        item = self.world.item_position()
+        self.reached = bool(self.reached or np.linalg.norm(self.world.fingertips() - item) < 0.03)
+        self.lifted = bool(self.lifted or item[2] > self.start_height + 0.04)
+
+
+def _video_name(videos: tuple[Path, str, int] | None, index: int) -> str:
+    if videos is None or index >= videos[2]:
+        return ""
+    folder, kind, _ = videos
+    if kind not in ("gif", "mp4"):
+        raise ValueError(f"video must be gif or mp4, got {kind!r}")
+    folder.mkdir(parents=True, exist_ok=True)
+    return str(folder / f"trial_{index:03d}.{kind}")
+
+
+def _is_filmed(videos: tuple[Path, str, int] | None, trial: Trial) -> bool:
+    """Whether the film that is asked for is there (True where none is)."""
+    name = _video_name(videos, trial.index)
+    return not name or (trial.video == Path(name).name and Path(name).is_file())
+
+
+def _write_video(path: Path, frames: list[np.ndarray], rate_hz: float) -> None:
+    """Writes frames ``[H, W, 3]`` at half the simulated speed; the last one stays for a second."""
+    import imageio.v2 as imageio
+
+    rate = rate_hz / 2
+    frames = frames + frames[-1:] * round(rate)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        if path.suffix == ".gif":
+            imageio.mimwrite(temporary, frames, duration=1000.0 / rate, loop=0)
+        else:
+            imageio.mimwrite(temporary, frames, fps=rate, macro_block_size=2, ffmpeg_log_level="error")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read_log(path: Path, header: dict[str, Any]) -> dict[int, Trial]:
+    """The trials in a log with this header; the line that a killed process was writing is left out."""
+    if not path.is_file():
+        return {}
+    rows = list(_json_lines(path))
+    if not rows or rows[0] != header:
+        return {}
+    return {row["index"]: Trial(**row) for row in rows[1:]}
+
+
+def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            return
+
+
+def _start_log(path: Path, header: dict[str, Any], trials: dict[int, Trial]) -> None:
+    from ptr_fast.checkpoint import write_atomically
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [header, *(asdict(trials[index]) for index in sorted(trials))]
+    write_atomically(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
