@@ -16,7 +16,7 @@ __all__ = ["Expert", "PutExpert", "StockExpert", "make_expert"]
 
 OPEN, CLOSE = -1.0, 1.0
 REACH = 0.04  # metres that a full command moves the hand at action repeat 4
-GAIN = 0.7  # share of the error that one decision removes
+GAIN = 0.5  # share of the error that one decision removes
 
 
 class Expert(Protocol):
@@ -56,7 +56,8 @@ class PutExpert:
         if apart > 0.03 or abs(tips[2] - grip[2]) > 0.03 + 0.5 * self.tolerance:
             return self._approach(tips, grip, apart)
         if world.num_pads_touching() == 2:
-            return self._carry(tips, item)
+            firm = world.finger_speed() < 0.03 or item[2] > world.item.half_size[2] + 0.01
+            return self._carry(tips, item) if firm else toward(0.5 * (grip - tips), CLOSE)
         if apart < self.tolerance and abs(tips[2] - grip[2]) < self.tolerance:
             return toward(grip - tips, CLOSE)
         closing = self.world.state()[3] < 0.8 and apart < 2 * self.tolerance

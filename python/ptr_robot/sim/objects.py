@@ -189,11 +189,13 @@ OBJECTS: dict[str, ToyObject] = {
                 Shape(kind="cylinder", size=(0.014, 0.014), color=_CREAM, pos=(0.0, 0.0, -0.008)),
                 Shape(kind="ellipsoid", size=(0.024, 0.024, 0.014), color=_BROWN, pos=(0.0, 0.0, 0.008)),
             ),
+            rolls=True,
         ),
         ToyObject(
             name="cucumber",
             half_size=(0.052, 0.016, 0.016),
             shapes=(Shape(kind="capsule", size=(0.016, 0.036), color=(0.2, 0.75, 0.1), along_x=True),),
+            rolls=True,
         ),
     )
 }

@@ -93,6 +93,7 @@ class PutWorld(World):
         self._target_pos = np.zeros(3)
         model = self.model
         self._item_qpos, self._item_qvel = _free_joint(model, "item")
+        self._finger_qvel = [model.joint(name).dofadr.item() for name in ("r_close", "l_close")]
         self._pads = (model.geom("leftpad_geom").id, model.geom("rightpad_geom").id)
         self._item_geoms = {i for i in range(model.ngeom) if model.geom(i).name.startswith("item_touch")}
         self._mocap = model.body("mocap").mocapid.item()
@@ -188,6 +189,10 @@ class PutWorld(World):
                 if other in self._item_geoms and geom in self._pads:
                     pads.add(geom)
         return len(pads)
+
+    def finger_speed(self) -> float:
+        """Of the faster finger, metres per second."""
+        return float(np.abs(self.data.qvel[self._finger_qvel]).max())
 
     def is_placed(self) -> bool:
         """The object's centre is inside the container's circle and not held above it."""
