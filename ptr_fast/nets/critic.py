@@ -139,8 +139,8 @@ class EnsembleHead(nn.Module):
             out = None if w_action is None else torch.bmm(actions_ERA, w_action)
             if w_hidden is not None:
                 out = torch.bmm(hidden_ERH, w_hidden) if out is None else out.baddbmm_(hidden_ERH, w_hidden)
-            out = out.view(self.num_critics, num_batch, num_actions, -1)
-            out += term_EBH.unsqueeze(2)  # broadcasts a single bias row too
+            # Not in place: on a view that would make autograd copy the base. Broadcasts a single bias row too.
+            out = out.view(self.num_critics, num_batch, num_actions, -1) + term_EBH.unsqueeze(2)
             if i == len(hoisted.state_terms) - 1:
                 return out.squeeze(3)
             hidden_ERH = out.relu_().view(self.num_critics, num_batch * num_actions, -1)

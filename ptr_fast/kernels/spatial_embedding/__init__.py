@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import torch
 
-from ptr_fast.kernels.spatial_embedding import reference
+from ptr_fast.kernels.spatial_embedding import batched, reference
 
-__all__ = ["reference", "spatial_embedding"]
+__all__ = ["batched", "reference", "spatial_embedding"]
 
 
 def spatial_embedding(x_BCHW: torch.Tensor, kernel_CPF: torch.Tensor) -> torch.Tensor:
@@ -21,17 +21,15 @@ def spatial_embedding(x_BCHW: torch.Tensor, kernel_CPF: torch.Tensor) -> torch.T
         kernel_CPF: ``[C, H * W, F]`` of the same dtype.
 
     Returns:
-        ``[B, C * F]``, channel-major.
+        ``[B, C * F]``, channel-major. Differentiable once with respect to both.
 
     Raises:
         ValueError: the map does not fit the kernel.
     """
-    num_batch, num_channels, height, width = x_BCHW.shape
+    _, num_channels, height, width = x_BCHW.shape
     if kernel_CPF.shape[:2] != (num_channels, height * width):
         raise ValueError(
             f"spatial_embedding: expected a kernel [{num_channels}, {height * width}, F] for a map "
             f"{tuple(x_BCHW.shape)}, got {tuple(kernel_CPF.shape)}"
         )
-    # The shape puts channels first and keeps a channels_last map as it lies in memory until the product packs it.
-    x_CBP = x_BCHW.permute(1, 0, 2, 3).reshape(num_channels, num_batch, height * width)
-    return torch.bmm(x_CBP, kernel_CPF).transpose(0, 1).reshape(num_batch, -1)
+    return batched.spatial_embedding(x_BCHW, kernel_CPF)
