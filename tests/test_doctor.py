@@ -196,6 +196,15 @@ def test_absolute_actions(tmp_path):
     assert alarms(write_store(tmp_path / "store", episodes, toy_meta(action=action))) == {"absolute_actions"}
 
 
+@pytest.mark.parametrize(("source", "level"), [("data", "note"), ("reference", "warning"), ("unfinished", "error")])
+def test_bounds_at_percentiles_of_the_data(tmp_path, source, level):
+    episodes = toy_episodes()
+    low, high = np.quantile(np.concatenate([toy.actions for toy in episodes]), [0.01, 0.99], axis=0)
+    action = replace(toy_meta().action, low=tuple(low.tolist()), high=tuple(high.tolist()), bounds_source=source)
+    store = write_store(tmp_path / "store", episodes, toy_meta(action=action))
+    assert [f.level for f in diagnose([store]) if f.check == "action_bounds"] == [level]
+
+
 def test_gain_is_the_made_up_one(tmp_path):
     evidence = look(write_store(tmp_path / "store", toy_episodes()))
     gains = motion_gains(evidence)
@@ -343,10 +352,13 @@ def test_real_bridge_episodes(shared_dir, tmp_path):
 
 def test_markup_in_task_names_is_printed_as_it_is(tmp_path, capsys):
     store = write_store(
-        tmp_path / "store", some(lambda t: {"task": "[/red] open[bold]", "outcome": "failure"}, {1})(toy_episodes(6))
+        tmp_path / "store",
+        some(lambda t: {"task": "[/red] open[bold]\x1b[31m", "outcome": "failure"}, {1})(toy_episodes(6)),
     )
     main(Args(stores=(store,)))
-    assert "[/red] open[bold]" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "[/red] open[bold]" in out
+    assert "\x1b" not in out
 
 
 def test_frames_are_sampled_and_not_read_whole(tmp_path, monkeypatch):

@@ -18,9 +18,11 @@ from typing import Annotated
 import tyro
 
 from ptr_fast.errors import DataError
-from ptr_robot.diagnosis.finding import LEVELS, MAX_NAMED_EPISODES, Finding
+from ptr_robot.diagnosis.finding import LEVELS, MAX_NAMED_EPISODES, Finding, printable
 
 STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
+WIDTH = 120
+"""Characters of a line where the output is not a terminal."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +112,7 @@ def _print(stores: Sequence[Path], findings: Sequence[Finding]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
     table = Table(box=None, padding=(0, 2, 1, 0), show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
@@ -118,11 +120,11 @@ def _print(stores: Sequence[Path], findings: Sequence[Finding]) -> None:
     for finding in findings:
         story = Text()
         if len(stores) > 1:
-            story.append(f"{finding.store}\n", style="cyan")
-        story.append(_sentence(finding.seen) + "\n", style="bold" if finding.level != "note" else "")
+            story.append(f"{printable(finding.store)}\n", style="cyan")
+        story.append(_sentence(printable(finding.seen)) + "\n", style="bold" if finding.level != "note" else "")
         more = ", ..." if len(finding.episodes) == MAX_NAMED_EPISODES else ""
         if finding.episodes:
-            story.append("episodes: " + ", ".join(finding.episodes) + more + "\n", style="cyan")
+            story.append("episodes: " + printable(", ".join(finding.episodes)) + more + "\n", style="cyan")
         story.append(f"why: {finding.why}", style="dim")
         if finding.advice:
             story.append(f"\ndo:  {finding.advice}")

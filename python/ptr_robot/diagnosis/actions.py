@@ -72,7 +72,7 @@ def constant_dimensions(evidence: Evidence) -> list[Finding]:
                 level="warning",
                 seen="state: no dimension ever changes",
                 why="the policy does not know where the arm is",
-                advice="check the names of the state fields when converting",
+                advice="check which field of the source the state comes from",
                 numbers={"dimensions": list(evidence.meta.state.names)},
             )
         )
@@ -82,8 +82,15 @@ def constant_dimensions(evidence: Evidence) -> list[Finding]:
 def action_bounds(evidence: Evidence) -> list[Finding]:
     """Actions outside the bounds (they are clipped), and bounds far wider than the actions."""
     spec, actions = evidence.meta.action, evidence.actions
-    if not len(actions):
-        return []
+    if spec.bounds_source == "unfinished":
+        return [
+            Finding(
+                level="error",
+                seen="the bounds are placeholders: the conversion did not come to its end",
+                why="actions scaled by them mean nothing",
+                advice="run the same convert command again; it goes on where it stopped",
+            )
+        ]
     low, high = np.asarray(spec.low), np.asarray(spec.high)
     slack = 1e-4 * (high - low)
     outside = (actions < low - slack) | (actions > high + slack)
@@ -96,15 +103,17 @@ def action_bounds(evidence: Evidence) -> list[Finding]:
             f"bounds {low[i]:.3g} to {high[i]:.3g} {spec.units[i]})"
             for i in worst
         )
-        level = "error" if share.max() > CLIPPED_ERROR else "warning" if share.max() > CLIPPED_WARNING else "note"
+        # Bounds from the data are its 1st and 99th percentile: they clip about 2 % by intention.
+        allowed = CLIPPED_WARNING * (3 if spec.bounds_source == "data" else 1)
+        level = "error" if share.max() > CLIPPED_ERROR else "warning" if share.max() > allowed else "note"
         findings.append(
             Finding(
                 level=level,
                 seen=f"actions outside the bounds ({spec.bounds_source}), clipped when loaded: {words}",
                 why="a clipped action is not the one that moved the arm: fast motions are learned too slow",
-                advice="a few are outliers and harmless"
+                advice="so few are outliers, and harmless"
                 if level == "note"
-                else "these bounds belong to another robot or unit: convert with bounds from the data",
+                else "these bounds belong to another robot or unit: convert with --bounds data",
                 episodes=named(evidence.episodes.episode_id, np.unique(evidence.step_episode[outside.any(axis=1)])),
                 numbers={"clipped_share": dict(zip(spec.names, share.round(6).tolist(), strict=True))},
             )
@@ -121,7 +130,7 @@ def action_bounds(evidence: Evidence) -> list[Finding]:
                 level="warning",
                 seen=f"98 % of the actions fill only a small part of the bounds ({spec.bounds_source}): {words}",
                 why="scaled to [-1, 1] these actions are all nearly zero, and CQL's random actions never come near",
-                advice="the unit is not the bounds', or the bounds are far too wide: convert with bounds from the data",
+                advice="the unit is not the bounds', or the bounds are far too wide: convert with --bounds data",
                 numbers={"filled_share": {spec.names[i]: float(filled[i]) for i in loose}},
             )
         )
@@ -138,7 +147,7 @@ def absolute_actions(evidence: Evidence) -> list[Finding]:
             seen="in most dimensions the action follows the next state itself, not the change of the state",
             why="these are target positions, not changes: mixed with data of changes, or sent to a robot that adds "
             "them, they drive the arm to its limits",
-            advice="convert with the state subtracted (action minus state), or keep this store apart",
+            advice="subtract the state from the action before converting, or keep this store apart",
         )
     ]
 
@@ -198,7 +207,7 @@ def achieved_motion(evidence: Evidence) -> list[Finding]:
             level="warning",
             seen=what + ", ".join(names),
             why=why,
-            advice=f"{advice} when converting",
+            advice=f"{advice} before converting",
             numbers=numbers,
         )
         for names, what, why, advice in faults

@@ -31,7 +31,7 @@ def black_camera(evidence: Evidence) -> list[Finding]:
                 why="a policy trained on this camera is blind; it still trains, and its loss still falls",
                 advice="no usable camera is left: convert again with another camera"
                 if only
-                else f"never train on {camera.name}; convert without it to save the space",
+                else f"never train on {camera.name}; convert the others alone (--cameras) to save the space",
                 numbers={"camera": camera.name, "peak": float(camera.peak.max()), "frames": len(camera.peak)},
             )
         )
@@ -43,7 +43,7 @@ def black_camera(evidence: Evidence) -> list[Finding]:
                     level="warning",
                     seen=f"camera {camera.name}: {len(dark)} of {len(camera.repeats)} sampled episodes are black",
                     why="these episodes teach the policy to act without seeing",
-                    advice="leave these episodes out when converting",
+                    advice="leave these episodes out",
                     episodes=named(evidence.episodes.episode_id, dark),
                     numbers={"camera": camera.name, "black": len(dark), "sampled": len(camera.repeats)},
                 )

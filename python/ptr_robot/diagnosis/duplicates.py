@@ -44,7 +44,7 @@ def duplicate_episodes(evidence: Evidence) -> list[Finding]:
                 seen=f"{len(rest)} episodes are stored more than once ({sum(map(len, rest))} copies, equal or cut): "
                 + "; ".join(" = ".join(evidence.episodes.episode_id[e] for _, e in group) for group in rest[:3]),
                 why="copies weigh more in training, and a random split puts one copy in training and one in validation",
-                advice="leave the copies out when converting; a source read twice is the usual cause",
+                advice="leave the copies out before converting; a source read twice is the usual cause",
                 episodes=_names([evidence], rest),
                 numbers={"groups": len(rest), "copies": sum(map(len, rest))},
             )

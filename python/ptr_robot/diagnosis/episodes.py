@@ -76,7 +76,7 @@ def short_episodes(evidence: Evidence) -> list[Finding]:
             seen=f"{len(short)} of {len(evidence.lengths)} episodes have {NUM_FINAL_STEPS} steps or fewer"
             + (f", {single} of them a single step" if single else ""),
             why=f"the last {NUM_FINAL_STEPS} steps of an episode are its success: here that is every step",
-            advice="leave them out when converting; they are usually aborted recordings",
+            advice="leave them out before converting; they are usually aborted recordings",
             episodes=named(evidence.episodes.episode_id, short),
             numbers={"short": len(short), "single_step": single},
         )
@@ -100,7 +100,6 @@ def cut_episodes(evidence: Evidence) -> list[Finding]:
             why="demonstrations end when the task is done, at different times: equal lengths mean that the recordings "
             f"were cut, and then the label 'the last {NUM_FINAL_STEPS} steps are success' is wrong",
             advice="get the uncut episodes. If each does end in success within these steps, ignore this",
-            episodes=named(evidence.episodes.episode_id, np.flatnonzero(told)[lengths == lengths.max()]),
             numbers={"length": int(lengths.max()), "share": share},
         )
     ]
@@ -160,7 +159,7 @@ def outcomes(evidence: Evidence) -> list[Finding]:
             level="note",
             seen=f"outcomes: {words}",
             why=f"{meaning} when rewards are made",
-            advice="mark known failures when converting; they help Q-learning and harm behaviour cloning"
+            advice="store known failures with the outcome 'failure': they help Q-learning and harm behaviour cloning"
             if counts["unknown"]
             else "",
             numbers=numbers,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-__all__ = ["LEVELS", "MAX_NAMED_EPISODES", "Finding", "Level", "named", "percent"]
+__all__ = ["LEVELS", "MAX_NAMED_EPISODES", "Finding", "Level", "named", "percent", "printable"]
 
 Level = Literal["error", "warning", "note"]
 LEVELS: tuple[Level, ...] = ("error", "warning", "note")
@@ -56,3 +56,8 @@ def named(episode_ids: Sequence[str], indices: Iterable[int]) -> tuple[str, ...]
 def percent(share: float) -> str:
     """A share in [0, 1] for a sentence: ``3 %``, ``0.4 %``, ``100 %``."""
     return f"{100 * share:.2g} %" if share < 0.095 else f"{100 * share:.0f} %"
+
+
+def printable(text: str) -> str:
+    """One line without control characters: a name from a file cannot steer the terminal."""
+    return "".join(c if c.isprintable() else " " for c in text)

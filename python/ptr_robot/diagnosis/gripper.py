@@ -53,7 +53,7 @@ def gripper_sign(evidence: Evidence) -> list[Finding]:
                     seen=f"the gripper's state runs against its command (correlation {fit:.2f} after {FOLLOW_STEPS} "
                     "steps)",
                     why="one of the two is inverted; mixed with other data the hand opens where it should close",
-                    advice="the convention is 1 = open for both: convert with the inverted one flipped",
+                    advice="the convention is 1 = open for both: flip the inverted one before converting",
                     numbers={"correlation": fit},
                 )
             )
@@ -72,7 +72,7 @@ def gripper_sign(evidence: Evidence) -> list[Finding]:
                 "of its range and rise above it later",
                 why="the convention is 1 = open, and tasks begin with an open hand: here 1 seems to mean closed; "
                 "mixed with other data the hand opens where it should close",
-                advice="look at the frames (ptr-fast inspect); if 1 means closed, convert with the gripper flipped",
+                advice="look at the frames (ptr-fast inspect); if 1 means closed, flip it before converting",
                 numbers={"starts_closed_share": share, "episodes": int(works.sum())},
             )
         )

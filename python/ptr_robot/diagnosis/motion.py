@@ -86,8 +86,8 @@ def image_lag(evidence: Evidence) -> list[Finding]:
                 seen=f"camera {camera.name}: {seen}",
                 why=f"frames are stored {abs(lag.best)} step(s) {order} the states they belong to, so the policy "
                 "learns to answer a picture of another moment; on the robot it will be late or early by as much",
-                advice=f"shift the frames of this camera by {abs(lag.best)} step(s) against states and actions when "
-                "converting, and measure the robot's own camera delay before acting",
+                advice=f"shift the frames of this camera by {abs(lag.best)} step(s) against states and actions "
+                "before converting, and measure the robot's own camera delay before acting",
                 numbers={
                     "camera": camera.name,
                     "against": {name: {"lag": found.best, "by_lag": found.by_lag} for name, found in lags.items()},
@@ -127,10 +127,10 @@ def action_lag(evidence: Evidence) -> list[Finding]:
             seen=f"state change against action: {lag}",
             why="an action is stored beside a change that it did not cause: the Q-value learned is another action's",
             advice=f"the controller takes {lag.best} step(s) to answer: relabel each action with the motion that was "
-            "achieved, or shift the actions when converting"
+            "achieved, or shift the actions, before converting"
             if late
             else f"the motion comes {-lag.best} step(s) before its command: the actions are stored too late; shift "
-            "them when converting",
+            "them before converting",
             numbers=numbers,
         )
     ]
@@ -154,8 +154,7 @@ def idle_start(evidence: Evidence) -> list[Finding]:
             level="warning" if typical >= LONG_IDLE else "note",
             seen=f"{share} of the episodes begin with {typical} or more steps in which no motion is commanded",
             why="a policy that copies these steps may stand still at the start and never leave it",
-            advice=f"drop these first {typical} step(s) when converting, above all for behaviour cloning",
-            episodes=named(evidence.episodes.episode_id, idle),
+            advice=f"drop these first {typical} step(s) before converting, above all for behaviour cloning",
             numbers={"median_idle_steps": typical},
         )
     ]
@@ -182,7 +181,7 @@ def static_start(evidence: Evidence) -> list[Finding]:
                 seen=f"camera {camera.name}: {len(static)} of {len(still_steps)} sampled episodes begin with still "
                 f"frames while the arm moves (typically {typical} steps)",
                 why="the camera was not yet streaming: the first actions are learned from a picture taken before",
-                advice=f"drop the first {typical} steps of every episode when converting",
+                advice=f"drop the first {typical} steps of every episode before converting",
                 episodes=named(evidence.episodes.episode_id, static),
                 numbers={"camera": camera.name, "share": share, "steps": typical},
             )

@@ -24,7 +24,7 @@ def task_names(evidence: Evidence) -> list[Finding]:
                 level="warning",
                 seen=f"{len(empty)} of {len(evidence.episodes.task)} episodes have no task name",
                 why="they all become one task, whatever they show",
-                advice="name them or leave them out when converting",
+                advice="name them or leave them out before converting",
                 episodes=named(evidence.episodes.episode_id, empty),
                 numbers={"empty": len(empty)},
             )
@@ -41,7 +41,7 @@ def task_names(evidence: Evidence) -> list[Finding]:
                 level="warning",
                 seen=f"{len(groups)} task(s) under several spellings: {words}",
                 why="each spelling is a task of its own to the policy: one task's data is split",
-                advice="give them one name when converting",
+                advice="give them one name before converting",
                 numbers={"groups": groups[:20]},
             )
         )
@@ -61,7 +61,7 @@ def task_count(evidence: Evidence) -> list[Finding]:
                 level="warning",
                 seen=f"{len(counts)} tasks for {num_episodes} episodes; {len(single)} tasks have a single episode",
                 why="the policy is told the task as one of so many slots: a slot seen a few times is noise",
-                advice="names that describe episodes, not tasks, should be merged when converting",
+                advice="names that describe episodes, not tasks, should be merged before converting",
                 numbers={"tasks": len(counts), "single_episode_tasks": len(single)},
             )
         )
