@@ -139,11 +139,11 @@ def ranks(values: np.ndarray) -> np.ndarray:
 
 
 def correlation(x: np.ndarray, y: np.ndarray) -> float:
-    """Pearson correlation; NaN for fewer than two points, a constant, or any NaN."""
+    """Pearson correlation; NaN for fewer than two points, a constant, or any value that is not finite."""
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     if x.shape != y.shape:
         raise ValueError(f"x and y must have one shape, got {x.shape} and {y.shape}")
-    if x.size < 2 or np.ptp(x) == 0.0 or np.ptp(y) == 0.0:
+    if x.size < 2 or not (np.isfinite(x).all() and np.isfinite(y).all()) or np.ptp(x) == 0.0 or np.ptp(y) == 0.0:
         return math.nan
     x, y = x - x.mean(), y - y.mean()
     return float(np.sum(x * y) / math.sqrt(np.sum(x * x) * np.sum(y * y)))
@@ -288,11 +288,11 @@ def divergence(metrics: dict[str, float], limits: tuple[float, float], averaged:
     return None
 
 
-def telling_moments(q: np.ndarray, advantage: np.ndarray, num_moments: int = 3, gap: int = 2) -> list[tuple[int, str]]:
+def telling_moments(q: np.ndarray, advantage: np.ndarray, num_moments: int = 3) -> list[tuple[int, str]]:
     """Steps worth a look: the largest rise of Q over one step, the largest and the smallest advantage.
 
     Returns:
-        ``[(step, reason)]`` by step, at most ``num_moments``, no two closer than ``gap`` steps.
+        ``[(step, reason)]`` by step, at most ``num_moments``, a twentieth of the episode apart.
     """
     q, advantage = np.asarray(q, np.float64), np.asarray(advantage, np.float64)
     wanted: list[tuple[int, str]] = []
@@ -301,6 +301,7 @@ def telling_moments(q: np.ndarray, advantage: np.ndarray, num_moments: int = 3, 
     if len(advantage) and np.isfinite(advantage).all():
         wanted.append((int(np.argmax(advantage)), "largest advantage"))
         wanted.append((int(np.argmin(advantage)), "smallest advantage"))
+    gap = max(1, len(q) // 20)
     chosen: list[tuple[int, str]] = []
     for step, reason in wanted:
         if len(chosen) < num_moments and all(abs(step - other) >= gap for other, _ in chosen):

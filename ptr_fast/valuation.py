@@ -8,7 +8,7 @@ Shapes: F frames and T steps of one episode, E critics, K sampled actions, C can
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -90,17 +90,7 @@ def value_episode(
         "log_prob": curves["log_prob"][index].numpy(),
     }
     if "critic" not in networks:
-        names = (
-            "q",
-            "q_averaged",
-            "value",
-            "advantage",
-            "q_policy",
-            "q_random",
-            "preference",
-            "td_target",
-            "bellman_error",
-        )
+        names = {field.name for field in fields(EpisodeValues)} - set(common)
         return EpisodeValues(**common, **dict.fromkeys(names, none))
     q_ET, q_averaged_ET = curves["q"][:, index], curves["q_averaged"][:, index]
     value_T = curves["value"][index]

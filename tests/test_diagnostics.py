@@ -57,6 +57,7 @@ def test_correlation_by_hand():
     assert d.correlation([1, 2, 3], [1, 2, 4]) == pytest.approx(3 / math.sqrt(2 * 14 / 3))
     assert math.isnan(d.correlation([1, 1], [1, 2]))
     assert math.isnan(d.correlation([1], [2]))
+    assert math.isnan(d.correlation([1, 2, math.inf], [1, 2, 3]))
     with pytest.raises(ValueError, match="one shape"):
         d.correlation([1, 2], [1, 2, 3])
 
@@ -129,8 +130,8 @@ def make_values(q, *, outcome="unknown", rewards=None, **over):
     zero, ones = np.zeros(len(q), np.float32), np.ones(len(q), np.float32)
     given = {
         "rewards": zero, "masks": ones, "returns": q, "q": q, "q_averaged": -q, "value": zero, "advantage": q,
-        "q_policy": zero, "q_random": zero, "preference": ones, "td_target": zero, "bellman_error": q * q, "action_error": ones,
-        "log_prob": zero,
+        "q_policy": zero, "q_random": zero, "preference": ones, "td_target": zero,
+        "bellman_error": q * q, "action_error": ones, "log_prob": zero,
     } | over  # fmt: skip
     return d.EpisodeValues(outcome=outcome, **{k: np.asarray(v, np.float32) for k, v in given.items()})
 
@@ -193,3 +194,8 @@ def test_telling_moments_are_apart_and_in_order():
     # The largest advantage falls on the largest rise; one mark is enough there.
     assert d.telling_moments(q, advantage) == [(1, "smallest advantage"), (4, "largest rise of Q")]
     assert d.telling_moments(np.array([1.0]), np.array([math.nan])) == []
+    # In a long episode, steps next to each other are one moment.
+    q, advantage = np.zeros(60), np.zeros(60)
+    q[30:] = 1.0
+    advantage[[31, 50]] = 2.0, -2.0
+    assert d.telling_moments(q, advantage) == [(30, "largest rise of Q"), (50, "smallest advantage")]

@@ -47,6 +47,7 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 1
+"""Of the file, and of the numbers in it: raised whenever a metric changes, so that no old number is compared."""
 MAX_CURVES = 12
 """Episodes whose curves are kept in the file; all others keep their numbers."""
 MAX_POINTS = 400
@@ -54,23 +55,23 @@ MAX_POINTS = 400
 METRICS = {
     # key: (name, unit or range, what is better, meaning)
     "score": ("selection score", "-1..1", "high", "Q rises, ends high, and prefers recorded actions"),
-    "late_rise": ("late rise of Q", "sd", "high", "last tenth of a demonstration against the rest"),
     "rank_correlation": ("Q against time", "-1..1", "high", "Spearman's rank correlation along a demonstration"),
-    "late_rise_averaged": ("late rise, averaged Q", "sd", "high", "the same for the averaged critics"),
-    "rank_correlation_averaged": ("averaged Q against time", "-1..1", "high", "the same for the averaged critics"),
-    "bellman_error": ("Bellman error", "reward^2", "low", "squared distance of Q to the learner's own target"),
-    "advantage": ("advantage of the data", "reward", "", "Q(s, recorded action) - Q(s, policy mean)"),
-    "policy_gap": ("Q data - policy", "reward", "", "recorded actions against sampled policy actions"),
-    "random_gap": ("Q data - random", "reward", "", "recorded actions against uniform actions"),
-    "q_data": ("Q of the data", "reward", "", "mean of min over critics of Q(s, recorded action)"),
+    "late_rise": ("late rise of Q", "sd", "high", "last tenth of a demonstration against the rest"),
     "preference": ("recorded over random", "0..1", "high", "share of uniform actions with a lower Q"),
+    "bellman_error": ("Bellman error", "reward²", "low", "squared distance of Q to the learner's own target"),
+    "action_error": ("action error", "scaled²", "low", "squared error of the mean action, mean over dimensions"),
+    "log_prob": ("log-probability", "nats", "high", "of the recorded action"),
     "return_correlation": ("Q against return", "-1..1", "high", "Pearson correlation with the recorded return"),
     "return_bias": ("Q - return", "reward", "zero", "mean over the steps whose return is known"),
     "separation_auc": ("success over failure", "0..1", "high", "chance that a good episode has the higher mean Q"),
+    "q_data": ("Q of the data", "reward", "", "mean of min over critics of Q(s, recorded action)"),
+    "advantage": ("advantage of the data", "reward", "", "Q(s, recorded action) - Q(s, policy mean)"),
+    "policy_gap": ("Q data - policy", "reward", "", "recorded actions against sampled policy actions"),
+    "random_gap": ("Q data - random", "reward", "", "recorded actions against uniform actions"),
     "share_outside": ("Q out of range", "share", "low", "steps whose Q no policy could earn, slack included"),
+    "rank_correlation_averaged": ("averaged Q against time", "-1..1", "high", "rank correlation, averaged critics"),
+    "late_rise_averaged": ("late rise, averaged Q", "sd", "high", "the last tenth, averaged critics"),
     "share_outside_averaged": ("averaged Q out of range", "share", "low", "the same for the averaged critics"),
-    "action_error": ("action error", "scaled^2", "low", "squared error of the mean action, mean over dimensions"),
-    "log_prob": ("log-probability", "nats", "high", "of the recorded action"),
 }
 NO_GUARANTEE = "No offline metric guarantees success on a robot: try the policy before you trust it."
 

@@ -16,15 +16,15 @@ from ptr_fast.data.store import EpisodeStore
 from ptr_fast.diagnostics import telling_moments
 from ptr_fast.errors import DataError
 from ptr_fast.resize import resize
-from ptr_robot.report.plots import Mark, Series, line_chart
+from ptr_robot.report.plots import NARROW, WIDE, Mark, Series, line_chart
 
 __all__ = ["demonstration", "frame_uri"]
 
+MINUS = "\N{MINUS SIGN}"
 STRIP_FRAMES = 10
+NETWORKS = {"q": "online critics", "q_averaged": "averaged critics"}
 MAX_SIDE = 160
 """Larger frames are shrunk to this side, pixels."""
-WIDE, NARROW = 720, 340
-"""Two widths of each chart, so that its labels are readable on a laptop and on a phone."""
 
 
 def demonstration(run_name: str, evaluation: dict[str, Any]) -> str:
@@ -79,7 +79,8 @@ def _episode(episode: dict[str, Any], evaluation: dict[str, Any], store: Episode
     curves = {key: _array(values) for key, values in episode["curves"].items()}
     steps = curves["step"]
     camera = evaluation["data"]["camera"]
-    moments = telling_moments(curves["q"], curves["advantage"])
+    acting, other = ("q_averaged", "q") if evaluation["networks"] == "averaged" else ("q", "q_averaged")
+    moments = telling_moments(curves[acting], curves["advantage"])
     marks = [
         Mark(x=float(steps[i]), text=str(n), tooltip=f"step {steps[i]:.0f}: {reason}")
         for n, (i, reason) in enumerate(moments, 1)
@@ -92,21 +93,21 @@ def _episode(episode: dict[str, Any], evaluation: dict[str, Any], store: Episode
     out = [
         f'<figure><h4>{escape(title)} <span class="unit">{escape(episode["episode_id"])}</span></h4>',
         _strip(store, camera, first, steps) if store is not None and first is not None else "",
-        '<div class="legend"><span><span class="key c0"></span>Q of the recorded action</span>'
-        '<span><span class="key c0 d1"></span>averaged critics</span>'
+        f'<div class="legend"><span><span class="key c0"></span>Q of the recorded action ({NETWORKS[acting]})</span>'
+        f'<span><span class="key c0 d1"></span>the same, {NETWORKS[other]}</span>'
         '<span><span class="key c1"></span>V: the policy’s mean action</span>'
         '<span><span class="key c2 d2"></span>recorded return</span></div>',
-        _both_widths(_q_series(curves), f"Q along {title}", marks, height=190),
+        _both_widths(_q_series(curves, acting, other), f"Q along {title}", marks, height=220),
         '<div class="legend"><span><span class="key c3"></span>advantage</span></div>',
         _both_widths(
             [Series(label="advantage", x=steps, y=curves["advantage"], colour=3)],
             f"Advantage along {title}",
             marks,
-            height=120,
+            height=140,
             zero_line=True,
         ),
-        _moments(store, camera, first, curves, moments),
-        "</figure><br>",
+        _moments(store, camera, first, curves, moments, acting),
+        "</figure>",
     ]
     return "".join(out)
 
@@ -115,13 +116,13 @@ def _array(values: Sequence[float | None]) -> np.ndarray:
     return np.array([math.nan if value is None else value for value in values], float)
 
 
-def _q_series(curves: dict[str, np.ndarray]) -> list[Series]:
+def _q_series(curves: dict[str, np.ndarray], acting: str, other: str) -> list[Series]:
     steps = curves["step"]
     series = [
         Series(label="recorded return", x=steps, y=curves["returns"], colour=2, dash=2),
-        Series(label="averaged critics", x=steps, y=curves["q_averaged"], colour=0, dash=1),
+        Series(label=f"Q of the recorded action, {NETWORKS[other]}", x=steps, y=curves[other], colour=0, dash=1),
         Series(label="V of the policy's mean action", x=steps, y=curves["value"], colour=1),
-        Series(label="Q of the recorded action", x=steps, y=curves["q"], colour=0),
+        Series(label=f"Q of the recorded action, {NETWORKS[acting]}", x=steps, y=curves[acting], colour=0),
     ]
     return [s for s in series if np.isfinite(s.y).any()]
 
@@ -152,14 +153,15 @@ def _moments(
     first: int | None,
     curves: dict[str, np.ndarray],
     moments: Sequence[tuple[int, str]],
+    acting: str,
 ) -> str:
     out = []
     for number, (i, reason) in enumerate(moments, 1):
         step, image = int(curves["step"][i]), ""
         if store is not None and first is not None:
             image = f'<img src="{frame_uri(store.frame(camera, first + step))}" alt="frame at step {step}">'
-        rise = curves["q"][i] - curves["q"][i - 1] if i else math.nan
-        amount = f"{rise:+.2f}" if reason.startswith("largest rise") else f"{curves['advantage'][i]:+.2f}"
+        rise = curves[acting][i] - curves[acting][i - 1] if i else math.nan
+        amount = f"{rise if reason.startswith('largest rise') else curves['advantage'][i]:+.2f}".replace("-", MINUS)
         out.append(
             f'<div>{image}<span class="badge">{number}</span> <b>step {step}</b><br>{escape(reason)}: {amount}</div>'
         )
@@ -169,5 +171,5 @@ def _moments(
 def _small(episode: dict[str, Any]) -> str:
     curves = {key: _array(values) for key, values in episode["curves"].items()}
     title = f"{episode['task']} ({episode['outcome']})"
-    chart = line_chart(_q_series(curves), title=f"Q along {episode['episode_id']}", x_label="step", height=140)
+    chart = line_chart(_q_series(curves, "q", "q_averaged"), title=f"Q along {episode['episode_id']}")
     return f"<figure><h4>{escape(title)}</h4>{chart}</figure>"

@@ -8,17 +8,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
 
 import numpy as np
 
-__all__ = ["Mark", "Series", "interval_bar", "line_chart", "nice_ticks", "thin_out"]
+__all__ = [
+    "LEFT",
+    "NARROW",
+    "RIGHT",
+    "SMALL",
+    "WIDE",
+    "Mark",
+    "Series",
+    "interval_bar",
+    "line_chart",
+    "nice_ticks",
+    "thin_out",
+]
 
 MAX_POINTS = 400
 NUM_COLOURS = 8
 NUM_DASHES = 4
-LEFT, RIGHT, TOP, BOTTOM = 46.0, 10.0, 8.0, 24.0
+LEFT, RIGHT, TOP, BOTTOM = 42.0, 10.0, 8.0, 24.0
+SMALL, WIDE, NARROW = 264, 860, 360
+"""Widths of charts near the pixels they are shown at, so that labels keep their size: one of a grid, laptop, phone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +61,10 @@ class _Axes:
     height: float
     x_range: tuple[float, float]
     y_range: tuple[float, float]
-    right: float = field(default=RIGHT)
 
     def x(self, value: float) -> float:
         low, high = self.x_range
-        return LEFT + (value - low) / (high - low) * (self.width - LEFT - self.right)
+        return LEFT + (value - low) / (high - low) * (self.width - LEFT - RIGHT)
 
     def y(self, value: float) -> float:
         low, high = self.y_range
@@ -87,8 +100,8 @@ def line_chart(
     *,
     title: str,
     x_label: str = "",
-    width: int = 340,
-    height: int = 170,
+    width: int = SMALL,
+    height: int = 150,
     marks: Sequence[Mark] = (),
     zero_line: bool = False,
     x_range: tuple[float, float] | None = None,
@@ -158,25 +171,20 @@ def _number(value: float) -> str:
 
 def _frame(axes: _Axes, x_label: str, zero_line: bool) -> list[str]:
     parts = []
-    right, bottom = axes.width - axes.right, axes.height - BOTTOM
+    right, start, below = axes.width - RIGHT, LEFT - 6, f"{axes.height - BOTTOM + 14:.1f}"
     for tick in nice_ticks(*axes.y_range):
         y = axes.y(tick)
         parts.append(f'<line class="grid-line" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{_number(tick)}</text>')
-    for tick in nice_ticks(*axes.x_range):
-        # A label at the very edge would be cut off.
-        x = min(axes.x(tick), axes.width - 12)
-        parts.append(
-            f'<text class="tick" x="{x:.1f}" y="{bottom + 14:.1f}" text-anchor="middle">{_number(tick)}</text>'
-        )
+        parts.append(f'<text class="tick" x="{start}" y="{y + 3.5:.1f}" text-anchor="end">{_number(tick)}</text>')
+    low, high = axes.x_range
+    for tick in nice_ticks(low, high, count=max(1, min(int(axes.width / 80), int(high - low)))):  # steps are whole
+        x = min(axes.x(tick), axes.width - 12)  # a label at the very edge would be cut off
+        parts.append(f'<text class="tick" x="{x:.1f}" y="{below}" text-anchor="middle">{_number(tick)}</text>')
     if zero_line:
-        parts.append(
-            f'<line class="axis-line" x1="{LEFT}" x2="{right}" y1="{axes.y(0.0):.1f}" y2="{axes.y(0.0):.1f}"/>'
-        )
+        y = f"{axes.y(0.0):.1f}"
+        parts.append(f'<line class="axis-line" x1="{LEFT}" x2="{right}" y1="{y}" y2="{y}"/>')
     if x_label:
-        parts.append(
-            f'<text class="tick" x="{LEFT - 6}" y="{bottom + 14:.1f}" text-anchor="end">{escape(x_label)}</text>'
-        )
+        parts.append(f'<text class="tick" x="{start}" y="{below}" text-anchor="end">{escape(x_label)}</text>')
     return parts
 
 

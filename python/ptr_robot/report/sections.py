@@ -32,6 +32,7 @@ PANELS = (
     ("Updates per second", "1/s", {"perf/steps_per_s": "updates"}),
     ("Waiting for data", "share of time", {"perf/data_wait_share": "share"}),
 )
+FROM_ZERO = ("Updates per second", "Waiting for data")
 SELECTION_PANELS = ("score", "rank_correlation", "bellman_error", "action_error")
 MAX_DEMONSTRATION_RUNS = 3
 
@@ -79,12 +80,12 @@ def trials(rows: Sequence[TrialRow]) -> str:
                 f'<tr><th scope="row">{escape(row.policy)}</th><td>{escape(row.mode)}</td>'
                 f'<td class="num">{row.successes} / {row.num_trials}</td>'
                 f"<td>{interval_bar(rate, *row.interval, label=label)}</td>"
-                f'<td class="num">{low}–{high} %</td><td class="num">{steps}</td></tr>'
+                f'<td class="num">{low}–{high} %</td><td class="num roomy">{steps}</td></tr>'
             )
         out.append(
             f"<h3>{escape(task)}{f', kitchen {escape(kitchen)}' if kitchen else ''}</h3>"
             '<div class="scroll"><table><thead><tr><th>policy</th><th>acts by</th><th class="num">success</th>'
-            '<th>0 to 100 %</th><th class="num">95 % interval</th><th class="num">steps, median</th></tr></thead>'
+            '<th>0 to 100 %</th><th class="num">95 % interval</th><th class="num roomy">steps, median</th></tr></thead>'
             f"<tbody>{''.join(lines)}</tbody></table></div>"
         )
     if out:
@@ -147,8 +148,8 @@ def selections(runs: Sequence[RunData]) -> str:
         return ""
     return (
         "<p>Demonstrations come from an expert, so under a good critic Q rises along them. The score is the mean "
-        "of three things: the rank correlation of Q with time, the bounded rise of the last tenth over the rest, and how "
-        "often a recorded action beats a random one. A critic whose Q leaves the range of possible returns is out. "
+        "of three things: the rank correlation of Q with time, the bounded rise of the last tenth over the rest, and "
+        "how often a recorded action beats a random one. A critic whose Q leaves the range of possible returns is out. "
         "Cloned policies are ranked by their action error. "
         "<strong>No offline metric guarantees success on a robot.</strong></p>" + "".join(out)
     )
@@ -169,7 +170,7 @@ def _selection(run: RunData, selection: dict[str, Any], *, several: bool) -> str
         mark = '<span class="tag">picked</span>' if picked else ""
         if reason:
             mark = f'<span class="tag" title="{escape(reason)}">out</span>'
-        cells = "".join(f'<td class="num">{format_number(entry["metrics"].get(key))}</td>' for key in keys)
+        cells = "".join(f'<td class="num">{_cell(entry["metrics"].get(key))}</td>' for key in keys)
         name = "out" if reason else "picked" if picked else ""
         lines.append(f'<tr class="{name}"><th scope="row">step {entry["step"]}</th><td>{mark}</td>{cells}</tr>')
     kind = "held-out" if data["is_held_out"] else "training"
@@ -181,11 +182,15 @@ def _selection(run: RunData, selection: dict[str, Any], *, several: bool) -> str
     if data["note"]:
         out.append(f'<p class="note">{escape(data["note"])}</p>')
     out.append(
-        f'<div class="scroll"><table><caption>{escape(caption)}</caption><thead><tr><th>checkpoint</th><th></th>{head}'
-        f"</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+        f'<p class="soft">{escape(caption)}</p><div class="scroll"><table class="dense"><thead><tr><th>checkpoint</th>'
+        f"<th></th>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
     out += [f'<p class="soft">step {e["step"]} is out: {escape(e["excluded"])}</p>' for e in ranking if e["excluded"]]
     return "".join(out) + _metrics_over_steps(ranking, selection["selected"])
+
+
+def _cell(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}".replace("-", "\N{MINUS SIGN}")
 
 
 def _metrics_over_steps(ranking: Sequence[dict[str, Any]], selected: int | None) -> str:
@@ -200,7 +205,7 @@ def _metrics_over_steps(ranking: Sequence[dict[str, Any]], selected: int | None)
         name, unit, _, _ = METRICS[key]
         series = Series(label=name, x=[s for s, _ in points], y=[math.nan if v is None else v for _, v in points])
         marks = [] if selected is None else [Mark(x=selected, text="✓", tooltip=f"picked: step {selected}")]
-        charts.append(_panel(name, unit, line_chart([series], title=f"{name} over updates", marks=marks, height=140)))
+        charts.append(_panel(name, unit, line_chart([series], title=f"{name} over updates", marks=marks, height=130)))
     return f'<div class="grid pair">{"".join(charts)}</div>'
 
 
@@ -254,7 +259,9 @@ def _training_panel(runs: Sequence[RunData], heading: str, unit: str, keys: dict
     legend = ""
     if len(present) > 1:
         legend = _legend([(keys[k], -1 if several else j, j if several else 0) for j, k in enumerate(present)])
-    return _panel(heading, unit, line_chart(series, title=f"{heading} over updates"), legend)
+    return _panel(
+        heading, unit, line_chart(series, title=f"{heading} over updates", zero_line=heading in FROM_ZERO), legend
+    )
 
 
 def _panel(heading: str, unit: str, chart: str, legend: str = "") -> str:

@@ -1,5 +1,7 @@
 """The style sheet of a report: light and dark, laptop and phone, paper."""
 
+from ptr_robot.report.plots import LEFT, NARROW, RIGHT, WIDE
+
 __all__ = ["CSS"]
 
 _LIGHT = """
@@ -47,7 +49,10 @@ thead th {{ color: var(--soft); font-weight: 550; font-size: .8rem; vertical-ali
 tbody th {{ font-weight: 550; }}
 tbody tr:last-child > * {{ border-bottom: 0; }}
 .num {{ text-align: right; white-space: nowrap; }}
-tr.picked > * {{ background: var(--picked); }}
+.dense th, .dense td {{ padding: .38rem .5rem; }}
+.dense thead th {{ white-space: normal; font-size: .74rem; line-height: 1.25; }}
+.dense tbody th {{ position: sticky; left: 0; background: var(--card); white-space: nowrap; }}
+tr.picked > *, .dense tr.picked > th {{ background: var(--picked); }}
 tr.out > * {{ color: var(--soft); }}
 .tag {{ display: inline-block; font-size: .72rem; font-weight: 600; padding: .06rem .45rem; border-radius: 99px;
   background: var(--accent); color: var(--card); white-space: nowrap; }}
@@ -56,7 +61,8 @@ tr.out .tag {{ background: none; color: var(--warn); border: 1px solid var(--war
   max-width: none; overflow-wrap: anywhere; }}
 .grid {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(255px, 1fr)); gap: .8rem; margin: .8rem 0; }}
 .grid.pair {{ grid-template-columns: repeat(auto-fill, minmax(225px, 1fr)); }}
-figure {{ margin: 0; background: var(--card); border: 1px solid var(--rule); border-radius: 10px;
+figure {{ display: flex; flex-direction: column; margin: 0 0 .9rem; background: var(--card);
+  border: 1px solid var(--rule); border-radius: 10px;
   padding: .65rem .7rem .4rem; min-width: 0; }}
 figure h4 {{ margin: 0 0 .1rem; font-size: .88rem; font-weight: 600; }}
 figure .unit {{ color: var(--soft); font-weight: 400; }}
@@ -66,6 +72,7 @@ figure .unit {{ color: var(--soft); font-weight: 400; }}
   vertical-align: middle; }}
 .key.d1 {{ border-top-style: dashed; }} .key.d2 {{ border-top-style: dotted; }}
   .key.plain {{ border-color: var(--soft); }}
+.grid figure {{ margin: 0; }} .grid svg {{ margin-top: auto; }}
 svg {{ display: block; width: 100%; height: auto; overflow: visible; }}
 svg.bar {{ min-width: 150px; max-width: 260px; }}
 .line {{ fill: none; stroke-width: 1.7; stroke-linejoin: round; stroke-linecap: round; }}
@@ -76,7 +83,7 @@ svg.bar {{ min-width: 150px; max-width: 260px; }}
 .mark line {{ stroke: var(--ink); opacity: .45; stroke-dasharray: 2 3; }} .mark circle {{ fill: var(--ink); }}
 .mark text {{ fill: var(--card); font-size: 10px; font-weight: 700; }}
 .narrow {{ display: none; }}
-.strip {{ display: flex; gap: 2px; padding: 0 1.39% 0 6.39%; }}
+.strip {{ display: flex; gap: 2px; padding: 0 {100 * RIGHT / WIDE:.2f}% 0 {100 * LEFT / WIDE:.2f}%; }}
 .strip img {{ flex: 1 1 0; min-width: 0; width: 100%; display: block; border-radius: 3px; aspect-ratio: 1;
   object-fit: cover; }}
 .moments {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(120px, 190px)); gap: .8rem;
@@ -95,9 +102,9 @@ footer {{ margin-top: 3rem; border-top: 1px solid var(--rule); padding-top: .8re
 @media (max-width: 640px) {{
   main {{ padding: 1.3rem .9rem 3rem; }} h1 {{ font-size: 1.5rem; }} h2 {{ margin-top: 2.2rem; }}
   .wide {{ display: none; }} .narrow {{ display: block; }} .tiles {{ grid-template-columns: 1fr 1fr; }}
-  .tile b {{ font-size: 1.15rem; }} .strip {{ padding: 0 2.94% 0 13.5%; }}
+  .tile b {{ font-size: 1.15rem; }} .strip {{ padding: 0 {100 * RIGHT / NARROW:.2f}% 0 {100 * LEFT / NARROW:.2f}%; }}
   .strip img:nth-child(even) {{ display: none; }}
-  th, td {{ padding: .4rem .55rem; }}
+  th, td {{ padding: .4rem .5rem; }} .roomy {{ display: none; }} svg.bar {{ min-width: 84px; }}
 }}
 {_COLOURS}
 """
