@@ -3,7 +3,6 @@
 #include <cstdint>
 #include <initializer_list>
 #include <string>
-#include <vector>
 
 #include "core/check.h"
 #include "core/dlpack.h"
@@ -15,7 +14,7 @@ class TensorView {
  public:
   TensorView(const char* name, const DLTensor& tensor) : name_(name), tensor_(&tensor) {}
 
-  const std::string& name() const { return name_; }
+  const char* name() const { return name_; }
   int ndim() const { return tensor_->ndim; }
   int64_t size(int axis) const { return tensor_->shape[axis]; }
 
@@ -41,55 +40,52 @@ class TensorView {
     bool same = ndim() == int(shape.size());
     int axis = 0;
     for (const int64_t expected : shape) same = same && size(axis++) == expected;
-    std::string wanted;
-    for (const int64_t expected : shape) wanted += (wanted.empty() ? "" : ", ") + std::to_string(expected);
-    check(same, name_, ": expected shape [", wanted, "], got ", shape_text());
+    if (!same) {  // texts are made only for an error: this runs for every tensor of every call
+      std::string wanted;
+      for (const int64_t expected : shape) wanted += (wanted.empty() ? "" : ", ") + std::to_string(expected);
+      check(false, name_, ": expected shape [", wanted, "], got ", shape_text());
+    }
     return *this;
   }
 
   const TensorView& require_dense() const {
-    require_strides(row_major(), "a contiguous tensor");
+    int64_t step = 1;
+    for (int axis = ndim() - 1; axis >= 0; step *= size(axis--)) require_stride(axis, step, "a contiguous tensor");
     return *this;
   }
 
   // Shape [B, C, H, W] with the memory of [B, H, W, C].
   const TensorView& require_channels_last() const {
-    check(ndim() == 4, name_, ": expected 4 axes [B, C, H, W], got shape ", shape_text());
+    if (ndim() != 4) check(false, name_, ": expected 4 axes [B, C, H, W], got shape ", shape_text());
     const int64_t C = size(1), H = size(2), W = size(3);
-    require_strides({H * W * C, 1, W * C, C}, "channels_last memory");
+    const int64_t strides[] = {H * W * C, 1, W * C, C};
+    for (int axis = 0; axis < 4; ++axis) require_stride(axis, strides[axis], "channels_last memory");
     return *this;
   }
 
   template <class T>
   T* data() const {
-    check(tensor_->dtype == DTypeOf<T>::value, name_, ": expected ", dtype_name(DTypeOf<T>::value), ", got ",
-          dtype_name(tensor_->dtype));
+    if (!(tensor_->dtype == DTypeOf<T>::value)) {
+      check(false, name_, ": expected ", dtype_name(DTypeOf<T>::value), ", got ", dtype_name(tensor_->dtype));
+    }
     return reinterpret_cast<T*>(static_cast<char*>(tensor_->data) + tensor_->byte_offset);
   }
 
  private:
-  std::vector<int64_t> row_major() const {
-    std::vector<int64_t> strides(ndim());
-    int64_t step = 1;
-    for (int axis = ndim() - 1; axis >= 0; --axis) {
-      strides[axis] = step;
-      step *= size(axis);
+  // The stride of an axis of size 1 says nothing and is not compared; without strides the tensor is row-major.
+  void require_stride(int axis, int64_t expected, const char* what) const {
+    if (size(axis) == 1) return;
+    int64_t stride = 1;
+    if (tensor_->strides) {
+      stride = tensor_->strides[axis];
+    } else {
+      for (int after = axis + 1; after < ndim(); ++after) stride *= size(after);
     }
-    return strides;
+    if (stride == expected || numel() == 0) return;
+    check(false, name_, ": expected ", what, ", got stride ", stride, " on axis ", axis, " of shape ", shape_text());
   }
 
-  // The stride of an axis of size 1 says nothing and is not compared.
-  void require_strides(const std::vector<int64_t>& expected, const char* what) const {
-    if (numel() == 0) return;
-    const std::vector<int64_t> dense = row_major();
-    for (int axis = 0; axis < ndim(); ++axis) {
-      const int64_t stride = tensor_->strides ? tensor_->strides[axis] : dense[axis];
-      check(size(axis) == 1 || stride == expected[axis], name_, ": expected ", what, ", got stride ", stride,
-            " on axis ", axis, " of shape ", shape_text());
-    }
-  }
-
-  std::string name_;
+  const char* name_;
   const DLTensor* tensor_;
 };
 

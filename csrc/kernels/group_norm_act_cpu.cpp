@@ -19,26 +19,30 @@ struct Rows {
   int64_t rows, cols, fold = 1;
 };
 
-// Per-channel values, repeated once for every pixel of a row.
+// Per-channel values value(g, c), repeated once for every pixel of a row.
 template <class F>
-void fill_channels(std::vector<float>& out, const Rows& rows, int64_t C, const F& value) {
+void fill_channels(std::vector<float>& out, const Rows& rows, const GroupNormShape& shape, const F& value) {
   out.resize(rows.cols);
-  for (int64_t c = 0; c < C; ++c) out[c] = value(c);
-  for (int64_t k = C; k < rows.cols; ++k) out[k] = out[k - C];
+  const int64_t D = shape.C / shape.G;
+  for (int64_t g = 0; g < shape.G; ++g) {
+    for (int64_t c = g * D; c < (g + 1) * D; ++c) out[c] = value(g, c);
+  }
+  for (int64_t k = shape.C; k < rows.cols; ++k) out[k] = out[k - shape.C];
 }
 
 // group_norm(x) * weight + bias = x * scale + shift, from the mean and rstd that the backward pass will see too.
 void affine(const GroupNormShape& shape, const float* weight, const float* bias, const float* mean, const float* rstd,
             const Rows& rows, std::vector<float>& scale, std::vector<float>& shift) {
-  const int64_t D = shape.C / shape.G;
-  fill_channels(scale, rows, shape.C, [&](int64_t c) { return weight[c] * rstd[c / D]; });
-  fill_channels(shift, rows, shape.C,
-                [&](int64_t c) { return float(bias[c] - double(mean[c / D]) * (double(weight[c]) * rstd[c / D])); });
+  fill_channels(scale, rows, shape, [&](int64_t g, int64_t c) { return weight[c] * rstd[g]; });
+  fill_channels(shift, rows, shape,
+                [&](int64_t g, int64_t c) { return float(bias[c] - double(mean[g]) * (double(weight[c]) * rstd[g])); });
 }
 
 // Sums per column of a row to sums per channel, in a fixed order.
 void fold_columns(std::vector<double>& sums, int64_t C) {
-  for (int64_t k = C; k < int64_t(sums.size()); ++k) sums[k % C] += sums[k];
+  for (int64_t first = C; first < int64_t(sums.size()); first += C) {
+    for (int64_t c = 0; c < C; ++c) sums[c] += sums[first + c];
+  }
 }
 
 // Below this many elements the work is smaller than the cost of waking a thread.
@@ -89,45 +93,45 @@ void group_norm_act_backward(const GroupNormActBackward& op, int num_threads) {
   std::vector<double> parts(B * 2 * C);
   parallel_for(B, useful_threads(op.shape, num_threads), [&](int64_t n) {
     thread_local std::vector<double> sum, sum_x;
-    thread_local std::vector<float> center, a, b, c0, scale, shift;
+    thread_local std::vector<float> center, b, c0, scale, shift, group_b, group_c;
     const int64_t at = n * P * C;
     const float* const mean = op.mean + n * G;
     const float* const rstd = op.rstd + n * G;
     sum.assign(rows.cols, 0.0);
     sum_x.assign(rows.cols, 0.0);
-    fill_channels(center, rows, C, [&](int64_t c) { return mean[c / D]; });
+    fill_channels(center, rows, op.shape, [&](int64_t g, int64_t) { return mean[g]; });
     GroupNormActMask mask;
     if (op.relu && op.y) mask.y = op.y + at;
+    affine(op.shape, op.weight, op.bias, mean, rstd, rows, scale, shift);
     if (op.relu && !op.y) {
-      affine(op.shape, op.weight, op.bias, mean, rstd, rows, scale, shift);
       mask.scale = scale.data();
       mask.shift = shift.data();
     }
     loops.gradient_sums(op.dy + at, mask, op.x + at, center.data(), rows.rows, rows.cols, sum.data(), sum_x.data());
     fold_columns(sum, C);
     fold_columns(sum_x, C);
-    // dx = rstd * (w dz - mean(w dz) - xhat * mean(w dz xhat)), the means over pixels and channels of a group
-    b.resize(C);
-    c0.resize(C);
+    // dx = rstd * (w dz - mean(w dz) - xhat * mean(w dz xhat)), the means over pixels and channels of a group, written
+    // as dz * scale - (x * b + c)
+    group_b.resize(G);
+    group_c.resize(G);
+    double* const part = parts.data() + n * 2 * C;
     for (int64_t g = 0; g < G; ++g) {
-      double mean_dz = 0, mean_dz_x = 0;
+      double total_dz = 0, total_dz_x = 0;
       for (int64_t c = g * D; c < (g + 1) * D; ++c) {
-        parts[n * 2 * C + c] = sum[c];
-        parts[n * 2 * C + C + c] = sum_x[c] * rstd[g];
-        mean_dz += op.weight[c] * sum[c];
-        mean_dz_x += op.weight[c] * parts[n * 2 * C + C + c];
+        part[c] = sum[c];
+        part[C + c] = sum_x[c] * rstd[g];
+        total_dz += op.weight[c] * sum[c];
+        total_dz_x += op.weight[c] * part[C + c];
       }
-      const double count = double(D * P);
-      for (int64_t c = g * D; c < (g + 1) * D; ++c) {
-        b[c] = float(double(rstd[g]) * rstd[g] * mean_dz_x / count);
-        c0[c] = float(rstd[g] * mean_dz / count);
-      }
+      const double scale_of_mean = double(rstd[g]) / double(D * P);
+      const double slope = scale_of_mean * rstd[g] * total_dz_x;
+      group_b[g] = float(slope);
+      group_c[g] = float(scale_of_mean * total_dz - mean[g] * slope);
     }
-    fill_channels(a, rows, C, [&](int64_t c) { return op.weight[c] * rstd[c / D]; });
-    fill_channels(b, rows, C, [&](int64_t c) { return b[c]; });
-    fill_channels(c0, rows, C, [&](int64_t c) { return c0[c]; });
-    loops.gradient_apply(op.dy + at, mask, op.x + at, center.data(), a.data(), b.data(), c0.data(), rows.rows,
-                         rows.cols, op.dx + at, op.dresidual ? op.dresidual + at : nullptr);
+    fill_channels(b, rows, op.shape, [&](int64_t g, int64_t) { return group_b[g]; });
+    fill_channels(c0, rows, op.shape, [&](int64_t g, int64_t) { return group_c[g]; });
+    loops.gradient_apply(op.dy + at, mask, op.x + at, scale.data(), b.data(), c0.data(), rows.rows, rows.cols,
+                         op.dx + at, op.dresidual ? op.dresidual + at : nullptr);
   });
   std::vector<double> totals(2 * C, 0.0);
   for (int64_t n = 0; n < B; ++n) {

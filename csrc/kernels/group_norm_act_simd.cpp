@@ -18,11 +18,12 @@ void moments(const float* x, int64 rows, int64 cols, double* sum, double* sum_sq
   for (int64 first = 0; first < rows; first += kChunkRows) {
     const int64 n = smaller(kChunkRows, rows - first);
     const float* chunk = x + first * cols;
+    const double per_row = first == 0 ? 0.0 : 1.0 / double(first);
     for_each_tile(cols, [&](auto tile, int64 c) {
       using T = decltype(tile);
       using V = typename T::V;
       float pivot[T::kWidth], d1[T::kWidth], d2[T::kWidth];
-      for (int j = 0; j < T::kWidth; ++j) pivot[j] = first == 0 ? chunk[c + j] : float(sum[c + j] / double(first));
+      for (int j = 0; j < T::kWidth; ++j) pivot[j] = first == 0 ? chunk[c + j] : float(sum[c + j] * per_row);
       V p[T::U], s1[T::U] = {}, s2[T::U] = {};
       for (int u = 0; u < T::U; ++u) p[u] = load<V>(pivot + u * T::kStep);
       for (int64 r = 0; r < n; ++r) {
@@ -132,9 +133,8 @@ void gradient_sums(const float* dy, const GroupNormActMask& by, const float* x, 
 }
 
 template <Mask kMask, bool kStore>
-void gradient_apply_rows(const float* dy, const GroupNormActMask& by, const float* x, const float* center,
-                         const float* a, const float* b, const float* c, int64 rows, int64 cols, float* dx,
-                         float* dz_out) {
+void gradient_apply_rows(const float* dy, const GroupNormActMask& by, const float* x, const float* a, const float* b,
+                         const float* c, int64 rows, int64 cols, float* dx, float* dz_out) {
   for (int64 r = 0; r < rows; ++r) {
     const int64 row = r * cols;
     for_each_tile(cols, [&](auto tile, int64 first) {
@@ -148,18 +148,17 @@ void gradient_apply_rows(const float* dy, const GroupNormActMask& by, const floa
         const V v = load<V>(x + row + k);
         const V dz = masked<kMask>(by, load<V>(dy + row + k), v, row + k, k);
         if constexpr (kStore) store<V>(dz_out + row + k, dz);
-        const V deviation = v - load<V>(center + k);
-        store<V>(dx + row + k, dz * load<V>(a + k) - deviation * load<V>(b + k) - load<V>(c + k));
+        store<V>(dx + row + k, dz * load<V>(a + k) - (v * load<V>(b + k) + load<V>(c + k)));
       }
     });
   }
 }
 
-void gradient_apply(const float* dy, const GroupNormActMask& by, const float* x, const float* center, const float* a,
-                    const float* b, const float* c, int64 rows, int64 cols, float* dx, float* dz_out) {
+void gradient_apply(const float* dy, const GroupNormActMask& by, const float* x, const float* a, const float* b,
+                    const float* c, int64 rows, int64 cols, float* dx, float* dz_out) {
   with_mask(by, [&]<Mask kMask>() {
     const auto run = dz_out ? gradient_apply_rows<kMask, true> : gradient_apply_rows<kMask, false>;
-    run(dy, by, x, center, a, b, c, rows, cols, dx, dz_out);
+    run(dy, by, x, a, b, c, rows, cols, dx, dz_out);
   });
 }
 

@@ -23,10 +23,9 @@ struct GroupNormActLoops {
   void (*gradient_sums)(const float* dy, const GroupNormActMask& mask, const float* x, const float* center,
                         int64_t rows, int64_t cols, double* sum_dz, double* sum_dz_x);
 
-  // dz = mask(dy), stored where dz_out is not null; dx = dz * a - (x - center) * b - c
-  void (*gradient_apply)(const float* dy, const GroupNormActMask& mask, const float* x, const float* center,
-                         const float* a, const float* b, const float* c, int64_t rows, int64_t cols, float* dx,
-                         float* dz_out);
+  // dz = mask(dy), stored where dz_out is not null; dx = dz * a - (x * b + c)
+  void (*gradient_apply)(const float* dy, const GroupNormActMask& mask, const float* x, const float* a, const float* b,
+                         const float* c, int64_t rows, int64_t cols, float* dx, float* dz_out);
 };
 
 extern const GroupNormActLoops group_norm_act_loops_baseline;

@@ -1,0 +1,150 @@
+"""How every benchmark here measures: correctness gate, interleaved rounds, medians with spread, one JSON row per case.
+
+A benchmark compares variants of the same work in one process. Its gate runs first: a variant whose result is wrong gets
+no row. Then rounds of one call per variant, in an order that turns by one each round, so that a change of the machine's
+load meets all variants alike; the order effect of caches (each variant finds the others' data) is part of the figure.
+
+Rows are printed; with ``PTR_FAST_BENCH_RECORD=1`` they are appended to ``benchmarks/results/<name>.jsonl``, where
+losing rows stay too. ``PTR_FAST_BENCH_ROUNDS`` sets the number of rounds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ptr_fast import native
+
+__all__ = ["RESULTS", "compare", "environment", "memory_bandwidth", "record", "rounds"]
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def rounds(default: int) -> int:
+    """Number of rounds: the default of a case, or ``PTR_FAST_BENCH_ROUNDS``."""
+    return int(os.environ.get("PTR_FAST_BENCH_ROUNDS", default))
+
+
+def compare(
+    name: str,
+    case: str,
+    variants: Mapping[str, Callable[[], Any]],
+    gate: Callable[[], None],
+    num_rounds: int = 15,
+    **extra: Any,
+) -> dict[str, Any]:
+    """Measures variants against each other.
+
+    Args:
+        name: of the benchmark: its results file.
+        case: what was measured, e.g. shapes.
+        variants: name -> the work; the first one is ours, the others are what it is compared with.
+        gate: raises where a variant's result is wrong.
+        num_rounds: rounds after two for warming up.
+        extra: further fields of the row.
+
+    Returns:
+        The row: per variant ``median_ms``, ``p10_ms``, ``p90_ms``; ``speedup`` of the first over each other (the
+        median over rounds of the ratio inside a round); the environment.
+    """
+    gate()
+    names, times = list(variants), {variant: [] for variant in variants}
+    num_rounds = rounds(num_rounds)
+    load = os.getloadavg()[0]
+    for turn in range(num_rounds + 2):
+        first = turn % len(names)
+        for variant in names[first:] + names[:first]:
+            begin = time.perf_counter()
+            variants[variant]()
+            elapsed = (time.perf_counter() - begin) * 1e3
+            if turn >= 2:
+                times[variant].append(elapsed)
+    ours = names[0]
+    row = {
+        "name": name,
+        "case": case,
+        "variants": {variant: _summary(values) for variant, values in times.items()},
+        "speedup": {
+            other: round(statistics.median(b / a for a, b in zip(times[ours], times[other], strict=True)), 3)
+            for other in names[1:]
+        },
+        "rounds": num_rounds,
+        "load_average": [round(load, 2), round(os.getloadavg()[0], 2)],
+        **extra,
+        "environment": environment(),
+    }
+    record(row)
+    return row
+
+
+def record(row: dict[str, Any]) -> None:
+    """Prints a row, and appends it to the results where ``PTR_FAST_BENCH_RECORD=1``."""
+    parts = [f"{variant} {s['median_ms']:.3f} ms" for variant, s in row.get("variants", {}).items()]
+    parts += [f"{ratio:.2f}x {other}" for other, ratio in row.get("speedup", {}).items()]
+    parts += [f"{key} {value}" for key, value in row.items() if key not in _PRINTED_ELSEWHERE]
+    print(f"{row['name']} {row['case']}: " + ", ".join(parts), flush=True)
+    if os.environ.get("PTR_FAST_BENCH_RECORD") == "1":
+        RESULTS.mkdir(exist_ok=True)
+        with open(RESULTS / f"{row['name']}.jsonl", "a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+_PRINTED_ELSEWHERE = {"name", "case", "variants", "speedup", "environment", "rounds"}
+
+
+def environment() -> dict[str, Any]:
+    """Versions, processor and threads: what a row means nothing without."""
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+    for package in ("simplejpeg", "pyarrow", "nvidia-dali-cuda130"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions,
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "torch_isa": torch.backends.cpu.get_cpu_capability(),
+        "native_isa": native.isa() if native.module() is not None else None,
+    }
+
+
+def memory_bandwidth(num_bytes: int) -> float:
+    """GB/s (bytes read plus bytes written) of copying a block of this size, the median of 15 copies."""
+    source = torch.ones(num_bytes // 4)
+    target = torch.empty_like(source)
+    seconds = []
+    for _ in range(15):
+        begin = time.perf_counter()
+        target.copy_(source)
+        seconds.append(time.perf_counter() - begin)
+    return 2 * num_bytes / statistics.median(seconds) / 1e9
+
+
+def _summary(values: list[float]) -> dict[str, float]:
+    ordered = sorted(values)
+    return {
+        "median_ms": round(statistics.median(ordered), 4),
+        "p10_ms": round(ordered[len(ordered) // 10], 4),
+        "p90_ms": round(ordered[-1 - len(ordered) // 10], 4),
+    }
+
+
+def _cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
