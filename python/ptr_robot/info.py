@@ -1,0 +1,223 @@
+"""What is installed, what was built, what runs where and why not something faster: the first page of a bug report."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import pkgutil
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+import ptr_fast
+
+__all__ = ["Args", "main"]
+
+PACKAGES = (
+    "torch",
+    "numpy",
+    "pyarrow",
+    "safetensors",
+    "simplejpeg",
+    "triton",
+    "nvidia-dali-cuda130",
+    "mujoco",
+    "metaworld",
+    "gymnasium",
+    "tyro",
+    "rich",
+)
+CPU_FLAGS = ("avx2", "fma", "avx512f", "avx512bw", "avx512_bf16", "amx_bf16", "avx_vnni", "asimd", "sve")
+ENVIRONMENT = (
+    "PTR_FAST_",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "CUDA_VISIBLE_DEVICES",
+    "MUJOCO_GL",
+    "TRITON_INTERPRET",
+)
+
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """How to print."""
+
+    json: bool = False
+    """Print one JSON object on standard output, nothing else."""
+
+
+def main(args: Args) -> int:
+    """Prints section after section, the quick ones first; returns 0."""
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    whole: Report = {}
+    for title, section in SECTIONS.items():
+        whole[title] = section()
+        if not args.json:
+            _print_section(console, title, whole[title])
+    if args.json:
+        console.print(json.dumps(whole, indent=2))
+    return 0
+
+
+def versions() -> Report:
+    """Versions of ptr-fast, Python and the packages that matter; nothing is imported."""
+    found: Report = {
+        "ptr-fast": _version("ptr-fast") or f"{ptr_fast.__version__}, run from its folder",
+        "python": platform.python_version(),
+    }
+    found |= {package: _version(package) for package in PACKAGES}
+    return found | {"system": platform.platform(), "interpreter": sys.executable}
+
+
+def machine() -> Report:
+    """Processor, cores, memory, load, and the environment variables that change what runs."""
+    model, flags = _cpu()
+    memory = {}
+    if Path("/proc/meminfo").is_file():
+        lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
+        memory = {words[0].rstrip(":"): int(words[1]) * 1024 for words in lines}
+    settings = {name: value for name, value in sorted(os.environ.items()) if name.startswith(ENVIRONMENT)}
+    return {
+        "cpu": model,
+        "cpu flags": " ".join(flag for flag in CPU_FLAGS if flag in flags) or "none of interest",
+        "cores usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory": f"{memory.get('MemTotal', 0) / 2**30:.1f} GiB, {memory.get('MemAvailable', 0) / 2**30:.1f} available",
+        "load average": " ".join(f"{load:.2f}" for load in os.getloadavg()),
+        "environment": " ".join(f"{name}={value}" for name, value in settings.items()) or "nothing set",
+    }
+
+
+def native_module() -> Report:
+    """The C++ module: how it was built, or why it is missing."""
+    from ptr_fast import native
+
+    if native.module() is None:
+        return {"module": f"missing: {native.why_missing()}"}
+    info = native.build_info()
+    return {
+        "module": native.require().__file__,
+        "compiler": f"{info['compiler']}, {info['flags']}",
+        "instruction set": f"{info['isa']} (built in: {info['isas']})",
+        "cuda": info["cuda"],
+    }
+
+
+def torch_devices() -> Report:
+    """PyTorch's threads and GPUs, or why there is none."""
+    import torch
+
+    found: Report = {
+        "threads": torch.get_num_threads(),
+        "cpu capability": torch.backends.cpu.get_cpu_capability(),
+    }
+    if torch.version.cuda is None:
+        found["cuda"] = "no: this PyTorch is built without CUDA"
+    elif not torch.cuda.is_available():
+        found["cuda"] = f"no: PyTorch is built for CUDA {torch.version.cuda}, but no usable GPU was found"
+    else:
+        found["cuda"] = f"CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
+        for index in range(torch.cuda.device_count()):
+            gpu = torch.cuda.get_device_properties(index)
+            found[f"cuda:{index}"] = (
+                f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, compute capability {gpu.major}.{gpu.minor}"
+            )
+    return found
+
+
+def kernels() -> Report:
+    """Per op with several implementations and per device: which one runs on an example, and why no faster one."""
+    import torch
+
+    import ptr_fast.kernels
+    from ptr_fast.kernels import dispatch
+
+    for module in pkgutil.iter_modules(ptr_fast.kernels.__path__, "ptr_fast.kernels."):
+        importlib.import_module(module.name)
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    found: Report = {}
+    for op, backends in dispatch.ops().items():
+        for device in devices:
+            example = EXAMPLES[op](device) if op in EXAMPLES else None
+            if example is None:
+                found[op] = f"has {', '.join(backends)}"
+                continue
+            try:
+                choice = dispatch.explain(op, *example)[0]
+                found[f"{op} on {device}"] = str(choice)
+            except (RuntimeError, ValueError) as error:  # a backend is forced that cannot run
+                found[f"{op} on {device}"] = f"error: {error}"
+    return found
+
+
+def frames() -> Report:
+    """How frames are decoded, and how much memory decoded frames may take."""
+    import torch
+
+    from ptr_fast.data.decode import make_decoder
+    from ptr_fast.data.frames import free_memory
+
+    found: Report = {}
+    for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
+        try:
+            found[f"decoder on {device}"] = make_decoder(64, 64, device=device).explain()
+        except RuntimeError as error:
+            found[f"decoder on {device}"] = f"none: {error}"
+    budget = free_memory() / 2
+    found["decoded frames"] = (
+        f"kept in memory up to {budget / 2**30:.1f} GiB ({budget / (128 * 128 * 3):,.0f} of 128x128)"
+    )
+    return found
+
+
+SECTIONS: dict[str, Callable[[], Report]] = {
+    "versions": versions,
+    "machine": machine,
+    "native module": native_module,
+    "torch": torch_devices,
+    "kernels": kernels,
+    "frames": frames,
+}
+
+
+def _group_norm_act_example(device: str) -> tuple[Any, ...]:
+    import torch
+
+    x = torch.zeros(8, 64, 32, 32, device=device).contiguous(memory_format=torch.channels_last)
+    channel = torch.ones(64, device=device)
+    return x, channel, channel, 4, 1e-5, None, "relu"
+
+
+EXAMPLES: dict[str, Callable[[str], tuple[Any, ...]]] = {"group_norm_act": _group_norm_act_example}
+
+
+def _print_section(console: Console, title: str, rows: Report) -> None:
+    width = max(map(len, rows), default=0)
+    console.print(title, style="bold")
+    for name, value in rows.items():
+        console.print(f"  {name:<{width}}  {'not installed' if value is None else value}")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu() -> tuple[str, frozenset[str]]:
+    fields: dict[str, str] = {}
+    if Path("/proc/cpuinfo").is_file():
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            name, _, value = line.partition(":")
+            fields.setdefault(name.strip(), value.strip())
+    flags = frozenset(fields.get("flags", fields.get("Features", "")).split())
+    return fields.get("model name", platform.processor() or platform.machine()), flags

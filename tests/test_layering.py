@@ -1,0 +1,135 @@
+"""The rules of the house, read from the sources: who may import whom, and what the engine never does.
+
+Programs (ptr_robot) import the engine (ptr_fast); the engine imports nothing of the programs; only ptr_fast/native.py
+touches the native module; what runs on a robot imports no training code; the engine prints nothing, reads no wall
+clock and never sleeps.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ENGINE, PROGRAMS, BENCHMARKS = ROOT / "ptr_fast", ROOT / "python" / "ptr_robot", ROOT / "benchmarks"
+TRAINING = ("ptr_fast.learners", "ptr_fast.losses", "ptr_fast.data")
+
+# package of the engine -> packages of the engine that it must not import
+FORBIDDEN = {
+    "ptr_fast.runtime": TRAINING,
+    "ptr_fast.kernels": ("ptr_fast.nets", "ptr_fast.runtime", *TRAINING),
+    "ptr_fast.nets": ("ptr_fast.runtime", *TRAINING),
+    "ptr_fast.losses": ("ptr_fast.runtime", "ptr_fast.learners", "ptr_fast.data"),
+    "ptr_fast.learners": ("ptr_fast.runtime", "ptr_fast.data"),
+    "ptr_fast.data": ("ptr_fast.runtime", "ptr_fast.learners", "ptr_fast.losses", "ptr_fast.nets"),
+    "ptr_fast.native": ("ptr_fast.kernels", "ptr_fast.nets", "ptr_fast.runtime", *TRAINING),
+}
+
+
+def module_name(file: Path, top: Path) -> str:
+    parts = file.relative_to(top.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(file: Path, top: Path) -> Iterator[tuple[str, int]]:
+    """Absolute names of everything that a file imports, also inside functions: (name, line)."""
+    package = module_name(file, top).split(".")
+    if file.name != "__init__.py":
+        package = package[:-1]
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield from ((f"{module}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def inside(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+def sources(top: Path) -> list[Path]:
+    return sorted(top.rglob("*.py"))
+
+
+def violations_of_imports(top: Path) -> list[str]:
+    found = []
+    for file in sources(top):
+        module = module_name(file, top)
+        for name, line in imports(file, top):
+            where = f"{file.relative_to(top.parent)}:{line}"
+            if inside(name, "ptr_fast._native") and module != "ptr_fast.native":
+                found.append(f"{where}: {name} may be imported by ptr_fast/native.py alone")
+            if inside(module, "ptr_fast"):
+                for package in ("ptr_robot", "benchmarks", "tests"):
+                    if inside(name, package):
+                        found.append(f"{where}: the engine must not import {package}")
+                for package, forbidden in FORBIDDEN.items():
+                    for other in forbidden:
+                        if inside(module, package) and inside(name, other):
+                            found.append(f"{where}: {package} must not import {other}")
+            elif inside(module, "ptr_robot"):
+                found += [
+                    f"{where}: programs must not import {package}"
+                    for package in ("benchmarks", "tests")
+                    if inside(name, package)
+                ]
+    return found
+
+
+def violations_of_silence(top: Path) -> list[str]:
+    """Calls of the engine that only a program may make."""
+    found = []
+    for file in sources(top):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ExceptHandler) and node.type is None:
+                found.append(f"{file.relative_to(top.parent)}:{node.lineno}: bare except")
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                if called in ("print", "input", "time.time", "time.sleep", "sys.exit", "exit"):
+                    found.append(f"{file.relative_to(top.parent)}:{node.lineno}: the engine must not call {called}()")
+    return found
+
+
+@pytest.mark.parametrize("top", [ENGINE, PROGRAMS], ids=["ptr_fast", "ptr_robot"])
+def test_imports_point_downwards(top: Path) -> None:
+    assert len(sources(top)) > 5
+    assert violations_of_imports(top) == []
+
+
+def test_the_engine_is_silent_and_has_no_clock() -> None:
+    assert violations_of_silence(ENGINE) == []
+
+
+def test_native_sources_have_no_torch_and_python_only_in_bindings() -> None:
+    files = [file for file in (ROOT / "csrc").rglob("*") if file.suffix in (".h", ".cpp", ".cu", ".cuh")]
+    assert len(files) > 5
+    for file in files:
+        text = file.read_text()
+        for header in ("torch/", "ATen/", "c10/"):
+            assert f"#include <{header}" not in text, file
+        if file.parent.name != "bindings":
+            assert "pybind11" not in text, file
+            assert "Python.h" not in text, file
+
+
+def test_the_rules_can_be_broken(tmp_path: Path) -> None:
+    engine = tmp_path / "ptr_fast"
+    (engine / "runtime").mkdir(parents=True)
+    (engine / "runtime" / "policy.py").write_text("from ..learners import cql\n")
+    (engine / "kernels.py").write_text("def f():\n    from ptr_fast import _native\n    import ptr_robot.train\n")
+    (engine / "loud.py").write_text("import time\ntry:\n    print(time.time())\nexcept:\n    pass\n")
+    found = "\n".join(violations_of_imports(engine) + violations_of_silence(engine))
+    for expected in (
+        "runtime/policy.py:1: ptr_fast.runtime must not import ptr_fast.learners",
+        "kernels.py:2: ptr_fast._native may be imported by ptr_fast/native.py alone",
+        "kernels.py:3: the engine must not import ptr_robot",
+        "loud.py:3: the engine must not call print()",
+        "loud.py:3: the engine must not call time.time()",
+        "loud.py:4: bare except",
+    ):
+        assert expected in found
