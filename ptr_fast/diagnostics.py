@@ -182,7 +182,7 @@ def late_rise(values: np.ndarray, share: float = 0.1) -> float:
     return difference / spread
 
 
-def area_under_curve(positive: np.ndarray, negative: np.ndarray) -> float:
+def area_under_curve(positive: np.ndarray | Sequence[float], negative: np.ndarray | Sequence[float]) -> float:
     """Chance that a random positive scores above a random negative, ties counting half; NaN if either is empty."""
     positive, negative = np.asarray(positive, np.float64), np.asarray(negative, np.float64)
     if len(positive) == 0 or len(negative) == 0 or not np.isfinite(np.concatenate([positive, negative])).all():

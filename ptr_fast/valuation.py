@@ -80,35 +80,31 @@ def value_episode(
     ]
     curves = {key: torch.cat([chunk[key] for chunk in chunks], dim=-1) for key in chunks[0]}
     index, next_index = torch.as_tensor(episode.index), torch.as_tensor(episode.next_index)
-    none = np.empty(0, np.float32)
-    common = {
-        "outcome": episode.outcome,
+    values: dict[str, np.ndarray] = {
         "rewards": episode.rewards,
         "masks": episode.masks,
-        "returns": none,
         "action_error": curves["action_error"][index].numpy(),
         "log_prob": curves["log_prob"][index].numpy(),
     }
-    if "critic" not in networks:
-        names = {field.name for field in fields(EpisodeValues)} - set(common)
-        return EpisodeValues(**common, **dict.fromkeys(names, none))
-    q_ET, q_averaged_ET = curves["q"][:, index], curves["q_averaged"][:, index]
-    value_T = curves["value"][index]
-    next_q_ETK = curves["next_q"][:, :, next_index].transpose(1, 2)
-    target_T = td_target(next_q_ETK, torch.as_tensor(episode.rewards), torch.as_tensor(episode.masks), discount)
-    q_T, q_averaged_T = q_ET.amin(dim=0), q_averaged_ET.amin(dim=0)
-    return EpisodeValues(
-        **common | {"returns": monte_carlo_returns(episode.rewards, episode.masks, discount).astype(np.float32)},
-        q=q_T.numpy(),
-        q_averaged=q_averaged_T.numpy(),
-        value=value_T.numpy(),
-        advantage=((q_averaged_T if averaged else q_T) - value_T).numpy(),
-        q_policy=curves["q_policy"][index].numpy(),
-        q_random=curves["q_random"][index].numpy(),
-        preference=curves["preference"][index].numpy(),
-        td_target=target_T.numpy(),
-        bellman_error=bellman_errors(q_ET, target_T).mean(dim=0).numpy(),
-    )
+    if "critic" in networks:
+        q_ET, q_averaged_ET = curves["q"][:, index], curves["q_averaged"][:, index]
+        value_T, q_T, q_averaged_T = curves["value"][index], q_ET.amin(dim=0), q_averaged_ET.amin(dim=0)
+        next_q_ETK = curves["next_q"][:, :, next_index].transpose(1, 2)
+        target_T = td_target(next_q_ETK, torch.as_tensor(episode.rewards), torch.as_tensor(episode.masks), discount)
+        values |= {
+            "returns": monte_carlo_returns(episode.rewards, episode.masks, discount).astype(np.float32),
+            "q": q_T.numpy(),
+            "q_averaged": q_averaged_T.numpy(),
+            "value": value_T.numpy(),
+            "advantage": ((q_averaged_T if averaged else q_T) - value_T).numpy(),
+            "q_policy": curves["q_policy"][index].numpy(),
+            "q_random": curves["q_random"][index].numpy(),
+            "preference": curves["preference"][index].numpy(),
+            "td_target": target_T.numpy(),
+            "bellman_error": bellman_errors(q_ET, target_T).mean(dim=0).numpy(),
+        }
+    missing = {field.name for field in fields(EpisodeValues)} - {"outcome", *values}
+    return EpisodeValues(outcome=episode.outcome, **values, **dict.fromkeys(missing, np.empty(0, np.float32)))
 
 
 def _value_frames(

@@ -70,7 +70,7 @@ def run(folder, store):
     with open(run / "metrics.jsonl", "w", encoding="utf-8") as file:
         for step in range(1, 7):
             file.write(json.dumps({"step": step, "time_s": step / 2} | {key: step * 1.5 for key in keys}) + "\n")
-    trials = [{"seed": i, "success": i < 13, "num_steps": 31} for i in range(20)]
+    trials = [{"seed": i, "success": i < 13, "num_steps": 31, "reached": i < 17, "lifted": i < 15} for i in range(20)]
     (run / "rollouts").mkdir()
     (run / "rollouts" / "a.json").write_text(
         json.dumps({"policy": f"PTR {NASTY}", "mode": "search", "task": NASTY, "kitchen": "E", "trials": trials})
@@ -89,7 +89,8 @@ def test_everything_is_on_the_page(page, run):
     text = page.text()
     selected = json.loads((run / "selection.json").read_text())["selected"]
     for words in (
-        "13 / 20", "43–82 %", "CQL, conv3", "3 train, 4 held out", "No offline metric guarantees success on a robot",
+        "13 / 20", "43–82 %", "17 15 31", "CQL, conv3", "3 train, 4 held out",
+        "No offline metric guarantees success on a robot",
         f"step {selected} picked", "picked checkpoint (selection score", "advantage", "a failure",
         "Critic: Bellman loss", "largest rise of Q", "1 more series", "train_config.json", "ptr-fast 0.",
     ):  # fmt: skip

@@ -75,6 +75,16 @@ def test_trials_are_counted_per_policy_and_mode(tmp_path):
     assert np.isnan(rows[2].median_steps)
 
 
+def test_how_far_the_trials_came(tmp_path):
+    path = rollout(tmp_path / "a.json")
+    data = json.loads(path.read_text())
+    for i, trial in enumerate(data["trials"]):
+        trial |= {"reached": i < 3, "lifted": None if i == 3 else True}
+    path.write_text(json.dumps(data))
+    (row,) = trial_rows([path])
+    assert (row.reached, row.lifted) == (3, None)
+
+
 def test_the_same_trial_counts_once(tmp_path):
     import os
 

@@ -54,7 +54,11 @@ class RunData:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRow:
-    """Trials of one policy and mode at one task in one kitchen, over all files about them."""
+    """Trials of one policy and mode at one task in one kitchen, over all files about them.
+
+    ``reached`` and ``lifted`` count the trials that came so far, None where the files do not say; ``median_steps`` is
+    over successful trials, NaN without one.
+    """
 
     policy: str
     mode: str
@@ -64,6 +68,8 @@ class TrialRow:
     num_trials: int
     interval: tuple[float, float]
     median_steps: float
+    reached: int | None = None
+    lifted: int | None = None
 
 
 def read_run(path: Path, name: str | None = None) -> RunData:
@@ -180,4 +186,11 @@ def _row(key: tuple[str, str, str, str], trials: dict[Any, dict[str, Any]]) -> T
         num_trials=len(trials),
         interval=wilson_interval(len(good), len(trials)),
         median_steps=float(np.median(steps)) if steps else math.nan,
+        reached=_count(trials.values(), "reached"),
+        lifted=_count(trials.values(), "lifted"),
     )
+
+
+def _count(trials: Iterable[dict[str, Any]], key: str) -> int | None:
+    values = [trial.get(key) for trial in trials]
+    return None if not values or any(value is None for value in values) else sum(map(bool, values))

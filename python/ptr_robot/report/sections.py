@@ -44,7 +44,8 @@ def tiles(runs: Sequence[RunData], rows: Sequence[TrialRow]) -> str:
     if tried:
         best = max(tried, key=lambda row: row.successes / row.num_trials)
         low, high = (round(100 * v) for v in best.interval)
-        label = f"{best.policy}, {best.mode}: most successful in trials (95 %: {low} to {high} %)"
+        where = f" of “{best.task}”" if len({row.task for row in tried}) > 1 else ""
+        label = f"{best.policy}, {best.mode}: most successful in trials{where} (95 %: {low} to {high} %)"
         cards.append((f"{best.successes} / {best.num_trials}", label))
     if len(runs) == 1:
         (run,) = runs
@@ -68,25 +69,15 @@ def trials(rows: Sequence[TrialRow]) -> str:
     """Success per policy and mode, one table per task and kitchen."""
     out = []
     for task, kitchen in dict.fromkeys((row.task, row.kitchen) for row in rows):
-        lines = []
-        for row in rows:
-            if (row.task, row.kitchen) != (task, kitchen):
-                continue
-            rate = row.successes / row.num_trials if row.num_trials else 0.0
-            low, high = (round(100 * v) for v in row.interval)
-            label = f"{row.successes} of {row.num_trials} trials succeeded, 95 % interval {low} to {high} %"
-            steps = "–" if math.isnan(row.median_steps) else f"{row.median_steps:g}"
-            lines.append(
-                f'<tr><th scope="row">{escape(row.policy)}</th><td>{escape(row.mode)}</td>'
-                f'<td class="num">{row.successes} / {row.num_trials}</td>'
-                f"<td>{interval_bar(rate, *row.interval, label=label)}</td>"
-                f'<td class="num">{low}–{high} %</td><td class="num roomy">{steps}</td></tr>'
-            )
+        here = [row for row in rows if (row.task, row.kitchen) == (task, kitchen)]
+        how_far = any(row.reached is not None for row in here)
+        extra = '<th class="num roomy">reached</th><th class="num roomy">lifted</th>' if how_far else ""
         out.append(
             f"<h3>{escape(task)}{f', kitchen {escape(kitchen)}' if kitchen else ''}</h3>"
             '<div class="scroll"><table><thead><tr><th>policy</th><th>acts by</th><th class="num">success</th>'
-            '<th>0 to 100 %</th><th class="num">95 % interval</th><th class="num roomy">steps, median</th></tr></thead>'
-            f"<tbody>{''.join(lines)}</tbody></table></div>"
+            f'<th>0 to 100 %</th><th class="num roomy">95 % interval</th>{extra}'
+            '<th class="num roomy">steps, median</th></tr>'
+            f"</thead><tbody>{''.join(_trial_line(row, how_far) for row in here)}</tbody></table></div>"
         )
     if out:
         out.append(
@@ -94,6 +85,21 @@ def trials(rows: Sequence[TrialRow]) -> str:
             "widely, these trials do not tell the policies apart. Steps: median over successful trials.</p>"
         )
     return "".join(out)
+
+
+def _trial_line(row: TrialRow, how_far: bool) -> str:
+    rate = row.successes / row.num_trials if row.num_trials else 0.0
+    low, high = (round(100 * v) for v in row.interval)
+    label = f"{row.successes} of {row.num_trials} trials succeeded, 95 % interval {low} to {high} %"
+    steps = "–" if math.isnan(row.median_steps) else f"{row.median_steps:g}"
+    counts = [row.reached, row.lifted] if how_far else []
+    extra = "".join(f'<td class="num roomy">{"–" if count is None else count}</td>' for count in counts)
+    return (
+        f'<tr><th scope="row">{escape(row.policy)}</th><td>{escape(row.mode)}</td>'
+        f'<td class="num">{row.successes} / {row.num_trials}</td>'
+        f"<td>{interval_bar(rate, *row.interval, label=label)}</td>"
+        f'<td class="num roomy">{low}–{high} %</td>{extra}<td class="num roomy">{steps}</td></tr>'
+    )
 
 
 def runs_table(runs: Sequence[RunData]) -> str:

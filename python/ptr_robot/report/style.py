@@ -86,7 +86,7 @@ svg.bar {{ min-width: 150px; max-width: 260px; }}
 .strip {{ display: flex; gap: 2px; padding: 0 {100 * RIGHT / WIDE:.2f}% 0 {100 * LEFT / WIDE:.2f}%; }}
 .strip img {{ flex: 1 1 0; min-width: 0; width: 100%; display: block; border-radius: 3px; aspect-ratio: 1;
   object-fit: cover; }}
-.moments {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(120px, 190px)); gap: .8rem;
+.moments {{ display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); max-width: 640px; gap: .8rem;
   margin: .7rem 0 .4rem; }}
 .moments div {{ font-size: .82rem; color: var(--soft); line-height: 1.35; }}
 .moments img {{ width: 100%; display: block; border-radius: 6px; margin-bottom: .3rem; }}
@@ -104,7 +104,8 @@ footer {{ margin-top: 3rem; border-top: 1px solid var(--rule); padding-top: .8re
   .wide {{ display: none; }} .narrow {{ display: block; }} .tiles {{ grid-template-columns: 1fr 1fr; }}
   .tile b {{ font-size: 1.15rem; }} .strip {{ padding: 0 {100 * RIGHT / NARROW:.2f}% 0 {100 * LEFT / NARROW:.2f}%; }}
   .strip img:nth-child(even) {{ display: none; }}
-  th, td {{ padding: .4rem .5rem; }} .roomy {{ display: none; }} svg.bar {{ min-width: 84px; }}
+  th, td {{ padding: .4rem .5rem; }} .roomy {{ display: none; }} svg.bar {{ min-width: 80px; }}
+  table {{ font-size: .84rem; }}
 }}
 {_COLOURS}
 """
