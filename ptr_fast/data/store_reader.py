@@ -273,7 +273,8 @@ def _read_batch(file: Path) -> pa.RecordBatch:
             raise DataError(f"{file}: expected one record batch, got {reader.num_record_batches}")
         batch = reader.get_batch(0)
         batch.validate()
-    except (pa.ArrowException, OSError) as error:
+        _ = batch.schema.names
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: not a readable Arrow file ({error})") from error
     return batch
 

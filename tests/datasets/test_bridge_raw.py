@@ -138,7 +138,7 @@ def put_nan(folder):
         (lambda f: (f / "obs_dict.pkl").unlink(), r"obs_dict.pkl: missing"),
         (lambda f: (f / "images0" / "im_3.jpg").unlink(), r"images0: frame im_3 is missing"),
         (lambda f: (f / "images0" / "im_5.jpg").unlink(), r"expected 6 frames of 'image_0' for 5 actions, got 5"),
-        (lambda f: (f / "obs_dict.pkl").write_bytes(b"\x80"), r"obs_dict.pkl: refused pickle"),
+        (lambda f: (f / "obs_dict.pkl").write_bytes(b"\x80"), r"obs_dict.pkl: damaged pickle"),
         (lambda f: (f / "images0" / "im_1.jpg").write_bytes(b"GIF"), r"camera 'image_0', step 1: not a whole image"),
         (break_pickle, r"obs_dict.pkl: expected a dict with 'full_state'"),
         (break_action, r"policy_out.pkl, step 0: expected a dict with 'actions'"),

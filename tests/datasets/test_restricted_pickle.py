@@ -5,6 +5,7 @@ import os
 import pickle
 import pickletools
 import subprocess
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -136,6 +137,17 @@ def test_only_the_pieces_are_called():
     names = {arg for _, arg, _ in pickletools.genops(pickle.dumps(np.ones(3), protocol=2)) if isinstance(arg, str)}
     assert any("_reconstruct" in name for name in names)
     assert not loads(pickle.dumps(np.ones(3)), "here").flags.writeable
+
+
+def test_stated_sizes_cost_no_memory():
+    """The reader in C would clear 16 GiB for the first one, the one in Python 4 GiB for the second."""
+    tracemalloc.start()
+    assert loads(b"\x80\x02K\x01r\xff\xff\xff\x3f.", "here") == 1
+    with pytest.raises(DataError, match="4294967296 bytes stated, 2 there"):
+        loads(b"\x80\x05\x96" + (2**32).to_bytes(8, "little") + b"x.", "here")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
 
 
 def test_sizes_are_bounded(tmp_path):
