@@ -215,6 +215,7 @@ def test_flipped_bits_anywhere_are_found_and_never_crash(make_store):
             # a flip in the padding or key names of an episode part is harmless: all that it describes is checked
             assert message is not None or folder == "episodes", f"byte {offset} of {part} was not found"
             assert message is None or "000000.arrow" in message
+    EpisodeStore.open(path).verify()
 
 
 def test_column_names_that_are_no_text_are_damage(make_store):
@@ -223,7 +224,6 @@ def test_column_names_that_are_no_text_are_damage(make_store):
     part.write_bytes(part.read_bytes().replace(b"frame_index", b"frame\xffindex"))
     with pytest.raises(DataError, match=r"steps/000000.arrow: not a readable Arrow file"):
         EpisodeStore.open(path)
-    EpisodeStore.open(path).verify()
 
 
 def test_truncated_part_is_named(make_store):

@@ -13,7 +13,7 @@ import pickle
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -128,7 +128,7 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined]
     """The standard library's reader in Python: the one in C clears gigabytes of memory for a single hostile opcode
     (LONG_BINPUT with a large index), and its time is not what a conversion spends."""
 
-    dispatch = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
+    dispatch: ClassVar = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
 
     def load_bytearray8(self) -> None:
         """As the parent's, which allocates the stated length before it looks whether so much is there."""
