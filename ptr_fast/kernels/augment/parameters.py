@@ -11,7 +11,16 @@ import torch
 
 from ptr_fast.config import AugmentConfig
 
-__all__ = ["BRIGHTNESS", "CONTRAST", "HUE", "SATURATION", "AugmentParams", "JitterParams", "draw_augment"]
+__all__ = [
+    "BRIGHTNESS",
+    "CONTRAST",
+    "HUE",
+    "SATURATION",
+    "AugmentParams",
+    "JitterParams",
+    "concatenate",
+    "draw_augment",
+]
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 
@@ -62,6 +71,20 @@ class AugmentParams:
             crop_padding=self.crop_padding,
             jitter=None if self.jitter is None else self.jitter.to(device),
         )
+
+
+def concatenate(first: AugmentParams, second: AugmentParams) -> AugmentParams:
+    """Parameters of the images of ``first`` followed by those of ``second``; both come from one configuration."""
+    kind = (first.crop_padding, first.crop_offsets is None, first.jitter is None)
+    if kind != (second.crop_padding, second.crop_offsets is None, second.jitter is None):
+        raise ValueError("augment: expected parameters of one configuration to concatenate")
+    offsets = jitter = None
+    if first.crop_offsets is not None and second.crop_offsets is not None:
+        offsets = torch.cat([first.crop_offsets, second.crop_offsets])
+    if first.jitter is not None and second.jitter is not None:
+        names = [f.name for f in fields(JitterParams)]
+        jitter = JitterParams(**{n: torch.cat([getattr(first.jitter, n), getattr(second.jitter, n)]) for n in names})
+    return AugmentParams(crop_offsets=offsets, crop_padding=first.crop_padding, jitter=jitter)
 
 
 def draw_augment(config: AugmentConfig, num_images: int, generator: torch.Generator) -> AugmentParams:
