@@ -212,6 +212,35 @@ def test_gain_is_the_made_up_one(tmp_path):
     assert [gain for _, gain in gains.values()] == pytest.approx([0.9] * 6, abs=0.02)
 
 
+def test_arm_with_inertia_raises_no_alarm(tmp_path):
+    """An arm that goes half of its way within the step and most of the rest in the next one."""
+
+    def lazy(toy):
+        before = np.concatenate([np.zeros((1, 6), np.float32), toy.actions[:-1, ARM]])
+        moves = 0.5 * toy.actions[:, ARM] + 0.4 * before
+        path = np.concatenate([toy.states[:1, ARM], toy.states[0, ARM] + np.cumsum(moves, axis=0)])
+        return {"states": np.concatenate([path, toy.states[:, 6:]], axis=1)}
+
+    found = diagnose([write_store(tmp_path / "store", each(lazy)(toy_episodes()))])
+    assert {f.check for f in found if f.level != "note"} == set()
+    [lag] = [f for f in found if f.check == "action_lag"]
+    assert lag.numbers["by_lag"][1] > 0.5
+
+
+@pytest.mark.parametrize(("unit", "flipped"), [
+    ("-1 opens, +1 closes", True),
+    ("1 = closed", True),
+    ("1 = open, 0 = closed", False),
+    ("", False),
+])  # fmt: skip
+def test_gripper_convention_in_the_unit(tmp_path, unit, flipped):
+    action = replace(toy_meta().action, units=(*UNITS[:6], unit))
+    closes_at_one = each(lambda t: {"actions": column(t.actions, 6, lambda g: 1 - g)})(toy_episodes())
+    for name, episodes, sound in (("a", closes_at_one, flipped), ("b", toy_episodes(), not flipped)):
+        store = write_store(tmp_path / name, episodes, toy_meta(action=action))
+        assert alarms(store) == (set() if sound else {"gripper_sign"})
+
+
 def test_angles_are_compared_across_the_turn(tmp_path):
     episodes = each(lambda t: {"states": column(t.states, 5, lambda yaw: (yaw + 3.1 + np.pi) % (2 * np.pi) - np.pi)})
     turned = episodes(toy_episodes())
@@ -350,6 +379,22 @@ def test_real_bridge_episodes(shared_dir, tmp_path):
         assert 0.6 < motion["gain"] < 1.0
 
 
+@pytest.mark.parametrize("shift", [1, 2])
+def test_lags_planted_into_real_bridge_episodes(shared_dir, tmp_path, shift):
+    pictures = convert_bridge(shared_dir, tmp_path / "a", lambda e: {"frames": shifted(e.frames, shift)})
+    found = [f for f in diagnose([pictures]) if f.check == "image_lag" and f.level == "warning"]
+    assert [f.numbers["camera"] for f in found] == ["image_0", "image_1", "image_2"]
+    assert {f.numbers["against"]["state"]["lag"] for f in found} == {shift}
+    commands = convert_bridge(shared_dir, tmp_path / "b", lambda e: {"actions": late(e.actions, -shift)})
+    [finding] = [f for f in diagnose([commands]) if f.check == "action_lag"]
+    assert finding.level == "warning"
+    assert finding.numbers["lag"] in (shift, shift + 1)
+
+
+def shifted(frames, steps):
+    return {name: [jpegs[max(0, t - steps)] for t in range(len(jpegs))] for name, jpegs in frames.items()}
+
+
 def test_markup_in_task_names_is_printed_as_it_is(tmp_path, capsys):
     store = write_store(
         tmp_path / "store",
@@ -382,10 +427,11 @@ def test_toy_robot_has_the_units_of_bridge():
     assert dict(zip(NAMES, UNITS, strict=True))["yaw"] == "rad"
 
 
-def convert_bridge(shared_dir, path):
-    """The real episodes as a store, frames as they are."""
+def convert_bridge(shared_dir, path, change=lambda episode: {}):
+    """The real episodes as a store, frames as they are; ``change`` returns fields to replace."""
     source = RldsSource(shared_dir / "data" / "bridge_rlds")
-    episodes = [handle.read() for shard in source.shards() for handle in shard.episodes()]
+    read = [handle.read() for shard in source.shards() for handle in shard.episodes()]
+    episodes = [replace(episode, **change(episode)) for episode in read]
     flags = {flag: all(episode.flags[flag] for episode in episodes) for flag in episodes[0].flags}
     cameras = tuple(CameraSpec(name=name, height=64, width=64) for name in source.cameras)
     with StoreWriter.create(path, replace(toy_meta(), cameras=cameras, source=flags)) as writer:

@@ -221,13 +221,15 @@ def motion_gains(evidence: Evidence) -> dict[tuple[int, int], tuple[float, float
     The gain is state units per action unit, by least squares. The lag that fits best counts: a shift in time is
     ``action_lag``'s finding.
     """
-    gains, count = {}, len(evidence.actions)
+    gains, rows = {}, evidence.studied
+    actions, deltas, episode = evidence.actions[rows], evidence.state_deltas[rows], evidence.step_episode[rows]
+    count = len(rows)
     for i, j in evidence.pairs:
         tried = []
         for lag in LAGS:
             before, after = slice(max(0, -lag), min(count, count - lag)), slice(max(0, lag), min(count, count + lag))
-            cause, effect = evidence.actions[before, i], evidence.state_deltas[after, j]
-            known = evidence.step_episode[before] == evidence.step_episode[after]
+            cause, effect = actions[before, i], deltas[after, j]
+            known = episode[before] == episode[after]
             known &= np.isfinite(cause) & np.isfinite(effect)
             if known.sum() >= MIN_STEPS:
                 fit = correlation(cause[known], effect[known])

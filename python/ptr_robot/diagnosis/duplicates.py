@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -141,14 +141,13 @@ def _different_gains(a: Evidence, b: Evidence) -> list[str]:
 def _groups(stores: Sequence[Evidence]) -> list[list[Place]]:
     """Episodes that are the same: equal digest, or states and actions equal over the length of the shorter one."""
     by_digest: dict[str, list[Place]] = defaultdict(list)
-    by_prefix: dict[str, list[Place]] = defaultdict(list)
+    by_prefix: dict[bytes, list[Place]] = defaultdict(list)
     for s, evidence in enumerate(stores):
         for e, digest in enumerate(evidence.episodes.digest):
             if digest:
                 by_digest[digest].append((s, e))
-            prefix = _prefix(evidence, e)
-            if prefix:
-                by_prefix[prefix].append((s, e))
+        for e, prefix in _prefixes(evidence):
+            by_prefix[prefix].append((s, e))
     parent: dict[Place, Place] = {}
 
     def root(place: Place) -> Place:
@@ -172,18 +171,24 @@ def _groups(stores: Sequence[Evidence]) -> list[list[Place]]:
 
 def _numbers(evidence: Evidence, episode: int, count: int) -> np.ndarray:
     start = int(evidence.step_start[episode])
-    rows = np.concatenate([evidence.states[start : start + count], evidence.actions[start : start + count]], axis=1)
-    return np.round(rows / ROUNDING) + 0.0  # no negative zeros
+    return _rounded(evidence, np.arange(start, start + count))
 
 
-def _prefix(evidence: Evidence, episode: int) -> str | None:
-    """Digest of the first steps; None where an episode is too short or stands still, so that its numbers say little."""
-    if evidence.lengths[episode] < PREFIX_STEPS:
-        return None
-    rows = _numbers(evidence, episode, PREFIX_STEPS)
-    if len(np.unique(rows, axis=0)) <= PREFIX_STEPS // 2:
-        return None
-    return hashlib.sha256(rows.tobytes()).hexdigest()
+def _rounded(evidence: Evidence, rows: np.ndarray) -> np.ndarray:
+    """States and actions of some steps as whole numbers of ``ROUNDING``."""
+    values = np.concatenate([evidence.states[rows], evidence.actions[rows]], axis=-1)
+    return np.round(values / ROUNDING) + 0.0  # no negative zeros
+
+
+def _prefixes(evidence: Evidence) -> Iterator[tuple[int, bytes]]:
+    """(episode, digest of its first steps) of episodes that are long enough and move enough to be told apart."""
+    long = np.flatnonzero(evidence.lengths >= PREFIX_STEPS)
+    for block in np.array_split(long, max(1, len(long) // 4096)):
+        numbers = _rounded(evidence, evidence.step_start[block][:, None] + np.arange(PREFIX_STEPS))
+        changes = (np.diff(numbers, axis=1) != 0).any(axis=2).sum(axis=1)
+        for episode, rows, changed in zip(block, numbers, changes, strict=True):
+            if changed >= PREFIX_STEPS // 2:
+                yield int(episode), hashlib.sha256(rows.tobytes()).digest()
 
 
 def _agree(stores: Sequence[Evidence], a: Place, b: Place) -> bool:

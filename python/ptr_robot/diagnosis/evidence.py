@@ -16,6 +16,8 @@ from ptr_robot.diagnosis.sample import CameraSample
 
 __all__ = ["Evidence", "correlation"]
 
+MAX_STUDIED = 2000
+"""Episodes from which correlations are computed; more make them no surer."""
 MOVING_SHARE = 0.5
 """A step counts as moving where action and state move at least this share of their median speed."""
 
@@ -71,6 +73,14 @@ class Evidence:
     def step_t(self) -> np.ndarray:
         """int64 ``[N]``: the position of every transition in its episode."""
         return np.arange(len(self.step_episode)) - self.step_start[self.step_episode]
+
+    @functools.cached_property
+    def studied(self) -> np.ndarray:
+        """int64 ``[n]``: rows of the transitions of at most ``MAX_STUDIED`` episodes, spread evenly, in order."""
+        count = min(len(self.lengths), MAX_STUDIED)
+        chosen = np.zeros(len(self.lengths), bool)
+        chosen[np.linspace(0, len(self.lengths) - 1, count).round().astype(np.int64)] = True
+        return np.flatnonzero(chosen[self.step_episode])
 
     @functools.cached_property
     def records(self) -> np.ndarray:

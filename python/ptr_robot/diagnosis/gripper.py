@@ -1,6 +1,8 @@
-"""Checks of the gripper: it moves, the state follows it, and 1 means open."""
+"""Checks of the gripper: it moves, the state follows it, and 1 means open, unless the unit says that 1 means closed."""
 
 from __future__ import annotations
+
+import re
 
 import numpy as np
 
@@ -15,6 +17,8 @@ INVERTED = -0.3
 STARTS_CLOSED = 0.8
 """Share of episodes that begin closed and open later from which "1 = open" looks inverted: hands begin open."""
 MIN_STEPS = 50
+CONVENTION = re.compile(r"(?<![-\d.])\+?1\s*(?:=|:|is)?\s*(open|clos)")
+"""What a unit says about 1: ``1 = open, 0 = closed``, ``-1 opens, +1 closes``."""
 
 
 def gripper_motion(evidence: Evidence) -> list[Finding]:
@@ -46,6 +50,8 @@ def gripper_sign(evidence: Evidence) -> list[Finding]:
         state = evidence.states[:, state_dim]
         same = evidence.step_episode[FOLLOW_STEPS:] == evidence.step_episode[:-FOLLOW_STEPS]
         fit = correlation(action[:-FOLLOW_STEPS][same], state[FOLLOW_STEPS:][same])
+        declared = _closes_upwards(evidence.meta.action.units[action_dim])
+        fit *= -1.0 if declared != _closes_upwards(evidence.meta.state.units[state_dim]) else 1.0
         if fit < INVERTED:
             findings.append(
                 Finding(
@@ -58,7 +64,7 @@ def gripper_sign(evidence: Evidence) -> list[Finding]:
                 )
             )
     middle = (evidence.meta.action.low[action_dim] + evidence.meta.action.high[action_dim]) / 2
-    is_open = action > middle
+    is_open = (action > middle) != _closes_upwards(evidence.meta.action.units[action_dim])
     first_open = is_open[evidence.step_start]
     opens = np.bincount(evidence.step_episode, is_open, minlength=len(evidence.lengths)) > 0
     closes = np.bincount(evidence.step_episode, ~is_open, minlength=len(evidence.lengths)) > 0
@@ -77,3 +83,9 @@ def gripper_sign(evidence: Evidence) -> list[Finding]:
             )
         )
     return findings
+
+
+def _closes_upwards(unit: str) -> bool:
+    """The unit says that 1 means closed."""
+    found = CONVENTION.search(unit.lower())
+    return found is not None and found[1] == "clos"
