@@ -118,7 +118,7 @@ class EpisodeStore:
         views = self._views.get(camera)
         if views is None:
             parts = self.frame_parts(camera)
-            views = self._views[camera] = [(memoryview(offsets), memoryview(data)) for _, offsets, data in parts]
+            views = self._views[camera] = [(offsets.data, data.data) for _, offsets, data in parts]
         number = bisect_right(self._firsts, record) - 1
         offsets, data = views[number]
         row = record - self._firsts[number]

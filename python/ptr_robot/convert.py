@@ -10,19 +10,17 @@ import json
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
-
-import numpy as np
 
 from ptr_fast.data.store import Episode, EpisodeStore, StoreMeta, StoreWriter
 from ptr_fast.data.store_meta import write_atomic
 from ptr_fast.errors import DataError
-from ptr_fast.types import ActionSpec
 from ptr_robot.datasets.detect import Format, open_source
-from ptr_robot.datasets.frames import camera_spec, convert_frames
-from ptr_robot.datasets.source import EpisodeHandle, Source, SourceEpisode, action_names, state_spec
+from ptr_robot.datasets.frames import convert_frames
+from ptr_robot.datasets.source import EpisodeHandle, Source, SourceEpisode
+from ptr_robot.datasets.target import final_action_spec, matches_tasks, nothing_usable, open_writer, read_matching
 from ptr_robot.progress import Progress
 
 __all__ = ["Args", "Summary", "convert", "main"]
@@ -30,11 +28,7 @@ __all__ = ["Args", "Summary", "convert", "main"]
 EPISODES_PER_PART = 64
 BYTES_PER_PART = 256 << 20
 BAD_EPISODES = "bad_episodes.json"
-BRIDGE_LOW, BRIDGE_HIGH = (-0.05,) * 3 + (-0.25,) * 3 + (0.0,), (0.05,) * 3 + (0.25,) * 3 + (1.0,)
-PERCENTILES = (0.01, 0.99)
 TASKS_SHOWN = 20
-# Half of a range that data never leaves: keeps low < high for a dimension that does not move.
-SMALLEST_HALF_RANGE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +120,7 @@ def convert(args: Args, source: Source) -> Summary:
         ValueError: the store was made with other settings or from another source.
     """
     summary = Summary()
-    with _open_writer(args, source) as writer, ThreadPoolExecutor(args.workers) as pool:
+    with open_writer(args, source) as writer, ThreadPoolExecutor(args.workers) as pool:
         flags = {name: value for name, value in writer.meta.source.items() if isinstance(value, bool)}
         with Progress(_total(args, source), "convert", "episodes") as progress:
             try:
@@ -147,8 +141,8 @@ def convert(args: Args, source: Source) -> Summary:
                 pool.shutdown(wait=True, cancel_futures=True)
         _commit(writer, flags)
         if summary.converted + summary.present == 0:
-            raise DataError(_nothing_usable(args, summary.bad))
-        writer.update_meta(action=_bounded(args, writer.meta.action, args.out))
+            raise DataError(nothing_usable(args, summary.bad))
+        writer.update_meta(action=final_action_spec(args, writer.meta.action, args.out))
     _report_bad(args.out, summary.bad)
     return summary
 
@@ -194,7 +188,7 @@ def _in_order(
         for handle in handles:
             if handle.episode_id not in tasks:
                 ahead.append((handle, pool.submit(_work, args, handle, writer.meta)))
-            elif _matches(args, tasks[handle.episode_id]):
+            elif matches_tasks(args, tasks[handle.episode_id]):
                 ahead.append((handle, None))
             if len(ahead) > 2 * args.workers:
                 yield ahead.popleft()
@@ -203,7 +197,7 @@ def _in_order(
 
 def _work(args: Args, handle: EpisodeHandle, meta: StoreMeta) -> tuple[Episode, dict[str, bool]] | None:
     """Reads one episode and converts its frames; None where its task is filtered out. Runs in a worker thread."""
-    read = _read_matching(args, handle)
+    read = read_matching(args, handle)
     if read is None:
         return None
     frames = {
@@ -214,102 +208,6 @@ def _work(args: Args, handle: EpisodeHandle, meta: StoreMeta) -> tuple[Episode, 
     }
     names = ("episode_id", "task", "states", "actions", "domain", "split", "source")
     return Episode(**{name: getattr(read, name) for name in names}, frames=frames), dict(read.flags)
-
-
-def _read_matching(args: Args, handle: EpisodeHandle) -> SourceEpisode | None:
-    if handle.task is not None and not _matches(args, handle.task):
-        return None
-    episode = handle.read()
-    return episode if _matches(args, episode.task) else None
-
-
-def _matches(args: Args, task: str) -> bool:
-    return not args.tasks or any(text.lower() in task.lower() for text in args.tasks)
-
-
-def _open_writer(args: Args, source: Source) -> StoreWriter:
-    """Goes on with the store at ``args.out``, or makes one that fits the first usable episode."""
-    about = {
-        "format": source.format,
-        "name": args.source.resolve().name,
-        "fingerprint": source.fingerprint(),
-        "options": {
-            "cameras": list(source.cameras),
-            **{name: getattr(args, name) for name in ("image_size", "encoding", "jpeg_quality", "control_hz", "seed")},
-        },
-    }
-    if not (args.out / "meta.json").exists():
-        return StoreWriter.create(args.out, _first_meta(args, source, about))
-    writer = StoreWriter.append(args.out)
-    stored = writer.meta.source
-    for name in ("format", "name", "options"):
-        if stored.get(name) != about[name]:
-            writer.close()
-            raise ValueError(
-                f"{args.out}: cannot go on with this store: it was made with {name} {stored.get(name)}, "
-                f"now it is {about[name]}; choose another folder for the store"
-            )
-    writer.update_meta(source={**stored, **about})
-    return writer
-
-
-def _first_meta(args: Args, source: Source, about: dict[str, Any]) -> StoreMeta:
-    bad = []
-    for shard in source.shards():
-        for handle in shard.episodes():
-            try:
-                episode = _read_matching(args, handle)
-                if episode is None:
-                    continue
-                cameras = tuple(
-                    camera_spec(name, episode.frames[name][0], args.image_size, args.encoding)
-                    for name in source.cameras
-                )
-            except DataError as error:
-                if args.on_bad == "stop":
-                    raise
-                bad.append({"error": str(error)})
-                continue
-            return StoreMeta(
-                cameras=cameras,
-                action=_unbounded(args, episode.actions.shape[1]),
-                state=state_spec(episode.states.shape[1]),
-                control_hz=args.control_hz,
-                source=about,
-            )
-    raise DataError(_nothing_usable(args, bad))
-
-
-def _nothing_usable(args: Args, bad: list[dict[str, str]]) -> str:
-    wanted = f" whose task contains one of {list(args.tasks)}" if args.tasks else ""
-    reason = f"; {len(bad)} bad ones, the first: {bad[0]['error']}" if bad else ""
-    return f"{args.source}: no usable episode{wanted}{reason}"
-
-
-def _unbounded(args: Args, dim: int) -> ActionSpec:
-    """The action space before the whole store was seen."""
-    names, units = action_names(dim)
-    if args.bounds == "data":
-        low, high = (-1.0,) * dim, (1.0,) * dim
-        return ActionSpec(names=names, units=units, low=low, high=high, bounds_source="unfinished")
-    if dim != len(BRIDGE_LOW):
-        raise ValueError(
-            f"bounds 'reference' are Bridge's, for {len(BRIDGE_LOW)} dimensions; these actions have {dim}: "
-            "use bounds 'data'"
-        )
-    return ActionSpec(names=names, units=units, low=BRIDGE_LOW, high=BRIDGE_HIGH, bounds_source="reference")
-
-
-def _bounded(args: Args, action: ActionSpec, path: Path) -> ActionSpec:
-    """The action space with its final bounds."""
-    if args.bounds == "reference":
-        return replace(_unbounded(args, action.dim), clip=action.clip)
-    store = EpisodeStore.open(path)
-    rows = store.action[np.isfinite(store.action).all(axis=1)]
-    low, high = np.quantile(rows.astype(np.float64), PERCENTILES, axis=0)
-    centre, half = (low + high) / 2, np.maximum((high - low) / 2, SMALLEST_HALF_RANGE)
-    low, high = (tuple(round(float(value), 9) for value in bound) for bound in (centre - half, centre + half))
-    return replace(action, low=low, high=high, bounds_source="data")
 
 
 def _commit(writer: StoreWriter, flags: dict[str, bool]) -> None:

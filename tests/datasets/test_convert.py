@@ -14,6 +14,7 @@ from ptr_fast.data.store import EpisodeStore, StoreWriter
 from ptr_fast.errors import DataError
 from ptr_robot import cli, convert
 from ptr_robot.convert import Args
+from ptr_robot.datasets import target
 
 
 def stamps(path):
@@ -132,7 +133,7 @@ def test_other_settings_need_another_store(rlds, run, change, message):
 def test_bounds(rlds, run):
     _, out = run(rlds, limit=20)
     reference = EpisodeStore.open(out).meta.action
-    assert (reference.low, reference.high) == (convert.BRIDGE_LOW, convert.BRIDGE_HIGH)
+    assert (reference.low, reference.high) == (target.BRIDGE_LOW, target.BRIDGE_HIGH)
     assert (reference.clip, reference.bounds_source) == (0.99, "reference")
     run(rlds, bounds="data")
     store = EpisodeStore.open(out)
@@ -154,11 +155,11 @@ def test_a_dimension_that_does_not_move_keeps_its_bounds_apart(tmp_path, rlds, r
     opened = EpisodeStore.open
     try:
         EpisodeStore.open = classmethod(lambda cls, path: store)
-        bounded = convert._bounded(Args(source=rlds, out=out, bounds="data"), action, out)
+        bounded = target.final_action_spec(Args(source=rlds, out=out, bounds="data"), action, out)
     finally:
         EpisodeStore.open = opened
-    assert bounded.low == (-convert.SMALLEST_HALF_RANGE,) * 7
-    assert bounded.high == (convert.SMALLEST_HALF_RANGE,) * 7
+    assert bounded.low == (-target.SMALLEST_HALF_RANGE,) * 7
+    assert bounded.high == (target.SMALLEST_HALF_RANGE,) * 7
 
 
 def test_full_disk(rlds, run, small_parts):
