@@ -18,20 +18,7 @@ from ptr_fast.errors import DataError
 __all__ = ["flatten", "read_flax_checkpoint"]
 
 _ARRAY, _COMPLEX, _SCALAR = 1, 2, 3
-_DTYPES = (
-    "float16",
-    "float32",
-    "float64",
-    "int8",
-    "int16",
-    "int32",
-    "int64",
-    "uint8",
-    "uint16",
-    "uint32",
-    "uint64",
-    "bool",
-)
+_DTYPES = ("float16", "float32", "float64", "bool", *(f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)))
 _CHUNKED = "__msgpack_chunked_array__"
 _MAX_KEYS, _MAX_NAME_BYTES, _MAX_DEPTH = 100_000, 1_000, 64
 

@@ -182,7 +182,7 @@ def _convert(array: np.ndarray, leaf: str) -> torch.Tensor:
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+    return torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
 
 
 def _take(arrays: Arrays, name: str) -> np.ndarray:

@@ -42,7 +42,7 @@ def nested(flat: dict[str, np.ndarray]) -> dict:
 
 
 def checkpoint_tree(golden: Golden) -> dict:
-    """What the published code saves: train states with optimiser state, tuples as dictionaries, replicated temperature."""
+    """What the published code saves: train states, tuples as dictionaries, a temperature per device."""
 
     def train_state(params: dict) -> dict:
         return {"step": np.int32(7), "params": params, "opt_state": {"0": {"count": np.int32(7)}}, "batch_stats": None}
