@@ -268,7 +268,8 @@ def _check_crc(file: Path, name: str, expected: int | None, column: pa.Array) ->
 
 def _read_batch(file: Path) -> pa.RecordBatch:
     try:
-        reader = pa.ipc.open_file(pa.memory_map(str(file)))
+        # one thread: there is nothing to decode, and waking a pool costs more than the read
+        reader = pa.ipc.open_file(pa.memory_map(str(file)), options=pa.ipc.IpcReadOptions(use_threads=False))
         if reader.num_record_batches != 1:
             raise DataError(f"{file}: expected one record batch, got {reader.num_record_batches}")
         batch = reader.get_batch(0)
