@@ -16,7 +16,6 @@ state is stored: every draw of training is a function of (seed, step).
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -32,6 +31,7 @@ from torch import nn
 
 from ptr_fast.config import ActConfig, LearnerConfig, PolicySpec, from_dict, to_dict
 from ptr_fast.errors import DataError
+from ptr_fast.files import sync_directory, write_atomically
 
 __all__ = [
     "ACTOR_NETWORKS",
@@ -42,7 +42,6 @@ __all__ = [
     "read_checkpoint",
     "remove_checkpoint",
     "save_checkpoint",
-    "write_atomically",
 ]
 
 SCHEMA_VERSION = 1
@@ -79,22 +78,6 @@ class CheckpointInfo:
     run: dict[str, Any]
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a file under a temporary name, flushes it to disk and renames it; leaves nothing behind on failure."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise OSError(error.errno, f"no space left to write {path} ({len(data)} bytes)") from error
-        raise
-
-
 def save_checkpoint(
     run_dir: Path,
     step: int,
@@ -126,7 +109,7 @@ def save_checkpoint(
             sums[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         write_atomically(temporary / "files.json", _json(sums))
         for directory in (temporary / MODEL, temporary / TRAINING, temporary):
-            _sync_directory(directory)
+            sync_directory(directory)
         if final.exists():
             remove_checkpoint(final)
         os.rename(temporary, final)
@@ -179,20 +162,12 @@ def _json(value: Any) -> bytes:
     return (json.dumps(value, indent=2) + "\n").encode()
 
 
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _link_last(parent: Path, name: str) -> None:
     temporary = parent / f".last.{os.getpid()}.tmp"
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(name)
     os.replace(temporary, parent / "last")
-    _sync_directory(parent)
+    sync_directory(parent)
 
 
 def list_checkpoints(run_dir: Path) -> list[Path]:

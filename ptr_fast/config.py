@@ -361,7 +361,8 @@ def _convert_dataclass(cls: Any, value: Any, path: str) -> Any:
         value = {k: v for k, v in value.items() if k != "type"}
     known = {f.name: f for f in dataclasses.fields(cls)}
     for key in value:
-        _require(key in known, f"{path}: unknown key {key!r}{_nearest(key, known)}")
+        if key not in known:
+            raise ValueError(f"{path}: unknown key {key!r}{_nearest(key, known)}")
     for name, f in known.items():
         has_default = f.default is not dataclasses.MISSING or f.default_factory is not dataclasses.MISSING
         _require(name in value or has_default, f"{path}: missing key {name!r}")

@@ -7,9 +7,12 @@ and scaled to [-1, 1] inside batches; :class:`ActionSpec` holds the one map betw
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["ActionSpec", "Batch", "CameraSpec", "Observation", "StateSpec"]
 

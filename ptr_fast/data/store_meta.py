@@ -12,7 +12,6 @@ Note "store layout": a store is a directory with
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,9 +23,10 @@ import pyarrow as pa
 
 from ptr_fast.config import from_dict, to_dict
 from ptr_fast.errors import DataError
+from ptr_fast.files import write_atomically
 from ptr_fast.types import ActionSpec, CameraSpec, StateSpec
 
-__all__ = ["KINDS_OF_OUTCOME", "SCHEMA_VERSION", "Episode", "StoreMeta", "load_meta", "save_meta", "write_atomic"]
+__all__ = ["KINDS_OF_OUTCOME", "SCHEMA_VERSION", "Episode", "StoreMeta", "load_meta", "save_meta"]
 
 SCHEMA_VERSION = 1
 KINDS_OF_OUTCOME = ("unknown", "success", "failure")
@@ -143,37 +143,9 @@ class Episode:
         return len(self.states)
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Writes a file under a temporary name, fsyncs it and renames it: readers see the old bytes or the new ones.
-
-    Raises:
-        RuntimeError: the file system refused (full, read-only, a limit); ``path`` is as it was.
-    """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        fsync_directory(path.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise RuntimeError(f"cannot write {path}: {error.strerror}") from error
-
-
-def fsync_directory(path: Path) -> None:
-    """Makes renames inside ``path`` survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def save_meta(path: Path, meta: StoreMeta) -> None:
     """Writes ``meta.json`` of the store at ``path`` atomically."""
-    write_atomic(path / "meta.json", (json.dumps(to_dict(meta), indent=2, ensure_ascii=False) + "\n").encode())
+    write_atomically(path / "meta.json", (json.dumps(to_dict(meta), indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def load_meta(path: Path) -> StoreMeta:

@@ -22,12 +22,12 @@ from ptr_fast.data.store_meta import (
     Episode,
     StoreMeta,
     column_crc,
-    fsync_directory,
     load_meta,
     save_meta,
 )
 from ptr_fast.data.store_reader import EpisodeStore
 from ptr_fast.errors import DataError
+from ptr_fast.files import sync_directory
 
 __all__ = ["StoreWriter"]
 
@@ -230,7 +230,7 @@ def _write_part(path: Path, batch: pa.RecordBatch) -> tuple[int, int]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        fsync_directory(path.parent)
+        sync_directory(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise RuntimeError(f"cannot write part {path}: {error.strerror or error}; nothing of it is visible") from error

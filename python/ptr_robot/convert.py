@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ptr_fast.data.store import Episode, EpisodeStore, StoreMeta, StoreWriter
-from ptr_fast.data.store_meta import write_atomic
 from ptr_fast.errors import DataError
+from ptr_fast.files import write_atomically
 from ptr_robot.datasets.detect import Format, open_source
 from ptr_robot.datasets.frames import convert_frames
 from ptr_robot.datasets.source import EpisodeHandle, Source, SourceEpisode
@@ -236,7 +236,7 @@ def _total(args: Args, source: Source) -> int | None:
 def _report_bad(path: Path, bad: list[dict[str, str]]) -> None:
     file = path / BAD_EPISODES
     if bad:
-        write_atomic(file, (json.dumps(bad, indent=2, ensure_ascii=False) + "\n").encode())
+        write_atomically(file, (json.dumps(bad, indent=2, ensure_ascii=False) + "\n").encode())
     else:
         file.unlink(missing_ok=True)
 

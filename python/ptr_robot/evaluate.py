@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ptr_fast.checkpoint import CheckpointInfo, read_checkpoint, write_atomically
+from ptr_fast.checkpoint import CheckpointInfo, read_checkpoint
 from ptr_fast.config import CqlConfig, RewardConfig, from_dict
 from ptr_fast.data.store import EpisodeStore
 from ptr_fast.data.transitions import Transitions
@@ -30,6 +30,7 @@ from ptr_fast.diagnostics import (
     value_range,
 )
 from ptr_fast.errors import DataError
+from ptr_fast.files import write_atomically
 from ptr_fast.resize import resize
 from ptr_fast.runtime.policy import Policy
 from ptr_fast.valuation import RecordedEpisode, value_episode

@@ -72,7 +72,7 @@ def main(args: Args) -> int:
 
 
 def _write_sheet(args: Args, store: Any, summary: StoreSummary) -> list[Path]:
-    from ptr_fast.data.store_meta import write_atomic
+    from ptr_fast.files import write_atomically
     from ptr_robot.contact_sheet import choose_camera, choose_rows, sheet_html, sheet_png
 
     assert args.out is not None
@@ -87,10 +87,10 @@ def _write_sheet(args: Args, store: Any, summary: StoreSummary) -> list[Path]:
     files = []
     if args.sheet in ("png", "both"):
         files.append(args.out / "sheet.png")
-        write_atomic(files[-1], sheet_png(store, rows, camera))
+        write_atomically(files[-1], sheet_png(store, rows, camera))
     if args.sheet in ("html", "both"):
         files.append(args.out / "sheet.html")
-        write_atomic(files[-1], sheet_html(store, rows, camera, summary))
+        write_atomically(files[-1], sheet_html(store, rows, camera, summary))
     return files
 
 

@@ -86,8 +86,8 @@ def rollout(args: Args) -> dict[str, Any]:
     Raises:
         ValueError: an unknown task or kitchen, a policy that does not fit, or contradicting options.
     """
-    from ptr_fast.checkpoint import write_atomically
     from ptr_fast.diagnostics import wilson_interval
+    from ptr_fast.files import write_atomically
     from ptr_robot.progress import Progress
     from ptr_robot.sim.kitchens import find_kitchen
     from ptr_robot.sim.tasks import find_task, store_task_name

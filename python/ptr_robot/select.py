@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ptr_fast.checkpoint import list_checkpoints, read_checkpoint, write_atomically
+from ptr_fast.checkpoint import list_checkpoints, read_checkpoint
 from ptr_fast.errors import DataError
+from ptr_fast.files import write_atomically
 from ptr_robot.evaluate import (
     METRICS,
     NO_GUARANTEE,

@@ -23,12 +23,12 @@ from ptr_fast.checkpoint import (
     read_checkpoint,
     remove_checkpoint,
     save_checkpoint,
-    write_atomically,
 )
 from ptr_fast.config import ActConfig, PolicySpec, RewardConfig
 from ptr_fast.data.frames import open_frames
 from ptr_fast.data.loader import Loader
 from ptr_fast.data.sampler import MixtureSampler
+from ptr_fast.files import write_atomically
 from ptr_robot.train_config import LoopConfig
 from ptr_robot.train_data import Source, transitions_of
 from ptr_robot.train_log import RunLog

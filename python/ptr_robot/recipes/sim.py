@@ -1,6 +1,6 @@
 """Toy kitchens at 64 px: a small encoder and higher learning rates, so that a CPU learns in minutes.
 
-Starting points were measured (see benchmarks/NOTES.md): the published rates of 1e-4 and 3e-4 need far more updates than a
+Starting points were measured (benchmarks/NOTES.md): the published rates of 1e-4 and 3e-4 need far more updates than a
 CPU does in minutes, and the online networks oscillate, so the policy acts by search over the averaged networks.
 """
 

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 
 import ptr_fast
-from ptr_fast.checkpoint import write_atomically
+from ptr_fast.files import write_atomically
 from ptr_robot.report import sections
 from ptr_robot.report.runs import find_rollouts, read_run, trial_rows
 from ptr_robot.report.style import CSS

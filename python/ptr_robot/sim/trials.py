@@ -353,7 +353,7 @@ def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _start_log(path: Path, header: dict[str, Any], trials: dict[int, Trial]) -> None:
-    from ptr_fast.checkpoint import write_atomically
+    from ptr_fast.files import write_atomically
 
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [header, *(asdict(trials[index]) for index in sorted(trials))]
