@@ -1,6 +1,7 @@
 #include <string>
 
 #include "bindings/bindings.h"
+#include "build_info.h"
 #include "core/isa.h"
 #include "core/parallel.h"
 
