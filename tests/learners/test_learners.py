@@ -1,0 +1,174 @@
+"""Both learners: reproducible, resumable, learning, and strict about what they are given."""
+
+import copy
+import dataclasses
+import math
+
+import pytest
+import torch
+from learner_cases import make_batch, make_spec
+
+from ptr_fast.config import AugmentConfig, BcConfig, CqlConfig, EncoderConfig
+from ptr_fast.learners import BcDraws, BcLearner, CqlLearner
+from ptr_fast.learners.base import scheduled_lr
+from ptr_fast.learners.draws import draw_cql
+from ptr_fast.learners.info import REFERENCE_NAMES
+
+ENCODER = EncoderConfig(name="conv3", num_filters=8, embedding_dim=16)
+SMALL = {"encoder": ENCODER, "hidden_dims": (16, 16)}
+
+
+def make_learner(kind: str, seed: int = 0, **config) -> CqlLearner | BcLearner:
+    if kind == "cql":
+        return CqlLearner(CqlConfig(**{**SMALL, **config}), make_spec(), seed)
+    return BcLearner(BcConfig(**{**SMALL, **config}), make_spec(), seed)
+
+
+def parameters(learner) -> dict[str, torch.Tensor]:
+    named = {name: network.named_parameters() for name, network in learner.networks().items()}
+    return {f"{net}.{name}": p.detach().clone() for net, pairs in named.items() for name, p in pairs}
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("kind", ["cql", "bc"])
+def test_updates_depend_on_seed_step_and_batch_alone(kind):
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    batch = make_batch(make_spec())
+    runs = []
+    for seed, first_step in ((0, 0), (0, 0), (0, 5), (3, 0)):
+        learner = make_learner(kind, seed)
+        for step in range(first_step, first_step + 3):
+            learner.update(batch, step)
+        runs.append(parameters(learner))
+    assert equal(runs[0], runs[1])
+    assert not equal(runs[0], runs[2])
+    assert not equal(runs[0], runs[3])
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("kind", ["cql", "bc"])
+def test_a_learner_goes_on_exactly_from_its_state(kind):
+    spec = make_spec()
+    straight, stopped = make_learner(kind), make_learner(kind)
+    for step in range(2):
+        for learner in (straight, stopped):
+            learner.update(make_batch(spec, seed=step), step)
+    weights = {name: copy.deepcopy(network.state_dict()) for name, network in stopped.networks().items()}
+    moments = {name: copy.deepcopy(optimizer.state_dict()) for name, optimizer in stopped.optimizers().items()}
+    resumed = make_learner(kind, seed=0)
+    for name, network in resumed.networks().items():
+        network.load_state_dict(weights[name])
+    for name, optimizer in resumed.optimizers().items():
+        optimizer.load_state_dict(moments[name])
+    for step in range(2, 4):
+        infos = [learner.update(make_batch(spec, seed=step), step) for learner in (straight, resumed)]
+        assert all(torch.equal(infos[0][key], infos[1][key]) for key in infos[0])
+    assert equal(parameters(straight), parameters(resumed))
+
+
+@pytest.mark.parametrize("kind", ["cql", "bc"])
+def test_info_is_finite_detached_and_zero_dimensional(kind):
+    info = make_learner(kind).update(make_batch(make_spec()), 0)
+    for name, value in info.items():
+        assert value.shape == (), name
+        assert not value.requires_grad, name
+        assert math.isfinite(float(value)), name
+    if kind == "cql":
+        assert set(REFERENCE_NAMES.values()) <= set(info)
+
+
+def test_cql_raises_q_of_the_data_above_other_actions():
+    learner = make_learner("cql", critic_lr=3e-3, augment=AugmentConfig(crop_padding=0, jitter_probability=0.0))
+    batch = make_batch(learner.spec, num_batch=8)
+    first = learner.update(batch, 0)
+    for step in range(1, 50):
+        last = learner.update(batch, step)
+    assert float(last["q/random_minus_data"]) < float(first["q/random_minus_data"]) - 1.0
+    assert float(last["train/cql_loss"]) < float(first["train/cql_loss"]) - 0.3
+
+
+def test_cloning_learns_the_actions():
+    learner = make_learner("bc", lr=3e-3, augment=AugmentConfig(crop_padding=0, jitter_probability=0.0))
+    batch = make_batch(learner.spec, num_batch=8)
+    errors = [float(learner.update(batch, step)["actor/mse"]) for step in range(120)]
+    assert errors[-1] < 0.05 * errors[0]
+
+
+@pytest.mark.parametrize("form", ["reinject_all", "reinject_action", "plain"])
+def test_every_head_form_and_ensemble_size_trains(form):
+    learner = make_learner("cql", critic_head=form, num_critics=3, num_action_samples=2)
+    before = parameters(learner)
+    terms = learner.update_with_terms(make_batch(learner.spec), 0)
+    after = parameters(learner)
+    assert terms.q_policy_EBK.shape == (3, 6, 2)
+    unmoved = {name for name in before if torch.equal(before[name], after[name])}
+    assert not unmoved
+
+
+def test_a_terminal_transition_does_not_bootstrap():
+    learner = make_learner("cql")
+    batch = make_batch(learner.spec)
+    terms = learner.update_with_terms(batch, 0)
+    terminal = batch.masks == 0.0
+    assert torch.equal(terms.target_B[terminal], batch.rewards[terminal])
+    expected = batch.rewards + 0.96 * terms.next_q_EBK.amin(dim=0).amax(dim=1)
+    torch.testing.assert_close(terms.target_B[~terminal], expected[~terminal])
+
+
+def test_learning_rates_follow_the_schedule():
+    assert scheduled_lr(2.0, "constant", 0, 10**6) == 2.0
+    rates = [scheduled_lr(2.0, "cosine", 100, step) for step in (0, 50, 100, 200)]
+    assert rates == pytest.approx([2.0, 1.0, 0.0, 0.0])
+    learner = make_learner("bc", lr_schedule="cosine", lr_schedule_steps=4)
+    batch = make_batch(learner.spec)
+    learner.update(batch, 0)
+    before = parameters(learner)
+    learner.update(batch, 4)
+    moved = {name for name, value in parameters(learner).items() if not torch.equal(value, before[name])}
+    assert all(name.startswith("ema_actor") for name in moved)
+
+
+def test_draws_are_the_same_on_every_call_and_differ_between_steps():
+    config = CqlConfig(**SMALL)
+    one, same, other = (draw_cql(config, 4, 3, 0, step) for step in (7, 7, 8))
+    assert torch.equal(one.next_eps, same.next_eps)
+    assert torch.equal(one.augment.crop_offsets, same.augment.crop_offsets)
+    assert not torch.equal(one.next_eps, other.next_eps)
+    assert not torch.equal(one.augment.crop_offsets, one.next_augment.crop_offsets)
+    assert one.random_actions.shape == (4, 4, 3)
+    assert float(one.random_actions.abs().max()) <= 1.0
+
+
+def test_injected_draws_say_that_images_are_already_augmented():
+    spec = make_spec()
+    batch = make_batch(spec)
+    plain = make_learner("bc", augment=AugmentConfig(crop_padding=0, jitter_probability=0.0)).update(batch, 0)
+    injected = make_learner("bc").update(batch, 0, BcDraws())
+    assert torch.equal(plain["train/bc_loss"], injected["train/bc_loss"])
+
+
+@pytest.mark.parametrize("kind", ["cql", "bc"])
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("images", torch.zeros(6, 16, 16, 4, dtype=torch.uint8), r"batch.images: expected shape \[6, 16, 16, 3\]"),
+        ("next_images", torch.zeros(6, 16, 16, 3), "batch.next_images: expected torch.uint8"),
+        ("state", torch.zeros(6, 2), r"batch.state: expected shape \[6, 3\], got \[6, 2\]"),
+        ("actions", torch.zeros(6, 3), r"batch.actions: expected shape \[6, 4\], got \[6, 3\]"),
+        ("rewards", torch.zeros(6, 1), r"batch.rewards: expected shape \[6\]"),
+        ("masks", torch.zeros(6, dtype=torch.long), "batch.masks: expected floating point"),
+        ("task_id", torch.zeros(6), "batch.task_id: expected torch.int64"),
+        ("task_id", torch.full((6,), 5), "batch.task_id: expected 0 to 4, got 5 to 5"),
+    ],
+)
+def test_a_batch_that_does_not_fit_is_named(kind, field, value, message):
+    learner = make_learner(kind)
+    batch = dataclasses.replace(make_batch(learner.spec), **{field: value})
+    before = parameters(learner)
+    with pytest.raises(ValueError, match=message):
+        learner.update(batch, 0)
+    assert equal(before, parameters(learner))
