@@ -24,7 +24,7 @@ __all__ = ["EXPERT_NOISE", "KINDS", "Demonstrator", "Kind", "Move", "make_demons
 Kind = Literal["expert", "noisy", "failed"]
 KINDS: tuple[Kind, ...] = ("expert", "noisy", "failed")
 EXPERT_NOISE = 0.12
-NOISY_NOISE = 0.2
+NOISY_NOISE = 0.11
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ class _Noisy:
         rng = self.rng
         self.drift = 0.5 * self.drift + 0.85 * NOISY_NOISE * rng.normal(size=3)
         command = self.expert.act()
-        if self.num_slip_steps == 0 and rng.random() < 0.05:
+        if self.num_slip_steps == 0 and rng.random() < 0.04:
             self.num_slip_steps = int(rng.integers(2, 5))
             gripper = rng.choice([OPEN, CLOSE]) if rng.random() < 0.3 else command[3]
             self.slip = np.append(rng.uniform(-0.8, 0.8, size=3), gripper)
@@ -138,7 +138,7 @@ class _Drop:
     def __init__(self, world: PutWorld, rng: np.random.Generator) -> None:
         self.world, self.rng, self.expert = world, rng, PutExpert(world)
         gap = np.linalg.norm(world.item_position()[:2] - world.container_position()[:2])
-        self.drop_distance = max(rng.uniform(0.35, 0.8) * gap, world.container.radius + 0.045)
+        self.drop_distance = max(rng.uniform(0.35, 0.8) * gap, world.container.radius + 0.065)
         self.is_dropped, self.num_after = False, 0
 
     def move(self) -> Move:

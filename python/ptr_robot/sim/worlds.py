@@ -241,10 +241,14 @@ class StockWorld(World):
     def begin(self, rng: np.random.Generator) -> None:
         self.np_random = rng
         self.max_path_length = np.iinfo(np.int64).max
-        self.seeded_rand_vec, self._freeze_rand_vec, self._set_task_called = True, False, True
+        self.seeded_rand_vec, self._set_task_called = True, True
         self.curr_path_length = 0
-        mujoco.mj_resetData(self.model, self.data)
-        observation = self.reset_model()
+        # Twice with one draw: a reset measures bodies where the previous episode left them, before it moves them.
+        for self._freeze_rand_vec in (False, True):
+            mujoco.mj_resetData(self.model, self.data)
+            self.reset_model()
+            mujoco.mj_forward(self.model, self.data)
+        observation = self._get_obs()
         self._prev_obs = observation[:18].copy()
         observation[18:36] = self._prev_obs
         self.stock_observation = observation.astype(np.float64)

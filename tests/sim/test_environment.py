@@ -1,0 +1,175 @@
+"""The environment: gymnasium's own checks, determinism by seed, looks, and messages for bad input."""
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+from ptr_robot.sim.environment import STATE_SPEC, make_environment
+from ptr_robot.sim.kitchens import KITCHENS, find_kitchen
+from ptr_robot.sim.tasks import PUT_TASKS, STOCK_TASKS, find_task
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("task", ["put can in bowl", "open drawer"])
+def test_gymnasium_env_checker(task):
+    env = gymnasium.make("ptr_robot/Kitchen-v0", task=task, kitchen="D", image_size=32, render_mode="rgb_array")
+    try:
+        check_env(env.unwrapped)
+    finally:
+        env.close()
+
+
+def play(env, seed, num_steps=8):
+    observations = [env.reset(seed=seed)[0]]
+    for action in np.random.default_rng(1).uniform(-1, 1, (num_steps, 4)):
+        observations.append(env.step(action)[0])
+    return np.stack([o["image"] for o in observations]), np.stack([o["state"] for o in observations])
+
+
+def test_an_episode_depends_on_the_seed_alone(put_env):
+    images, states = play(put_env, seed=5)
+    other_images, other_states = play(put_env, seed=6)
+    again_images, again_states = play(put_env, seed=5)
+    np.testing.assert_array_equal(images, again_images)
+    np.testing.assert_array_equal(states, again_states)
+    assert (images != other_images).any()
+    assert (states != other_states).any()
+    fresh = make_environment("put block on plate", "B", image_size=32)
+    try:
+        np.testing.assert_array_equal(images, play(fresh, seed=5)[0])
+    finally:
+        fresh.close()
+
+
+def test_stock_tasks_restart_from_the_seed_alone():
+    env = make_environment("open door", "A", image_size=16)
+    try:
+        first, _ = play(env, seed=3)
+        play(env, seed=4)
+        np.testing.assert_array_equal(first, play(env, seed=3)[0])
+    finally:
+        env.close()
+
+
+def test_the_hand_goes_where_the_action_points(put_env):
+    for axis in range(3):
+        for sign in (-1.0, 1.0):
+            before = put_env.reset(seed=0)[0]["state"]
+            action = np.zeros(4)
+            action[axis] = sign
+            for _ in range(2):
+                after = put_env.step(action)[0]["state"]
+            moved = (after - before)[:3]
+            assert np.argmax(np.abs(moved)) == axis
+            assert 0.02 < sign * moved[axis] < 0.09, "two decisions of 4 cm, minus the arm's lag"
+
+
+def test_the_gripper_opens_and_closes(put_env):
+    put_env.reset(seed=0)
+    index = STATE_SPEC.names.index("gripper_opening")
+    for _ in range(8):
+        closed = put_env.step([0, 0, 0, 1])[0]["state"][index]
+    for _ in range(8):
+        opened = put_env.step([0, 0, 0, -1])[0]["state"][index]
+    assert closed < 0.4
+    assert opened > 0.9
+
+
+def test_every_kitchen_looks_different():
+    means = {}
+    for name in KITCHENS:
+        env = make_environment("put block on plate", name, image_size=16)
+        means[name] = env.reset(seed=0)[0]["image"].astype(float)
+        env.close()
+    names = list(means)
+    gaps = [np.abs(means[a] - means[b]).mean() for i, a in enumerate(names) for b in names[i + 1 :]]
+    assert min(gaps) > 10.0, "mean difference in grey levels between the two most alike kitchens"
+
+
+def test_object_and_container_are_seen():
+    """Taking them away changes the picture where they were."""
+    env = make_environment("put block on plate", "E", image_size=64)
+    try:
+        seen = env.reset(seed=0)[0]["image"].astype(int)
+        env.world._place("item", np.array([-0.6, 0.1]), 0.0, 0.02)
+        env.world.model.body("container").pos = [0.6, 0.1, 0.0]
+        env.world.advance(np.array([0, 0, 0, -1.0]), 1)
+        num_changed = (np.abs(env.picture(64).astype(int) - seen).max(axis=-1) > 30).sum()
+        assert num_changed > 40, "pixels of 4096"
+    finally:
+        env.close()
+
+
+def test_wide_starts_and_distractors():
+    env = make_environment("put can in pot", "C", image_size=16, start="wide", distractors=4)
+    try:
+        spots = []
+        for seed in range(20):
+            env.reset(seed=seed)
+            spots.append(env.world.item_position()[:2])
+            assert not env.world.succeeded()
+        assert np.ptp(spots, axis=0).min() > 0.15
+        assert len({item.name for item in env.world.distractors} | {"can"}) == 5
+    finally:
+        env.close()
+
+
+def test_time_runs_out():
+    env = make_environment("put block on plate", "A", image_size=16, max_steps=3)
+    try:
+        env.reset(seed=0)
+        ends = [env.step(np.zeros(4))[2:4] for _ in range(3)]
+        assert ends == [(False, False), (False, False), (False, True)]
+    finally:
+        env.close()
+
+
+def test_forty_put_tasks():
+    assert len(PUT_TASKS) == 40
+    assert find_task("  Put  block on plate ").instruction == "put block on plate"
+    assert set(STOCK_TASKS).isdisjoint(PUT_TASKS)
+
+
+def test_bad_input_names_the_nearest():
+    with pytest.raises(ValueError, match="did you mean 'put block on plate'"):
+        find_task("put blok on plate")
+    with pytest.raises(ValueError, match=r"unknown kitchen 'Q'; known: \['A'"):
+        find_kitchen("Q")
+    with pytest.raises(ValueError, match=r"image_size must lie in 16\.\.512, got 4"):
+        make_environment("put block on plate", "A", image_size=4)
+    with pytest.raises(ValueError, match="start range must be one of"):
+        make_environment("put block on plate", "A", start="far")
+
+
+@pytest.mark.parametrize("action", [np.zeros(3), np.array([0, np.nan, 0, 0])])
+def test_bad_actions_are_refused(put_env, action):
+    put_env.reset(seed=0)
+    with pytest.raises(ValueError, match="4 finite numbers"):
+        put_env.step(action)
+
+
+def test_no_opengl_library(monkeypatch):
+    from ptr_robot.sim import gl
+
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    monkeypatch.setattr(gl.ctypes.util, "find_library", lambda name: None)
+    with pytest.raises(RuntimeError, match="EGL nor OSMesa"):
+        gl.choose_gl()
+    monkeypatch.setattr(gl.ctypes.util, "find_library", lambda name: "lib" if name == "OSMesa" else None)
+    with pytest.warns(RuntimeWarning, match="no EGL library"):
+        assert gl.choose_gl() == "osmesa"
+
+
+def test_no_opengl_context(put_env, monkeypatch):
+    import mujoco.egl
+
+    from ptr_robot.sim.rendering import SceneRenderer
+
+    def refuse(*_):
+        raise RuntimeError("no display")
+
+    monkeypatch.setenv("MUJOCO_GL", "egl")
+    monkeypatch.setattr(mujoco.egl, "GLContext", refuse)
+    with pytest.raises(RuntimeError, match=r"no OpenGL context for rendering \(MUJOCO_GL='egl'\): no display"):
+        SceneRenderer(put_env.world.model, put_env.world.camera, 16, 16)

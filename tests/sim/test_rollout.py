@@ -1,0 +1,121 @@
+"""The rollout verb and the trials behind it."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ptr_robot.rollout import Args, main, rollout, selected_checkpoint
+from ptr_robot.sim.trials import ExpertSource, RandomSource, TrialPlan, run_trials, trial_seed
+
+PLAN = TrialPlan(task="put block on plate", kitchen="B", image_size=16)
+
+
+def test_random_fails_and_the_expert_succeeds_on_the_same_starts():
+    random = run_trials(RandomSource(), PLAN, 3)
+    expert = run_trials(ExpertSource(), PLAN, 3)
+    assert [trial.seed for trial in random] == [trial.seed for trial in expert]
+    assert not any(trial.success for trial in random)
+    assert all(trial.num_steps == PLAN.max_steps for trial in random)
+    assert all(trial.success and trial.reached and trial.lifted for trial in expert)
+    assert all(trial.num_steps < PLAN.max_steps for trial in expert)
+
+
+def test_trials_repeat_exactly_and_over_processes():
+    def outcome(trials):
+        return [(t.index, t.seed, t.success, t.num_steps) for t in trials]
+
+    alone = run_trials(RandomSource(), PLAN, 2, num_workers=1)
+    assert outcome(alone) == outcome(run_trials(RandomSource(), PLAN, 2, num_workers=2))
+
+
+def test_starts_differ_from_trial_to_trial():
+    seeds = {trial_seed(seed, index) for seed in range(3) for index in range(50)}
+    assert len(seeds) == 150
+
+
+def test_a_log_is_gone_on_with(tmp_path):
+    log = tmp_path / "trials.jsonl"
+    first = run_trials(ExpertSource(), PLAN, 2, log=log)
+    lines = log.read_text().splitlines()
+    assert len(lines) == 3
+    log.write_text("\n".join(lines[:2]) + "\n" + lines[2][:20])  # killed while it wrote the second trial
+    ran = []
+    again = run_trials(CountingExpert(ran), PLAN, 2, log=log)
+    assert len(ran) == 1, "an environment was made once, for the missing trial"
+    assert [t.success for t in again] == [t.success for t in first]
+    ran.clear()
+    run_trials(CountingExpert(ran), PLAN, 2, log=log)
+    assert not ran
+    run_trials(CountingExpert(ran), PLAN, 1, log=log, about={"policy": "another"})
+    assert ran, "a log about something else counts for nothing"
+
+
+class CountingExpert(ExpertSource):
+    """Notes when a policy is made; every instance is its own source."""
+
+    def __init__(self, ran):
+        object.__setattr__(self, "ran", ran)
+
+    def __hash__(self):
+        return id(self)
+
+    def __eq__(self, other):
+        return False
+
+    def make(self, env):
+        self.ran.append(env.kitchen.name)
+        return super().make(env)
+
+
+def test_the_verb_writes_a_result_and_films(tmp_path, capsys):
+    out = tmp_path / "expert.json"
+    options = {"policy": "expert", "kitchen": "B", "trials": 2, "workers": 1, "video_size": 32, "videos": 1}
+    assert main(Args(out=out, video="gif", **options)) == 0
+    result = json.loads(out.read_text())
+    assert result["policy"] == "expert"
+    assert result["successes"] == result["num_trials"] == len(result["trials"]) == 2
+    assert result["interval95"] == pytest.approx([0.3424, 1.0], abs=1e-4)
+    assert "2/2 succeeded" in capsys.readouterr().out
+    import imageio.v3 as imageio
+
+    frames = imageio.imread(tmp_path / "expert" / result["trials"][0]["video"])
+    assert frames.shape[1:] == (32, 32, 3)
+    assert len(frames) > 10
+    assert np.abs(frames[0].astype(int) - frames[-1]).mean() > 1
+    assert not result["trials"][1]["video"]
+
+
+def test_the_report_and_the_interval_agree(tmp_path):
+    from ptr_robot.report.runs import trial_rows
+
+    out = tmp_path / "random.json"
+    rollout(Args(policy="random", kitchen="B", trials=1, workers=1, out=out, max_steps=3, label="dice"))
+    (row,) = trial_rows([out])
+    assert (row.policy, row.successes, row.num_trials) == ("dice", 0, 1)
+
+
+def test_bad_input(tmp_path):
+    for options, message in (
+        ({"policy": "random", "task": "put blok on plate"}, "did you mean 'put block on plate'"),
+        ({"policy": "random", "kitchen": "Z"}, "unknown kitchen 'Z'"),
+        ({"policy": "random", "trials": 0}, "trials must be at least 1"),
+        ({"policy": "random", "mode": "mean"}, "takes no run, checkpoint or mode"),
+        ({}, "name one of --run, --checkpoint"),
+        ({"run": tmp_path, "checkpoint": tmp_path}, "name one of --run, --checkpoint"),
+        ({"run": tmp_path / "none"}, "no checkpoint"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            rollout(Args(out=tmp_path / "out.json", **options))
+
+
+def test_the_selected_checkpoint_is_taken(tmp_path, monkeypatch):
+    for step in (100, 200):
+        (tmp_path / "checkpoints" / f"{step:06d}").mkdir(parents=True)
+    monkeypatch.setattr(
+        "ptr_fast.checkpoint.list_checkpoints", lambda run: sorted((run / "checkpoints").glob("0*")), raising=True
+    )
+    (tmp_path / "selection.json").write_text('{"selected": 100}')
+    assert selected_checkpoint(tmp_path).name == "000100"
+    (tmp_path / "selection.json").write_text('{"selected": null}')
+    assert selected_checkpoint(tmp_path).name == "000200"
