@@ -1,0 +1,231 @@
+"""Training as a user meets it: real processes, killed, interrupted, resumed, starved of disk."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import toy_robot
+
+from ptr_fast.checkpoint import list_checkpoints, read_checkpoint
+
+SMALL = ["--num-steps", "24", "--batch-size", "4", "--log-every", "1", "--checkpoint-every", "6", "--keep-last", "0"]
+SMALL += ["--keep-best", "0"]
+
+
+def ptr_fast(*arguments, limit_bytes: int | None = None, **options) -> subprocess.CompletedProcess:
+    return subprocess.run(**_command(arguments, limit_bytes), capture_output=True, text=True, timeout=240, **options)
+
+
+def start(*arguments) -> subprocess.Popen:
+    return subprocess.Popen(**_command(arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def _command(arguments, limit_bytes: int | None = None) -> dict:
+    limit = (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))) if limit_bytes else None
+    return {
+        "args": [sys.executable, "-m", "ptr_robot", *map(str, arguments)],
+        "env": {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+        "preexec_fn": limit,
+    }
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("toy") / "store"
+    return toy_robot.write_store(path, toy_robot.toy_episodes(12, cameras=("image_0",)))
+
+
+@pytest.fixture(scope="module")
+def unbroken(store, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "unbroken"
+    done = pretrain(store, out)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def pretrain(store, out, *more, **options) -> subprocess.CompletedProcess:
+    return ptr_fast("pretrain", "smoke", "--data.stores", store, "--out", out, *SMALL, *more, **options)
+
+
+def numbers(run: Path) -> list[dict]:
+    """The metrics without what depends on the clock."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k != "time_s" and not k.startswith("perf/")} for row in rows]
+
+
+def weights(run: Path) -> dict[str, bytes]:
+    last = list_checkpoints(run)[-1]
+    return {str(p.relative_to(last)): p.read_bytes() for p in sorted(last.rglob("*.safetensors"))}
+
+
+def wait_for_step(run: Path, step: int, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        path = run / "metrics.jsonl"
+        if path.exists() and path.read_text().count("\n") >= step:
+            return
+        time.sleep(0.01)
+    pytest.fail(f"no step {step}: {process.communicate()[0]}")
+
+
+def test_killed_and_resumed_equals_the_unbroken_run(store, unbroken, tmp_path):
+    out = tmp_path / "killed"
+    process = start("pretrain", "smoke", "--data.stores", store, "--out", out, *SMALL)
+    wait_for_step(out, 9, process)
+    process.kill()
+    process.wait()
+    killed_at = len(numbers(out))
+    assert 9 <= killed_at < 24
+    resumed = ptr_fast("resume", out)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "going on from" in resumed.stdout
+    assert numbers(out) == numbers(unbroken)
+    assert weights(out) == weights(unbroken)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_says_how_to_go_on_and_stops(store, unbroken, tmp_path, number, code):
+    out = tmp_path / "stopped"
+    process = start("pretrain", "smoke", "--data.stores", store, "--out", out, *SMALL)
+    wait_for_step(out, 3, process)
+    process.send_signal(number)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert f"ptr-fast resume {out}" in text
+    assert "Traceback" not in text
+    stopped_at = read_checkpoint(out).step
+    assert 3 <= stopped_at < 24
+    assert ptr_fast("resume", out).returncode == 0
+    assert weights(out) == weights(unbroken)
+
+
+def test_the_log_has_the_quantities_of_the_method(unbroken):
+    row = numbers(unbroken)[-1]
+    needed = {"train/critic_loss", "train/bellman_loss", "train/cql_loss", "q/data", "q/policy", "q/random", "q/lse"}
+    needed |= {"actor/loss", "actor/entropy", "temperature/value"}
+    assert needed <= set(row)
+    assert [r["step"] for r in numbers(unbroken)] == list(range(1, 25))
+    assert list((unbroken / "tensorboard").glob("events*"))
+
+
+def test_a_second_run_in_the_folder_is_refused(store, unbroken):
+    again = pretrain(store, unbroken)
+    assert again.returncode == 2
+    assert "ptr-fast resume" in again.stderr
+
+
+def test_two_processes_on_one_folder(store, tmp_path):
+    out = tmp_path / "shared"
+    first = start("pretrain", "smoke", "--data.stores", store, "--out", out, *SMALL, "--num-steps", "2000")
+    wait_for_step(out, 2, first)
+    second = ptr_fast("resume", out)
+    first.kill()
+    first.wait()
+    assert second.returncode == 2
+    assert f"pid {first.pid}" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+def test_a_full_disk_keeps_earlier_checkpoints(store, tmp_path):
+    out = tmp_path / "full"
+    assert pretrain(store, out, "--num-steps", "6").returncode == 0
+    before = weights(out)
+    starved = ptr_fast("resume", out, "--num-steps", "12", limit_bytes=20_000)
+    assert starved.returncode == 2
+    assert "no space left" in starved.stderr
+    assert "Traceback" not in starved.stderr
+    assert weights(out) == before
+    assert [p.name for p in (out / "checkpoints").iterdir() if p.name.startswith(".")] == []
+
+
+def test_keep_last_prunes_and_last_points_at_the_newest(store, tmp_path):
+    out = tmp_path / "pruned"
+    assert pretrain(store, out, "--keep-last", "2").returncode == 0
+    assert [p.name for p in list_checkpoints(out)] == ["000018", "000024"]
+    assert (out / "checkpoints" / "last").resolve().name == "000024"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["pretrain", "smoke", "--data.stores", "STORE", "--out", "NEW", "--learner.cql-alfa", "5"], "cql-alpha"),
+        (["pretrain", "smoke", "--data.stores", "MISSING", "--out", "NEW"], "MISSING"),
+        (["pretrain", "smoke", "--data.stores", "STORE", "--out", "NEW", "--data.tasks", "fly"], "'fly'"),
+        (["pretrain", "smoke", "--data.stores", "STORE", "--out", "NEW", "--data.num-demos", "99"], "99"),
+        (["pretrain", "smoke", "--data.stores", "STORE", "--out", "NEW", "--learner.discount", "1.5"], "discount"),
+        (["pretrain", "smoke", "--data.stores", "STORE", "--out", "NEW", "--data.camera", "wrist"], "wrist"),
+        (["finetune", "--checkpoint", "MISSING", "--target", "STORE", "--out", "NEW"], "no checkpoint"),
+        (["finetune", "--checkpoint", "RUN", "--target", "STORE", "--out", "NEW"], "name the target task"),
+        (["resume", "MISSING"], "no run here"),
+        (["pretrian"], "pretrain"),
+    ],
+)
+def test_mistakes_are_one_clear_line(arguments, expected, store, unbroken, tmp_path):
+    places = {"STORE": store, "NEW": tmp_path / "new", "MISSING": tmp_path / "MISSING", "RUN": unbroken}
+    done = ptr_fast(*[places.get(a, a) for a in arguments])
+    assert done.returncode == 2
+    assert expected in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+    assert not list_checkpoints(tmp_path / "new")
+
+
+def test_finetune_adds_a_task_and_re_initialises_nothing(store, tmp_path):
+    task = toy_robot.TASKS[0]
+    base, out = tmp_path / "base", tmp_path / "fine"
+    done = pretrain(store, base, "--data.exclude-tasks", task, "--num-steps", "6")
+    assert done.returncode == 0, done.stderr
+    done = ptr_fast(
+        *["finetune", "--checkpoint", base, "--target", store, "--task", task, "--num-demos", "3", "--mix", "0.75"],
+        *["--out", out, *SMALL, "--num-steps", "1", "--lr-scale", "1e-12", "--batch-size", "8"],
+    )
+    assert done.returncode == 0, done.stderr
+    old, new = read_checkpoint(base), read_checkpoint(out)
+    assert new.spec.tasks.names == (*old.spec.tasks.names, task)
+    assert new.spec.tasks.num_slots == old.spec.tasks.num_slots
+    import safetensors.torch
+
+    for file in ("model.safetensors", "critic.safetensors"):
+        was, now = (safetensors.torch.load_file(i.path / "pretrained_model" / file) for i in (old, new))
+        for name, tensor in was.items():
+            if not name.startswith(("ema_actor", "target_critic")):
+                assert (tensor - now[name]).abs().max() < 1e-9, name
+    split = json.loads((out / "split.json").read_text())
+    roles = [source["role"] for source in split["sources"]]
+    assert roles == ["prior", "target"]
+    assert len(split["sources"][1]["train"]) == 3
+    assert not set(split["sources"][1]["train"]) & set(split["sources"][1]["validation"])
+
+
+def test_a_damaged_checkpoint_is_named(store, unbroken, tmp_path):
+    import shutil
+
+    for damage in ("truncate", "flip", "remove"):
+        run = tmp_path / damage
+        shutil.copytree(unbroken, run, symlinks=True)
+        victim = list_checkpoints(run)[-1] / "pretrained_model" / "critic.safetensors"
+        data = bytearray(victim.read_bytes())
+        if damage == "truncate":
+            victim.write_bytes(data[:-100])
+        elif damage == "flip":
+            data[len(data) // 2] ^= 1
+            victim.write_bytes(data)
+        else:
+            victim.unlink()
+        done = ptr_fast("resume", run, "--num-steps", "30")
+        assert done.returncode == 2
+        assert "critic.safetensors" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_the_divergence_alarm_saves_explains_and_stops(store, tmp_path):
+    out = tmp_path / "diverged"
+    done = pretrain(store, out, "--learner.critic-lr", "30", "--num-steps", "400", "--checkpoint-every", "1000")
+    assert done.returncode == 3, done.stdout
+    assert "divergence alarm" in done.stderr
+    assert list((out / "diverged").glob("0*/pretrained_model/config.json"))
