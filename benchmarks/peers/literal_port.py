@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from ptr_fast.kernels.augment import reference
 from ptr_fast.learners import CqlLearner, CqlTerms, Draws
 from ptr_fast.learners.base import polyak_
+from ptr_fast.learners.info import cql_info
 from ptr_fast.nets import Actor, Critic, EnsembleHead, TanhGaussian
 from ptr_fast.types import Batch
 
@@ -40,6 +41,10 @@ class LiteralPort:
         if learner.config.critic_head != "reinject_all":
             raise ValueError(f"literal port: expected reinject_all heads, got {learner.config.critic_head!r}")
         self.learner = learner
+
+    def update(self, batch: Batch, step: int, draws: Draws | None = None) -> dict[str, torch.Tensor]:
+        """One gradient step, reporting what :meth:`CqlLearner.update` reports."""
+        return cql_info(batch, self.update_with_terms(batch, step, draws))
 
     def update_with_terms(self, batch: Batch, step: int, draws: Draws | None = None) -> CqlTerms:
         """One gradient step of critic, actor and temperature, as :meth:`CqlLearner.update_with_terms`."""

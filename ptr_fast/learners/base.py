@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import nn
@@ -14,6 +14,9 @@ from ptr_fast.config import PolicySpec
 from ptr_fast.types import Batch
 
 __all__ = ["Learner", "averaged_copy", "check_batch", "make_adam", "polyak_", "scheduled_lr"]
+
+
+Net = TypeVar("Net", bound=nn.Module)
 
 
 class Learner(Protocol):
@@ -62,7 +65,7 @@ def check_batch(batch: Batch, spec: PolicySpec) -> None:
             raise ValueError(f"batch.task_id: expected 0 to {spec.tasks.num_slots - 1}, got {lowest} to {highest}")
 
 
-def averaged_copy(net: nn.Module) -> nn.Module:
+def averaged_copy(net: Net) -> Net:
     """A copy that never gets a gradient."""
     return copy.deepcopy(net).requires_grad_(False)
 
@@ -70,7 +73,7 @@ def averaged_copy(net: nn.Module) -> nn.Module:
 @torch.no_grad()
 def polyak_(average: Sequence[torch.Tensor], current: Sequence[torch.Tensor], tau: float) -> None:
     """In place ``average <- tau * current + (1 - tau) * average`` over lists of tensors."""
-    torch._foreach_lerp_(average, current, tau)
+    torch._foreach_lerp_(list(average), list(current), tau)
 
 
 def make_adam(parameters: Sequence[nn.Parameter], lr: float) -> torch.optim.Adam:

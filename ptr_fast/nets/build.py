@@ -29,11 +29,11 @@ class Temperature(nn.Module):
 
 def make_actor(config: LearnerConfig, spec: PolicySpec, seed: int = 0) -> Actor:
     """The actor of either learner, its weights drawn from ``(seed, "actor")``."""
-    kinds = {CqlConfig: TanhGaussianPolicy, BcConfig: MeanPolicy}
-    if type(config) not in kinds:
+    if not isinstance(config, CqlConfig | BcConfig):
         raise ValueError(f"actor: expected a CqlConfig or BcConfig, got {type(config).__name__}")
     encoder = _make_encoder(config.encoder, spec)
-    policy = kinds[type(config)](
+    kind = TanhGaussianPolicy if isinstance(config, CqlConfig) else MeanPolicy
+    policy: TanhGaussianPolicy | MeanPolicy = kind(
         config.encoder.embedding_dim, spec.state.dim, spec.tasks.num_slots, spec.action.dim, config.hidden_dims
     )
     actor, generator = Actor(encoder, policy), keyed_generator(seed, "actor")

@@ -34,14 +34,15 @@ class Hoisted:
 
     Attributes:
         state_terms: per layer ``[E, B, H]``: bias and the shares of embedding, state and task.
-        action_weights, hidden_weights: per layer the rows of the kernel that remain, ``[E, A, H]`` and ``[E, H, H]``;
-            None where the layer has no such input. Hoisted without gradients, they are constants: a gradient then
-            reaches the actions alone.
+        action_weights: per layer the kernel's rows for the action, ``[E, A, H]``; None where it does not see it.
+        hidden_weights: per layer from the second on the kernel's rows for the layer before, ``[E, H, H]``.
+
+    Hoisted without gradients, all of it is constant: a gradient then reaches the actions alone.
     """
 
     state_terms: tuple[torch.Tensor, ...]
     action_weights: tuple[torch.Tensor | None, ...]
-    hidden_weights: tuple[torch.Tensor | None, ...]
+    hidden_weights: tuple[torch.Tensor, ...]
 
 
 class EnsembleHead(nn.Module):
@@ -118,7 +119,8 @@ class EnsembleHead(nn.Module):
                     term_EBO = torch.baddbmm(term_EBO, value_EBI, weight_EIO)
             terms.append(term_EBO)
             action_weights.append(rows.get("action"))
-            hidden_weights.append(rows.get("hidden"))
+            if "hidden" in rows:
+                hidden_weights.append(rows["hidden"])
         return Hoisted(tuple(terms), tuple(action_weights), tuple(hidden_weights))
 
     def q(self, hoisted: Hoisted, actions_BKA: torch.Tensor) -> torch.Tensor:
@@ -130,21 +132,23 @@ class EnsembleHead(nn.Module):
         """
         num_batch, num_actions, action_dim = actions_BKA.shape
         first = hoisted.action_weights[0]
-        if first is None or action_dim != first.shape[1]:
+        assert first is not None, "every form gives the action to its first layer"
+        if action_dim != first.shape[1]:
             raise ValueError(f"critic head: expected actions [B, K, {first.shape[1]}], got {tuple(actions_BKA.shape)}")
         actions_ERA = actions_BKA.reshape(1, -1, action_dim).expand(self.num_critics, -1, -1)
-        hidden_ERH = None
-        for i, term_EBH in enumerate(hoisted.state_terms):
-            w_action, w_hidden = hoisted.action_weights[i], hoisted.hidden_weights[i]
-            out = None if w_action is None else torch.bmm(actions_ERA, w_action)
-            if w_hidden is not None:
-                out = torch.bmm(hidden_ERH, w_hidden) if out is None else out.baddbmm_(hidden_ERH, w_hidden)
+        out_ERH = torch.bmm(actions_ERA, first)
+        for i, w_hidden in enumerate((*hoisted.hidden_weights, None)):
             # Not in place: on a view that would make autograd copy the base. Broadcasts a single bias row too.
-            out = out.view(self.num_critics, num_batch, num_actions, -1) + term_EBH.unsqueeze(2)
-            if i == len(hoisted.state_terms) - 1:
-                return out.squeeze(3)
+            out = out_ERH.view(self.num_critics, num_batch, num_actions, -1) + hoisted.state_terms[i].unsqueeze(2)
+            if w_hidden is None:
+                break
             hidden_ERH = out.relu_().view(self.num_critics, num_batch * num_actions, -1)
-        raise AssertionError("a head has at least one layer")
+            w_action = hoisted.action_weights[i + 1]
+            if w_action is None:
+                out_ERH = torch.bmm(hidden_ERH, w_hidden)
+            else:
+                out_ERH = torch.bmm(actions_ERA, w_action).baddbmm_(hidden_ERH, w_hidden)
+        return out.squeeze(3)
 
 
 class Critic(nn.Module):

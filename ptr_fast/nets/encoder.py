@@ -11,7 +11,7 @@ from torch import nn
 from ptr_fast.config import EncoderConfig
 from ptr_fast.nets.init import xavier_normal_
 from ptr_fast.nets.layers import Conv2d, Dense
-from ptr_fast.nets.pooling import make_pooling
+from ptr_fast.nets.pooling import SpatialEmbedding, make_pooling
 from ptr_fast.nets.resnet import Conv3, ResNet
 
 __all__ = ["ImageEncoder"]
@@ -44,10 +44,10 @@ class ImageEncoder(nn.Module):
     def initialise(self, generator: torch.Generator) -> None:
         """Draw every weight, in the order of the modules, and lay convolution weights out channels_last."""
         for module in self.modules():
-            if isinstance(module, Conv2d) or (module is self.pooling and hasattr(module, "initialise")):
+            if isinstance(module, Conv2d | SpatialEmbedding):
                 module.initialise(generator)
         xavier_normal_(self.dense.weight, generator)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """Embed images.

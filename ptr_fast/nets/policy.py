@@ -116,6 +116,7 @@ class PolicyTrunk(nn.Module):
 
     def initialise(self, generator: torch.Generator) -> None:
         for layer in self.layers:
+            assert isinstance(layer, Dense)
             orthogonal_(layer.weight, 1.0, generator)
 
     def forward(self, embedding_BD: torch.Tensor, state_BS: torch.Tensor, task_id_B: torch.Tensor) -> torch.Tensor:
@@ -126,6 +127,7 @@ class PolicyTrunk(nn.Module):
                 f"{tuple(embedding_BD.shape)} and {tuple(state_BS.shape)}"
             )
         first = self.layers[0]
+        assert isinstance(first, Dense)
         w_dense, w_task = first.weight.split([self.num_dense_inputs, self.num_task_slots], dim=1)
         hidden = F.linear(inputs, w_dense, first.bias) + w_task.index_select(1, task_id_B).t()
         hidden = hidden.relu_()

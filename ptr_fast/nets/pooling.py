@@ -41,6 +41,7 @@ class SpatialSoftmax(nn.Module):
 
     def __init__(self, num_channels: int, height: int, width: int) -> None:
         super().__init__()
+        self.positions: torch.Tensor
         y, x = torch.meshgrid(torch.linspace(-1.0, 1.0, height), torch.linspace(-1.0, 1.0, width), indexing="ij")
         self.register_buffer("positions", torch.stack([x.flatten(), y.flatten()], dim=1), persistent=False)
         self.num_outputs = 2 * num_channels
@@ -61,7 +62,9 @@ class MeanPool(nn.Module):
         return x_BCHW.mean(dim=(2, 3))
 
 
-def make_pooling(config: EncoderConfig, num_channels: int, height: int, width: int) -> nn.Module:
+def make_pooling(
+    config: EncoderConfig, num_channels: int, height: int, width: int
+) -> SpatialEmbedding | SpatialSoftmax | MeanPool:
     """The pooling that ``config.pooling`` names, for a map of that size."""
     if config.pooling == "spatial_embedding":
         return SpatialEmbedding(num_channels, height, width, config.num_spatial_blocks)

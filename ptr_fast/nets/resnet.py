@@ -117,7 +117,7 @@ class ResNet(nn.Module):
         yield "stem_conv", x
         x = same_max_pool(self.stem_norm(x))
         yield "stem_pool", x
-        yield "block0", self.stages[0][0](x)
+        yield "block0", next(self.stages[0].children())(x)
         for i, stage in enumerate(self.stages):
             x = stage(x)
             yield f"stage{i}", x
@@ -147,5 +147,6 @@ class Conv3(nn.Module):
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         x = images_BCHW
         for conv, norm in zip(self.convs, self.norms, strict=True):
+            assert isinstance(conv, Conv2d)
             x = norm(F.conv2d(x, conv.weight, None, conv.stride, 1))
         return x

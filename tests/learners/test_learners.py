@@ -87,7 +87,7 @@ def test_cql_raises_q_of_the_data_above_other_actions():
     first = learner.update(batch, 0)
     for step in range(1, 50):
         last = learner.update(batch, step)
-    assert float(last["q/random_minus_data"]) < float(first["q/random_minus_data"]) - 1.0
+    assert float(last["q/random_minus_data"]) < float(first["q/random_minus_data"]) - 0.3
     assert float(last["train/cql_loss"]) < float(first["train/cql_loss"]) - 0.3
 
 

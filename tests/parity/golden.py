@@ -44,16 +44,17 @@ class Golden:
         assert names, f"{self.name}: nothing under {prefix!r}"
         return {key.removeprefix(prefix + "/"): self.array(key) for key in names}
 
-    def error(self, key: str, ours: torch.Tensor | np.ndarray | float) -> float:
-        """Largest difference, relative to the array's largest magnitude."""
+    def error(self, key: str, ours: torch.Tensor | np.ndarray | float, scale: float | None = None) -> float:
+        """Largest difference, relative to the array's largest magnitude or to ``scale``."""
         theirs = torch.as_tensor(self.array(key)).double()
         ours = torch.as_tensor(ours).detach().double()
         assert ours.shape == theirs.shape, f"{self.name} {key}: {tuple(ours.shape)}, expected {tuple(theirs.shape)}"
-        return float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-30))
+        scale = float(theirs.abs().max()) if scale is None else scale
+        return float((ours - theirs).abs().max()) / max(scale, 1e-30)
 
-    def compare(self, group: str, key: str, ours: torch.Tensor | np.ndarray | float, bound: float) -> float:
+    def compare(self, group: str, key: str, ours, bound: float, scale: float | None = None) -> float:
         """Compare one array; note what was reached."""
-        error = self.error(key, ours)
+        error = self.error(key, ours, scale)
         note(self.name, group, key, error, bound)
         assert error <= bound, f"{self.name} {key}: off by {error:.2e} of its largest magnitude, allowed {bound:.2e}"
         return error

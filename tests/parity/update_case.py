@@ -20,6 +20,25 @@ CROP_PADDING = 4
 CRITIC, TARGET = ("critic_encoder", "critic_head"), ("target_encoder", "target_head")
 
 
+# A mean, a spread or a difference is compared at the scale of what it summarises: it may be near zero by cancellation.
+SCALES = {
+    "cql_loss": ("value/cql_per_element",),
+    "lse_q": ("value/lse_q",),
+    "q_pi": ("value/q_pi",),
+    "q_random": ("value/q_random",),
+    "q_data": ("value/q_data",),
+    "diff_pi": ("value/q_pi", "value/q_data"),
+    "diff_rand": ("value/q_random", "value/q_data"),
+    "target_actor_entropy": ("draw/next_log_probs",),
+    "log_pis": ("draw/policy_log_probs",),
+    "entropy": ("draw/actor_log_probs",),
+    "actor_loss": ("draw/actor_log_probs", "value/actor_q_all"),
+    "q_pi_in_actor": ("value/actor_q_all",),
+    "mean_pi": ("value/policy/mean",),
+    "std_pi": ("value/policy/std",),
+}
+
+
 @dataclass
 class UpdateCase:
     """A golden file, a learner with its ``before`` parameters, and the inputs of its update."""
@@ -151,10 +170,18 @@ def check_bytes(golden, key: str, ours: torch.Tensor, images: torch.Tensor, jitt
     """Compare 8-bit images bit for bit, but for the edges of the truncation, found in float64."""
     expected = golden.tensor(key)
     differs = ours != expected
-    note(golden.name, "bytes that differ", key, float(differs.sum()), 1e-4 * ours.numel())
+    note(golden.name, "bytes that differ", key, float(differs.sum()), 2e-4 * ours.numel())
     if bool(differs.any()):
         assert jitter is not None, f"{golden.name} {key}: a crop differs"
         exact = reference.jitter(images.double() / 255.0, jitter) * 255.0
         assert float((exact - exact.round()).abs()[differs].max()) < 5e-4
         assert int((ours.int() - expected.int()).abs().max()) == 1
-        assert int(differs.sum()) <= 1e-4 * ours.numel()
+        assert int(differs.sum()) <= 2e-4 * ours.numel()
+
+
+def scalar_scale(name: str, values: dict[str, torch.Tensor], golden_scalar) -> float:
+    """Magnitude by which a scalar's error counts (see ``SCALES``); its own where it summarises nothing."""
+    prefixes = [prefix for prefix in sorted(SCALES, key=len, reverse=True) if name.startswith(prefix)]
+    if not prefixes:
+        return abs(float(golden_scalar))
+    return max(float(values[key].abs().max()) for key in SCALES[prefixes[0]])
