@@ -73,6 +73,7 @@ def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ.setdefault("LP_NUM_THREADS", "0")  # Mesa's software renderer
 
 
 def _follow_parent() -> None:
