@@ -133,7 +133,9 @@ class CqlConfig:
     """Conservative Q-learning as PTR uses it.
 
     Attributes:
-        encoder: actor and critic each have their own encoder of this shape.
+        encoder: image encoder of actor and critic.
+        actor_encoder: ``own``: the actor trains an encoder of its own (the paper's); ``critic``: it looks through the
+            critic's, which the actor loss leaves alone (``share_encoders`` of the reference).
         hidden_dims: hidden layers of the policy and of every Q head.
         critic_head: what is concatenated to every layer of a Q head: ``reinject_all`` (action and pixels; the first
             layer also sees the task; no proprioceptive state: the paper's), ``reinject_action`` (action; the first
@@ -155,6 +157,7 @@ class CqlConfig:
     """
 
     encoder: EncoderConfig = EncoderConfig()
+    actor_encoder: Literal["own", "critic"] = "own"
     hidden_dims: tuple[int, ...] = (256, 256, 256)
     critic_head: CriticHead = "reinject_all"
     num_critics: int = 2

@@ -4,7 +4,8 @@ One update: Bellman target, critic, target average, actor (with the new critic a
 
 Note "Encode once". The reference tiles images before its ResNets and spends 19 encoder forwards of the batch (a
 backward counts two). The same numbers need 9: target critic at s' (1), actor at s' (1), critic at s (3), actor at s (3,
-shared by the conservative term and the actor loss, whose parameters are the same), updated critic at s (1).
+shared by the conservative term and the actor loss, whose parameters are the same), updated critic at s (1). An actor
+that looks through the critic's encoder makes it 6: the actor's four become one, the critic's encoder at s'.
 
 Shapes: E ensemble, B batch, K sampled actions per state, A action, D embedding.
 Source: PTR, ``jaxrl2/agents/cql_encodersep_parallel/``. Deviation: the DR3 term, whose published weight is 0, is left
@@ -91,14 +92,21 @@ class CqlLearner:
         self.temperature = Temperature(config.init_temperature).to(self.device)
         self.ema_actor = base.averaged_copy(self.actor)
         self.target_critic = base.averaged_copy(self.critic)
-        self._actor_parameters = list(self.actor.parameters())
+        if self._shares_encoder:
+            self.actor.encoder, self.ema_actor.encoder = self.critic.encoder, self.target_critic.encoder
+        learned = (lambda actor: actor.policy) if self._shares_encoder else (lambda actor: actor)
+        self._actor_parameters = list(learned(self.actor).parameters())
         self._critic_parameters = list(self.critic.parameters())
-        self._ema_actor_parameters = list(self.ema_actor.parameters())
+        self._ema_actor_parameters = list(learned(self.ema_actor).parameters())
         self._target_parameters = list(self.target_critic.parameters())
         # The reference keeps separate states for critic encoder and heads, of one rate: the same as one Adam.
         self._actor_adam = base.make_adam(self._actor_parameters, config.actor_lr)
         self._critic_adam = base.make_adam(self._critic_parameters, config.critic_lr)
         self._temperature_adam = base.make_adam(list(self.temperature.parameters()), config.temperature_lr)
+
+    @property
+    def _shares_encoder(self) -> bool:
+        return self.config.actor_encoder == "critic"
 
     def networks(self) -> dict[str, nn.Module]:
         """Every net by name; ``ema_actor`` is the averaged actor."""
@@ -168,12 +176,12 @@ class CqlLearner:
             next_hoisted = self.target_critic.head.hoist(next_embedding, batch.next_state, batch.task_id)
             next_q = self.target_critic.head.q(next_hoisted, next_actions)
             target = losses.td_target(next_q, batch.rewards, batch.masks, config.discount)
-        policy = self.actor(images, batch.state, batch.task_id)
+        embedding = self.critic.encoder(images)
+        seen = embedding.detach() if self._shares_encoder else self.actor.encoder(images)
+        policy = self.actor.policy(seen, batch.state, batch.task_id)
         with torch.no_grad():
             policy_actions, policy_log_prob = policy.sample_with_log_prob(draws.policy_eps)
             actions = torch.cat([batch.actions[:, None], policy_actions, draws.random_actions], dim=1)
-
-        embedding = self.critic.encoder(images)
         q = head.q(head.hoist(embedding, batch.state, batch.task_id), actions)
         q_data, q_policy, q_random = q.split([1, num_samples, num_samples], dim=2)
         q_data = q_data.squeeze(2)
@@ -202,11 +210,16 @@ class CqlLearner:
         }, policy
 
     def _actor_step(self, batch: Batch, images: torch.Tensor, policy: TanhGaussian, draws: Draws) -> dict:
-        """Update the actor with the updated critic as a constant: gradients reach Q's action input alone."""
-        actions, log_prob = policy.sample_with_log_prob(draws.actor_eps)
+        """Update the actor with the updated critic as a constant: gradients reach Q's action input alone.
+
+        ``policy`` is that of the critic step; an actor that shares the encoder looks again through the updated one.
+        """
         with torch.no_grad():
             embedding = self.critic.encoder(images)
             hoisted = self.critic.head.hoist(embedding, batch.state, batch.task_id)
+        if self._shares_encoder:
+            policy = self.actor.policy(embedding, batch.state, batch.task_id)
+        actions, log_prob = policy.sample_with_log_prob(draws.actor_eps)
         q = self.critic.head.q(hoisted, actions[:, None]).squeeze(2)
         loss = losses.actor_loss(log_prob, q, self.temperature())
         _step(self._actor_adam, loss)

@@ -14,7 +14,7 @@ from ptr_fast.checkpoint import CheckpointInfo, load_training_state, read_checkp
 from ptr_fast.config import ActConfig, LearnerConfig, RewardConfig, from_dict, to_dict
 from ptr_fast.learners import make_learner
 from ptr_robot.resume import check_new
-from ptr_robot.train import Run, pick_device, run_lock, set_threads, train, versions
+from ptr_robot.train import Run, pick_device, prepare_process, run_lock, train, versions
 from ptr_robot.train_config import FinetuneConfig
 from ptr_robot.train_data import Source, check_matches, select_target, with_task
 
@@ -38,7 +38,7 @@ def finetune(config: FinetuneConfig) -> int:
     Returns:
         As :func:`ptr_robot.train.train`.
     """
-    set_threads(config.loop.num_threads)
+    prepare_process(config.loop.num_threads)
     info = read_checkpoint(config.checkpoint)
     target, task = select_target(config.target, config.task, config.domains, config.num_demos, config.loop.seed)
     prior = _prior_sources(info, config.prior) if config.mix > 0 else []

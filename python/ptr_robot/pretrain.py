@@ -8,7 +8,7 @@ from ptr_fast.config import ActConfig, to_dict
 from ptr_fast.learners import make_learner
 from ptr_robot.recipes import RECIPES
 from ptr_robot.resume import check_new
-from ptr_robot.train import Run, pick_device, run_lock, set_threads, train, versions
+from ptr_robot.train import Run, pick_device, prepare_process, run_lock, train, versions
 from ptr_robot.train_config import PretrainConfig
 from ptr_robot.train_data import make_spec, select_prior
 
@@ -35,7 +35,7 @@ def pretrain(config: PretrainConfig) -> int:
     Returns:
         As :func:`ptr_robot.train.train`.
     """
-    set_threads(config.loop.num_threads)
+    prepare_process(config.loop.num_threads)
     sources = select_prior(config.data, config.loop.seed)
     spec = make_spec(sources, config.data.camera, config.num_task_slots)
     learner = make_learner(config.learner, spec, config.loop.seed, pick_device(config.loop.device))

@@ -143,7 +143,7 @@ def rollout(args: Args) -> dict[str, Any]:
 
 def _source(args: Args, told: str) -> tuple[Any, dict[str, Any], int, int]:
     """The policy's source, what identifies it, its image size (pixels) and action repeat."""
-    from ptr_robot.sim.trials import CheckpointSource, ExpertSource, RandomSource
+    from ptr_robot.sim.policies import CheckpointSource, ExpertSource, RandomSource
 
     named = [path for path in (args.run, args.checkpoint) if path is not None]
     if args.policy != "checkpoint":

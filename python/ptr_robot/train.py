@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 import ptr_fast
+from ptr_fast import native
 from ptr_fast.checkpoint import (
     list_checkpoints,
     load_training_state,
@@ -33,7 +34,7 @@ from ptr_robot.train_config import LoopConfig
 from ptr_robot.train_data import Source, transitions_of
 from ptr_robot.train_log import RunLog
 
-__all__ = ["Run", "pick_device", "run_lock", "set_threads", "train", "versions"]
+__all__ = ["Run", "pick_device", "prepare_process", "run_lock", "train", "versions"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,10 +122,11 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
 
 
-def set_threads(num_threads: int) -> None:
-    """CPU threads of the learner; 0 leaves torch's default."""
+def prepare_process(num_threads: int) -> None:
+    """Sets the CPU threads of the learner (0 leaves torch's default) and keeps freed memory for the next step."""
     if num_threads:
         torch.set_num_threads(num_threads)
+    native.keep_freed_memory()
 
 
 def versions() -> dict[str, str]:

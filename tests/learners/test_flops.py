@@ -1,5 +1,6 @@
 """Work of one update in encoder forwards of its batch: nine for the learner, about twenty for the published step."""
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -36,6 +37,8 @@ def test_an_update_costs_nine_encoder_forwards_and_the_published_one_twenty(name
     with torch.no_grad():
         forward = count(lambda: learner.critic.encoder(images))
     ours = count(lambda: learner.update(batch, 0)) / forward
+    sharing = CqlLearner(dataclasses.replace(config, actor_encoder="critic"), spec)
+    assert 5.8 < count(lambda: sharing.update(batch, 0)) / forward <= 6.05
     theirs = count(lambda: LiteralPort(learner).update_with_terms(batch, 1)) / forward
     assert 8.8 < ours <= 9.05
     assert 19.0 <= theirs <= 20.5

@@ -109,6 +109,24 @@ def test_every_head_form_and_ensemble_size_trains(form):
     assert not unmoved
 
 
+def test_a_shared_encoder_is_trained_by_the_critic_alone():
+    learner, batch = make_learner("cql", actor_encoder="critic"), make_batch(make_spec())
+    assert learner.actor.encoder is learner.critic.encoder
+    assert learner.ema_actor.encoder is learner.target_critic.encoder
+    before = parameters(learner)
+    learner.update(batch, 0)
+    after = parameters(learner)
+    alone = make_learner("cql", actor_encoder="critic", actor_lr=1e-30)
+    alone.update(batch, 0)
+    for name, value in parameters(alone).items():
+        if name.startswith(("actor.policy", "ema_actor.policy")):
+            torch.testing.assert_close(value, before[name], rtol=0, atol=1e-20, msg=name)
+        elif not name.startswith("temperature"):
+            assert torch.equal(value, after[name]), name
+    assert not torch.equal(before["actor.policy.mean.weight"], after["actor.policy.mean.weight"])
+    assert not torch.equal(before["critic.encoder.dense.weight"], after["critic.encoder.dense.weight"])
+
+
 def test_a_terminal_transition_does_not_bootstrap():
     learner = make_learner("cql")
     batch = make_batch(learner.spec)

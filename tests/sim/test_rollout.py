@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ptr_robot.rollout import Args, main, rollout, selected_checkpoint
-from ptr_robot.sim.trials import ExpertSource, RandomSource, TrialPlan, run_trials, trial_seed
+from ptr_robot.sim.policies import ExpertSource, RandomSource
+from ptr_robot.sim.trials import TrialPlan, run_trials, trial_seed
 
 PLAN = TrialPlan(task="put block on plate", kitchen="B", image_size=16)
 
