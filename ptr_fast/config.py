@@ -149,7 +149,7 @@ class CqlConfig:
         critic_lr: Adam learning rate of the critic and its encoder.
         temperature_lr: Adam learning rate of the entropy weight.
         lr_schedule: ``constant`` (the paper's), or ``cosine`` decay of all rates to zero.
-        lr_schedule_steps: updates until the cosine reaches zero; unused when constant.
+        lr_schedule_steps: updates until the cosine reaches zero; 0 lets the training program put in the run's length.
         init_temperature: initial entropy weight.
         target_entropy: nats; None means minus the number of action dimensions.
         ema_tau: rate of the averaged actor kept for acting (it has no influence on training).
@@ -186,7 +186,7 @@ class CqlConfig:
         _require(len(self.hidden_dims) >= 1, "hidden_dims must name at least one layer")
         for name in ("actor_lr", "critic_lr", "temperature_lr"):
             _require(getattr(self, name) > 0.0, f"{name} must be positive, got {getattr(self, name)}")
-        _check_schedule(self.lr_schedule, self.lr_schedule_steps)
+        _check_schedule(self.lr_schedule_steps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +198,7 @@ class BcConfig:
         hidden_dims: hidden layers of the policy.
         lr: Adam learning rate.
         lr_schedule: ``constant``, or ``cosine`` decay to zero.
-        lr_schedule_steps: updates until the cosine reaches zero; unused when constant.
+        lr_schedule_steps: updates until the cosine reaches zero; 0 lets the training program put in the run's length.
         ema_tau: rate of the averaged actor kept for acting (it has no influence on training).
         augment: random crop and colour jitter.
     """
@@ -215,14 +215,11 @@ class BcConfig:
         _require(self.lr > 0.0, f"lr must be positive, got {self.lr}")
         _require(0.0 < self.ema_tau <= 1.0, f"ema_tau must lie in (0, 1], got {self.ema_tau}")
         _require(len(self.hidden_dims) >= 1, "hidden_dims must name at least one layer")
-        _check_schedule(self.lr_schedule, self.lr_schedule_steps)
+        _check_schedule(self.lr_schedule_steps)
 
 
-def _check_schedule(schedule: str, num_steps: int) -> None:
-    _require(
-        schedule == "constant" or num_steps > 0,
-        f"lr_schedule {schedule!r} needs lr_schedule_steps above 0, got {num_steps}",
-    )
+def _check_schedule(num_steps: int) -> None:
+    _require(num_steps >= 0, f"lr_schedule_steps must not be negative, got {num_steps}")
 
 
 LearnerConfig = CqlConfig | BcConfig

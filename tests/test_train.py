@@ -151,6 +151,15 @@ def test_keep_last_prunes_and_last_points_at_the_newest(store, tmp_path):
     assert (out / "checkpoints" / "last").resolve().name == "000024"
 
 
+def test_keep_best_keeps_what_select_would_pick(store, unbroken, tmp_path):
+    out = tmp_path / "best"
+    assert pretrain(store, out, "--keep-last", "1", "--keep-best", "1").returncode == 0
+    selected = ptr_fast("select", "--run", unbroken, "--json")
+    assert selected.returncode == 0, selected.stderr
+    ranking = [entry["checkpoint"] for entry in json.loads(selected.stdout)["ranking"]]
+    assert {p.name for p in list_checkpoints(out)} == {ranking[0], "000024"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

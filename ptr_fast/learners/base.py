@@ -86,6 +86,8 @@ def scheduled_lr(lr: float, schedule: str, num_steps: int, step: int) -> float:
     """Learning rate at an update; ``cosine`` reaches zero after ``num_steps`` and stays there."""
     if schedule == "constant":
         return lr
+    if num_steps < 1:
+        raise ValueError(f"lr_schedule {schedule!r} needs lr_schedule_steps above 0, got {num_steps}")
     return lr * 0.5 * (1.0 + math.cos(math.pi * min(max(step, 0) / num_steps, 1.0)))
 
 

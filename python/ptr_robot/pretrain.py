@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import tyro
 
 from ptr_fast.config import ActConfig, to_dict
@@ -38,6 +40,8 @@ def pretrain(config: PretrainConfig) -> int:
     prepare_process(config.loop.num_threads)
     sources = select_prior(config.data, config.loop.seed)
     spec = make_spec(sources, config.data.camera, config.num_task_slots)
+    if config.learner.lr_schedule == "cosine" and not config.learner.lr_schedule_steps:
+        config = replace(config, learner=replace(config.learner, lr_schedule_steps=config.loop.num_steps))
     learner = make_learner(config.learner, spec, config.loop.seed, pick_device(config.loop.device))
     act = ActConfig(mode=config.act_mode)
     record = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -118,7 +118,40 @@ def _order(entry: dict[str, Any], sign: float) -> tuple[bool, float, float, int]
     return out, value, math.inf if bellman is None else bellman, -entry["step"]
 
 
-def select(args: Args, console: Any = None) -> dict[str, Any]:
+def evaluate_run(
+    run: Path,
+    *,
+    store: Path | None = None,
+    task: str = "",
+    max_episodes: int = 20,
+    seed: int = 0,
+    device: str = "cpu",
+    advance: Callable[[], None] | None = None,
+) -> list[dict[str, Any]]:
+    """The evaluations of all checkpoints of a run, oldest first; what was evaluated before on the same data is read.
+
+    Raises:
+        DataError: no checkpoint in the run, or no episode to evaluate on.
+    """
+    checkpoints = list_checkpoints(run)
+    if not checkpoints:
+        raise DataError(f"{run}: no checkpoint here (expected {run}/checkpoints/<step>); train first")
+    evaluations = []
+    for path in checkpoints:
+        info = read_checkpoint(path)
+        data = held_out(info, store=store, task=task, max_episodes=max_episodes, seed=seed)
+        target = evaluation_path(path)
+        result = saved_evaluation(target)
+        if result is None or result["key"] != evaluation_key(info, data, seed):
+            result = evaluate_checkpoint(info, data, seed=seed, device=device)
+            write_evaluation(result, target)
+        evaluations.append(result)
+        if advance is not None:
+            advance()
+    return evaluations
+
+
+def select(args: Args) -> dict[str, Any]:
     """Evaluates what is not evaluated yet, ranks, and writes ``<run>/selection.json``.
 
     Raises:
@@ -127,21 +160,16 @@ def select(args: Args, console: Any = None) -> dict[str, Any]:
     from ptr_robot.progress import Progress
     from ptr_robot.train import pick_device
 
-    checkpoints = list_checkpoints(args.run)
-    if not checkpoints:
-        raise DataError(f"{args.run}: no checkpoint here (expected {args.run}/checkpoints/<step>); train first")
-    evaluations, device = [], str(pick_device(args.device))
-    with Progress(len(checkpoints), "select", "checkpoint") as progress:
-        for path in checkpoints:
-            info = read_checkpoint(path)
-            data = held_out(info, store=args.store, task=args.task, max_episodes=args.max_episodes, seed=args.seed)
-            target = evaluation_path(path)
-            result = saved_evaluation(target)
-            if result is None or result["key"] != evaluation_key(info, data, args.seed):
-                result = evaluate_checkpoint(info, data, seed=args.seed, device=device)
-                write_evaluation(result, target)
-            evaluations.append(result)
-            progress.advance(1)
+    with Progress(len(list_checkpoints(args.run)), "select", "checkpoint") as progress:
+        evaluations = evaluate_run(
+            args.run,
+            store=args.store,
+            task=args.task,
+            max_episodes=args.max_episodes,
+            seed=args.seed,
+            device=str(pick_device(args.device)),
+            advance=lambda: progress.advance(1),
+        )
     selection = {
         "schema_version": SCHEMA_VERSION,
         **rank(evaluations, args.metric),

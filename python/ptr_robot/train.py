@@ -199,7 +199,7 @@ def _loop(run: Run, loader: Loader, log: RunLog, stop: _StopRequest, first_step:
                 return 3
         if done % loop.checkpoint_every == 0 or done == loop.num_steps or stop.signal is not None:
             path = _save(run, done)
-            _prune(run, log, done)
+            _prune(run)
             print(f"saved {path}", flush=True)
         if stop.signal is not None:
             print(f"stopped at step {done} of {loop.num_steps}; go on with: ptr-fast resume {run.out}", file=sys.stderr)
@@ -238,8 +238,20 @@ def _save(run: Run, step: int, folder: str = "checkpoints") -> Path:
     return save_checkpoint(run.out, step, run.learner, run.spec, run.act, run.record, folder)
 
 
-def _prune(run: Run, log: RunLog, step: int) -> None:
-    if not run.loop.keep_last:
+def _prune(run: Run) -> None:
+    """Keeps the newest checkpoints, and the best by the score that ``ptr-fast select`` ranks by."""
+    loop = run.loop
+    if not loop.keep_last:
         return
-    for path in list_checkpoints(run.out)[: -run.loop.keep_last]:
-        remove_checkpoint(path)
+    older = list_checkpoints(run.out)[: -loop.keep_last]
+    if not older:
+        return
+    best: set[str] = set()
+    if loop.keep_best:
+        from ptr_robot.select import evaluate_run, rank
+
+        ranking = rank(evaluate_run(run.out, device=str(pick_device(loop.device))))["ranking"]
+        best = {entry["checkpoint"] for entry in ranking[: loop.keep_best]}
+    for path in older:
+        if path.name not in best:
+            remove_checkpoint(path)
