@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import signal
 import sys
+import threading
 
 VERBS = {
     "convert": ("ptr_robot.convert", "robot data of other formats -> a store"),
@@ -24,7 +26,7 @@ VERBS = {
     "convert-checkpoint": ("ptr_robot.convert_checkpoint", "a checkpoint of the published JAX code -> one of ours"),
     "info": ("ptr_robot.info", "what was built, what runs where and why not; for bug reports"),
 }
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 
 
 def usage() -> str:
@@ -39,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
 
     Returns:
         0 on success, 1 where a check found errors, 2 for a user's mistake or a broken environment (one line on standard
-        error; ``PTR_FAST_TRACEBACK=1`` shows where), 130 after Ctrl-C.
+        error; ``PTR_FAST_TRACEBACK=1`` shows where), 130 after Ctrl-C, 143 after a polite kill (SIGTERM).
     """
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help", "help"):
@@ -51,20 +53,37 @@ def main(argv: list[str] | None = None) -> int:
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         print(f"ptr-fast: unknown verb {verb!r}{hint}\n\n{usage()}", file=sys.stderr)
         return 2
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         module = importlib.import_module(VERBS[verb][0])
         return module.run(argv[1:]) if hasattr(module, "run") else _run_typed(verb, module, argv[1:])
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("ptr-fast: interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, RuntimeError, OSError, ImportError) as error:
         if os.environ.get("PTR_FAST_TRACEBACK") == "1":
             raise
-        print(f"ptr-fast {verb}: error: {error}", file=sys.stderr)
+        print(f"ptr-fast {verb}: error: {_words(error)}", file=sys.stderr)
         return 2
+
+
+def _words(error: BaseException) -> str:
+    """The message without a bare error number."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
+    return str(error)
+
+
+class _Terminated(KeyboardInterrupt):
+    """A polite kill ends a verb as Ctrl-C does: what was finished is kept."""
+
+
+def _terminate(*_: object) -> None:
+    raise _Terminated
 
 
 def _run_typed(verb: str, module, argv: list[str]) -> int:

@@ -58,15 +58,11 @@ def main(args: Args) -> int:
     """Collects what is missing and prints what the store then holds."""
     from ptr_fast.data.store import StoreWriter
     from ptr_robot.progress import Progress
-    from ptr_robot.sim.workers import interruptible
 
     keys = plan(args)
     meta = store_meta(args)
     exists = (args.out / "meta.json").exists()
-    with (
-        interruptible(),
-        StoreWriter.append(args.out, meta) if exists else StoreWriter.create(args.out, meta) as writer,
-    ):
+    with StoreWriter.append(args.out, meta) if exists else StoreWriter.create(args.out, meta) as writer:
         _check_same_options(args.out, writer.meta.source, meta.source)
         missing = [key for key in keys if episode_id(key) not in writer]
         print(f"{args.out}: {len(keys)} episodes asked for, {len(keys) - len(missing)} there already")
@@ -123,9 +119,12 @@ def plan(args: Args) -> list[Any]:
     from ptr_robot.sim.kitchens import find_kitchen
     from ptr_robot.sim.tasks import find_task
 
-    for name, value, low in (("episodes", args.episodes, 1), ("workers", args.workers, 1), ("seed", args.seed, 0)):
-        if value < low:
-            raise ValueError(f"{name} must be at least {low}, got {value}")
+    least = {"episodes": 1, "workers": 1, "seed": 0, "image_size": 1, "action_repeat": 1, "max_steps": 1}
+    for name, low in least.items():
+        if getattr(args, name) < low:
+            raise ValueError(f"{name.replace('_', '-')} must be at least {low}, got {getattr(args, name)}")
+    if not 0 <= args.distractors <= 5:
+        raise ValueError(f"distractors must lie in 0..5, got {args.distractors}")
     if not 1 <= args.jpeg_quality <= 100:
         raise ValueError(f"jpeg-quality must lie in 1..100, got {args.jpeg_quality}")
     counts = parse_kinds(args.kinds, args.episodes)

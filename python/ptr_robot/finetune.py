@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
-from ptr_fast.checkpoint import CheckpointInfo, load_training_state, read_checkpoint
 from ptr_fast.config import ActConfig, LearnerConfig, RewardConfig, from_dict, to_dict
-from ptr_fast.learners import make_learner
-from ptr_robot.resume import check_new
-from ptr_robot.train import Run, pick_device, prepare_process, run_lock, train, versions
 from ptr_robot.train_config import FinetuneConfig
-from ptr_robot.train_data import Source, check_matches, select_target, with_task
+
+if TYPE_CHECKING:
+    from ptr_fast.checkpoint import CheckpointInfo
+    from ptr_robot.train_data import Source
 
 __all__ = ["finetune", "run"]
 
@@ -24,6 +24,9 @@ __all__ = ["finetune", "run"]
 def run(argv: list[str]) -> int:
     """The verb."""
     config = tyro.cli(FinetuneConfig, args=argv, prog="ptr-fast finetune", description=__doc__)
+    from ptr_robot.resume import check_new
+    from ptr_robot.train import run_lock
+
     with run_lock(config.out):
         check_new(config.out)
         return finetune(config)
@@ -38,6 +41,11 @@ def finetune(config: FinetuneConfig) -> int:
     Returns:
         As :func:`ptr_robot.train.train`.
     """
+    from ptr_fast.checkpoint import load_training_state, read_checkpoint
+    from ptr_fast.learners import make_learner
+    from ptr_robot.train import Run, pick_device, prepare_process, train, versions
+    from ptr_robot.train_data import check_matches, select_target, with_task
+
     prepare_process(config.loop.num_threads)
     info = read_checkpoint(config.checkpoint)
     target, task = select_target(config.target, config.task, config.domains, config.num_demos, config.loop.seed)
@@ -79,6 +87,8 @@ def finetune(config: FinetuneConfig) -> int:
 
 
 def _prior_sources(info: CheckpointInfo, folders: tuple[Path, ...]) -> list[Source]:
+    from ptr_robot.train_data import Source
+
     records = info.run["split"]["sources"]
     if folders and len(folders) != len(records):
         raise ValueError(f"--prior: the checkpoint's run used {len(records)} stores, got {len(folders)} folders")

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import replace
 
 import tyro
 
 from ptr_fast.config import ActConfig, to_dict
-from ptr_fast.learners import make_learner
 from ptr_robot.recipes import RECIPES
-from ptr_robot.resume import check_new
-from ptr_robot.train import Run, pick_device, prepare_process, run_lock, train, versions
 from ptr_robot.train_config import PretrainConfig
-from ptr_robot.train_data import make_spec, select_prior
 
 __all__ = ["pretrain", "run"]
 
 
 def run(argv: list[str]) -> int:
     """The verb: a recipe's name, then dotted overrides of its values."""
+    if argv and not argv[0].startswith("-") and argv[0] not in RECIPES:
+        close = difflib.get_close_matches(argv[0], RECIPES, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise ValueError(f"unknown recipe {argv[0]!r}{hint}; recipes: {', '.join(RECIPES)}")
     config = tyro.extras.overridable_config_cli(
         RECIPES,
         args=argv,
@@ -26,6 +27,9 @@ def run(argv: list[str]) -> int:
         description=__doc__,
         config=(tyro.conf.AvoidSubcommands,),
     )
+    from ptr_robot.resume import check_new
+    from ptr_robot.train import run_lock
+
     with run_lock(config.out):
         check_new(config.out)
         return pretrain(config)
@@ -37,6 +41,10 @@ def pretrain(config: PretrainConfig) -> int:
     Returns:
         As :func:`ptr_robot.train.train`.
     """
+    from ptr_fast.learners import make_learner
+    from ptr_robot.train import Run, pick_device, prepare_process, train, versions
+    from ptr_robot.train_data import make_spec, select_prior
+
     prepare_process(config.loop.num_threads)
     sources = select_prior(config.data, config.loop.seed)
     spec = make_spec(sources, config.data.camera, config.num_task_slots)

@@ -39,17 +39,17 @@ def main(args: Args) -> int:
     path = args.run / "train_config.json"
     try:
         record = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise DataError(f"{args.run}: no run here ({path.name} is missing)") from error
     except ValueError as error:
         raise DataError(f"{path}: not valid JSON ({error})") from error
     kinds = {"pretrain": (PretrainConfig, pretrain), "finetune": (FinetuneConfig, finetune)}
-    if record.get("verb") not in kinds:
-        raise DataError(f"{path}: verb: expected one of {sorted(kinds)}, got {record.get('verb')!r}")
+    if not isinstance(record, dict) or record.get("verb") not in kinds or not isinstance(record.get("config"), dict):
+        raise DataError(f"{path}: expected the keys 'config' and 'verb', one of {sorted(kinds)}")
     cls, train = kinds[record["verb"]]
-    known = {f for f in record["config"] if f in cls.__dataclass_fields__}
-    config = from_dict(cls, {key: record["config"][key] for key in known}, path.name)
-    config = replace(config, out=args.run)
+    resolved = {"learner", "rewards"} - set(cls.__dataclass_fields__)  # a fine-tuning run records the checkpoint's
+    values = {key: value for key, value in record["config"].items() if key not in resolved}
+    config = replace(from_dict(cls, values, str(path)), out=args.run)
     if args.num_steps:
         config = replace(config, loop=replace(config.loop, num_steps=args.num_steps))
     with run_lock(args.run):
@@ -60,7 +60,10 @@ def check_new(out: Path) -> None:
     """Refuses a run folder that holds a run already.
 
     Raises:
-        ValueError: with the command that goes on.
+        ValueError: with the command that goes on; or something else is in the folder.
     """
     if list_checkpoints(out) or (out / "train_config.json").exists():
         raise ValueError(f"{out}: there is a run here already; go on with: ptr-fast resume {out}")
+    others = sorted(path.name for path in out.iterdir() if path.name != ".lock")
+    if others:
+        raise ValueError(f"{out}: expected a new or empty folder for the run, it has {', '.join(others[:5])}")

@@ -92,7 +92,6 @@ def rollout(args: Args) -> dict[str, Any]:
     from ptr_robot.sim.kitchens import find_kitchen
     from ptr_robot.sim.tasks import find_task, store_task_name
     from ptr_robot.sim.trials import Trial, TrialPlan, run_trials
-    from ptr_robot.sim.workers import interruptible
 
     task, kitchen = find_task(args.task).instruction, find_kitchen(args.kitchen).name
     told = args.policy_task or store_task_name(task, kitchen, per_kitchen=args.task_per_kitchen)
@@ -112,7 +111,7 @@ def rollout(args: Args) -> dict[str, Any]:
     out.parent.mkdir(parents=True, exist_ok=True)
     videos = None if args.video == "none" else (out.with_suffix(""), args.video, args.videos)
     successes = 0
-    with interruptible(), Progress(args.trials, "rollout", "trials") as progress:
+    with Progress(args.trials, "rollout", "trials") as progress:
 
         def count(trial: Trial) -> None:
             nonlocal successes

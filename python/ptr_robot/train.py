@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import math
@@ -29,10 +30,10 @@ from ptr_fast.config import ActConfig, PolicySpec, RewardConfig
 from ptr_fast.data.frames import open_frames
 from ptr_fast.data.loader import Loader
 from ptr_fast.data.sampler import MixtureSampler
-from ptr_fast.files import write_atomically
+from ptr_fast.files import write_atomically, writing
 from ptr_robot.train_config import LoopConfig
 from ptr_robot.train_data import Source, transitions_of
-from ptr_robot.train_log import RunLog
+from ptr_robot.train_log import RunLog, check_wandb
 
 __all__ = ["Run", "pick_device", "prepare_process", "run_lock", "train", "versions"]
 
@@ -73,8 +74,9 @@ class run_lock:  # noqa: N801 (used like a function)
         self.path = Path(out) / ".lock"
 
     def __enter__(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = open(self.path, "a+")
+        with writing(self.path.parent):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = open(self.path, "a+")
         try:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -141,20 +143,17 @@ def train(run: Run) -> int:
         0; 128 plus the signal's number where one stopped the run after saving; 3 where the divergence alarm did.
     """
     device = pick_device(run.loop.device)
+    check_wandb(run.loop.wandb)
     first_step = _load_newest(run)
     if first_step >= run.loop.num_steps:
         print(f"{run.out}: already at step {first_step} of {run.loop.num_steps}; nothing to do")
         return 0
-    write_atomically(run.out / "train_config.json", (json.dumps(run.record, indent=2) + "\n").encode())
-    write_atomically(run.out / "split.json", (json.dumps(run.record["split"], indent=2) + "\n").encode())
-    loader = _make_loader(run, device)
-    log = RunLog(run.out, first_step, run.loop.num_steps, run.loop.wandb, run.record)
-    try:
-        with _StopRequest() as stop:
+    with contextlib.closing(_make_loader(run, device)) as loader:
+        write_atomically(run.out / "train_config.json", (json.dumps(run.record, indent=2) + "\n").encode())
+        write_atomically(run.out / "split.json", (json.dumps(run.record["split"], indent=2) + "\n").encode())
+        log = RunLog(run.out, first_step, run.loop.num_steps, run.loop.wandb, run.record)
+        with contextlib.closing(log), _StopRequest() as stop:
             return _loop(run, loader, log, stop, first_step)
-    finally:
-        loader.close()
-        log.close()
 
 
 def _load_newest(run: Run) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import importlib.util
 import json
 import os
 import resource
@@ -12,7 +13,9 @@ from typing import Any
 
 import torch
 
-__all__ = ["RunLog"]
+from ptr_fast.files import write_atomically, writing
+
+__all__ = ["RunLog", "check_wandb"]
 
 _SHOWN = {  # key -> short name in the progress line
     "train/critic_loss": "critic",
@@ -24,6 +27,16 @@ _SHOWN = {  # key -> short name in the progress line
 }
 
 
+def check_wandb(project: str) -> None:
+    """Refuses a run that could not log where it is told to, before anything is written.
+
+    Raises:
+        RuntimeError: Weights & Biases is asked for and not installed.
+    """
+    if project and importlib.util.find_spec("wandb") is None:
+        raise RuntimeError(f"--wandb {project}: wandb is not installed (pip install wandb)")
+
+
 class RunLog:
     """Writes the metrics of a run; going on from a step drops what was written after it.
 
@@ -32,16 +45,18 @@ class RunLog:
         first_step: updates done before this process.
         num_steps: updates of the whole run, for the time left.
         wandb: Weights & Biases project, or empty.
+
+    Raises:
+        OSError: a log cannot be written (no space, read-only); the message names the file. So does every method's.
     """
 
     def __init__(self, run_dir: Path, first_step: int, num_steps: int, wandb: str = "", config: Any = None) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
         self.num_steps = num_steps
         self.path = run_dir / "metrics.jsonl"
         self._drop_after(first_step)
-        self.file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (closed in close)
-        self.board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=first_step + 1)
+        with writing(self.path):
+            self.file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (closed in close)
+        self.board = _EventFile(run_dir / "tensorboard", first_step + 1)
         self.wandb = None
         if wandb:
             import wandb as wandb_module
@@ -61,9 +76,7 @@ class RunLog:
                     kept.append(line)
             except (ValueError, KeyError):
                 break  # a line cut short by a kill is the last one
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-        os.replace(temporary, self.path)
+        write_atomically(self.path, "".join(line + "\n" for line in kept).encode())
 
     def report(self, step: int, info: dict[str, torch.Tensor], wait_seconds: float) -> dict[str, float]:
         """Reads the update's numbers back from the device (the only place that does) and writes them everywhere."""
@@ -83,10 +96,10 @@ class RunLog:
     def write(self, step: int, numbers: dict[str, float]) -> None:
         """Adds numbers at a step to every log."""
         row = {"step": step, "time_s": round(time.monotonic() - self.begin, 3), **numbers}
-        self.file.write(json.dumps(row) + "\n")
-        self.file.flush()
-        for name, value in numbers.items():
-            self.board.add_scalar(name, value, step)
+        with writing(self.path):
+            self.file.write(json.dumps(row) + "\n")
+            self.file.flush()
+        self.board.write(step, numbers)
         if self.wandb:
             self.wandb.log(numbers, step=step)
 
@@ -101,10 +114,53 @@ class RunLog:
         )
 
     def close(self) -> None:
-        self.file.close()
+        with writing(self.path):
+            self.file.close()
         self.board.close()
         if self.wandb:
             self.wandb.finish()
+
+
+class _EventFile:
+    """Scalars in TensorBoard's format; written here and now, so that a full disk is an error of this thread.
+
+    Args:
+        folder: where TensorBoard looks.
+        first_step: what TensorBoard has seen of this step and later ones was undone.
+    """
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        self.path = folder / f"events.out.tfevents.{time.time_ns() // 1000}.{os.getpid()}"
+        with writing(self.path):
+            folder.mkdir(parents=True, exist_ok=True)
+            self.file = open(self.path, "wb")  # noqa: SIM115 (closed in close)
+        self.records = RecordWriter(self.file)
+        start = SessionLog(status=SessionLog.START)
+        self._add(
+            Event(wall_time=time.time(), file_version="brain.Event:2"),
+            Event(wall_time=time.time(), step=first_step, session_log=start),
+        )
+
+    def write(self, step: int, numbers: dict[str, float]) -> None:
+        """Adds numbers at a step."""
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in numbers.items()]
+        self._add(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+
+    def _add(self, *events: Any) -> None:
+        with writing(self.path):
+            for event in events:
+                self.records.write(event.SerializeToString())
+            self.file.flush()
+
+    def close(self) -> None:
+        with writing(self.path):
+            self.file.close()
 
 
 def _memory_bytes() -> int:

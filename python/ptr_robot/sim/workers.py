@@ -10,9 +10,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from typing import TypeVar
 
-__all__ = ["interruptible", "ordered_map"]
+__all__ = ["ordered_map"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -49,23 +49,6 @@ def ordered_map(work: Callable[[Item], Result], items: Iterable[Item], num_worke
         raise RuntimeError("a worker process died (out of memory?); what was finished before it is kept") from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-class interruptible:  # noqa: N801  reads as a word in a with statement
-    """Within this context a polite kill (SIGTERM) raises KeyboardInterrupt, as Ctrl-C does."""
-
-    def __enter__(self) -> None:
-        self._before: Any = None
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, _interrupt)
-
-    def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _start_worker() -> None:
