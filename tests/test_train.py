@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -111,7 +112,23 @@ def test_the_log_has_the_quantities_of_the_method(unbroken):
     needed |= {"actor/loss", "actor/entropy", "temperature/value"}
     assert needed <= set(row)
     assert [r["step"] for r in numbers(unbroken)] == list(range(1, 25))
-    assert list((unbroken / "tensorboard").glob("events*"))
+
+
+def test_tensorboard_reads_what_was_logged_and_forgets_what_was_undone(store, unbroken, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def read(run, key):
+        board = EventAccumulator(str(run / "tensorboard"))
+        board.Reload()
+        return [(event.step, pytest.approx(event.value, rel=1e-6)) for event in board.Scalars(key)]
+
+    assert read(unbroken, "q/data") == [(row["step"], row["q/data"]) for row in numbers(unbroken)]
+    out = tmp_path / "resumed"
+    assert pretrain(store, out, "--num-steps", "9").returncode == 0
+    (out / "checkpoints" / "last").unlink()
+    shutil.rmtree(out / "checkpoints" / "000009")  # back to step 6
+    assert ptr_fast("resume", out, "--num-steps", "12").returncode == 0
+    assert [step for step, _ in read(out, "q/data")] == list(range(1, 13))
 
 
 def test_a_second_run_in_the_folder_is_refused(store, unbroken):
@@ -212,8 +229,6 @@ def test_finetune_adds_a_task_and_re_initialises_nothing(store, tmp_path):
 
 
 def test_a_damaged_checkpoint_is_named(store, unbroken, tmp_path):
-    import shutil
-
     for damage in ("truncate", "flip", "remove"):
         run = tmp_path / damage
         shutil.copytree(unbroken, run, symlinks=True)

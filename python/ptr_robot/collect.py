@@ -115,16 +115,15 @@ def plan(args: Args) -> list[Any]:
     Raises:
         ValueError: an unknown task, kitchen or kind, or a number out of range.
     """
+    from ptr_robot.sim.environment import check_options
     from ptr_robot.sim.episodes import EpisodeKey
     from ptr_robot.sim.kitchens import find_kitchen
     from ptr_robot.sim.tasks import find_task
 
-    least = {"episodes": 1, "workers": 1, "seed": 0, "image_size": 1, "action_repeat": 1, "max_steps": 1}
-    for name, low in least.items():
-        if getattr(args, name) < low:
-            raise ValueError(f"{name.replace('_', '-')} must be at least {low}, got {getattr(args, name)}")
-    if not 0 <= args.distractors <= 5:
-        raise ValueError(f"distractors must lie in 0..5, got {args.distractors}")
+    for name, value, low in (("episodes", args.episodes, 1), ("workers", args.workers, 1), ("seed", args.seed, 0)):
+        if value < low:
+            raise ValueError(f"{name} must be at least {low}, got {value}")
+    check_options(**{name: value for name, value in environment_options(args).items() if name != "start"})
     if not 1 <= args.jpeg_quality <= 100:
         raise ValueError(f"jpeg-quality must lie in 1..100, got {args.jpeg_quality}")
     counts = parse_kinds(args.kinds, args.episodes)

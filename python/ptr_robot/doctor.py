@@ -43,6 +43,8 @@ class Args:
     def __post_init__(self) -> None:
         if not self.stores:
             raise ValueError("name at least one store")
+        if len({path.resolve() for path in self.stores}) < len(self.stores):
+            raise ValueError("name each store once")
         if self.max_frames_per_episode < 2:
             raise ValueError(f"max_frames_per_episode must be at least 2, got {self.max_frames_per_episode}")
         if self.max_episodes < 1:

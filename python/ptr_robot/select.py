@@ -59,6 +59,10 @@ class Args:
     json: bool = False
     """Print the selection as JSON instead of tables."""
 
+    def __post_init__(self) -> None:
+        if self.max_episodes < 0:
+            raise ValueError(f"max_episodes must not be negative, got {self.max_episodes}")
+
 
 def rank(evaluations: Sequence[dict[str, Any]], metric: str = "auto") -> dict[str, Any]:
     """Ranks evaluations (as :func:`ptr_robot.evaluate.evaluate_checkpoint` returns them) and picks the first.

@@ -82,9 +82,11 @@ def select_prior(data: DataConfig, seed: int) -> list[Source]:
     """The episodes of a pre-training run, store by store.
 
     Raises:
-        ValueError: a named task or domain is not there, or a task has fewer episodes than were asked.
+        ValueError: a store is named twice, a task or domain is not there, or a task has fewer episodes than asked.
         DataError: a store is missing or broken, or nothing is left to train on.
     """
+    if len({path.resolve() for path in data.stores}) < len(data.stores):
+        raise ValueError(f"data.stores: name each store once, got {', '.join(map(str, data.stores))}")
     sources = []
     seen_tasks: set[str] = set()
     for path in data.stores:

@@ -90,9 +90,9 @@ def test_same_episodes_from_two_processes_and_as_jpeg(tmp_path):
     assert 0 < gap.mean() < 8
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_stopped_in_the_middle(tmp_path, stop, monkeypatch):
-    """Ctrl-C keeps what was finished; a kill leaves a whole store; either way the next run completes it."""
+    """Ctrl-C and SIGTERM keep what was finished; a kill leaves a whole store; the next run completes it."""
     path = tmp_path / "store"
     command = [sys.executable, "-c", "import ptr_robot.collect as c; c.EPISODES_PER_PART = 2; from ptr_robot.cli import main; raise SystemExit(main())"]  # fmt: skip  # noqa: E501
     command += ["collect", "--out", str(path), "--episodes", "200", "--kinds", "expert", "--image-size", "16"]
@@ -104,8 +104,8 @@ def test_stopped_in_the_middle(tmp_path, stop, monkeypatch):
         time.sleep(0.02)
     process.send_signal(stop)
     _, errors = process.communicate(timeout=60)
-    if stop == signal.SIGINT:
-        assert process.returncode == 130, errors
+    if stop != signal.SIGKILL:
+        assert process.returncode == 128 + stop, errors
         assert b"Traceback" not in errors
     stopped = EpisodeStore.open(path)
     stopped.verify()

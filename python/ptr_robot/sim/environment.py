@@ -53,6 +53,28 @@ def camera_spec(image_size: int) -> CameraSpec:
     )
 
 
+OPTION_RANGES = {
+    "image_size": (16, 512),
+    "render_size": (16, 1024),
+    "action_repeat": (1, 40),
+    "max_steps": (1, 100_000),
+    "hold_steps": (0, 1000),
+    "distractors": (0, 5),
+}
+
+
+def check_options(**options: int) -> None:
+    """Refuses numbers that no environment is made with.
+
+    Raises:
+        ValueError: one lies outside its range.
+    """
+    for name, value in options.items():
+        low, high = OPTION_RANGES[name]
+        if not low <= value <= high:
+            raise ValueError(f"{name} must lie in {low}..{high}, got {value}")
+
+
 class KitchenEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     """A robot arm with a gripper at a kitchen table.
 
@@ -96,15 +118,14 @@ class KitchenEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         render_mode: str | None = None,
         render_size: int = 256,
     ) -> None:
-        for name, value, low, high in (
-            ("image_size", image_size, 16, 512),
-            ("render_size", render_size, 16, 1024),
-            ("action_repeat", action_repeat, 1, 40),
-            ("max_steps", max_steps, 1, 100_000),
-            ("hold_steps", hold_steps, 0, 1000),
-        ):
-            if not low <= value <= high:
-                raise ValueError(f"{name} must lie in {low}..{high}, got {value}")
+        check_options(
+            image_size=image_size,
+            render_size=render_size,
+            action_repeat=action_repeat,
+            max_steps=max_steps,
+            hold_steps=hold_steps,
+            distractors=distractors,
+        )
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
         self.task, self.kitchen = find_task(task), find_kitchen(kitchen)
