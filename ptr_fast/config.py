@@ -233,13 +233,20 @@ class ActConfig:
         mode: ``mean`` (tanh of the actor's mean), ``ema_mean`` (the same of the averaged actor), or ``search``: the
             best of ``num_candidates`` samples of the averaged actor by the minimum over the averaged critics.
         num_candidates: samples in ``search`` (the reference's best-of-50).
+        num_elites: in ``search``, the mean of so many best samples is taken (one step of the cross-entropy method);
+            1 is the reference's. The single best of many samples lies at the edge of what the critic knows.
     """
 
     mode: ActMode = "mean"
     num_candidates: int = 50
+    num_elites: int = 1
 
     def __post_init__(self) -> None:
         _require(self.num_candidates >= 1, f"num_candidates must be at least 1, got {self.num_candidates}")
+        _require(
+            1 <= self.num_elites <= self.num_candidates,
+            f"num_elites must lie in 1..num_candidates ({self.num_candidates}), got {self.num_elites}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ Shapes: N frames, K candidate actions, S state, A action, E critics. Training an
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,12 +58,14 @@ class Policy:
     ) -> Policy:
         """Reads a checkpoint (a run, a step's folder, or its ``pretrained_model``) and overrides its acting mode."""
         info = read_checkpoint(checkpoint)
-        act = ActConfig(
-            mode=mode or info.act.mode,  # type: ignore[arg-type]
+        if mode not in (None, "mean", "ema_mean", "search"):
+            raise ValueError(f"mode: expected mean, ema_mean or search, got {mode!r}")
+        act = replace(
+            info.act,
+            mode=mode or info.act.mode,
             num_candidates=num_candidates or info.act.num_candidates,
+            num_elites=min(info.act.num_elites, num_candidates or info.act.num_candidates),
         )
-        if act.mode not in ("mean", "ema_mean", "search"):
-            raise ValueError(f"mode: expected mean, ema_mean or search, got {act.mode!r}")
         return Policy(info, device, act)
 
     @property
@@ -103,14 +106,14 @@ class Policy:
         return self.spec.action.unscale(scaled[0].cpu().numpy())
 
     def _search(self, images: torch.Tensor, state: torch.Tensor, task_id: torch.Tensor, seed: int) -> torch.Tensor:
-        """The best of the averaged actor's samples by the minimum over the averaged critics, ``[1, A]``."""
+        """The mean of the best of the averaged actor's samples by the minimum over the averaged critics, ``[1, A]``."""
         generator = torch.Generator().manual_seed(seed)
         eps = torch.randn(1, self.act_config.num_candidates, self.spec.action.dim, generator=generator)
         candidates_NKA = self.networks["ema_actor"](images, state, task_id).sample(eps.to(self.device))
         critic = self.networks["target_critic"]
         q_ENK = critic.head.q(critic.hoist(images, state, task_id), candidates_NKA)
-        best = q_ENK.min(dim=0).values.argmax(dim=1)
-        return candidates_NKA[torch.arange(len(best), device=best.device), best]
+        best_NK = q_ENK.amin(dim=0).topk(self.act_config.num_elites, dim=1).indices
+        return candidates_NKA.take_along_dim(best_NK[..., None], dim=1).mean(dim=1)
 
     def actions(self, images: np.ndarray, states: np.ndarray, task: str, averaged: bool = False) -> np.ndarray:
         """Mean actions on many frames: uint8 ``[N, H, W, 3]`` and float32 ``[N, S]`` to raw float32 ``[N, A]``."""
@@ -155,6 +158,6 @@ class Policy:
             raise ValueError("state: expected finite numbers, got NaN or infinity")
         slot = self.spec.tasks.slot(task)
         # A batch of HWC frames seen as NCHW is channels_last in memory already.
-        pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.device).permute(0, 3, 1, 2)
+        pixels = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(self.device).permute(0, 3, 1, 2)
         task_id = torch.full((len(images),), slot, dtype=torch.int64, device=self.device)
         return pixels.to(torch.float32).div_(255.0), torch.from_numpy(states).to(self.device), task_id

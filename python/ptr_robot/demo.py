@@ -38,7 +38,7 @@ class Args:
     workers: int = 0
     trials: int = 20
     num_demos: int = 5
-    episodes: int = 160
+    episodes: int = 200
     scale: float = 1.0
     seed: int = 0
 
@@ -52,7 +52,7 @@ class Args:
 
 TASK = "put block on plate"
 PRIOR_KITCHENS = ("A", "B", "C")
-TARGET_KITCHEN = "D"
+TARGET_KITCHEN = "E"
 HELD_OUT = 10
 # Updates of pre-training, of fine-tuning and of training on the target alone. The last two see the same five
 # demonstrations; imitation needs fewer updates than Q-learning, and more of them only over-fit.
@@ -134,7 +134,7 @@ def plan(args: Args, workers: int) -> list[Stage]:
             Stage(
                 f"{learner}-finetune",
                 ["finetune", "--checkpoint", pre, "--target", target, "--num-demos", demos, "--mix", "0.5"]
-                + ["--lr-scale", "0.2", "--out", fine, *fine_length],
+                + ["--lr-scale", "0.3", "--out", fine, *fine_length],
                 after=[f"{learner}-pretrain", "collect-unseen"],
             ),
         ]
@@ -223,7 +223,7 @@ class _Process:
     def __init__(self, stage: Stage, out: Path) -> None:
         self.stage, self.log = stage, out / "logs" / f"{stage.name}.log"
         self.begin = time.monotonic()
-        verb = _resumed(stage.verb)
+        verb = _resumed(stage, out)
         print(f"[{stage.name}] $ ptr-fast {shlex.join(verb)}", flush=True)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "ptr_robot", *verb],
@@ -266,13 +266,21 @@ class _Process:
             self.process.kill()
 
 
-def _resumed(verb: list[str]) -> list[str]:
-    """A training that was stopped half-way goes on instead of beginning again."""
-    if verb[0] in ("pretrain", "finetune"):
-        run = Path(verb[verb.index("--out") + 1])
+def _resumed(stage: Stage, out: Path) -> list[str]:
+    """A training that was stopped half-way goes on instead of beginning again.
+
+    Raises:
+        ValueError: the run that is there was begun with other arguments.
+    """
+    started = _marker(stage, out).with_suffix(".started")
+    if stage.verb[0] in ("pretrain", "finetune"):
+        run = Path(stage.verb[stage.verb.index("--out") + 1])
         if (run / "train_config.json").exists():
+            if not started.exists():
+                raise ValueError(f"{run}: made by a demo with other options; name another --out, or remove {out}")
             return ["resume", str(run)]
-    return verb
+    started.touch()
+    return stage.verb
 
 
 def print_table(results: Sequence[Path]) -> None:

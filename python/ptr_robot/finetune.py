@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from ptr_fast.config import ActConfig, LearnerConfig, RewardConfig, from_dict, to_dict
+from ptr_fast.config import LearnerConfig, RewardConfig, from_dict, to_dict
 from ptr_robot.train_config import FinetuneConfig
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def finetune(config: FinetuneConfig) -> int:
     learner_config = _scheduled(info.config, config)
     learner = make_learner(learner_config, spec, config.loop.seed, pick_device(config.loop.device))
     load_training_state(info, learner)
-    act = info.act if config.act_mode == "same" else ActConfig(mode=config.act_mode)
+    act = info.act if config.act_mode == "same" else replace(info.act, mode=config.act_mode)
     rewards = from_dict(RewardConfig, info.run["config"]["rewards"], "rewards")
     sources = [*prior, target]
     record = {

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import tyro
 
-from ptr_fast.config import ActConfig, to_dict
+from ptr_fast.config import to_dict
 from ptr_robot.recipes import RECIPES
 from ptr_robot.train_config import PretrainConfig
 
@@ -51,7 +51,6 @@ def pretrain(config: PretrainConfig) -> int:
     if config.learner.lr_schedule == "cosine" and not config.learner.lr_schedule_steps:
         config = replace(config, learner=replace(config.learner, lr_schedule_steps=config.loop.num_steps))
     learner = make_learner(config.learner, spec, config.loop.seed, pick_device(config.loop.device))
-    act = ActConfig(mode=config.act_mode)
     record = {
         "verb": "pretrain",
         "config": to_dict(config),
@@ -63,7 +62,7 @@ def pretrain(config: PretrainConfig) -> int:
             out=config.out,
             learner=learner,
             spec=spec,
-            act=act,
+            act=config.act,
             sources=sources,
             mix=1.0,
             rewards=config.rewards,

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ptr_fast.config import ActMode, CqlConfig, LearnerConfig, RewardConfig
+from ptr_fast.config import ActConfig, CqlConfig, LearnerConfig, RewardConfig
 
 __all__ = ["DataConfig", "FinetuneConfig", "LoopConfig", "PretrainConfig"]
 
@@ -92,7 +92,7 @@ class PretrainConfig:
         data: which episodes.
         learner: the method and its nets.
         rewards: reward labels, made when the data is loaded.
-        act_mode: how the checkpoint acts unless told otherwise: ``mean``, ``ema_mean`` or ``search``.
+        act: how the checkpoints act unless told otherwise.
         num_task_slots: width of the task vector; 0 takes the number of tasks plus as many spare ones, at least 8.
         loop: length, saving, reporting.
     """
@@ -101,7 +101,7 @@ class PretrainConfig:
     data: DataConfig = DataConfig()
     learner: LearnerConfig = CqlConfig()
     rewards: RewardConfig = RewardConfig()
-    act_mode: ActMode = "mean"
+    act: ActConfig = ActConfig()
     num_task_slots: int = 0
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = LoopConfig()
 
