@@ -163,6 +163,16 @@ def test_a_flipped_frame_stops_training_with_store_and_record(verb, store, tmp_p
     assert list_checkpoints(out) == []
 
 
+def test_a_flipped_pixel_stops_training_before_it_begins(verb, tmp_path):
+    meta = toy_robot.toy_meta(("image_0",), encoding="raw")
+    damaged = toy_robot.write_store(tmp_path / "raw", toy_robot.toy_episodes(3, cameras=("image_0",)), meta)
+    part = next((damaged / "steps").glob("*.arrow"))
+    data = bytearray(part.read_bytes())
+    data[len(data) // 2] ^= 1
+    part.write_bytes(data)
+    one_line(verb(*pretrain(damaged, tmp_path / "run")), str(part), "frame.image_0", "CRC-32")
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"schema_version": 1}', '{"schema_version": 99}', "\x00\x00"])
 def test_a_broken_meta_is_named(verb, store, tmp_path, text):
     damaged = copy(store, tmp_path / "damaged")

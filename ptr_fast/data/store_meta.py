@@ -29,6 +29,8 @@ from ptr_fast.types import ActionSpec, CameraSpec, StateSpec
 __all__ = ["KINDS_OF_OUTCOME", "SCHEMA_VERSION", "Episode", "StoreMeta", "load_meta", "save_meta"]
 
 SCHEMA_VERSION = 1
+MAX_VERIFIED_BYTES = 2 << 30
+"""Stores up to this size are read whole for their checksums before they are used: a second or two."""
 KINDS_OF_OUTCOME = ("unknown", "success", "failure")
 SPLITS = ("", "train", "val")
 PART_KEY = b"ptr_fast"

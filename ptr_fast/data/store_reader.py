@@ -164,6 +164,11 @@ class EpisodeStore:
             digest.update(json.dumps(part.about, sort_keys=True).encode())
         return digest.hexdigest()
 
+    @property
+    def num_bytes(self) -> int:
+        """Size of all steps files."""
+        return sum(part.about["steps_bytes"] for part in self._parts)
+
     def verify(self) -> None:
         """Reads every byte of every part and compares its CRC-32.
 

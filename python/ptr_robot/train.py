@@ -30,6 +30,7 @@ from ptr_fast.config import ActConfig, PolicySpec, RewardConfig
 from ptr_fast.data.frames import open_frames
 from ptr_fast.data.loader import Loader
 from ptr_fast.data.sampler import MixtureSampler
+from ptr_fast.data.store_meta import MAX_VERIFIED_BYTES
 from ptr_fast.files import write_atomically, writing
 from ptr_robot.train_config import LoopConfig
 from ptr_robot.train_data import Source, transitions_of
@@ -172,6 +173,9 @@ def _make_loader(run: Run, device: torch.device) -> Loader:
     budget = int(run.loop.memory_gib * 2**30) or None
     opened = {source.store.path: source.store for source in sources}
     opened = {path: open_frames(store, run.spec.camera.name, budget) for path, store in opened.items()}
+    for source in sources:
+        if source.store.num_bytes <= MAX_VERIFIED_BYTES:
+            source.store.verify()
     frames = [opened[source.store.path] for source in sources]
     for source, rows, frame in zip(sources, transitions, frames, strict=True):
         counts = f"{len(source.train)} episodes, {len(rows)} transitions"

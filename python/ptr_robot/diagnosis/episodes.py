@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 
+from ptr_fast.data.store_meta import MAX_VERIFIED_BYTES
 from ptr_robot.diagnosis.evidence import Evidence
 from ptr_robot.diagnosis.finding import Finding, named, percent
 
@@ -24,14 +25,11 @@ NUM_FINAL_STEPS = 3
 MIN_EPISODES = 5
 CUT_SHARE = 0.5
 """Share of episodes of exactly the greatest length from which a limit, not the task, seems to have ended them."""
-MAX_VERIFIED_BYTES = 2 << 30
-"""Stores up to this size are read whole for their checksums: a few seconds."""
 
 
 def damaged_files(evidence: Evidence) -> list[Finding]:
     """Parts whose bytes no longer match their checksums (stores of up to 2 GiB)."""
-    folder = getattr(evidence.store, "path", None)
-    if folder is None or sum(f.stat().st_size for f in (folder / "steps").glob("*.arrow")) > MAX_VERIFIED_BYTES:
+    if evidence.store.num_bytes > MAX_VERIFIED_BYTES:
         return []
     return [
         Finding(
