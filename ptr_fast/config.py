@@ -354,7 +354,7 @@ def _convert_union(kinds: tuple[Any, ...], value: Any, path: str) -> Any:
     if value is None and type(None) in kinds:
         return None
     if isinstance(value, dict):
-        named = {k.__name__: k for k in kinds if dataclasses.is_dataclass(k)}
+        named = {k.__name__: k for k in kinds if isinstance(k, type) and dataclasses.is_dataclass(k)}
         if "type" in value:
             _require(value["type"] in named, f"{path}.type: expected one of {sorted(named)}, got {value['type']!r}")
             return _convert(named[value["type"]], value, path)

@@ -6,15 +6,18 @@ Shapes: N frames, K candidate actions, S state, A action, E critics. Training an
 
 from __future__ import annotations
 
+import typing
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
-from ptr_fast.checkpoint import CheckpointInfo, load_networks, read_checkpoint
-from ptr_fast.config import ActConfig, CqlConfig, PolicySpec
+from ptr_fast.checkpoint import ACTOR_NETWORKS, CheckpointInfo, load_networks, read_checkpoint
+from ptr_fast.config import ActConfig, ActMode, CqlConfig, PolicySpec
 from ptr_fast.nets.build import make_actor, make_critic
+from ptr_fast.nets.critic import Critic
 from ptr_fast.resize import resize
 
 __all__ = ["Policy"]
@@ -37,15 +40,14 @@ class Policy:
         self.info = info
         self.act_config = act or info.act
         self.device = torch.device(device)
-        self._has_critic = isinstance(info.config, CqlConfig)
-        if self.mode == "search" and not self._has_critic:
+        config, spec = info.config, info.spec
+        if self.mode == "search" and not isinstance(config, CqlConfig):
             raise ValueError(f"{info.path}: acting mode 'search' needs a critic; {type(info.config).__name__} has none")
-        names = ["actor", "ema_actor"] + (["critic", "target_critic"] if self._has_critic else [])
-        self.networks = {
-            name: (make_actor if name in ("actor", "ema_actor") else make_critic)(info.config, info.spec)  # type: ignore[arg-type]
-            for name in names
-        }
-        load_networks(info, dict(self.networks))
+        self._actors = {name: make_actor(config, spec) for name in ACTOR_NETWORKS}
+        self._critics: dict[str, Critic] = {}
+        if isinstance(config, CqlConfig):
+            self._critics = {name: make_critic(config, spec) for name in ("critic", "target_critic")}
+        load_networks(info, self.networks)
         for module in self.networks.values():
             module.to(self.device).requires_grad_(False).eval()
 
@@ -58,15 +60,20 @@ class Policy:
     ) -> Policy:
         """Reads a checkpoint (a run, a step's folder, or its ``pretrained_model``) and overrides its acting mode."""
         info = read_checkpoint(checkpoint)
-        if mode not in (None, "mean", "ema_mean", "search"):
-            raise ValueError(f"mode: expected mean, ema_mean or search, got {mode!r}")
+        if mode is not None and mode not in typing.get_args(ActMode):
+            raise ValueError(f"mode: expected one of {typing.get_args(ActMode)}, got {mode!r}")
         act = replace(
             info.act,
-            mode=mode or info.act.mode,
+            mode=typing.cast(ActMode, mode or info.act.mode),
             num_candidates=num_candidates or info.act.num_candidates,
             num_elites=min(info.act.num_elites, num_candidates or info.act.num_candidates),
         )
         return Policy(info, device, act)
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """``actor`` and ``ema_actor``; where the checkpoint has critics, ``critic`` and ``target_critic`` too."""
+        return {**self._actors, **self._critics}
 
     @property
     def spec(self) -> PolicySpec:
@@ -102,15 +109,15 @@ class Policy:
             if self.mode == "search":
                 scaled = self._search(*inputs, seed=seed)
             else:
-                scaled = self.networks["ema_actor" if self.mode == "ema_mean" else "actor"].mean_action(*inputs)
+                scaled = self._actors["ema_actor" if self.mode == "ema_mean" else "actor"].mean_action(*inputs)
         return self.spec.action.unscale(scaled[0].cpu().numpy())
 
     def _search(self, images: torch.Tensor, state: torch.Tensor, task_id: torch.Tensor, seed: int) -> torch.Tensor:
         """The mean of the best of the averaged actor's samples by the minimum over the averaged critics, ``[1, A]``."""
         generator = torch.Generator().manual_seed(seed)
         eps = torch.randn(1, self.act_config.num_candidates, self.spec.action.dim, generator=generator)
-        candidates_NKA = self.networks["ema_actor"](images, state, task_id).sample(eps.to(self.device))
-        critic = self.networks["target_critic"]
+        candidates_NKA = self._actors["ema_actor"](images, state, task_id).sample(eps.to(self.device))
+        critic = self._critics["target_critic"]
         q_ENK = critic.head.q(critic.hoist(images, state, task_id), candidates_NKA)
         best_NK = q_ENK.amin(dim=0).topk(self.act_config.num_elites, dim=1).indices
         return candidates_NKA.take_along_dim(best_NK[..., None], dim=1).mean(dim=1)
@@ -119,13 +126,13 @@ class Policy:
         """Mean actions on many frames: uint8 ``[N, H, W, 3]`` and float32 ``[N, S]`` to raw float32 ``[N, A]``."""
         with torch.inference_mode():
             inputs = self._inputs(images, states, task)
-            scaled = self.networks["ema_actor" if averaged else "actor"].mean_action(*inputs)
+            scaled = self._actors["ema_actor" if averaged else "actor"].mean_action(*inputs)
         return self.spec.action.unscale(scaled.cpu().numpy())
 
     def log_prob(self, images: np.ndarray, states: np.ndarray, task: str, actions: np.ndarray) -> np.ndarray:
         """Log density float32 ``[N]`` (nats, in scaled action space) of raw actions ``[N, A]``."""
         with torch.inference_mode():
-            distribution = self.networks["actor"](*self._inputs(images, states, task))
+            distribution = self._actors["actor"](*self._inputs(images, states, task))
             return distribution.log_prob(self._scaled(actions)).cpu().numpy()
 
     def predict_value(
@@ -136,9 +143,9 @@ class Policy:
         Raises:
             ValueError: the checkpoint has no critic.
         """
-        if not self._has_critic:
+        if not self._critics:
             raise ValueError(f"{self.info.path}: {type(self.info.config).__name__} has no critic")
-        critic = self.networks["target_critic" if averaged else "critic"]
+        critic = self._critics["target_critic" if averaged else "critic"]
         with torch.inference_mode():
             hoisted = critic.hoist(*self._inputs(images, states, task))
             return critic.head.q(hoisted, self._scaled(actions)[:, None, :])[..., 0].cpu().numpy()
@@ -146,7 +153,9 @@ class Policy:
     def _scaled(self, actions: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(self.spec.action.scale(actions)).to(self.device)
 
-    def _inputs(self, images: np.ndarray, states: np.ndarray, task: str) -> tuple[torch.Tensor, ...]:
+    def _inputs(
+        self, images: np.ndarray, states: np.ndarray, task: str
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         camera, num_state = self.spec.camera, self.spec.state.dim
         states = np.asarray(states, np.float32)
         if images.dtype != np.uint8 or images.shape[1:] != (camera.height, camera.width, 3):
