@@ -179,7 +179,7 @@ def column_crc(column: pa.Array) -> int:
     """CRC-32 of the values of an Arrow array: offsets first where it has them."""
     crc = 0
     for values in column_buffers(column):
-        crc = zlib.crc32(memoryview(values), crc)
+        crc = zlib.crc32(values.data, crc)
     return crc
 
 
