@@ -52,7 +52,7 @@ class Args:
 
 TASK = "put block on plate"
 PRIOR_KITCHENS = ("A", "B", "C")
-TARGET_KITCHEN = "E"
+TARGET_KITCHEN = "H"
 HELD_OUT = 10
 # Updates of pre-training, of fine-tuning and of training on the target alone. The last two see the same five
 # demonstrations; imitation needs fewer updates than Q-learning, and more of them only over-fit.
