@@ -68,17 +68,15 @@ class Stage:
         verb: arguments of ``ptr-fast``.
         after: stages that must have finished.
         accepts: exit codes after which the demo goes on.
+        key: changes when the command or anything it waits for changes, so that a finished stage runs again; filled in
+            by :func:`run_stages`.
     """
 
     name: str
     verb: list[str]
     after: list[str] = field(default_factory=list)
     accepts: tuple[int, ...] = (0,)
-
-    @property
-    def key(self) -> str:
-        """Changes when the command changes, so that a finished stage with other arguments runs again."""
-        return hashlib.sha256(json.dumps(self.verb).encode()).hexdigest()[:16]
+    key: str = ""
 
 
 def main(args: Args) -> int:
@@ -184,6 +182,10 @@ def run_stages(stages: Sequence[Stage], out: Path, workers: int) -> None:
         RuntimeError: a stage failed; names its log. The others are stopped; a later call goes on from here.
         KeyboardInterrupt: passed on after the running stages have stopped, each having saved what it can.
     """
+    keys: dict[str, str] = {}
+    for stage in stages:
+        lineage = json.dumps([stage.verb, [keys[name] for name in stage.after]])
+        stage.key = keys[stage.name] = hashlib.sha256(lineage.encode()).hexdigest()[:16]
     finished = {s.name for s in stages if _marker(s, out).exists()}
     for stage in stages:
         if stage.name in finished:
