@@ -6,6 +6,7 @@ with a reason, and fail where ``CI=true``.
 """
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 def pytest_configure(config):
     torch.set_num_threads(1)
+    # A shell's background job ignores Ctrl-C, and the processes that tests interrupt would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _folder(variable: str, default: Path) -> Path:
