@@ -31,6 +31,7 @@ from ptr_fast.data.frames import open_frames
 from ptr_fast.data.loader import Loader
 from ptr_fast.data.sampler import MixtureSampler
 from ptr_fast.data.store_meta import MAX_VERIFIED_BYTES
+from ptr_fast.diagnostics import value_range
 from ptr_fast.files import write_atomically, writing
 from ptr_robot.train_config import LoopConfig
 from ptr_robot.train_data import Source, transitions_of
@@ -216,8 +217,8 @@ ADVICE = "lower the learning rates or cql_alpha, or look at rewards and actions 
 def divergence(numbers: dict[str, float], run: Run) -> str | None:
     """Why a run has diverged, or None.
 
-    The value of recorded actions lies in [r_min / (1 - gamma), r_max] for sparse rewards whose positive steps are
-    terminal; half of that width is slack. Values of random actions may be far lower: the regulariser pushes them down.
+    The value of recorded actions lies between the smallest and the largest return there can be; half of that width is
+    slack. Values of random actions may be far lower: the regulariser pushes them down.
     """
     for name, value in numbers.items():
         if not math.isfinite(value):
@@ -225,16 +226,11 @@ def divergence(numbers: dict[str, float], run: Run) -> str | None:
     value = numbers.get("q/data")
     if value is None:
         return None
-    low = run.rewards.negative / (1.0 - run.learner.config.discount)
-    high = max(run.rewards.positive, run.rewards.positive / (1.0 - run.learner.config.discount) * _continues(run))
+    low, high = value_range(run.rewards, run.learner.config.discount)
     slack = 0.5 * (high - low)
     if not low - slack <= value <= high + slack:
         return f"mean Q of recorded actions {value:.3g} is outside [{low:.3g}, {high:.3g}] by more than {slack:.3g}"
     return None
-
-
-def _continues(run: Run) -> float:
-    return 0.0 if run.rewards.positive_is_terminal else 1.0
 
 
 def _save(run: Run, step: int, folder: str = "checkpoints") -> Path:

@@ -98,15 +98,16 @@ def select_prior(data: DataConfig, seed: int) -> list[Source]:
             if (data.tasks and task not in data.tasks) or task in data.exclude_tasks:
                 continue
             order = choose_demos(store, task, episodes, seed)
-            num_demos = data.num_demos
-            if num_demos > len(order):
+            if data.num_demos > len(order):
                 raise ValueError(
-                    f"{path}: asked for {num_demos} demonstrations of {task!r}, the store has {len(order)}"
+                    f"{path}: asked for {data.num_demos} demonstrations of {task!r}, the store has {len(order)}"
                 )
-            num_validation = int(data.validation_share * len(order)) if not num_demos else 0
-            chosen, rest = (order[:num_demos], order[num_demos:]) if num_demos else (order, order[:0])
-            validation.append(rest if num_demos else chosen[:num_validation])
-            train.append(chosen[num_validation:])
+            if data.num_demos:
+                chosen, held_out = np.split(order, [data.num_demos])
+            else:
+                held_out, chosen = np.split(order, [int(data.validation_share * len(order))])
+            train.append(chosen)
+            validation.append(held_out)
         sources.append(
             Source(role="prior", store=store, train=_joined(train), validation=_joined(validation)),
         )
