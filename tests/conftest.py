@@ -7,12 +7,18 @@ with a reason, and fail where ``CI=true``.
 
 import os
 import signal
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+# Without a GPU the Triton kernels are interpreted; this must be set before Triton is imported.
+if not torch.cuda.is_available() and find_spec("triton"):
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 def pytest_configure(config):

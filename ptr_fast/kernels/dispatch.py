@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["Backend", "Choice", "clear", "explain", "ops", "register", "select", "use_backend"]
+__all__ = ["Backend", "Choice", "clear", "explain", "forced", "ops", "register", "select", "use_backend"]
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,11 @@ def select(op: str, *args: Any) -> Backend:
         ValueError: an unknown op, or a forced backend that the op does not have.
         RuntimeError: the forced backend cannot run; the message carries its reason.
     """
-    forced = _forced.get() or os.environ.get("PTR_FAST_BACKEND") or None
-    key = (op, forced, *[_kind(arg) for arg in args])
+    names = _forced_names()
+    key = (op, names, *[_kind(arg) for arg in args])
     choice = _choices.get(key)
     if choice is None:
-        choice = _choices[key] = _choose(op, forced, args)
+        choice = _choices[key] = _choose(op, names, args)
     return choice.backend
 
 
@@ -99,8 +99,13 @@ def explain(op: str | None = None, *args: Any) -> list[Choice]:
     if args:
         if op is None:
             raise ValueError("explain: arguments need an op")
-        return [_choose(op, _forced.get() or os.environ.get("PTR_FAST_BACKEND") or None, args)]
+        return [_choose(op, _forced_names(), args)]
     return [choice for choice in _choices.values() if op in (None, choice.op)]
+
+
+def forced(op: str) -> str | None:
+    """The backend that is forced for ``op`` here and now, or None."""
+    return _wanted(op, _forced_names())
 
 
 def clear() -> None:
@@ -116,6 +121,10 @@ def use_backend(name: str) -> Iterator[None]:
         yield
     finally:
         _forced.reset(token)
+
+
+def _forced_names() -> str | None:
+    return _forced.get() or os.environ.get("PTR_FAST_BACKEND") or None
 
 
 def _kind(arg: Any) -> Any:

@@ -1,0 +1,114 @@
+"""Triton kernels: where they may run, how they are launched, and their compilation for GPUs that are not here.
+
+Every op's ``triton.py`` lists its kernels as :class:`Cubin` values by a function ``cubins()``, with the launch
+parameters of its committed table: nothing is tuned at run time. :func:`compile_all` turns them into machine code for
+each architecture; no GPU and no driver are needed (Triton carries its own assembler), but the interpreter must be off.
+
+The interpreter (``TRITON_INTERPRET=1`` before Triton is imported) runs the same kernels on CPU tensors, thousands of
+times slower: an op takes it only where its Triton backend is forced.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ptr_fast.kernels import dispatch
+
+__all__ = ["ARCHITECTURES", "OPS", "Cubin", "compile_all", "interpreting", "why_not_triton"]
+
+ARCHITECTURES = (80, 90, 100, 120)
+OPS: tuple[str, ...] = ()  # the ops that have a triton.py
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cubin:
+    """One kernel with the arguments it is compiled for.
+
+    Attributes:
+        kernel: the ``triton.jit`` function.
+        signature: argument name -> Triton type (``*fp32``, ``*bf16``, ``i32``, ``fp32`` ...), ``constexpr`` for those
+            in ``constants``.
+        constants: values of the compile-time arguments.
+        num_warps, num_stages: launch parameters.
+        case: what these arguments stand for, e.g. the layer of the network.
+    """
+
+    kernel: Any
+    signature: Mapping[str, str]
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    num_warps: int = 4
+    num_stages: int = 3
+    case: str = ""
+
+
+def interpreting() -> bool:
+    """Whether Triton kernels are interpreted on the CPU in this process."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def why_not_triton(op: str, *tensors: torch.Tensor | None) -> str | None:
+    """None where Triton kernels of ``op`` can run on these tensors (None values are skipped), else why not.
+
+    CPU tensors are taken only by the interpreter, and only where the Triton backend is forced.
+    """
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    devices = {tensor.device for tensor in tensors if tensor is not None}
+    if len(devices) != 1:
+        return f"tensors are on several devices: {sorted(map(str, devices))}"
+    device = devices.pop()
+    if device.type == "cpu":
+        if interpreting() and dispatch.forced(op) == "triton":
+            return None
+        return "tensors are on the CPU, Triton kernels are for GPUs"
+    if device.type != "cuda":
+        return f"tensors are on {device.type}, Triton kernels are for CUDA GPUs"
+    if interpreting():
+        return "TRITON_INTERPRET=1 is set, which is for CPU tensors"
+    return None
+
+
+def compile_all(op: str, architectures: tuple[int, ...] = ARCHITECTURES) -> list[dict[str, Any]]:
+    """Compiles every kernel of an op for every architecture.
+
+    Returns:
+        One row per kernel, case and architecture: ``kernel``, ``case``, ``architecture``, ``num_bytes`` of machine
+        code, ``shared_bytes`` and ``ptx``.
+
+    Raises:
+        RuntimeError: the interpreter is on in this process.
+    """
+    if interpreting():
+        raise RuntimeError("kernels cannot be compiled while TRITON_INTERPRET=1; use another process")
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    rows = []
+    for cubin in importlib.import_module(f"ptr_fast.kernels.{op}.triton").cubins():
+        constants = {name: cubin.constants[name] for name in cubin.constants}
+        source = ASTSource(fn=cubin.kernel, signature=dict(cubin.signature), constexprs=constants)
+        for architecture in architectures:
+            built = triton.compile(
+                source,
+                target=GPUTarget("cuda", architecture, 32),
+                options={"num_warps": cubin.num_warps, "num_stages": cubin.num_stages},
+            )
+            rows.append(
+                {
+                    "kernel": cubin.kernel.__name__,
+                    "case": cubin.case,
+                    "architecture": architecture,
+                    "num_bytes": len(built.asm["cubin"]),
+                    "shared_bytes": built.metadata.shared,
+                    "ptx": built.asm["ptx"],
+                }
+            )
+    return rows
