@@ -10,9 +10,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from ptr_fast.kernels.group_norm_act import group_norm_act
+from ptr_fast.kernels.group_norm_act_pool import group_norm_act_pool
 from ptr_fast.nets.init import kaiming_normal_
 
-__all__ = ["Conv2d", "Dense", "GroupNormAct", "same_max_pool", "same_padding"]
+__all__ = ["Conv2d", "Dense", "GroupNormAct", "GroupNormActPool", "same_padding"]
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -46,15 +47,6 @@ class Conv2d(nn.Conv2d):
         return F.conv2d(F.pad(x_BCHW, (left, right, top, bottom)), self.weight, None, self.stride)
 
 
-def same_max_pool(x_BCHW: torch.Tensor) -> torch.Tensor:
-    """3x3 max-pool of stride 2 with SAME padding by minus infinity.
-
-    An even axis is padded by (0, 1), which is what ``ceil_mode`` without padding does, and an odd one by (1, 1).
-    """
-    odd = (x_BCHW.shape[2] % 2, x_BCHW.shape[3] % 2)
-    return F.max_pool2d(x_BCHW, 3, 2, padding=odd, ceil_mode=True)
-
-
 class GroupNormAct(nn.Module):
     """``act(group_norm(x) + residual)``; scale starts at ``initial_scale``, bias at 0."""
 
@@ -71,13 +63,37 @@ class GroupNormAct(nn.Module):
         self.weight = nn.Parameter(torch.full((num_channels,), initial_scale))
         self.bias = nn.Parameter(torch.zeros(num_channels))
 
-    def forward(self, x_BCHW: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self,
+        x_BCHW: torch.Tensor,
+        residual: torch.Tensor | None = None,
+        residual_norm: GroupNormAct | None = None,
+    ) -> torch.Tensor:
+        """``residual_norm``: the norm that the residual still has to get; its parameters are used, not its forward."""
         return group_norm_act(
-            x_BCHW, self.weight, self.bias, self.num_groups, self.eps, residual=residual, activation=self.activation
+            x_BCHW,
+            self.weight,
+            self.bias,
+            self.num_groups,
+            self.eps,
+            residual=residual,
+            activation=self.activation,
+            residual_weight=None if residual_norm is None else residual_norm.weight,
+            residual_bias=None if residual_norm is None else residual_norm.bias,
         )
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[0]}, num_groups={self.num_groups}, activation={self.activation}"
+
+
+class GroupNormActPool(GroupNormAct):
+    """``max_pool(relu(group_norm(x)))``: 3x3, stride 2, SAME."""
+
+    def __init__(self, num_channels: int, num_groups: int) -> None:
+        super().__init__(num_channels, num_groups)
+
+    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        return group_norm_act_pool(x_BCHW, self.weight, self.bias, self.num_groups, self.eps)
 
 
 class Dense(nn.Linear):

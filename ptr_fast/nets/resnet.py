@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ptr_fast.nets.layers import Conv2d, GroupNormAct, same_max_pool
+from ptr_fast.nets.layers import Conv2d, GroupNormAct, GroupNormActPool
 
 __all__ = ["STAGE_SIZES", "Conv3", "ResNet"]
 
@@ -42,7 +42,7 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.conv1(self.norm0(self.conv0(x)))
-        return self.norm1(y, x if self.projection is None else self.projection(x))
+        return self.norm1(y, *_shortcut(self.projection, x))
 
 
 class BottleneckBlock(nn.Module):
@@ -63,7 +63,7 @@ class BottleneckBlock(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.norm1(self.conv1(self.norm0(self.conv0(x))))
-        return self.norm2(self.conv2(y), x if self.projection is None else self.projection(x))
+        return self.norm2(self.conv2(y), *_shortcut(self.projection, x))
 
 
 def _projection(num_in: int, num_out: int, stride: int, num_groups: int) -> nn.Sequential | None:
@@ -73,6 +73,15 @@ def _projection(num_in: int, num_out: int, stride: int, num_groups: int) -> nn.S
         Conv2d(num_in, num_out, 1, stride),
         GroupNormAct(num_out, num_groups, activation="none"),
     )
+
+
+def _shortcut(projection: nn.Sequential | None, x: torch.Tensor) -> tuple[torch.Tensor, GroupNormAct | None]:
+    """The residual branch up to its norm, and that norm: it runs inside the block's last one."""
+    if projection is None:
+        return x, None
+    conv, norm = projection
+    assert isinstance(norm, GroupNormAct)
+    return conv(x), norm
 
 
 class ResNet(nn.Module):
@@ -88,7 +97,7 @@ class ResNet(nn.Module):
         super().__init__()
         block = BottleneckBlock if name == "resnet50" else BasicBlock
         self.stem_conv = Conv2d(3, num_filters, 7, 2)
-        self.stem_norm = GroupNormAct(num_filters, num_groups)
+        self.stem_norm = GroupNormActPool(num_filters, num_groups)
         self.stages = nn.ModuleList()
         num_in = num_filters
         for i, num_blocks in enumerate(STAGE_SIZES[name]):
@@ -106,7 +115,7 @@ class ResNet(nn.Module):
         return size
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        x = same_max_pool(self.stem_norm(self._stem(images_BCHW)))
+        x = self.stem_norm(self._stem(images_BCHW))
         for stage in self.stages:
             x = stage(x)
         return x
@@ -115,7 +124,7 @@ class ResNet(nn.Module):
         """Every named intermediate map in order: ``stem_conv``, ``stem_pool``, ``block0``, ``stage0`` .. ``stage3``."""
         x = self._stem(images_BCHW)
         yield "stem_conv", x
-        x = same_max_pool(self.stem_norm(x))
+        x = self.stem_norm(x)
         yield "stem_pool", x
         yield "block0", next(self.stages[0].children())(x)
         for i, stage in enumerate(self.stages):

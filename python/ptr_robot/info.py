@@ -193,10 +193,17 @@ def _group_norm_act_example(device: str) -> tuple[Any, ...]:
 
     x = torch.zeros(8, 64, 32, 32, device=device).contiguous(memory_format=torch.channels_last)
     channel = torch.ones(64, device=device)
-    return x, channel, channel, 4, 1e-5, None, "relu"
+    return x, channel, channel, 4, 1e-5, None, "relu", None, None
 
 
-EXAMPLES: dict[str, Callable[[str], tuple[Any, ...]]] = {"group_norm_act": _group_norm_act_example}
+def _group_norm_act_pool_example(device: str) -> tuple[Any, ...]:
+    return _group_norm_act_example(device)[:5]
+
+
+EXAMPLES: dict[str, Callable[[str], tuple[Any, ...]]] = {
+    "group_norm_act": _group_norm_act_example,
+    "group_norm_act_pool": _group_norm_act_pool_example,
+}
 
 
 def _print_section(console: Console, title: str, rows: Report) -> None:

@@ -5,10 +5,11 @@ import torch
 from torch.nn import functional as F
 
 from ptr_fast.config import EncoderConfig
+from ptr_fast.kernels.group_norm_act_pool.reference import same_max_pool
 from ptr_fast.kernels.spatial_embedding import reference, spatial_embedding
 from ptr_fast.nets.encoder import ImageEncoder
 from ptr_fast.nets.init import keyed_generator
-from ptr_fast.nets.layers import Conv2d, same_max_pool, same_padding
+from ptr_fast.nets.layers import Conv2d, same_padding
 from ptr_fast.nets.pooling import SpatialSoftmax
 
 POOLINGS = ("spatial_embedding", "spatial_softmax", "mean")

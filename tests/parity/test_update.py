@@ -29,6 +29,7 @@ from update_case import (
 
 from ptr_fast import losses
 from ptr_fast.kernels.augment import augment, planar
+from ptr_fast.kernels.group_norm_act_pool.reference import same_max_pool
 from ptr_fast.learners.info import REFERENCE_NAMES, cql_info
 from ptr_fast.nets import layers
 
@@ -187,6 +188,7 @@ def test_the_files_own_noise_comes_from_its_norm_statistics(golden_dir, monkeypa
     errors = []
     for statistics in (layers.group_norm_act, _norm_with_single_precision_sums):
         monkeypatch.setattr(layers, "group_norm_act", statistics)
+        monkeypatch.setattr(layers, "group_norm_act_pool", _then_pool(statistics))
         with torch.no_grad():
             embedding = load_case(golden).learner.critic.encoder(images)
         errors.append(float((embedding - expected).abs().max()))
@@ -194,8 +196,18 @@ def test_the_files_own_noise_comes_from_its_norm_statistics(golden_dir, monkeypa
     assert errors[1] < 0.7 * errors[0]
 
 
-def _norm_with_single_precision_sums(x, weight, bias, num_groups, eps=1e-5, residual=None, activation="relu"):
+def _then_pool(norm):
+    return lambda *args: same_max_pool(norm(*args))
+
+
+def _norm_with_single_precision_sums(
+    x, weight, bias, num_groups, eps=1e-5, residual=None, activation="relu", residual_weight=None, residual_bias=None
+):
     """Group norm by E[x^2] - E[x]^2 with sums taken pixel after pixel in float32."""
+    if residual_weight is not None:
+        residual = _norm_with_single_precision_sums(
+            residual, residual_weight, residual_bias, num_groups, eps, activation="none"
+        )
     num_batch, num_channels, height, width = x.shape
     y = x.permute(0, 2, 3, 1).reshape(num_batch, height * width, num_groups, -1).numpy()
 

@@ -30,8 +30,13 @@ def group_norm_act(
     eps: float = 1e-5,
     residual: torch.Tensor | None = None,
     activation: str = "relu",
+    residual_weight: torch.Tensor | None = None,
+    residual_bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Group normalisation, affine map, sum with a residual branch, activation.
+
+    With ``residual_weight`` and ``residual_bias`` the residual is a shortcut convolution's output that has not been
+    normalised yet: it gets a group norm of its own (the same groups and eps) before the sum.
 
     Args:
         x_BCHW: float ``[B, C, H, W]``; the fast path wants float32 in channels_last memory on the CPU.
@@ -40,13 +45,14 @@ def group_norm_act(
         eps: added to the (biased) variance.
         residual: ``[B, C, H, W]``, added before the activation, or None.
         activation: ``"relu"`` or ``"none"``.
+        residual_weight, residual_bias: float ``[C]``, scale and shift of the residual's own norm, or both None.
 
     Returns:
-        ``[B, C, H, W]`` in the layout of x. Differentiable once with respect to x, weight, bias and residual; a NaN
-        in x stays a NaN.
+        ``[B, C, H, W]`` in the layout of x. Differentiable once with respect to every tensor; a NaN in x or in the
+        residual stays a NaN.
 
     Raises:
-        ValueError: a shape, group count or activation that does not fit.
+        ValueError: a shape, group count or activation that does not fit; a residual's norm without a residual.
 
     Source: Wu and He 2018, eq. 1; the reference's ``MyGroupNorm`` followed by ``nn.relu`` (networks/encoders/resnet).
     """
@@ -55,14 +61,19 @@ def group_norm_act(
     num_channels = x_BCHW.shape[1]
     if num_groups < 1 or num_channels % num_groups != 0:
         raise ValueError(f"num_groups: expected a divisor of the {num_channels} channels, got {num_groups}")
-    for name, tensor in (("weight", weight_C), ("bias", bias_C)):
-        if tensor.shape != (num_channels,):
+    if (residual_weight is None) != (residual_bias is None):
+        raise ValueError("residual_weight and residual_bias: expected both or neither")
+    if residual_weight is not None and residual is None:
+        raise ValueError("residual_weight: there is no residual to normalise")
+    channels = {"weight": weight_C, "bias": bias_C, "residual_weight": residual_weight, "residual_bias": residual_bias}
+    for name, tensor in channels.items():
+        if tensor is not None and tensor.shape != (num_channels,):
             raise ValueError(f"{name}: expected shape ({num_channels},), got {tuple(tensor.shape)}")
     if residual is not None and residual.shape != x_BCHW.shape:
         raise ValueError(f"residual: expected x's shape {tuple(x_BCHW.shape)}, got {tuple(residual.shape)}")
     if activation not in _ACTIVATIONS:
         raise ValueError(f"activation: expected one of {_ACTIVATIONS}, got {activation!r}")
-    args = (x_BCHW, weight_C, bias_C, num_groups, eps, residual, activation)
+    args = (x_BCHW, weight_C, bias_C, num_groups, eps, residual, activation, residual_weight, residual_bias)
     backend = dispatch.select(_OP, *args)
     if backend.name == "reference":
         warn_missing()

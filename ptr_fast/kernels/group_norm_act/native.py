@@ -22,6 +22,8 @@ def supports(
     eps: float,
     residual_BCHW: torch.Tensor | None,
     activation: str,
+    residual_weight_C: torch.Tensor | None = None,
+    residual_bias_C: torch.Tensor | None = None,
 ) -> str | None:
     """None where the native kernel can run, else why not."""
     if native.module() is None:
@@ -48,7 +50,13 @@ def group_norm_act(
     eps: float,
     residual_BCHW: torch.Tensor | None,
     activation: str,
+    residual_weight_C: torch.Tensor | None = None,
+    residual_bias_C: torch.Tensor | None = None,
 ) -> torch.Tensor:
+    if residual_weight_C is not None:
+        residual_BCHW = _GroupNormAct.apply(
+            residual_BCHW, residual_weight_C, residual_bias_C, num_groups, eps, None, False
+        )
     return _GroupNormAct.apply(x_BCHW, weight_C, bias_C, num_groups, eps, residual_BCHW, activation == "relu")
 
 

@@ -16,6 +16,8 @@ def supports(
     eps: float,
     residual_BCHW: torch.Tensor | None,
     activation: str,
+    residual_weight_C: torch.Tensor | None = None,
+    residual_bias_C: torch.Tensor | None = None,
 ) -> str | None:
     """None: the reference can always run."""
     return None
@@ -29,8 +31,13 @@ def group_norm_act(
     eps: float,
     residual_BCHW: torch.Tensor | None,
     activation: str,
+    residual_weight_C: torch.Tensor | None = None,
+    residual_bias_C: torch.Tensor | None = None,
 ) -> torch.Tensor:
     y_BCHW = F.group_norm(x_BCHW, num_groups, weight_C, bias_C, eps)
+    if residual_weight_C is not None:
+        assert residual_BCHW is not None
+        residual_BCHW = F.group_norm(residual_BCHW, num_groups, residual_weight_C, residual_bias_C, eps)
     if residual_BCHW is not None:
         y_BCHW = y_BCHW + residual_BCHW
     return F.relu(y_BCHW) if activation == "relu" else y_BCHW
