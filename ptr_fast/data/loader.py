@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -15,7 +15,9 @@ import torch
 from ptr_fast.data.frames import FrameSource
 from ptr_fast.types import Batch
 
-__all__ = ["Loader", "Sampler", "TransitionTable"]
+__all__ = ["Loader", "Sampler", "TransitionTable", "fill_columns", "split_by_source"]
+
+Partner = TypeVar("Partner")
 
 
 class Sampler(Protocol):
@@ -208,14 +210,25 @@ class Loader:
             slot.copied = None
         sources, indices = self._sampler.indices(step)
         out = slot.arrays
-        for number, (table, frames) in enumerate(zip(self._tables, self._frames, strict=True)):
-            rows = np.flatnonzero(sources == number)
-            if len(rows) == 0:
-                continue
-            index = indices[rows]
-            record, next_record = table.record[index], table.next_record[index]
-            frames.gather(record, out["images"], rows)
-            frames.gather(next_record, out["next_images"], rows)
-            out["state"][rows], out["next_state"][rows] = table.state[record], table.state[next_record]
-            for name in ("actions", "rewards", "masks", "task_id"):
-                out[name][rows] = getattr(table, name)[index]
+        for table, frames, rows, index in split_by_source(self._tables, self._frames, sources, indices):
+            frames.gather(table.record[index], out["images"], rows)
+            frames.gather(table.next_record[index], out["next_images"], rows)
+            fill_columns(table, index, rows, out)
+
+
+def split_by_source(
+    tables: Sequence[TransitionTable], partners: Sequence[Partner], sources: np.ndarray, indices: np.ndarray
+) -> Iterator[tuple[TransitionTable, Partner, np.ndarray, np.ndarray]]:
+    """Per source that takes part: its table, its partner, int64 rows of the batch and transitions of the table."""
+    for number, (table, partner) in enumerate(zip(tables, partners, strict=True)):
+        rows = np.flatnonzero(sources == number)
+        if len(rows):
+            yield table, partner, rows, indices[rows]
+
+
+def fill_columns(table: TransitionTable, index: np.ndarray, rows: np.ndarray, out: Mapping[str, np.ndarray]) -> None:
+    """Writes all of a batch but its frames: transitions ``index`` of the table into ``rows`` of each array by name."""
+    record, next_record = table.record[index], table.next_record[index]
+    out["state"][rows], out["next_state"][rows] = table.state[record], table.state[next_record]
+    for name in ("actions", "rewards", "masks", "task_id"):
+        out[name][rows] = getattr(table, name)[index]

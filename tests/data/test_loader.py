@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import fields
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -176,6 +177,25 @@ def test_wrong_arguments(sources, make_store):
     odd = SimpleNamespace(height=8, width=8, num_frames=1)
     with pytest.raises(ValueError, match="all sources need one"):
         Loader(tables, [frames[0], odd], mixture(tables))
+
+
+def private_bytes() -> int:
+    """Memory of this process that is not a file's: the page cache behind the store is not the loader's."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("/proc/self/status has no RssAnon")
+
+
+def test_memory_after_20_000_batches_is_that_after_2_000(sources):
+    tables, frames, _ = sources
+    with Loader(tables, frames, mixture(tables)) as loader:
+        held = {}
+        for step in range(20_000):
+            loader.batch(step)
+            if step + 1 in (2_000, 20_000):
+                held[step + 1] = private_bytes()
+    assert held[20_000] - held[2_000] <= 2**20, held  # one leaked batch in ten would be 20 MB
 
 
 @pytest.mark.cuda

@@ -1,0 +1,210 @@
+"""Batches whose frames DALI decodes, for JPEG stores too large to be kept decoded; on a GPU the pixels stay there.
+
+Whole batches of encoded bytes go from the store's memory map into one persistent pipeline. It works ahead on its own
+threads and, with the ``mixed`` decoder, on its own stream, while the step computes.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ptr_fast.data.decode import SimpleJpegDecoder
+from ptr_fast.data.loader import Sampler, TransitionTable, fill_columns, split_by_source
+from ptr_fast.data.store import EpisodeStore
+from ptr_fast.errors import DataError
+from ptr_fast.types import Batch
+
+__all__ = ["DaliLoader", "why_not_dali"]
+
+
+def why_not_dali(stores: Sequence[EpisodeStore], camera: str) -> str | None:
+    """None where :class:`DaliLoader` can read these stores, else why not."""
+    if importlib.util.find_spec("nvidia") is None or importlib.util.find_spec("nvidia.dali") is None:
+        return "DALI is not installed: pip install 'ptr-fast[dali]'"
+    for store in stores:
+        if store.meta.camera(camera).encoding != "jpeg":
+            return f"{store.path} holds raw frames, there is nothing to decode"
+    return None
+
+
+@dataclass(frozen=True)
+class _Ahead:
+    """A step that the pipeline works on: its number, the columns of its batch, the place of every frame."""
+
+    step: int
+    columns: dict[str, np.ndarray]
+    places: list[tuple[EpisodeStore, int]]
+
+
+class DaliLoader:
+    """Gives the batch of each step, like :class:`ptr_fast.data.loader.Loader`, from a DALI pipeline.
+
+    Args:
+        transitions: one table per source, as the sampler numbers them.
+        stores: the JPEG store of each table.
+        camera: name of the camera, of one size in all stores.
+        sampler: which transitions make up a step.
+        device: where the batches go; a GPU decodes there, a CPU decodes on ``num_threads`` threads.
+        prefetch: batches that the pipeline works on ahead, at least 1.
+        num_threads: CPU threads of the pipeline.
+
+    Attributes:
+        wait_seconds: time that :meth:`batch` has waited for the pipeline, summed since the start.
+
+    Raises:
+        ValueError: sources that do not fit together.
+        RuntimeError: DALI cannot read these stores (:func:`why_not_dali`).
+    """
+
+    def __init__(
+        self,
+        transitions: Sequence[TransitionTable],
+        stores: Sequence[EpisodeStore],
+        camera: str,
+        sampler: Sampler,
+        device: torch.device | str = "cpu",
+        prefetch: int = 2,
+        num_threads: int = 2,
+    ) -> None:
+        if not transitions or len(transitions) != len(stores):
+            raise ValueError(f"expected one store per table, got {len(transitions)} and {len(stores)}")
+        if prefetch < 1:
+            raise ValueError(f"prefetch must be at least 1, got {prefetch}")
+        reason = why_not_dali(stores, camera)
+        if reason:
+            raise RuntimeError(reason)
+        sizes = {(store.meta.camera(camera).height, store.meta.camera(camera).width) for store in stores}
+        if len(sizes) != 1:
+            raise ValueError(f"camera {camera!r}: all stores need one (height, width), got {sorted(sizes)}")
+        self._tables, self._stores, self._camera = list(transitions), list(stores), camera
+        self._sampler, self._device = sampler, torch.device(device)
+        self._prefetch, self._threads = prefetch, num_threads
+        self._size = len(sampler.indices(0)[0])
+        self.height, self.width = sizes.pop()
+        self.wait_seconds = 0.0
+        self._ahead: deque[_Ahead] = deque()
+        self._pipeline = self._build()
+
+    def batch(self, step: int) -> Batch:
+        """The batch of ``step``. Steps that follow each other come from the pipeline's work ahead; others start over.
+
+        Raises:
+            RuntimeError: the loader is closed.
+            DataError: a frame of this step cannot be decoded; the message names store, camera and record.
+        """
+        if self._pipeline is None:
+            raise RuntimeError("the loader is closed")
+        if self._ahead and self._ahead[0].step != step:
+            self._start_over()
+        # The first run of a pipeline takes as many batches as its queue is deep; every later run takes one.
+        for later in range(len(self._ahead), 1 + self._prefetch):
+            self._feed(step + later)
+        self._pipeline.schedule_run()
+        head = self._ahead.popleft()
+        begin = time.perf_counter()
+        try:
+            (decoded,) = self._pipeline.share_outputs()
+        except RuntimeError as error:
+            self._start_over()  # a pipeline that has failed stays failed
+            raise self._find_damage(head, error) from error
+        self.wait_seconds += time.perf_counter() - begin
+        try:
+            pixels = self._pixels(decoded, head)
+        finally:
+            self._pipeline.release_outputs()
+        columns = {name: torch.from_numpy(value) for name, value in head.columns.items()}
+        if self._device.type == "cuda":
+            columns = {name: c.pin_memory().to(self._device, non_blocking=True) for name, c in columns.items()}
+        return Batch(images=pixels[: self._size], next_images=pixels[self._size :], **columns)
+
+    def close(self) -> None:
+        """Lets go of the pipeline. Safe to call twice."""
+        self._ahead.clear()
+        self._pipeline = None
+
+    def __enter__(self) -> DaliLoader:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _build(self) -> Any:
+        from nvidia.dali import Pipeline, fn, types
+
+        on_gpu = self._device.type == "cuda"
+        pipeline = Pipeline(
+            batch_size=2 * self._size,
+            num_threads=self._threads,
+            device_id=(self._device.index or 0) if on_gpu else None,
+            prefetch_queue_depth=self._prefetch + 1,
+        )
+        with pipeline:
+            encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1)  # type: ignore[attr-defined]
+            pixels = fn.decoders.image(
+                encoded,
+                device="mixed" if on_gpu else "cpu",
+                output_type=types.RGB,  # type: ignore[attr-defined]
+                jpeg_fancy_upsampling=True,  # as libjpeg-turbo does, which encoded and checked the frames
+                adjust_orientation=False,
+            )
+            pipeline.set_outputs(pixels)
+        pipeline.build()
+        return pipeline
+
+    def _start_over(self) -> None:
+        self._ahead.clear()
+        self._pipeline = self._build()
+
+    def _feed(self, step: int) -> None:
+        """Puts the encoded frames of a step into the pipeline's input queue."""
+        sources, indices = self._sampler.indices(step)
+        size, first = self._size, self._tables[0]
+        columns: dict[str, np.ndarray] = {
+            "state": np.empty((size, first.state.shape[1]), np.float32),
+            "next_state": np.empty((size, first.state.shape[1]), np.float32),
+            "actions": np.empty((size, first.actions.shape[1]), np.float32),
+            "rewards": np.empty(size, np.float32),
+            "masks": np.empty(size, np.float32),
+            "task_id": np.empty(size, np.int64),
+        }
+        places: list[Any] = [None] * (2 * size)
+        for table, store, rows, index in split_by_source(self._tables, self._stores, sources, indices):
+            fill_columns(table, index, rows, columns)
+            for offset, records in ((0, table.record[index]), (size, table.next_record[index])):
+                for row, record in zip(rows.tolist(), records.tolist(), strict=True):
+                    places[offset + row] = (store, record)
+        frames = [np.frombuffer(store.frame_bytes(self._camera, record), np.uint8) for store, record in places]
+        self._pipeline.feed_input("encoded", frames)
+        self._ahead.append(_Ahead(step, columns, places))
+
+    def _pixels(self, decoded: Any, head: _Ahead) -> torch.Tensor:
+        wanted = (self.height, self.width, 3)
+        for (store, record), shape in zip(head.places, decoded.shape(), strict=True):
+            if tuple(shape) != wanted:
+                got = f"{shape[0]}x{shape[1]}"
+                raise self._error(store, record, f"expected {self.height}x{self.width} pixels, got {got}")
+        # The pipeline writes its buffer again as soon as it is released: copy.
+        if self._device.type == "cuda":
+            return torch.from_dlpack(decoded.as_tensor()).clone()
+        return torch.from_numpy(np.array(decoded.as_tensor()))
+
+    def _find_damage(self, head: _Ahead, error: RuntimeError) -> Exception:
+        """DALI fails as a batch; the culprit is the first frame that libjpeg-turbo refuses too."""
+        decoder = SimpleJpegDecoder(self.height, self.width)
+        for store, record in head.places:
+            try:
+                decoder.decode([store.frame_bytes(self._camera, record)])
+            except DataError as cause:
+                return self._error(store, record, str(cause).partition(": ")[2])
+        return RuntimeError(f"DALI failed at step {head.step}, though every frame decodes with libjpeg-turbo: {error}")
+
+    def _error(self, store: EpisodeStore, record: int, detail: str) -> DataError:
+        return DataError(f"{store.path}: camera {self._camera!r}, record {record}: {detail}")
