@@ -30,7 +30,7 @@ __all__ = [
     "to_dict",
 ]
 
-EncoderName = Literal["resnet_small", "resnet18", "resnet34", "resnet50", "conv3"]
+EncoderName = Literal["resnet_small", "resnet18", "resnet34", "resnet50", "conv3", "none"]
 CriticHead = Literal["reinject_all", "reinject_action", "plain"]
 ActMode = Literal["mean", "ema_mean", "search"]
 T = TypeVar("T")
@@ -46,8 +46,11 @@ class EncoderConfig:
     """Image encoder and its bottleneck.
 
     Attributes:
-        name: ``resnet_small`` (1,1,1,1 blocks), ``resnet18``, ``resnet34`` (the paper's), ``resnet50``, or ``conv3``,
-            three convolutions (strides 2, 2, 1) for recipes that train on a CPU in minutes.
+        name: ``resnet_small`` (1,1,1,1 blocks), ``resnet18``, ``resnet34`` (the paper's), ``resnet50``, ``conv3``,
+            three convolutions (strides 2, 2, 1) for recipes that train on a CPU in minutes, or ``none``: learning from
+            the state alone. Then actor and critic see state and task, images in a batch are not looked at (any tensor
+            of B rows will do, e.g. ``torch.empty(B, 0)``), nothing is augmented, and the other fields have no
+            influence. The critic needs ``critic_head="reinject_action"`` or ``"plain"`` to see the state.
         num_filters: width of the first stage; later stages double it. The paper: 64.
         num_groups: groups of every GroupNorm. The paper: 4.
         pooling: how the last feature map becomes a vector: ``spatial_embedding`` (learned, the paper's),
@@ -71,6 +74,15 @@ class EncoderConfig:
         )
         _require(self.embedding_dim >= 1, f"encoder.embedding_dim must be at least 1, got {self.embedding_dim}")
         _require(self.num_spatial_blocks >= 1, "encoder.num_spatial_blocks must be at least 1")
+
+    @property
+    def sees_images(self) -> bool:
+        return self.name != "none"
+
+    @property
+    def num_outputs(self) -> int:
+        """Width of the embedding that actor and critic get: 0 without an encoder."""
+        return self.embedding_dim if self.sees_images else 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +196,11 @@ class CqlConfig:
         _require(self.num_action_samples >= 1, f"num_action_samples must be at least 1, got {self.num_action_samples}")
         _require(self.init_temperature > 0.0, f"init_temperature must be positive, got {self.init_temperature}")
         _require(len(self.hidden_dims) >= 1, "hidden_dims must name at least one layer")
+        _require(
+            self.encoder.sees_images or self.critic_head != "reinject_all",
+            "encoder 'none' needs critic_head 'reinject_action' or 'plain': in the form 'reinject_all' no Q head sees "
+            "the state",
+        )
         for name in ("actor_lr", "critic_lr", "temperature_lr"):
             _require(getattr(self, name) > 0.0, f"{name} must be positive, got {getattr(self, name)}")
         _check_schedule(self.lr_schedule_steps)

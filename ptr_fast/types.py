@@ -127,7 +127,8 @@ class Batch:
     """Transitions for one update.
 
     Attributes:
-        images, next_images: uint8 ``[B, H, W, 3]`` RGB, before augmentation.
+        images, next_images: uint8 ``[B, H, W, 3]`` RGB, before augmentation; learners without an encoder do not look
+            at them.
         state, next_state: float32 ``[B, S]``, raw units.
         task_id: int64 ``[B]``, slot in the task table.
         actions: float32 ``[B, A]``, scaled to [-clip, clip].

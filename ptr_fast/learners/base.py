@@ -32,8 +32,8 @@ class Learner(Protocol):
         """Every optimiser by name."""
 
 
-def check_batch(batch: Batch, spec: PolicySpec) -> None:
-    """Compare a batch with the policy's surroundings.
+def check_batch(batch: Batch, spec: PolicySpec, sees_images: bool = True) -> None:
+    """Compare a batch with the policy's surroundings; images that no encoder looks at only need B rows.
 
     Raises:
         ValueError: naming the field, what was expected and what came.
@@ -51,6 +51,11 @@ def check_batch(batch: Batch, spec: PolicySpec) -> None:
         "rewards": (scalars, None),
         "masks": (scalars, None),
     }
+    if not sees_images:
+        for name in ("images", "next_images"):
+            del expected[name]
+            if getattr(batch, name).shape[:1] != scalars:
+                raise ValueError(f"batch.{name}: expected {num_batch} rows, got {list(getattr(batch, name).shape)}")
     for name, (shape, dtype) in expected.items():
         value = getattr(batch, name)
         if tuple(value.shape) != shape:

@@ -60,11 +60,13 @@ class BcLearner:
         Raises:
             ValueError: a batch that does not fit the spec.
         """
-        base.check_batch(batch, self.spec)
+        base.check_batch(batch, self.spec, self.config.encoder.sees_images)
         draws = self.draw(len(batch), step) if draws is None else draws
         config = self.config
         base.set_lr(self._adam, base.scheduled_lr(config.lr, config.lr_schedule, config.lr_schedule_steps, step))
-        images = augment(batch.images, draws.augment, self._parameters[0].dtype)
+        images = batch.images
+        if config.encoder.sees_images:
+            images = augment(images, draws.augment, self._parameters[0].dtype)
         policy = self.actor(images, batch.state, batch.task_id)
         loss = losses.cloning_loss(policy.log_prob(batch.actions))
         self._adam.zero_grad(set_to_none=True)

@@ -144,7 +144,7 @@ class CqlLearner:
 
     def update_with_terms(self, batch: Batch, step: int, draws: Draws | None = None) -> CqlTerms:
         """:meth:`update`, returning the per-element quantities instead of their summary."""
-        base.check_batch(batch, self.spec)
+        base.check_batch(batch, self.spec, self.config.encoder.sees_images)
         draws = self.draw(len(batch), step) if draws is None else draws
         self._set_learning_rates(step)
         images, next_images = self._augment(batch, draws)
@@ -156,6 +156,8 @@ class CqlLearner:
         return CqlTerms(policy=policy.detach(), **critic_terms, **actor_terms, **temperature_terms)
 
     def _augment(self, batch: Batch, draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
+        if not self.config.encoder.sees_images:
+            return batch.images, batch.next_images
         dtype = self.temperature.log_temperature.dtype
         if draws.augment is None or draws.next_augment is None:
             return augment(batch.images, draws.augment, dtype), augment(batch.next_images, draws.next_augment, dtype)

@@ -25,7 +25,7 @@ class Draws:
         policy_eps: standard normal ``[B, K, A]``, policy at s for the conservative term.
         random_actions: uniform in [-1, 1], ``[B, K, A]``.
         actor_eps: standard normal ``[B, A]``, the actor's own sample.
-        augment, next_augment: of the images at s and s'; None says that they are already augmented.
+        augment, next_augment: of the images at s and s'; None says that they are already augmented, or not looked at.
     """
 
     next_eps: torch.Tensor
@@ -67,11 +67,13 @@ def draw_cql(config: CqlConfig, num_batch: int, action_dim: int, seed: int, step
         policy_eps=torch.randn(shape, generator=generator),
         random_actions=2.0 * torch.rand(shape, generator=generator) - 1.0,
         actor_eps=torch.randn(num_batch, action_dim, generator=generator),
-        augment=draw_augment(config.augment, num_batch, generator),
-        next_augment=draw_augment(config.augment, num_batch, generator),
+        augment=draw_augment(config.augment, num_batch, generator) if config.encoder.sees_images else None,
+        next_augment=draw_augment(config.augment, num_batch, generator) if config.encoder.sees_images else None,
     )
 
 
 def draw_bc(config: BcConfig, num_batch: int, seed: int, step: int) -> BcDraws:
     """The draws of update ``step``."""
+    if not config.encoder.sees_images:
+        return BcDraws()
     return BcDraws(augment=draw_augment(config.augment, num_batch, keyed_generator(seed, "bc", step)))

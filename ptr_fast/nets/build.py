@@ -9,7 +9,7 @@ from torch import nn
 
 from ptr_fast.config import BcConfig, CqlConfig, EncoderConfig, LearnerConfig, PolicySpec
 from ptr_fast.nets.critic import Critic, EnsembleHead
-from ptr_fast.nets.encoder import ImageEncoder
+from ptr_fast.nets.encoder import Encoder, ImageEncoder, NoEncoder
 from ptr_fast.nets.init import keyed_generator
 from ptr_fast.nets.policy import Actor, MeanPolicy, TanhGaussianPolicy
 
@@ -34,7 +34,7 @@ def make_actor(config: LearnerConfig, spec: PolicySpec, seed: int = 0) -> Actor:
     encoder = _make_encoder(config.encoder, spec)
     kind = TanhGaussianPolicy if isinstance(config, CqlConfig) else MeanPolicy
     policy: TanhGaussianPolicy | MeanPolicy = kind(
-        config.encoder.embedding_dim, spec.state.dim, spec.tasks.num_slots, spec.action.dim, config.hidden_dims
+        config.encoder.num_outputs, spec.state.dim, spec.tasks.num_slots, spec.action.dim, config.hidden_dims
     )
     actor, generator = Actor(encoder, policy), keyed_generator(seed, "actor")
     encoder.initialise(generator)
@@ -48,7 +48,7 @@ def make_critic(config: CqlConfig, spec: PolicySpec, seed: int = 0) -> Critic:
     head = EnsembleHead(
         config.critic_head,
         config.num_critics,
-        embedding_dim=config.encoder.embedding_dim,
+        embedding_dim=config.encoder.num_outputs,
         state_dim=spec.state.dim,
         num_task_slots=spec.tasks.num_slots,
         action_dim=spec.action.dim,
@@ -60,5 +60,7 @@ def make_critic(config: CqlConfig, spec: PolicySpec, seed: int = 0) -> Critic:
     return critic
 
 
-def _make_encoder(config: EncoderConfig, spec: PolicySpec) -> ImageEncoder:
+def _make_encoder(config: EncoderConfig, spec: PolicySpec) -> Encoder:
+    if not config.sees_images:
+        return NoEncoder()
     return ImageEncoder(config, spec.camera.height, spec.camera.width)

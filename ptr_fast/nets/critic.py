@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ptr_fast.nets.encoder import ImageEncoder
+from ptr_fast.nets.encoder import Encoder
 from ptr_fast.nets.init import orthogonal_
 
 __all__ = ["Critic", "EnsembleHead", "Hoisted"]
@@ -115,6 +115,8 @@ class EnsembleHead(nn.Module):
                         raise ValueError(
                             f"critic head: expected {name} [B, {weight_EIO.shape[1]}], got {tuple(value.shape)}"
                         )
+                    if value.shape[-1] == 0:  # no encoder, or a policy without proprioception
+                        continue
                     value_EBI = value.expand(self.num_critics, *value.shape)
                     term_EBO = torch.baddbmm(term_EBO, value_EBI, weight_EIO)
             terms.append(term_EBO)
@@ -158,7 +160,7 @@ class Critic(nn.Module):
     ``[B, K, A]``; Q ``[E, B, K]``.
     """
 
-    def __init__(self, encoder: ImageEncoder, head: EnsembleHead) -> None:
+    def __init__(self, encoder: Encoder, head: EnsembleHead) -> None:
         super().__init__()
         self.encoder, self.head = encoder, head
 

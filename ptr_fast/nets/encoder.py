@@ -14,7 +14,7 @@ from ptr_fast.nets.layers import Conv2d, Dense
 from ptr_fast.nets.pooling import SpatialEmbedding, make_pooling
 from ptr_fast.nets.resnet import Conv3, ResNet
 
-__all__ = ["ImageEncoder"]
+__all__ = ["Encoder", "ImageEncoder", "NoEncoder"]
 
 
 class ImageEncoder(nn.Module):
@@ -65,3 +65,19 @@ class ImageEncoder(nn.Module):
             expected = f"[B, 3, {self.height}, {self.width}]"
             raise ValueError(f"encoder: expected images {expected}, got {tuple(images_BCHW.shape)}")
         return torch.tanh(self.norm(self.dense(self.pooling(self.trunk(images_BCHW)))))
+
+
+class NoEncoder(nn.Module):
+    """Embeddings of width 0, for learning from the state alone: whatever stands for the images is not looked at."""
+
+    embedding_dim = 0
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """There is nothing to draw."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Float32 ``[B, 0]`` for a tensor of B rows."""
+        return torch.empty((images.shape[0], 0), dtype=torch.float32, device=images.device)
+
+
+Encoder = ImageEncoder | NoEncoder

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ptr_fast.nets.encoder import ImageEncoder
+from ptr_fast.nets.encoder import Encoder
 from ptr_fast.nets.init import orthogonal_
 from ptr_fast.nets.layers import Dense
 
@@ -187,7 +187,7 @@ class Actor(nn.Module):
     Shapes: images ``[B, 3, H, W]`` float in [0, 1], state ``[B, S]``, task_id ``[B]``; actions ``[B, A]`` in [-1, 1].
     """
 
-    def __init__(self, encoder: ImageEncoder, policy: TanhGaussianPolicy | MeanPolicy) -> None:
+    def __init__(self, encoder: Encoder, policy: TanhGaussianPolicy | MeanPolicy) -> None:
         super().__init__()
         self.encoder, self.policy = encoder, policy
 

@@ -190,3 +190,25 @@ def test_a_batch_that_does_not_fit_is_named(kind, field, value, message):
     with pytest.raises(ValueError, match=message):
         learner.update(batch, 0)
     assert equal(before, parameters(learner))
+
+
+@pytest.mark.parametrize("kind", ["cql", "bc"])
+def test_without_an_encoder_the_state_alone_is_learned_from(kind):
+    form = {"critic_head": "plain"} if kind == "cql" else {}
+    batch, runs = make_batch(make_spec()), []
+    for images in (batch.images, torch.empty(6, 0)):
+        learner = make_learner(kind, encoder=EncoderConfig(name="none"), **form)
+        assert "encoder" not in {name.split(".")[1] for name in parameters(learner)}
+        for step in range(3):
+            info = learner.update(dataclasses.replace(batch, images=images, next_images=images), step)
+            assert all(math.isfinite(float(value)) for value in info.values())
+        runs.append(parameters(learner))
+    assert equal(runs[0], runs[1])
+    learner.update(dataclasses.replace(batch, state=batch.state + 1.0, images=images, next_images=images), 3)
+    with pytest.raises(ValueError, match=r"batch.images: expected 6 rows, got \[5, 0\]"):
+        learner.update(dataclasses.replace(batch, images=torch.empty(5, 0)), 3)
+
+
+def test_the_papers_critic_needs_an_encoder():
+    with pytest.raises(ValueError, match="no Q head sees the state"):
+        CqlConfig(encoder=EncoderConfig(name="none"))
