@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from ptr_fast.data.store import Episode, EpisodeStore, StoreMeta, StoreWriter
 from ptr_fast.errors import DataError
 from ptr_fast.files import write_atomically
 from ptr_robot.datasets.detect import Format, open_source
-from ptr_robot.datasets.frames import convert_frames
+from ptr_robot.datasets.frames import JpegDecoders, convert_frames
 from ptr_robot.datasets.source import EpisodeHandle, Source, SourceEpisode
 from ptr_robot.datasets.target import final_action_spec, matches_tasks, nothing_usable, open_writer, read_matching
 from ptr_robot.progress import Progress
@@ -51,6 +53,8 @@ class Args:
     """Quality of frames that are encoded anew, 1 to 100."""
     workers: int = 2
     """Threads that decode, resize and encode."""
+    decoder: Literal["auto", "simplejpeg", "dali"] = "auto"
+    """What decodes JPEG frames that have to be resized; auto takes DALI where there is a GPU, which decodes there."""
     on_bad: Literal["stop", "skip"] = "stop"
     """What a bad episode does: stop with its error, or skip it and list it in bad_episodes.json of the store."""
     bounds: Literal["reference", "data"] = "reference"
@@ -119,12 +123,12 @@ def convert(args: Args, source: Source) -> Summary:
         DataError: a bad episode with ``on_bad='stop'`` (what came before it is kept), or no usable episode at all.
         ValueError: the store was made with other settings or from another source.
     """
-    summary = Summary()
+    summary, decoders = Summary(), _decoders(args)
     with open_writer(args, source) as writer, ThreadPoolExecutor(args.workers) as pool:
         flags = {name: value for name, value in writer.meta.source.items() if isinstance(value, bool)}
         with Progress(_total(args, source), "convert", "episodes") as progress:
             try:
-                for handle, result in _in_order(pool, args, source, writer):
+                for handle, result in _in_order(pool, args, source, writer, decoders):
                     progress.advance()
                     if result is None:
                         summary.present += 1
@@ -145,6 +149,16 @@ def convert(args: Args, source: Source) -> Summary:
         writer.update_meta(action=final_action_spec(args, writer.meta.action, args.out))
     _report_bad(args.out, summary.bad)
     return summary
+
+
+def _decoders(args: Args) -> JpegDecoders | None:
+    """What decodes whole episodes; None where simplejpeg, which the workers run side by side, is the faster one."""
+    on_gpu = torch.cuda.is_available()
+    if args.decoder == "simplejpeg" or (args.decoder == "auto" and not on_gpu):
+        return None
+    decoders = JpegDecoders(args.decoder, "cuda" if on_gpu else "cpu")
+    print(f"decoder: {decoders.explain()}")
+    return decoders
 
 
 def _take(
@@ -174,7 +188,7 @@ def _take(
 
 
 def _in_order(
-    pool: ThreadPoolExecutor, args: Args, source: Source, writer: StoreWriter
+    pool: ThreadPoolExecutor, args: Args, source: Source, writer: StoreWriter, decoders: JpegDecoders | None
 ) -> Iterator[tuple[EpisodeHandle, Future[Any] | None]]:
     """Handles in the source's order, each with its running work, or None where the store has it; few run ahead."""
     ahead: deque[tuple[EpisodeHandle, Future[Any] | None]] = deque()
@@ -187,7 +201,7 @@ def _in_order(
             handles = shard.episodes()
         for handle in handles:
             if handle.episode_id not in tasks:
-                ahead.append((handle, pool.submit(_work, args, handle, writer.meta)))
+                ahead.append((handle, pool.submit(_work, args, handle, writer.meta, decoders)))
             elif matches_tasks(args, tasks[handle.episode_id]):
                 ahead.append((handle, None))
             if len(ahead) > 2 * args.workers:
@@ -195,14 +209,20 @@ def _in_order(
     yield from ahead
 
 
-def _work(args: Args, handle: EpisodeHandle, meta: StoreMeta) -> tuple[Episode, dict[str, bool]] | None:
+def _work(
+    args: Args, handle: EpisodeHandle, meta: StoreMeta, decoders: JpegDecoders | None
+) -> tuple[Episode, dict[str, bool]] | None:
     """Reads one episode and converts its frames; None where its task is filtered out. Runs in a worker thread."""
     read = read_matching(args, handle)
     if read is None:
         return None
     frames = {
         camera.name: convert_frames(
-            read.frames[camera.name], camera, args.jpeg_quality, f"episode {read.episode_id!r}, camera {camera.name!r}"
+            read.frames[camera.name],
+            camera,
+            args.jpeg_quality,
+            f"episode {read.episode_id!r}, camera {camera.name!r}",
+            decoders,
         )
         for camera in meta.cameras
     }

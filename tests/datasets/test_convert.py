@@ -1,5 +1,6 @@
 """The verb: the same command twice, after a kill, with other settings, on a full disk; and what it prints."""
 
+import importlib.util
 import json
 import os
 import resource
@@ -8,13 +9,15 @@ import sys
 import textwrap
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import simplejpeg
 
 from ptr_fast.data.store import EpisodeStore, StoreWriter
 from ptr_fast.errors import DataError
 from ptr_robot import cli, convert
 from ptr_robot.convert import Args
-from ptr_robot.datasets import target
+from ptr_robot.datasets import frames, target
 
 
 def stamps(path):
@@ -81,11 +84,11 @@ def test_killed_between_the_two_files_of_a_part_and_run_again(rlds, run, tmp_pat
 def test_interrupt_keeps_what_was_read(rlds, run, monkeypatch):
     work, calls = convert._work, []
 
-    def interrupted(args, handle, meta):
+    def interrupted(args, handle, meta, decoders):
         calls.append(handle)
         if handle.episode_id.endswith("#9"):
             raise KeyboardInterrupt
-        return work(args, handle, meta)
+        return work(args, handle, meta, decoders)
 
     monkeypatch.setattr(convert, "_work", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -221,3 +224,28 @@ def test_command_lists_what_it_left_out(rlds, tmp_path, capsys):
 def test_arguments(tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
         Args(source=tmp_path, out=tmp_path, **change)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("nvidia") is None, reason="DALI is not installed")
+def test_dali_decodes_the_same_pixels(rlds, run, capsys):
+    settings = {"image_size": 32, "encoding": "raw", "limit": 3, "cameras": ("image_0",)}
+    _, ours = run(rlds, out="ours", decoder="simplejpeg", **settings)
+    _, theirs = run(rlds, out="theirs", decoder="dali", **settings)
+    assert "decoder: DALI" in capsys.readouterr().out
+    ours, theirs = EpisodeStore.open(ours), EpisodeStore.open(theirs)
+    assert ours.num_records == theirs.num_records
+    for record in range(ours.num_records):
+        difference = ours.frame("image_0", record).astype(int) - theirs.frame("image_0", record)
+        assert abs(difference).max() <= 1
+
+
+@pytest.mark.skipif(importlib.util.find_spec("nvidia") is None, reason="DALI is not installed")
+def test_a_frame_that_dali_cannot_decode_is_named():
+    good = simplejpeg.encode_jpeg(np.zeros((48, 64, 3), np.uint8))
+    camera = frames.camera_spec("image_0", good, 32, "raw")
+    decoders = frames.JpegDecoders("dali")
+    whole = frames.convert_frames([good, good], camera, 95, "episode 'e'", decoders)
+    assert whole.shape == (2, 32, 32, 3)
+    with pytest.raises(DataError, match="episode 'e', step 1: not a whole image"):
+        frames.convert_frames([good, good[:200]], camera, 95, "episode 'e'", decoders)
+    assert (frames.convert_frames([good, good], camera, 95, "episode 'e'", decoders) == whole).all()

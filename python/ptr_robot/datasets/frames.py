@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Sequence
 
 import numpy as np
 import simplejpeg
 from PIL import Image
 
+from ptr_fast.data.decode import Decoder, make_decoder
 from ptr_fast.errors import DataError
 from ptr_fast.resize import RESIZE, resize
 from ptr_fast.types import CameraSpec
 from ptr_robot.datasets.source import Frame
 
-__all__ = ["camera_spec", "convert_frames", "decode_frame"]
+__all__ = ["JpegDecoders", "camera_spec", "convert_frames", "decode_frame"]
 
 JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 TRAILER_BYTES = 64  # some cameras pad behind the end marker
@@ -34,13 +36,57 @@ def camera_spec(name: str, frame: Frame, image_size: int | None, encoding: str) 
     )
 
 
+class JpegDecoders:
+    """Decodes the JPEG frames of an episode at once, by the backend of :func:`ptr_fast.data.decode.make_decoder`.
+
+    Args:
+        backend: ``auto``, ``simplejpeg`` or ``dali``.
+        device: where DALI decodes; the pixels come back to host memory.
+    """
+
+    def __init__(self, backend: str = "auto", device: str = "cpu") -> None:
+        self._backend, self._device = backend, device
+        self._by_size: dict[tuple[int, int], Decoder] = {}
+        self._lock = threading.Lock()  # a pipeline serves one worker at a time
+
+    def explain(self) -> str:
+        """Which backend decodes, and why."""
+        return self._decoder((8, 8)).explain()
+
+    def decode(self, frames: Sequence[bytes]) -> list[np.ndarray]:
+        """uint8 ``[H, W, 3]`` of each JPEG file, all of one size.
+
+        Raises:
+            DataError: one of them is damaged or of another size than the first.
+        """
+        with self._lock:
+            try:
+                size = simplejpeg.decode_jpeg_header(frames[0])[:2]
+            except ValueError as error:
+                raise DataError(f"frame 0: not a JPEG file ({error})") from error
+            pixels = self._decoder(size).decode(frames)
+            return list(pixels if isinstance(pixels, np.ndarray) else pixels.cpu().numpy())
+
+    def _decoder(self, size: tuple[int, int]) -> Decoder:
+        if size not in self._by_size:
+            self._by_size = {size: make_decoder(*size, self._backend, self._device)}  # cameras differ at most in size
+        return self._by_size[size]
+
+
 def convert_frames(
-    frames: Sequence[Frame], camera: CameraSpec, jpeg_quality: int, where: str
+    frames: Sequence[Frame], camera: CameraSpec, jpeg_quality: int, where: str, decoders: JpegDecoders | None = None
 ) -> list[bytes] | np.ndarray:
     """Frames as the camera stores them.
 
     A whole JPEG file of the stored size is kept byte for byte; everything else is decoded, resized (only where the
     camera names a kernel) and encoded.
+
+    Args:
+        frames: JPEG or PNG files, or uint8 ``[H, W, 3]`` arrays.
+        camera: how they are stored.
+        jpeg_quality: of frames that are encoded anew, 1 to 100.
+        where: names the frames in errors.
+        decoders: decode all JPEG files of the episode at once; None decodes them one by one with simplejpeg.
 
     Returns:
         JPEG files, or uint8 ``[F, H, W, 3]`` for a raw camera.
@@ -48,12 +94,42 @@ def convert_frames(
     Raises:
         DataError: not an image, cut off, or of another size; names ``where`` and the step.
     """
+    if decoders is not None:
+        frames = _decoded_together(frames, camera, decoders)
     if camera.encoding == "jpeg":
         return [_jpeg(frame, camera, jpeg_quality, f"{where}, step {step}") for step, frame in enumerate(frames)]
     out = np.empty((len(frames), camera.height, camera.width, 3), np.uint8)
     for step, frame in enumerate(frames):
         out[step] = _fitted(decode_frame(frame, f"{where}, step {step}"), camera, f"{where}, step {step}")
     return out
+
+
+def _decoded_together(frames: Sequence[Frame], camera: CameraSpec, decoders: JpegDecoders) -> list[Frame]:
+    """The frames with pixels in place of the JPEG files that have to be decoded.
+
+    Where one of them is damaged or of another size all stay files: decoding one by one will name it.
+    """
+    out = list(frames)
+    chosen = [i for i, frame in enumerate(frames) if _needs_decoding(frame, camera)]
+    files = [frame for frame in (frames[i] for i in chosen) if isinstance(frame, bytes)]
+    if files:
+        try:
+            for i, pixels in zip(chosen, decoders.decode(files), strict=True):
+                out[i] = pixels
+        except DataError:
+            return list(frames)
+    return out
+
+
+def _needs_decoding(frame: Frame, camera: CameraSpec) -> bool:
+    if not isinstance(frame, bytes) or not frame.startswith(JPEG_START):
+        return False
+    if camera.encoding == "raw":
+        return True
+    try:
+        return simplejpeg.decode_jpeg_header(frame)[:2] != (camera.height, camera.width)
+    except ValueError:
+        return False
 
 
 def decode_frame(frame: Frame, where: str) -> np.ndarray:
