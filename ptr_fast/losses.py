@@ -14,7 +14,7 @@ __all__ = [
     "actor_loss",
     "bellman_errors",
     "cloning_loss",
-    "cql_log_sum_exp",
+    "cql_log_weight",
     "dr3_loss",
     "td_target",
     "temperature_loss",
@@ -33,15 +33,15 @@ def bellman_errors(q_EB: torch.Tensor, target_B: torch.Tensor) -> torch.Tensor:
     return (q_EB - target_B).square()
 
 
-def cql_log_sum_exp(
-    q_policy_EBK: torch.Tensor, log_prob_BK: torch.Tensor, q_random_EBK: torch.Tensor, action_dim: int
-) -> torch.Tensor:
-    """Importance-weighted log-sum-exp ``[E, B]`` of Q over the action space.
+def cql_log_weight(log_prob_BK: torch.Tensor, num_random: int, action_dim: int) -> torch.Tensor:
+    """What is added to Q of data, policy and uniform actions, ``[B, 1 + K + num_random]``, before the log-sum-exp.
 
-    Policy actions weigh 1 / pi(a|s), uniform actions on [-1, 1]^A weigh 2^A; no division by the number of samples.
+    Policy actions weigh 1 / pi(a|s), uniform actions on [-1, 1]^A weigh 2^A, the data's action takes no part; no
+    division by the number of samples.
     """
-    weighted = torch.cat([q_policy_EBK - log_prob_BK, q_random_EBK + action_dim * math.log(2.0)], dim=2)
-    return weighted.logsumexp(dim=2)
+    data = log_prob_BK.new_full((log_prob_BK.shape[0], 1), -math.inf)
+    random = log_prob_BK.new_full((log_prob_BK.shape[0], num_random), action_dim * math.log(2.0))
+    return torch.cat([data, -log_prob_BK, random], dim=1)
 
 
 def actor_loss(log_prob_B: torch.Tensor, q_EB: torch.Tensor, temperature: torch.Tensor) -> torch.Tensor:

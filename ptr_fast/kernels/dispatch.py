@@ -130,6 +130,8 @@ def _forced_names() -> str | None:
 def _kind(arg: Any) -> Any:
     if isinstance(arg, torch.Tensor):
         return arg.shape, arg.stride(), arg.dtype, arg.device
+    if isinstance(arg, tuple):  # of tensors, which must not be kept alive here
+        return tuple(_kind(item) for item in arg)
     return arg
 
 
@@ -170,4 +172,6 @@ def _describe(arg: Any) -> str:
     if isinstance(arg, torch.Tensor):
         dtype = str(arg.dtype).removeprefix("torch.")
         return f"{dtype}{list(arg.shape)}@{arg.device.type}"
+    if isinstance(arg, tuple):
+        return f"({', '.join(_describe(item) for item in arg)})"
     return repr(arg)

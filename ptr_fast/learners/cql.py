@@ -184,10 +184,11 @@ class CqlLearner:
         with torch.no_grad():
             policy_actions, policy_log_prob = policy.sample_with_log_prob(draws.policy_eps)
             actions = torch.cat([batch.actions[:, None], policy_actions, draws.random_actions], dim=1)
-        q = head.q(head.hoist(embedding, batch.state, batch.task_id), actions)
+            log_weight = losses.cql_log_weight(policy_log_prob, num_samples, self.spec.action.dim)
+        hoisted = head.hoist(embedding, batch.state, batch.task_id)
+        q, log_sum_exp = head.q_and_log_sum_exp(hoisted, actions, log_weight)
         q_data, q_policy, q_random = q.split([1, num_samples, num_samples], dim=2)
         q_data = q_data.squeeze(2)
-        log_sum_exp = losses.cql_log_sum_exp(q_policy, policy_log_prob, q_random, self.spec.action.dim)
         bellman_loss = losses.bellman_errors(q_data, target).mean()
         cql_loss = (log_sum_exp - q_data).mean()
         loss = bellman_loss + config.cql_alpha * cql_loss

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from ptr_fast.kernels.cql_head import cql_head
 from ptr_fast.nets.encoder import Encoder
 from ptr_fast.nets.init import orthogonal_
 
@@ -132,25 +133,21 @@ class EnsembleHead(nn.Module):
             hoisted: of the same B states.
             actions_BKA: scaled actions.
         """
-        num_batch, num_actions, action_dim = actions_BKA.shape
-        first = hoisted.action_weights[0]
-        assert first is not None, "every form gives the action to its first layer"
-        if action_dim != first.shape[1]:
-            raise ValueError(f"critic head: expected actions [B, K, {first.shape[1]}], got {tuple(actions_BKA.shape)}")
-        actions_ERA = actions_BKA.reshape(1, -1, action_dim).expand(self.num_critics, -1, -1)
-        out_ERH = torch.bmm(actions_ERA, first)
-        for i, w_hidden in enumerate((*hoisted.hidden_weights, None)):
-            # Not in place: on a view that would make autograd copy the base. Broadcasts a single bias row too.
-            out = out_ERH.view(self.num_critics, num_batch, num_actions, -1) + hoisted.state_terms[i].unsqueeze(2)
-            if w_hidden is None:
-                break
-            hidden_ERH = out.relu_().view(self.num_critics, num_batch * num_actions, -1)
-            w_action = hoisted.action_weights[i + 1]
-            if w_action is None:
-                out_ERH = torch.bmm(hidden_ERH, w_hidden)
-            else:
-                out_ERH = torch.bmm(actions_ERA, w_action).baddbmm_(hidden_ERH, w_hidden)
-        return out.squeeze(3)
+        return cql_head(hoisted.state_terms, hoisted.action_weights, hoisted.hidden_weights, actions_BKA)[0]
+
+    def q_and_log_sum_exp(
+        self, hoisted: Hoisted, actions_BKA: torch.Tensor, log_weight_BK: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Q values ``[E, B, K]``, and ``[E, B]`` the log-sum-exp over the K actions of Q + log_weight.
+
+        Args:
+            hoisted, actions_BKA: as for :meth:`q`.
+            log_weight_BK: see :func:`ptr_fast.kernels.cql_head.cql_head`; minus infinity leaves an action out.
+        """
+        terms, weights = hoisted.state_terms, (hoisted.action_weights, hoisted.hidden_weights)
+        q_EBK, log_sum_exp_EB = cql_head(terms, *weights, actions_BKA, log_weight_BK)
+        assert log_sum_exp_EB is not None
+        return q_EBK, log_sum_exp_EB
 
 
 class Critic(nn.Module):

@@ -1,0 +1,187 @@
+"""cql_head: outputs and all gradients against float64; errors at most twice those of plain PyTorch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from ptr_fast.kernels import dispatch
+from ptr_fast.kernels.cql_head import cql_head
+from ptr_fast.kernels.cql_head import reference as reference_op
+
+
+@dataclass(frozen=True)
+class Case:
+    """Sizes of one call; which layers see the action and the state (a layer that does not see it has a bias)."""
+
+    num_critics: int
+    num_states: int
+    num_actions: int
+    action_dim: int
+    hidden_dims: tuple[int, ...]
+    sees_action: str = "all"  # or "first"
+    sees_state: str = "all"  # or "first"
+
+
+CASES = {
+    "papers_form": Case(2, 5, 9, 7, (64, 64, 64)),
+    "plain_form": Case(2, 6, 5, 3, (48, 48), "first", "first"),
+    "action_again_but_no_state": Case(2, 6, 5, 3, (48, 40), "all", "first"),
+    "one_action": Case(3, 20, 1, 4, (32, 32)),
+    "one_critic_one_state": Case(1, 1, 50, 2, (32, 32)),
+    "one_hidden_layer": Case(2, 4, 3, 2, (17,)),
+    "odd_widths": Case(2, 3, 7, 5, (37, 13, 70)),
+    "width_one": Case(1, 2, 2, 1, (1, 1)),
+    "more_rows_than_a_tile": Case(1, 3, 131, 3, (24, 24)),
+}
+
+
+def make(case: Case, seed: int = 0, scale: float = 1.0) -> dict[str, torch.Tensor | None]:
+    """Named tensors: ``state0`` .., ``action0`` .., ``hidden1`` .., ``actions``, ``log_weight``, ``dq``, ``dlse``."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*size: int) -> torch.Tensor:
+        return torch.randn(*size, generator=generator)
+
+    E, B, K, A = case.num_critics, case.num_states, case.num_actions, case.action_dim
+    out: dict[str, torch.Tensor | None] = {}
+    before = 0
+    for i, H in enumerate((*case.hidden_dims, 1)):
+        rows = B if i == 0 or case.sees_state == "all" else 1
+        out[f"state{i}"] = normal(E, rows, H)
+        out[f"action{i}"] = normal(E, A, H) / math.sqrt(A) if i == 0 or case.sees_action == "all" else None
+        if i > 0:
+            # A view into a kernel with other rows, as the hoisted weights are.
+            out[f"hidden{i}"] = (normal(E, before + 3, H) * (scale * math.sqrt(2.0 / before)))[:, :before]
+        before = H
+    log_weight = normal(B, K)
+    log_weight[:, 0] = -math.inf if K > 1 else 0.0
+    return {
+        **out,
+        "actions": 2 * torch.rand(B, K, A, generator=generator) - 1,
+        "log_weight": log_weight,
+        "dq": normal(E, B, K),
+        "dlse": normal(E, B),
+    }
+
+
+def call(op, given: dict[str, torch.Tensor | None], with_lse: bool = True):
+    def layers(name: str, first: int) -> tuple:
+        return tuple(given[f"{name}{i}"] for i in range(first, 99) if f"{name}{i}" in given)
+
+    log_weight = given["log_weight"] if with_lse else None
+    return op(layers("state", 0), layers("action", 0), layers("hidden", 1), given["actions"], log_weight)
+
+
+def run(op, given: dict[str, torch.Tensor | None], with_lse: bool = True) -> dict[str, torch.Tensor]:
+    """q, lse and the gradients of everything else."""
+    constants = ("log_weight", "dq", "dlse")
+    leaves = {n: t.detach().requires_grad_() for n, t in given.items() if t is not None and n not in constants}
+    q, lse = call(op, {**given, **leaves}, with_lse)
+    outputs, weights = ((q, lse), (given["dq"], given["dlse"])) if with_lse else ((q,), (given["dq"],))
+    gradients = torch.autograd.grad(outputs, list(leaves.values()), weights)
+    out = {"q": q.detach(), **{f"d{name}": g for name, g in zip(leaves, gradients, strict=True)}}
+    return {**out, "lse": lse.detach()} if with_lse else out
+
+
+def double(given: dict[str, torch.Tensor | None]) -> dict[str, torch.Tensor | None]:
+    return {name: None if t is None else t.double() for name, t in given.items()}
+
+
+def check_parity(op, given: dict[str, torch.Tensor | None], with_lse: bool = True, floor: float = 1e-6) -> None:
+    exact = run(reference_op.cql_head, double(given), with_lse)
+    plain = run(reference_op.cql_head, given, with_lse)
+    ours = run(op, given, with_lse)
+    for name, wanted in exact.items():
+        assert ours[name].shape == wanted.shape, name
+        scale = wanted.abs().max().item() + 1e-30
+        error = (ours[name].double() - wanted).abs().max().item() / scale
+        torch_error = (plain[name].double() - wanted).abs().max().item() / scale
+        assert error <= max(2 * torch_error, floor), f"{name}: error {error:.2e}, PyTorch's {torch_error:.2e}"
+
+
+def by_concatenation(given: dict[str, torch.Tensor | None]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Row by row in the widest sense: one state, one action, one head at a time."""
+    actions = given["actions"]
+    (B, K, _), E = actions.shape, given["state0"].shape[0]
+    q = torch.empty(E, B, K, dtype=actions.dtype)
+    for e in range(E):
+        for b in range(B):
+            for k in range(K):
+                hidden = None
+                for i in range(99):
+                    if f"state{i}" not in given:
+                        break
+                    term = given[f"state{i}"][e]
+                    out = term[b if len(term) == B else 0]
+                    if given[f"action{i}"] is not None:
+                        out = out + actions[b, k] @ given[f"action{i}"][e]
+                    if hidden is not None:
+                        out = out + hidden @ given[f"hidden{i}"][e]
+                    hidden = out.relu()
+                q[e, b, k] = out[0]
+    return q, (q + given["log_weight"]).logsumexp(dim=2)
+
+
+@pytest.mark.parametrize("name", ["papers_form", "action_again_but_no_state", "one_hidden_layer"])
+def test_the_reference_is_the_definition(name: str) -> None:
+    given = double(make(CASES[name]))
+    q, lse = call(reference_op.cql_head, given)
+    wanted_q, wanted_lse = by_concatenation(given)
+    torch.testing.assert_close(q, wanted_q, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(lse, wanted_lse, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("op", [reference_op.cql_head], ids=["reference"])
+def test_states_without_any_action_have_no_gradient(op) -> None:
+    given = make(CASES["papers_form"])
+    given["log_weight"][1] = -math.inf
+    given["dq"] = torch.zeros_like(given["dq"])
+    out = run(op, given)
+    assert (out["lse"][:, 1] == -math.inf).all()
+    assert torch.isfinite(out["lse"][:, [0, 2, 3, 4]]).all()
+    assert all(torch.isfinite(value).all() for name, value in out.items() if name != "lse")
+    assert (out["dstate0"][:, 1] == 0).all()
+
+
+def test_log_weight_is_a_constant() -> None:
+    given = make(CASES["plain_form"])
+    given["log_weight"].requires_grad_()
+    given["state0"].requires_grad_()
+    call(cql_head, given)[1].sum().backward()
+    assert given["log_weight"].grad is None
+    assert given["state0"].grad is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"actions": torch.ones(5, 9, 6)}, r"actions \[B, K, 7\], got \(5, 9, 6\)"),
+        ({"actions": torch.ones(45, 7)}, r"actions \[B, K, 7\]"),
+        ({"state1": torch.ones(2, 4, 64)}, r"state_terms\[1\] \[2, 5 or 1, H\], got \(2, 4, 64\)"),
+        ({"action1": torch.ones(2, 7, 63)}, r"action_weights\[1\] \[2, 7, 64\]"),
+        ({"action0": None}, "action_weights of the first layer"),
+        ({"hidden2": torch.ones(2, 63, 64)}, r"hidden_weights\[1\] \[2, 64, 64\]"),
+        ({"log_weight": torch.ones(5, 8)}, r"log_weight \[5, 9\]"),
+        ({"state3": torch.ones(2, 5, 2), "action3": None, "hidden3": torch.ones(2, 64, 2)}, "one output"),
+    ],
+)
+def test_wrong_shapes_are_named(change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call(cql_head, {**make(CASES["papers_form"]), **change})
+
+
+def test_choices_do_not_keep_tensors_alive() -> None:
+    import gc
+    import weakref
+
+    given = make(CASES["plain_form"])
+    call(cql_head, given)
+    seen = [weakref.ref(given["state0"]), weakref.ref(given["hidden1"])]
+    del given
+    gc.collect()
+    assert all(ref() is None for ref in seen)
+    assert "float32[2, 6, 48]@cpu" in str(dispatch.explain("cql_head")[-1])
