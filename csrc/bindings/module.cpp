@@ -46,5 +46,6 @@ PYBIND11_MODULE(_native, module) {
   module.def("pool_size", &pool_size);
   module.def("keep_freed_memory", &keep_freed_memory);
   bind_kernels(module);
+  bind_counter_random(module);
   bind_data(module);
 }
