@@ -10,12 +10,14 @@ import torch
 
 from ptr_fast import native
 from ptr_fast.kernels import dispatch
-from ptr_fast.kernels.counter_random import normal, reference, uniform, uniform_bits
 from ptr_fast.kernels.counter_random import native as native_op
+from ptr_fast.kernels.counter_random import normal, reference, uniform, uniform_bits
 
 ISAS = native.build_info()["isas"].split() if native.module() is not None else []
 BACKENDS = [*(f"native-{isa}" for isa in ISAS), pytest.param("triton", marks=pytest.mark.triton)]
-CUDA = pytest.param("cuda", marks=[pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")])
+CUDA = pytest.param(
+    "cuda", marks=[pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
+)
 F = 0xFFFFFFFF
 
 

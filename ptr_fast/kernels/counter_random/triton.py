@@ -6,7 +6,7 @@ import torch
 import triton
 import triton.language as tl
 
-from ptr_fast.kernels.cubins import Cubin, interpreting, why_not_triton
+from ptr_fast.kernels.cubins import Cubin, why_not_triton
 
 __all__ = ["counter_random", "cubins", "supports"]
 
