@@ -1,5 +1,9 @@
 """The image encoder: trunk, pooling, bottleneck.
 
+Note "Precision". Weights are kept, and their gradients summed, in float32. The trunk computes in the dtype of the
+images it is given: bfloat16 images make every convolution run on bfloat16 copies of its weights, with float32
+statistics in every norm. From the last feature map on (pooling, bottleneck, heads, losses) all is float32.
+
 Source: PTR, ``jaxrl2/networks/encoders/networks.py:PixelMultiplexerEncoder`` (Dense, LayerNorm, tanh).
 """
 
@@ -53,10 +57,11 @@ class ImageEncoder(nn.Module):
         """Embed images.
 
         Args:
-            images_BCHW: float ``[B, 3, H, W]`` in [0, 1], channels_last in memory for speed.
+            images_BCHW: ``[B, 3, H, W]`` in [0, 1], channels_last in memory for speed. Their dtype is that of the
+                trunk's activations (note "Precision").
 
         Returns:
-            ``[B, embedding_dim]`` in [-1, 1].
+            ``[B, embedding_dim]`` in [-1, 1], in the dtype of the weights.
 
         Raises:
             ValueError: images of another size.
@@ -64,7 +69,8 @@ class ImageEncoder(nn.Module):
         if images_BCHW.shape[1:] != (3, self.height, self.width):
             expected = f"[B, 3, {self.height}, {self.width}]"
             raise ValueError(f"encoder: expected images {expected}, got {tuple(images_BCHW.shape)}")
-        return torch.tanh(self.norm(self.dense(self.pooling(self.trunk(images_BCHW)))))
+        features_BCHW = self.trunk(images_BCHW).to(self.dense.weight.dtype)
+        return torch.tanh(self.norm(self.dense(self.pooling(features_BCHW))))
 
 
 class NoEncoder(nn.Module):

@@ -43,8 +43,12 @@ class Conv2d(nn.Conv2d):
         top, bottom = same_padding(x_BCHW.shape[2], kernel, stride)
         left, right = same_padding(x_BCHW.shape[3], kernel, stride)
         if top == bottom and left == right:
-            return F.conv2d(x_BCHW, self.weight, None, self.stride, (top, left))
-        return F.conv2d(F.pad(x_BCHW, (left, right, top, bottom)), self.weight, None, self.stride)
+            return self.convolve(x_BCHW, (top, left))
+        return self.convolve(F.pad(x_BCHW, (left, right, top, bottom)))
+
+    def convolve(self, x_BCHW: torch.Tensor, padding: int | tuple[int, int] = 0) -> torch.Tensor:
+        """With a padding that is the same on both sides; in the dtype of x, whatever the weights are kept in."""
+        return F.conv2d(x_BCHW, self.weight.to(x_BCHW.dtype), None, self.stride, padding)
 
 
 class GroupNormAct(nn.Module):

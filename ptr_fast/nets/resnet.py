@@ -11,7 +11,6 @@ from collections.abc import Iterator
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from ptr_fast.nets.layers import Conv2d, GroupNormAct, GroupNormActPool
 
@@ -133,7 +132,7 @@ class ResNet(nn.Module):
 
     def _stem(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """The stem pads by 3 on every side, not SAME."""
-        return F.conv2d(images_BCHW, self.stem_conv.weight, None, 2, 3)
+        return self.stem_conv.convolve(images_BCHW, 3)
 
 
 class Conv3(nn.Module):
@@ -157,5 +156,5 @@ class Conv3(nn.Module):
         x = images_BCHW
         for conv, norm in zip(self.convs, self.norms, strict=True):
             assert isinstance(conv, Conv2d)
-            x = norm(F.conv2d(x, conv.weight, None, conv.stride, 1))
+            x = norm(conv.convolve(x, 1))
         return x

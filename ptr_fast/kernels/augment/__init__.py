@@ -38,6 +38,8 @@ def augment(
         )
     if params is not None:
         _check_params(params, images_BHWC.shape[0])
+    if dtype == torch.bfloat16:  # the jitter's arithmetic needs more than 8 bits
+        return planar.augment(images_BHWC, params, torch.float32).to(dtype)
     return planar.augment(images_BHWC, params, dtype)
 
 
