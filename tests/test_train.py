@@ -186,6 +186,7 @@ def test_keep_best_keeps_what_select_would_pick(store, unbroken, tmp_path):
         (["pretrain", "smoke", "--data.stores", "STORE", "--out", "NEW", "--data.num-demos", "99"], "99"),
         (["pretrain", "smoke", "--data.stores", "STORE", "--out", "NEW", "--learner.discount", "1.5"], "discount"),
         (["pretrain", "smoke", "--data.stores", "STORE", "--out", "NEW", "--data.camera", "wrist"], "wrist"),
+        (["pretrain", "smoke", "--data.stores", "STORE", "--out", "NEW", "--precision", "tf32"], "take fp32 or bf16"),
         (["finetune", "--checkpoint", "MISSING", "--target", "STORE", "--out", "NEW"], "no checkpoint"),
         (["finetune", "--checkpoint", "RUN", "--target", "STORE", "--out", "NEW"], "name the target task"),
         (["resume", "MISSING"], "no run here"),
@@ -199,6 +200,20 @@ def test_mistakes_are_one_clear_line(arguments, expected, store, unbroken, tmp_p
     assert expected in done.stderr + done.stdout
     assert "Traceback" not in done.stderr
     assert not list_checkpoints(tmp_path / "new")
+
+
+def test_the_precision_is_settled_saved_and_kept(store, unbroken, tmp_path):
+    def saved(run):
+        return json.loads((run / "train_config.json").read_text())["config"]["loop"]["precision"]
+
+    assert saved(unbroken) == "fp32"
+    out = tmp_path / "rounded"
+    assert "in bf16" in pretrain(store, out, "--precision", "bf16", "--num-steps", "6").stdout
+    assert "in bf16" in ptr_fast("resume", out, "--num-steps", "7").stdout
+    assert saved(out) == "bf16"
+    rows = [[row["train/critic_loss"] for row in numbers(run)[:7]] for run in (out, unbroken)]
+    assert rows[0] == pytest.approx(rows[1], rel=0.05)
+    assert rows[0] != rows[1]
 
 
 def test_finetune_adds_a_task_and_re_initialises_nothing(store, tmp_path):

@@ -14,11 +14,15 @@ __all__ = ["BcDraws", "BcLearner", "CqlLearner", "CqlTerms", "Draws", "Learner",
 
 
 def make_learner(
-    config: LearnerConfig, spec: PolicySpec, seed: int = 0, device: torch.device | str = "cpu"
+    config: LearnerConfig,
+    spec: PolicySpec,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    encoder_dtype: torch.dtype | None = None,
 ) -> CqlLearner | BcLearner:
     """The learner that a configuration describes, with fresh weights drawn from the seed."""
     if isinstance(config, CqlConfig):
-        return CqlLearner(config, spec, seed, device)
+        return CqlLearner(config, spec, seed, device, encoder_dtype)
     if isinstance(config, BcConfig):
-        return BcLearner(config, spec, seed, device)
+        return BcLearner(config, spec, seed, device, encoder_dtype)
     raise ValueError(f"config: expected a CqlConfig or BcConfig, got {type(config).__name__}")

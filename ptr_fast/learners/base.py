@@ -13,7 +13,7 @@ from torch import nn
 from ptr_fast.config import PolicySpec
 from ptr_fast.types import Batch
 
-__all__ = ["Learner", "averaged_copy", "check_batch", "make_adam", "polyak_", "scheduled_lr"]
+__all__ = ["Learner", "averaged_copy", "check_batch", "check_encoder_dtype", "make_adam", "polyak_", "scheduled_lr"]
 
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -68,6 +68,17 @@ def check_batch(batch: Batch, spec: PolicySpec, sees_images: bool = True) -> Non
         lowest, highest = int(batch.task_id.min()), int(batch.task_id.max())
         if lowest < 0 or highest >= spec.tasks.num_slots:
             raise ValueError(f"batch.task_id: expected 0 to {spec.tasks.num_slots - 1}, got {lowest} to {highest}")
+
+
+def check_encoder_dtype(dtype: torch.dtype | None) -> torch.dtype | None:
+    """The dtype itself.
+
+    Raises:
+        ValueError: a dtype that the kernels are not made for.
+    """
+    if dtype not in (None, torch.bfloat16):
+        raise ValueError(f"encoder_dtype: expected torch.bfloat16 or None (that of the weights), got {dtype}")
+    return dtype
 
 
 def averaged_copy(net: Net) -> Net:

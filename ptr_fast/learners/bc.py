@@ -23,11 +23,19 @@ class BcLearner:
     """Actor, its average, and one optimiser.
 
     Args:
-        config, spec, seed, device: as in :class:`ptr_fast.learners.CqlLearner`.
+        config, spec, seed, device, encoder_dtype: as in :class:`ptr_fast.learners.CqlLearner`.
     """
 
-    def __init__(self, config: BcConfig, spec: PolicySpec, seed: int = 0, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        config: BcConfig,
+        spec: PolicySpec,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        encoder_dtype: torch.dtype | None = None,
+    ) -> None:
         self.config, self.spec, self.seed, self.device = config, spec, seed, torch.device(device)
+        self._encoder_dtype = base.check_encoder_dtype(encoder_dtype)
         self.actor = make_actor(config, spec, seed).to(self.device)
         self.ema_actor = base.averaged_copy(self.actor)
         self._parameters = list(self.actor.parameters())
@@ -66,7 +74,7 @@ class BcLearner:
         base.set_lr(self._adam, base.scheduled_lr(config.lr, config.lr_schedule, config.lr_schedule_steps, step))
         images = batch.images
         if config.encoder.sees_images:
-            images = augment(images, draws.augment, self._parameters[0].dtype)
+            images = augment(images, draws.augment, self._encoder_dtype or self._parameters[0].dtype)
         policy = self.actor(images, batch.state, batch.task_id)
         loss = losses.cloning_loss(policy.log_prob(batch.actions))
         self._adam.zero_grad(set_to_none=True)

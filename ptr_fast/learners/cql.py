@@ -82,10 +82,20 @@ class CqlLearner:
         spec: sizes of image, state, action and task table.
         seed: of initial weights and of all draws.
         device: where everything lives.
+        encoder_dtype: of the images, and so of the trunks' activations (note "Precision" in
+            :mod:`ptr_fast.nets.encoder`): bfloat16, or None for that of the weights.
     """
 
-    def __init__(self, config: CqlConfig, spec: PolicySpec, seed: int = 0, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        config: CqlConfig,
+        spec: PolicySpec,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        encoder_dtype: torch.dtype | None = None,
+    ) -> None:
         self.config, self.spec, self.seed, self.device = config, spec, seed, torch.device(device)
+        self._encoder_dtype = base.check_encoder_dtype(encoder_dtype)
         self.target_entropy = -float(spec.action.dim) if config.target_entropy is None else config.target_entropy
         self.actor = make_actor(config, spec, seed).to(self.device)
         self.critic = make_critic(config, spec, seed).to(self.device)
@@ -158,7 +168,7 @@ class CqlLearner:
     def _augment(self, batch: Batch, draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
         if not self.config.encoder.sees_images:
             return batch.images, batch.next_images
-        dtype = self.temperature.log_temperature.dtype
+        dtype = self._encoder_dtype or self.temperature.log_temperature.dtype
         if draws.augment is None or draws.next_augment is None:
             return augment(batch.images, draws.augment, dtype), augment(batch.next_images, draws.next_augment, dtype)
         # Together: half as many calls on twice the images.

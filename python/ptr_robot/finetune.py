@@ -43,10 +43,12 @@ def finetune(config: FinetuneConfig) -> int:
     """
     from ptr_fast.checkpoint import load_training_state, read_checkpoint
     from ptr_fast.learners import make_learner
-    from ptr_robot.train import Run, pick_device, prepare_process, train, versions
+    from ptr_robot.precision import encoder_dtype
+    from ptr_robot.train import Run, prepare_process, train, versions
     from ptr_robot.train_data import check_matches, select_target, with_task
 
-    prepare_process(config.loop.num_threads)
+    loop, device = prepare_process(config.loop)
+    config = replace(config, loop=loop)
     info = read_checkpoint(config.checkpoint)
     target, task = select_target(config.target, config.task, config.domains, config.num_demos, config.loop.seed)
     prior = _prior_sources(info, config.prior) if config.mix > 0 else []
@@ -54,7 +56,7 @@ def finetune(config: FinetuneConfig) -> int:
     for source in (*prior, target):
         check_matches(source.store, spec)
     learner_config = _scheduled(info.config, config)
-    learner = make_learner(learner_config, spec, config.loop.seed, pick_device(config.loop.device))
+    learner = make_learner(learner_config, spec, loop.seed, device, encoder_dtype(loop.precision))
     load_training_state(info, learner)
     act = info.act if config.act_mode == "same" else replace(info.act, mode=config.act_mode)
     rewards = from_dict(RewardConfig, info.run["config"]["rewards"], "rewards")

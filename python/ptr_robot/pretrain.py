@@ -42,15 +42,17 @@ def pretrain(config: PretrainConfig) -> int:
         As :func:`ptr_robot.train.train`.
     """
     from ptr_fast.learners import make_learner
-    from ptr_robot.train import Run, pick_device, prepare_process, train, versions
+    from ptr_robot.precision import encoder_dtype
+    from ptr_robot.train import Run, prepare_process, train, versions
     from ptr_robot.train_data import make_spec, select_prior
 
-    prepare_process(config.loop.num_threads)
+    loop, device = prepare_process(config.loop)
+    config = replace(config, loop=loop)
     sources = select_prior(config.data, config.loop.seed)
     spec = make_spec(sources, config.data.camera, config.num_task_slots)
     if config.learner.lr_schedule == "cosine" and not config.learner.lr_schedule_steps:
         config = replace(config, learner=replace(config.learner, lr_schedule_steps=config.loop.num_steps))
-    learner = make_learner(config.learner, spec, config.loop.seed, pick_device(config.loop.device))
+    learner = make_learner(config.learner, spec, loop.seed, device, encoder_dtype(loop.precision))
     record = {
         "verb": "pretrain",
         "config": to_dict(config),

@@ -11,7 +11,7 @@ import platform
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from ptr_fast.data.sampler import MixtureSampler
 from ptr_fast.data.store_meta import MAX_VERIFIED_BYTES
 from ptr_fast.diagnostics import value_range
 from ptr_fast.files import write_atomically, writing
+from ptr_robot.precision import resolve_precision, set_matmul_precision
 from ptr_robot.train_config import LoopConfig
 from ptr_robot.train_data import Source, transitions_of
 from ptr_robot.train_log import RunLog, check_wandb
@@ -126,11 +127,20 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
 
 
-def prepare_process(num_threads: int) -> None:
-    """Sets the CPU threads of the learner (0 leaves torch's default) and keeps freed memory for the next step."""
-    if num_threads:
-        torch.set_num_threads(num_threads)
+def prepare_process(loop: LoopConfig) -> tuple[LoopConfig, torch.device]:
+    """Sets this process up for a learner: CPU threads, memory that is kept for the next step, precision of products.
+
+    Returns:
+        The configuration with its precision settled, and the device.
+    """
+    if loop.num_threads:
+        torch.set_num_threads(loop.num_threads)
     native.keep_freed_memory()
+    device = pick_device(loop.device)
+    precision = resolve_precision(loop.precision, device)
+    set_matmul_precision(precision)
+    print(f"training on {device.type} in {precision}")
+    return replace(loop, precision=precision), device
 
 
 def versions() -> dict[str, str]:

@@ -10,7 +10,9 @@ import tyro
 
 from ptr_fast.config import ActConfig, CqlConfig, LearnerConfig, RewardConfig
 
-__all__ = ["DataConfig", "FinetuneConfig", "LoopConfig", "PretrainConfig"]
+__all__ = ["DataConfig", "FinetuneConfig", "LoopConfig", "Precision", "PretrainConfig"]
+
+Precision = Literal["auto", "bf16", "tf32", "fp32"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,9 @@ class LoopConfig:
         keep_last: newest checkpoints that are kept; 0 keeps all.
         keep_best: best checkpoints by the selection score on held-out episodes that are kept as well.
         device: ``auto`` takes a GPU where there is one.
+        precision: of the image encoders: ``bf16`` (activations; weights, norms, heads and losses stay float32),
+            ``tf32`` (float32 whose products round their inputs; NVIDIA GPUs only) or ``fp32``. ``auto`` is bf16 on a
+            GPU of compute capability 8 or above and fp32 elsewhere; the run keeps what it became.
         num_threads: CPU threads of the learner; 0 takes torch's default.
         memory_gib: host memory for decoded frames, GiB; 0 takes half of what is free.
         wandb: Weights & Biases project to log to as well; empty logs to JSONL and TensorBoard only.
@@ -69,6 +74,7 @@ class LoopConfig:
     keep_last: int = 5
     keep_best: int = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Precision = "auto"
     num_threads: int = 0
     memory_gib: float = 0.0
     wandb: str = ""
