@@ -49,7 +49,7 @@ class LiteralPort:
     def update_with_terms(self, batch: Batch, step: int, draws: Draws | None = None) -> CqlTerms:
         """One gradient step of critic, actor and temperature, as :meth:`CqlLearner.update_with_terms`."""
         learner, config = self.learner, self.learner.config
-        draws = learner.draw(len(batch), step) if draws is None else draws
+        draws = learner.draw(range(len(batch)), step) if draws is None else draws
         dtype = learner.temperature.log_temperature.dtype
         images = reference.augment(batch.images, draws.augment, dtype).contiguous(memory_format=torch.channels_last)
         next_images = reference.augment(batch.next_images, draws.next_augment, dtype)

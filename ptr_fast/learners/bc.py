@@ -50,9 +50,9 @@ class BcLearner:
         """Every optimiser by name."""
         return {"actor": self._adam}
 
-    def draw(self, num_batch: int, step: int) -> BcDraws:
-        """The random numbers of update ``step``, on the device."""
-        return draw_bc(self.config, num_batch, self.seed, step).to(self.device)
+    def draw(self, samples: torch.Tensor | range, step: int | torch.Tensor) -> BcDraws:
+        """The random numbers of update ``step``, on the device; ``samples`` as in :func:`draw_bc`."""
+        return draw_bc(self.config, samples, self.seed, step, self.device)
 
     def update(self, batch: Batch, step: int, draws: BcDraws | None = None) -> dict[str, torch.Tensor]:
         """One gradient step.
@@ -60,7 +60,7 @@ class BcLearner:
         Args:
             batch: on the learner's device; rewards, masks and next frames are not looked at.
             step: number of the update, for the draws and the learning rate.
-            draws: random numbers to use instead of those of (seed, step).
+            draws: random numbers to use instead of those of seed, step and position in the batch.
 
         Returns:
             Detached 0-d tensors on the device.
@@ -69,7 +69,7 @@ class BcLearner:
             ValueError: a batch that does not fit the spec.
         """
         base.check_batch(batch, self.spec, self.config.encoder.sees_images)
-        draws = self.draw(len(batch), step) if draws is None else draws
+        draws = self.draw(range(len(batch)), step) if draws is None else draws
         config = self.config
         base.set_lr(self._adam, base.scheduled_lr(config.lr, config.lr_schedule, config.lr_schedule_steps, step))
         images = batch.images

@@ -132,9 +132,9 @@ class CqlLearner:
         """Every optimiser by name."""
         return {"actor": self._actor_adam, "critic": self._critic_adam, "temperature": self._temperature_adam}
 
-    def draw(self, num_batch: int, step: int) -> Draws:
-        """The random numbers of update ``step``, on the device."""
-        return draw_cql(self.config, num_batch, self.spec.action.dim, self.seed, step).to(self.device)
+    def draw(self, samples: torch.Tensor | range, step: int | torch.Tensor) -> Draws:
+        """The random numbers of update ``step``, on the device; ``samples`` as in :func:`draw_cql`."""
+        return draw_cql(self.config, samples, self.spec.action.dim, self.seed, step, self.device)
 
     def update(self, batch: Batch, step: int, draws: Draws | None = None) -> dict[str, torch.Tensor]:
         """One gradient step of critic, actor and temperature.
@@ -142,7 +142,7 @@ class CqlLearner:
         Args:
             batch: on the learner's device.
             step: number of the update, for the draws and the learning rates.
-            draws: random numbers to use instead of those of (seed, step).
+            draws: random numbers to use instead of those of seed, step and position in the batch.
 
         Returns:
             Detached 0-d tensors on the device, keys as in :mod:`ptr_fast.learners.info`.
@@ -155,7 +155,7 @@ class CqlLearner:
     def update_with_terms(self, batch: Batch, step: int, draws: Draws | None = None) -> CqlTerms:
         """:meth:`update`, returning the per-element quantities instead of their summary."""
         base.check_batch(batch, self.spec, self.config.encoder.sees_images)
-        draws = self.draw(len(batch), step) if draws is None else draws
+        draws = self.draw(range(len(batch)), step) if draws is None else draws
         self._set_learning_rates(step)
         images, next_images = self._augment(batch, draws)
         critic_terms, policy = self._critic_step(batch, images, next_images, draws)

@@ -1,4 +1,6 @@
-"""All randomness of one update, drawn from (seed, step) on the CPU, or injected.
+"""All randomness of one update, a function of seed, step and the number of each sample, or injected.
+
+A sample's numbers do not depend on the rank, the device or the kind of run (resumed, captured) that draws them.
 
 Shapes: B batch, K sampled actions per state, A action.
 """
@@ -10,8 +12,9 @@ from dataclasses import dataclass
 import torch
 
 from ptr_fast.config import BcConfig, CqlConfig
-from ptr_fast.kernels.augment import AugmentParams, draw_augment
-from ptr_fast.nets.init import keyed_generator
+from ptr_fast.kernels import counter_random
+from ptr_fast.kernels.augment import NUM_WORDS, AugmentParams, draw_augment
+from ptr_fast.kernels.counter_random import Stream
 
 __all__ = ["BcDraws", "Draws", "draw_bc", "draw_cql"]
 
@@ -58,22 +61,59 @@ class BcDraws:
         return BcDraws(augment=None if self.augment is None else self.augment.to(device))
 
 
-def draw_cql(config: CqlConfig, num_batch: int, action_dim: int, seed: int, step: int) -> Draws:
-    """The draws of update ``step``: the same whatever ran before and on whatever device."""
-    generator = keyed_generator(seed, "cql", step)
+def draw_cql(
+    config: CqlConfig,
+    samples_B: torch.Tensor | range,
+    action_dim: int,
+    seed: int,
+    step: int | torch.Tensor,
+    device: torch.device | str | None = None,
+) -> Draws:
+    """The draws of update ``step``.
+
+    Args:
+        config: sizes and ranges.
+        samples_B: numbers of the samples in the batch over all ranks, int64 ``[B]`` or a range.
+        action_dim: A.
+        seed: of all draws.
+        step: number of the update; a 0-d int64 tensor on the device is not read back.
+        device: of the draws; default: that of ``samples_B``, or the CPU.
+
+    Returns:
+        The draws, on the device.
+    """
+    num_batch, num_words = len(samples_B), config.num_action_samples * action_dim
     shape = (num_batch, config.num_action_samples, action_dim)
+
+    def normal(stream: Stream, words: int) -> torch.Tensor:
+        return counter_random.normal(seed, stream, step, samples_B, words, device)
+
+    random_actions = counter_random.uniform(seed, Stream.RANDOM_ACTIONS, step, samples_B, num_words, device)
+    augment = next_augment = None
+    if config.encoder.sees_images:
+        streams = (Stream.AUGMENT, Stream.NEXT_AUGMENT)
+        words = [counter_random.uniform_bits(seed, s, step, samples_B, NUM_WORDS, device) for s in streams]
+        both = draw_augment(config.augment, torch.cat(words))
+        augment, next_augment = both[:num_batch], both[num_batch:]
     return Draws(
-        next_eps=torch.randn(shape, generator=generator),
-        policy_eps=torch.randn(shape, generator=generator),
-        random_actions=2.0 * torch.rand(shape, generator=generator) - 1.0,
-        actor_eps=torch.randn(num_batch, action_dim, generator=generator),
-        augment=draw_augment(config.augment, num_batch, generator) if config.encoder.sees_images else None,
-        next_augment=draw_augment(config.augment, num_batch, generator) if config.encoder.sees_images else None,
+        next_eps=normal(Stream.NEXT_EPS, num_words).view(shape),
+        policy_eps=normal(Stream.POLICY_EPS, num_words).view(shape),
+        random_actions=random_actions.mul_(2.0).sub_(1.0).view(shape),
+        actor_eps=normal(Stream.ACTOR_EPS, action_dim),
+        augment=augment,
+        next_augment=next_augment,
     )
 
 
-def draw_bc(config: BcConfig, num_batch: int, seed: int, step: int) -> BcDraws:
-    """The draws of update ``step``."""
+def draw_bc(
+    config: BcConfig,
+    samples_B: torch.Tensor | range,
+    seed: int,
+    step: int | torch.Tensor,
+    device: torch.device | str | None = None,
+) -> BcDraws:
+    """The draws of update ``step``; arguments of :func:`draw_cql`."""
     if not config.encoder.sees_images:
         return BcDraws()
-    return BcDraws(augment=draw_augment(config.augment, num_batch, keyed_generator(seed, "bc", step)))
+    words = counter_random.uniform_bits(seed, Stream.AUGMENT, step, samples_B, NUM_WORDS, device)
+    return BcDraws(augment=draw_augment(config.augment, words))

@@ -6,7 +6,17 @@ import pytest
 import torch
 
 from ptr_fast.config import AugmentConfig
-from ptr_fast.kernels.augment import AugmentParams, JitterParams, augment, concatenate, draw_augment, planar, reference
+from ptr_fast.kernels.augment import (
+    NUM_WORDS,
+    AugmentParams,
+    JitterParams,
+    augment,
+    concatenate,
+    draw_augment,
+    planar,
+    reference,
+)
+from ptr_fast.kernels.counter_random import Stream, uniform_bits
 
 PERMUTATIONS = torch.tensor(list(itertools.permutations(range(4))))
 
@@ -34,6 +44,10 @@ def make_jitter(order: torch.Tensor, seed: int = 0, strength: float = 1.0) -> Ji
     )
 
 
+def draw(config: AugmentConfig, num_images: int, seed: int) -> AugmentParams:
+    return draw_augment(config, uniform_bits(seed, Stream.AUGMENT, 0, range(num_images), NUM_WORDS))
+
+
 def as_images(planes: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return planes.permute(1, 2, 0).reshape(like.shape)
 
@@ -58,7 +72,7 @@ def test_every_order_of_operations_matches_the_definition(path, strength):
 
 def test_bytes_match_the_definition_but_for_truncation_edges():
     images, config = make_images(64), AugmentConfig()
-    params = draw_augment(config, 64, torch.Generator().manual_seed(3))
+    params = draw(config, 64, 3)
     ours, expected = augment(images, params), reference.augment(images, params, torch.float64)
     steps = (ours.double() - expected).abs() * 255.0
     assert float(steps.max()) < 1.001
@@ -98,9 +112,9 @@ def test_crop_with_int32_offsets_and_oblong_images():
     assert torch.equal(augment(images, params), reference.augment(images, params))
 
 
-def test_draws_depend_on_the_generator_alone_and_fill_their_ranges():
+def test_draws_depend_on_the_words_alone_and_fill_their_ranges():
     config = AugmentConfig()
-    first, second = (draw_augment(config, 4000, torch.Generator().manual_seed(5)) for _ in range(2))
+    first, second = (draw(config, 4000, 5) for _ in range(2))
     assert torch.equal(first.crop_offsets, second.crop_offsets)
     assert torch.equal(first.jitter.hue, second.jitter.hue)
     assert first.crop_offsets.unique().tolist() == list(range(9))
@@ -120,14 +134,14 @@ def test_draws_depend_on_the_generator_alone_and_fill_their_ranges():
 
 
 def test_switched_off_parts_are_not_drawn():
-    off = draw_augment(AugmentConfig(crop_padding=0, jitter_probability=0.0), 3, torch.Generator())
+    off = draw(AugmentConfig(crop_padding=0, jitter_probability=0.0), 3, 0)
     assert off.crop_offsets is None
     assert off.jitter is None
 
 
 def test_two_sets_at_once_are_the_two_sets():
     images, config = make_images(6), AugmentConfig()
-    first, second = (draw_augment(config, 3, torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    first, second = (draw(config, 3, seed) for seed in (1, 2))
     together = augment(images, concatenate(first, second))
     assert torch.equal(together[:3], augment(images[:3], first))
     assert torch.equal(together[3:], augment(images[3:], second))

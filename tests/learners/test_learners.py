@@ -11,7 +11,7 @@ from learner_cases import make_batch, make_spec
 from ptr_fast.config import AugmentConfig, BcConfig, CqlConfig, EncoderConfig
 from ptr_fast.learners import BcDraws, BcLearner, CqlLearner
 from ptr_fast.learners.base import scheduled_lr
-from ptr_fast.learners.draws import draw_cql
+from ptr_fast.learners.draws import draw_bc, draw_cql
 from ptr_fast.learners.info import REFERENCE_NAMES
 
 ENCODER = EncoderConfig(name="conv3", num_filters=8, embedding_dim=16)
@@ -152,13 +152,29 @@ def test_learning_rates_follow_the_schedule():
 
 def test_draws_are_the_same_on_every_call_and_differ_between_steps():
     config = CqlConfig(**SMALL)
-    one, same, other = (draw_cql(config, 4, 3, 0, step) for step in (7, 7, 8))
+    one, same, other = (draw_cql(config, range(4), 3, 0, step) for step in (7, 7, 8))
     assert torch.equal(one.next_eps, same.next_eps)
     assert torch.equal(one.augment.crop_offsets, same.augment.crop_offsets)
     assert not torch.equal(one.next_eps, other.next_eps)
     assert not torch.equal(one.augment.crop_offsets, one.next_augment.crop_offsets)
     assert one.random_actions.shape == (4, 4, 3)
     assert float(one.random_actions.abs().max()) <= 1.0
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_a_samples_draws_depend_on_its_number_alone(world_size):
+    config, step = CqlConfig(**SMALL), 2**31 + 5
+    whole = draw_cql(config, range(6), 3, 1, step)
+    for rank in range(world_size):
+        share = draw_cql(config, torch.arange(rank, 6, world_size), 3, 1, torch.tensor(step))
+        mine = slice(rank, None, world_size)
+        for name in ("next_eps", "policy_eps", "random_actions", "actor_eps"):
+            assert torch.equal(getattr(share, name), getattr(whole, name)[mine])
+        for params, expected in ((share.augment, whole.augment), (share.next_augment, whole.next_augment)):
+            assert torch.equal(params.crop_offsets, expected.crop_offsets[mine])
+            for name, values in vars(params.jitter).items():
+                assert torch.equal(values, getattr(expected.jitter, name)[mine])
+    assert torch.equal(draw_bc(BcConfig(), range(6), 1, step).augment.crop_offsets, whole.augment.crop_offsets)
 
 
 def test_injected_draws_say_that_images_are_already_augmented():

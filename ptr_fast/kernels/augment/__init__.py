@@ -8,9 +8,18 @@ from __future__ import annotations
 import torch
 
 from ptr_fast.kernels.augment import planar, reference
-from ptr_fast.kernels.augment.parameters import AugmentParams, JitterParams, concatenate, draw_augment
+from ptr_fast.kernels.augment.parameters import NUM_WORDS, AugmentParams, JitterParams, concatenate, draw_augment
 
-__all__ = ["AugmentParams", "JitterParams", "augment", "concatenate", "draw_augment", "planar", "reference"]
+__all__ = [
+    "NUM_WORDS",
+    "AugmentParams",
+    "JitterParams",
+    "augment",
+    "concatenate",
+    "draw_augment",
+    "planar",
+    "reference",
+]
 
 
 def augment(

@@ -1,10 +1,12 @@
-"""The random numbers of one augmentation, drawn on the CPU so that they depend on (seed, step) alone.
+"""The random numbers of one augmentation, made of eight random words of each image on whatever device they are.
 
 Shapes: B images.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 from dataclasses import dataclass, fields
 
 import torch
@@ -15,6 +17,7 @@ __all__ = [
     "BRIGHTNESS",
     "CONTRAST",
     "HUE",
+    "NUM_WORDS",
     "SATURATION",
     "AugmentParams",
     "JitterParams",
@@ -23,6 +26,9 @@ __all__ = [
 ]
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+
+# Of one image: one word for each operation's strength, for whether to jitter, the order, and the crop's row and column.
+NUM_WORDS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +55,10 @@ class JitterParams:
         """The same numbers on ``device``."""
         return JitterParams(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
 
+    def __getitem__(self, images: slice) -> JitterParams:
+        """Those of some of the images, without copying."""
+        return JitterParams(**{f.name: getattr(self, f.name)[images] for f in fields(self)})
+
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentParams:
@@ -72,6 +82,14 @@ class AugmentParams:
             jitter=None if self.jitter is None else self.jitter.to(device),
         )
 
+    def __getitem__(self, images: slice) -> AugmentParams:
+        """Those of some of the images, without copying."""
+        return AugmentParams(
+            crop_offsets=None if self.crop_offsets is None else self.crop_offsets[images],
+            crop_padding=self.crop_padding,
+            jitter=None if self.jitter is None else self.jitter[images],
+        )
+
 
 def concatenate(first: AugmentParams, second: AugmentParams) -> AugmentParams:
     """Parameters of the images of ``first`` followed by those of ``second``; both come from one configuration."""
@@ -87,23 +105,40 @@ def concatenate(first: AugmentParams, second: AugmentParams) -> AugmentParams:
     return AugmentParams(crop_offsets=offsets, crop_padding=first.crop_padding, jitter=jitter)
 
 
-def draw_augment(config: AugmentConfig, num_images: int, generator: torch.Generator) -> AugmentParams:
-    """Draw the parameters of ``num_images`` images from a CPU generator."""
+def draw_augment(config: AugmentConfig, words_BW: torch.Tensor) -> AugmentParams:
+    """The parameters of B images from :data:`NUM_WORDS` random words of each.
+
+    Args:
+        config: ranges of the parameters.
+        words_BW: int64 ``[B, 8]`` in [0, 2**32), as of :func:`ptr_fast.kernels.counter_random.uniform_bits`.
+
+    Returns:
+        The parameters on the device of the words; nothing is read back. (The first call of a configuration on a
+        device copies constants to it.)
+    """
+    words_WB = words_BW.t().contiguous()
     offsets = jitter = None
     if config.crop_padding > 0:
-        offsets = torch.randint(0, 2 * config.crop_padding + 1, (num_images, 2), generator=generator)
+        offsets = ((words_WB[6:8] * (2 * config.crop_padding + 1)) >> 32).t().contiguous()
     if config.jitter_probability > 0.0:
-        uniform = torch.rand(5, num_images, generator=generator)
-
-        def symmetric(row: int, half_width: float) -> torch.Tensor:
-            return (2.0 * uniform[row] - 1.0) * half_width
-
+        uniform = (words_WB[:5] >> 8).to(torch.float32).mul_(2.0**-24)
+        lowest, width, orders = _constants(config, words_BW.device)
+        brightness, contrast, saturation, hue = torch.addcmul(lowest, width, uniform[:4]).unbind(0)
         jitter = JitterParams(
             apply=uniform[4] < config.jitter_probability,
-            order=torch.rand(num_images, 4, generator=generator).argsort(dim=1),
-            brightness=symmetric(0, config.brightness),
-            contrast=1.0 + symmetric(1, config.contrast),
-            saturation=1.0 + symmetric(2, config.saturation),
-            hue=symmetric(3, config.hue),
+            order=orders[(words_WB[5] * len(orders)) >> 32],
+            brightness=brightness,
+            contrast=contrast,
+            saturation=saturation,
+            hue=hue,
         )
     return AugmentParams(crop_offsets=offsets, crop_padding=config.crop_padding, jitter=jitter)
+
+
+@functools.cache
+def _constants(config: AugmentConfig, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Lowest value and width of the four ranges, ``[4, 1]``, and the 24 orders of the operations, int64 ``[24, 4]``."""
+    halves = torch.tensor([config.brightness, config.contrast, config.saturation, config.hue])[:, None]
+    middles = torch.tensor([0.0, 1.0, 1.0, 0.0])[:, None]
+    orders = torch.tensor(list(itertools.permutations(range(4))))
+    return (middles - halves).to(device), (2.0 * halves).to(device), orders.to(device)
