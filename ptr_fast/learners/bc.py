@@ -12,6 +12,7 @@ from ptr_fast import losses
 from ptr_fast.config import BcConfig, PolicySpec
 from ptr_fast.kernels.augment import augment
 from ptr_fast.learners import base
+from ptr_fast.learners.distributed import Ranks
 from ptr_fast.learners.draws import BcDraws, draw_bc
 from ptr_fast.nets import make_actor
 from ptr_fast.types import Batch
@@ -23,7 +24,7 @@ class BcLearner:
     """Actor, its average, and one optimiser.
 
     Args:
-        config, spec, seed, device, encoder_dtype: as in :class:`ptr_fast.learners.CqlLearner`.
+        config, spec, seed, device, encoder_dtype, ranks: as in :class:`ptr_fast.learners.CqlLearner`.
     """
 
     def __init__(
@@ -33,7 +34,9 @@ class BcLearner:
         seed: int = 0,
         device: torch.device | str = "cpu",
         encoder_dtype: torch.dtype | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
+        self.ranks = ranks or Ranks()
         self.config, self.spec, self.seed, self.device = config, spec, seed, torch.device(device)
         self._encoder_dtype = base.check_encoder_dtype(encoder_dtype)
         self.actor = make_actor(config, spec, seed).to(self.device)
@@ -41,6 +44,7 @@ class BcLearner:
         self._parameters = list(self.actor.parameters())
         self._ema_parameters = list(self.ema_actor.parameters())
         self._adam = base.make_adam(self._parameters, config.lr)
+        self._backward = self.ranks.backward_of(self._parameters)
 
     def networks(self) -> dict[str, nn.Module]:
         """Every net by name; ``ema_actor`` is the averaged actor."""
@@ -58,18 +62,18 @@ class BcLearner:
         """One gradient step.
 
         Args:
-            batch: on the learner's device; rewards, masks and next frames are not looked at.
+            batch: this rank's share, on the learner's device; rewards, masks and next frames are not looked at.
             step: number of the update, for the draws and the learning rate.
-            draws: random numbers to use instead of those of seed, step and position in the batch.
+            draws: random numbers to use instead of those of seed, step and position in the whole batch.
 
         Returns:
-            Detached 0-d tensors on the device.
+            Detached 0-d tensors on the device, of this rank's share.
 
         Raises:
             ValueError: a batch that does not fit the spec.
         """
         base.check_batch(batch, self.spec, self.config.encoder.sees_images)
-        draws = self.draw(range(len(batch)), step) if draws is None else draws
+        draws = self.draw(self.ranks.samples(len(batch)), step) if draws is None else draws
         config = self.config
         base.set_lr(self._adam, base.scheduled_lr(config.lr, config.lr_schedule, config.lr_schedule_steps, step))
         images = batch.images
@@ -78,7 +82,7 @@ class BcLearner:
         policy = self.actor(images, batch.state, batch.task_id)
         loss = losses.cloning_loss(policy.log_prob(batch.actions))
         self._adam.zero_grad(set_to_none=True)
-        loss.backward()
+        self._backward(loss)
         self._adam.step()
         base.polyak_(self._ema_parameters, self._parameters, config.ema_tau)
         with torch.no_grad():

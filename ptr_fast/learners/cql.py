@@ -14,6 +14,7 @@ out (:func:`ptr_fast.losses.dr3_loss`); it only changes anything where it is not
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +24,7 @@ from ptr_fast import losses
 from ptr_fast.config import CqlConfig, PolicySpec
 from ptr_fast.kernels.augment import augment, concatenate
 from ptr_fast.learners import base
+from ptr_fast.learners.distributed import Ranks
 from ptr_fast.learners.draws import Draws, draw_cql
 from ptr_fast.learners.info import cql_info
 from ptr_fast.nets import TanhGaussian, Temperature, make_actor, make_critic
@@ -84,6 +86,7 @@ class CqlLearner:
         device: where everything lives.
         encoder_dtype: of the images, and so of the trunks' activations (note "Precision" in
             :mod:`ptr_fast.nets.encoder`): bfloat16, or None for that of the weights.
+        ranks: the processes that train together (note "Ranks" in :mod:`ptr_fast.learners.distributed`); None: alone.
     """
 
     def __init__(
@@ -93,7 +96,9 @@ class CqlLearner:
         seed: int = 0,
         device: torch.device | str = "cpu",
         encoder_dtype: torch.dtype | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
+        self.ranks = ranks or Ranks()
         self.config, self.spec, self.seed, self.device = config, spec, seed, torch.device(device)
         self._encoder_dtype = base.check_encoder_dtype(encoder_dtype)
         self.target_entropy = -float(spec.action.dim) if config.target_entropy is None else config.target_entropy
@@ -113,6 +118,8 @@ class CqlLearner:
         self._actor_adam = base.make_adam(self._actor_parameters, config.actor_lr)
         self._critic_adam = base.make_adam(self._critic_parameters, config.critic_lr)
         self._temperature_adam = base.make_adam(list(self.temperature.parameters()), config.temperature_lr)
+        self._critic_backward = self.ranks.backward_of(self._critic_parameters)
+        self._actor_backward = self.ranks.backward_of(self._actor_parameters)
 
     @property
     def _shares_encoder(self) -> bool:
@@ -140,12 +147,12 @@ class CqlLearner:
         """One gradient step of critic, actor and temperature.
 
         Args:
-            batch: on the learner's device.
+            batch: this rank's share, on the learner's device.
             step: number of the update, for the draws and the learning rates.
-            draws: random numbers to use instead of those of seed, step and position in the batch.
+            draws: random numbers to use instead of those of seed, step and position in the whole batch.
 
         Returns:
-            Detached 0-d tensors on the device, keys as in :mod:`ptr_fast.learners.info`.
+            Detached 0-d tensors on the device, keys as in :mod:`ptr_fast.learners.info`; of this rank's share.
 
         Raises:
             ValueError: a batch that does not fit the spec.
@@ -155,7 +162,7 @@ class CqlLearner:
     def update_with_terms(self, batch: Batch, step: int, draws: Draws | None = None) -> CqlTerms:
         """:meth:`update`, returning the per-element quantities instead of their summary."""
         base.check_batch(batch, self.spec, self.config.encoder.sees_images)
-        draws = self.draw(range(len(batch)), step) if draws is None else draws
+        draws = self.draw(self.ranks.samples(len(batch)), step) if draws is None else draws
         self._set_learning_rates(step)
         images, next_images = self._augment(batch, draws)
         critic_terms, policy = self._critic_step(batch, images, next_images, draws)
@@ -202,7 +209,7 @@ class CqlLearner:
         bellman_loss = losses.bellman_errors(q_data, target).mean()
         cql_loss = (log_sum_exp - q_data).mean()
         loss = bellman_loss + config.cql_alpha * cql_loss
-        _step(self._critic_adam, loss)
+        _step(self._critic_adam, loss, self._critic_backward)
         return {
             "next_policy": next_policy,
             "next_actions_BKA": next_actions,
@@ -235,20 +242,20 @@ class CqlLearner:
         actions, log_prob = policy.sample_with_log_prob(draws.actor_eps)
         q = self.critic.head.q(hoisted, actions[:, None]).squeeze(2)
         loss = losses.actor_loss(log_prob, q, self.temperature())
-        _step(self._actor_adam, loss)
+        _step(self._actor_adam, loss, self._actor_backward)
         return {
             "actor_actions_BA": actions.detach(),
             "actor_log_prob_B": log_prob.detach(),
             "new_embedding_BD": embedding,
             "actor_q_EB": q.detach(),
             "actor_loss": loss.detach(),
-            "entropy": -log_prob.detach().mean(),
+            "entropy": self.ranks.mean(-log_prob.detach().mean()),
         }
 
     def _temperature_step(self, entropy: torch.Tensor) -> dict:
         temperature = self.temperature()
         loss = losses.temperature_loss(temperature, entropy, self.target_entropy)
-        _step(self._temperature_adam, loss)
+        _step(self._temperature_adam, loss, torch.Tensor.backward)  # of the whole batch's entropy, so it is the mean
         return {
             "temperature": temperature.detach(),
             "temperature_loss": loss.detach(),
@@ -263,7 +270,7 @@ class CqlLearner:
             base.set_lr(optimizer, lr)
 
 
-def _step(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+def _step(optimizer: torch.optim.Optimizer, loss: torch.Tensor, backward: Callable[[torch.Tensor], None]) -> None:
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    backward(loss)
     optimizer.step()
