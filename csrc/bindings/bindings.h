@@ -24,5 +24,6 @@ inline void check_threads(int num_threads) {
 void bind_kernels(py::module_& module);
 void bind_counter_random(py::module_& module);
 void bind_data(py::module_& module);
+void bind_runtime(py::module_& module);
 
 }  // namespace ptr_fast

@@ -48,4 +48,5 @@ PYBIND11_MODULE(_native, module) {
   bind_kernels(module);
   bind_counter_random(module);
   bind_data(module);
+  bind_runtime(module);
 }

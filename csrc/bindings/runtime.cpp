@@ -1,0 +1,275 @@
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include <cstring>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "bindings/bindings.h"
+#include "runtime/control_loop.h"
+#include "runtime/latency_histogram.h"
+#include "runtime/mailbox.h"
+#include "runtime/safety_filter.h"
+
+namespace ptr_fast {
+namespace {
+
+using Floats = py::array_t<float, py::array::c_style | py::array::forcecast>;
+
+// A Python object that threads of the loop may let go of.
+std::shared_ptr<py::object> shared_object(py::object object) {
+  return {new py::object(std::move(object)), [](py::object* held) {
+            if (!Py_IsInitialized()) return;
+            const py::gil_scoped_acquire acquire;
+            delete held;
+          }};
+}
+
+std::string last_line(const py::error_already_set& error) {
+  const std::string whole = error.what();
+  return whole.substr(0, whole.find('\n'));
+}
+
+void copy_floats(const char* what, const py::object& from, float* to, int64_t size) {
+  const auto values = Floats::ensure(from);
+  if (!values) throw py::error_already_set();
+  if (values.size() != size) {
+    throw std::runtime_error(text(what, ": expected ", size, " numbers, got ", values.size()));
+  }
+  std::memcpy(to, values.data(), sizeof(float) * size);
+}
+
+// policy(frame uint8 [H, W, 3], state float32 [S]) -> action [A]; the arrays hold until the call returns.
+class PythonExecutor final : public Executor {
+ public:
+  PythonExecutor(py::object policy, int64_t height, int64_t width, int64_t num_state, int64_t num_axes)
+      : policy_(shared_object(std::move(policy))), height_(height), width_(width), state_(num_state), axes_(num_axes) {}
+
+  void run(const ObservationView& observation, float* action) override {
+    const py::gil_scoped_acquire acquire;
+    try {
+      const py::array frame(py::dtype::of<uint8_t>(), {height_, width_, int64_t(3)}, observation.frame, py::none());
+      py::detail::array_proxy(frame.ptr())->flags &= ~py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
+      const py::array_t<float> state(state_, observation.state);
+      copy_floats("action", (*policy_)(frame, state), action, axes_);
+    } catch (const py::error_already_set& error) {
+      throw std::runtime_error(last_line(error));
+    }
+  }
+
+ private:
+  std::shared_ptr<py::object> policy_;
+  int64_t height_, width_, state_, axes_;
+};
+
+// arm.send(command float32 [A]) -> what was sent, or None; arm.stop().
+class PythonArm final : public Arm {
+ public:
+  PythonArm(py::object arm, int64_t num_axes) : arm_(shared_object(std::move(arm))), axes_(num_axes) {}
+
+  void send(const float* command, float* sent) override {
+    const py::gil_scoped_acquire acquire;
+    try {
+      const py::object answer = arm_->attr("send")(py::array_t<float>(axes_, command));
+      std::memcpy(sent, command, sizeof(float) * axes_);
+      if (!answer.is_none()) copy_floats("sent", answer, sent, axes_);
+    } catch (const py::error_already_set& error) {
+      throw std::runtime_error(last_line(error));
+    }
+  }
+
+  void stop() override {
+    const py::gil_scoped_acquire acquire;
+    try {
+      arm_->attr("stop")();
+    } catch (const py::error_already_set& error) {
+      throw std::runtime_error(last_line(error));
+    }
+  }
+
+ private:
+  std::shared_ptr<py::object> arm_;
+  int64_t axes_;
+};
+
+py::array_t<uint8_t, py::array::c_style> bytes_of(const py::object& object, int64_t num_bytes) {
+  const auto array = py::array::ensure(object, py::array::c_style);
+  check(array && array.nbytes() == num_bytes, "mailbox: expected a contiguous array of ", num_bytes, " bytes, got ",
+        array ? array.nbytes() : -1);
+  return py::array_t<uint8_t, py::array::c_style>(num_bytes, static_cast<const uint8_t*>(array.data()), array);
+}
+
+AxisLimits axis_of(const py::handle& item) {
+  const auto get = [&](const char* name) { return py::cast<double>(item.attr(name)); };
+  return {py::cast<bool>(item.attr("relative")), py::cast<int>(item.attr("position")), get("low"), get("high"),
+          get("box_low"), get("box_high"), get("max_step"), get("max_velocity"), get("max_acceleration")};
+}
+
+SafetyLimits limits_of(const py::object& object) {
+  SafetyLimits limits;
+  for (const py::handle& item : object.attr("axes")) limits.axes.push_back(axis_of(item));
+  limits.state_size = py::cast<int>(object.attr("state_size"));
+  const auto get = [&](const char* name) { return py::cast<double>(object.attr(name)); };
+  limits.period_s = get("period_s");
+  limits.ramp_s = get("ramp_s");
+  limits.hold_after_s = get("hold_after_s");
+  limits.stop_after_s = get("stop_after_s");
+  limits.max_start_mismatch = get("max_start_mismatch");
+  return limits;
+}
+
+LoopConfig config_of(const py::object& object) {
+  LoopConfig config{};
+  const auto get = [&](const char* name) { return object.attr(name); };
+  config.hz = py::cast<double>(get("hz"));
+  config.num_steps = py::cast<int64_t>(get("num_steps"));
+  config.policy_budget_s = py::cast<double>(get("policy_budget_s"));
+  config.policy_timeout_s = py::cast<double>(get("policy_timeout_s"));
+  config.watchdog_s = py::cast<double>(get("watchdog_s"));
+  config.dry_run = py::cast<bool>(get("dry_run"));
+  config.realtime_priority = py::cast<int>(get("realtime_priority"));
+  config.cpu = py::cast<int>(get("cpu"));
+  config.lock_memory = py::cast<bool>(get("lock_memory"));
+  config.record_frames = py::cast<int64_t>(get("record_frames"));
+  return config;
+}
+
+py::tuple apply(SafetyFilter& filter, const py::object& wanted, const Floats& state, int64_t age_ns, int64_t now_ns) {
+  check(state.size() == filter.state_size(), "state: expected ", filter.state_size(), " numbers, got ", state.size());
+  const float* action = nullptr;
+  Floats kept;
+  if (!wanted.is_none()) {
+    kept = Floats::ensure(wanted);
+    if (!kept) throw py::error_already_set();
+    check(kept.size() == filter.num_axes(), "wanted: expected ", filter.num_axes(), " numbers, got ", kept.size());
+    action = kept.data();
+  }
+  py::array_t<float> command(filter.num_axes());
+  const uint32_t interventions = filter.apply(action, state.data(), age_ns, now_ns, command.mutable_data());
+  return py::make_tuple(command, interventions);
+}
+
+py::array_t<StepRecord> drain(ControlLoop& loop, int max_records) {
+  check(max_records >= 1 && max_records <= 65536, "max_records: expected 1 to 65536, got ", max_records);
+  std::vector<StepRecord> records(max_records);
+  const int taken = loop.drain(records.data(), max_records);
+  return py::array_t<StepRecord>(taken, records.data());
+}
+
+py::dict histogram(const LatencyHistogram& leg) {
+  std::vector<int64_t> bounds, counts;
+  for (int bucket = 0; bucket < LatencyHistogram::kNumBuckets; ++bucket) {
+    if (const int64_t count = leg.bucket_count(bucket)) {
+      bounds.push_back(LatencyHistogram::lower_bound(bucket));
+      counts.push_back(count);
+    }
+  }
+  py::dict out;
+  out["count"] = leg.count();
+  out["mean_ns"] = leg.mean();
+  for (const auto& [name, p] : {std::pair{"p50_ns", 0.5}, {"p95_ns", 0.95}, {"p99_ns", 0.99}, {"p999_ns", 0.999}}) {
+    out[name] = leg.percentile(p);
+  }
+  out["max_ns"] = leg.max();
+  out["bucket_begin_ns"] = py::array_t<int64_t>(bounds.size(), bounds.data());
+  out["bucket_count"] = py::array_t<int64_t>(counts.size(), counts.data());
+  return out;
+}
+
+}  // namespace
+
+void bind_runtime(py::module_& module) {
+  PYBIND11_NUMPY_DTYPE(StepRecord, step, scheduled_ns, woke_ns, captured_ns, policy_in_ns, policy_out_ns, filtered_ns,
+                       sent_ns, frame_sequence, state_captured_ns, interventions, missed_deadline, frame_slot, action,
+                       command, state);
+  py::class_<SafetyFilter>(module, "SafetyFilter")
+      .def(py::init([](const py::object& limits) { return SafetyFilter(limits_of(limits)); }), py::arg("limits"))
+      .def("start", &SafetyFilter::start, py::arg("now_ns"))
+      .def("apply", &apply, py::arg("wanted"), py::arg("state"), py::arg("observation_age_ns"), py::arg("now_ns"))
+      .def("stop", &SafetyFilter::stop, py::arg("reason"))
+      .def_property_readonly("stopped", &SafetyFilter::stopped);
+  py::class_<LatencyHistogram>(module, "LatencyHistogram")
+      .def(py::init<>())
+      .def("record", &LatencyHistogram::record, py::arg("ns"))
+      .def("summary", &histogram);
+  py::class_<Mailbox, std::shared_ptr<Mailbox>>(module, "Mailbox")
+      .def(py::init<int64_t>(), py::arg("num_bytes"))
+      .def("write",
+           [](Mailbox& mailbox, const py::object& message, int64_t captured_ns) {
+             const auto bytes = bytes_of(message, mailbox.num_bytes());
+             const uint8_t* data = bytes.data();
+             const py::gil_scoped_release release;
+             mailbox.write(data, captured_ns);
+           },
+           py::arg("message"), py::arg("captured_ns"))
+      .def("read",
+           [](Mailbox& mailbox) -> py::object {
+             const Mailbox::Message* message = mailbox.read();
+             if (message == nullptr) return py::none();
+             return py::make_tuple(py::bytes(reinterpret_cast<const char*>(message->data), mailbox.num_bytes()),
+                                   message->captured_ns, message->sequence);
+           })
+      .def_property_readonly("num_bytes", &Mailbox::num_bytes)
+      .def_property_readonly("written", &Mailbox::written)
+      .def_property_readonly("dropped", &Mailbox::dropped);
+  py::class_<Executor, std::shared_ptr<Executor>>(module, "Executor")
+      .def("run", [](Executor& executor, const py::array_t<uint8_t, py::array::c_style>& frame, const Floats& state,
+                     int64_t num_axes) {
+        check(num_axes >= 1 && num_axes <= kMaxAxes, "num_axes: expected 1 to ", kMaxAxes, ", got ", num_axes);
+        py::array_t<float> action(num_axes);
+        float* out = action.mutable_data();
+        const ObservationView view{frame.data(), state.data()};
+        {
+          const py::gil_scoped_release release;
+          executor.run(view, out);
+        }
+        return action;
+      }, py::arg("frame"), py::arg("state"), py::arg("num_axes"));
+  py::class_<PythonExecutor, Executor, std::shared_ptr<PythonExecutor>>(module, "PythonExecutor")
+      .def(py::init<py::object, int64_t, int64_t, int64_t, int64_t>(), py::arg("policy"), py::arg("height"),
+           py::arg("width"), py::arg("num_state"), py::arg("num_axes"));
+  py::class_<Arm, std::shared_ptr<Arm>>(module, "Arm");
+  py::class_<PythonArm, Arm, std::shared_ptr<PythonArm>>(module, "PythonArm")
+      .def(py::init<py::object, int64_t>(), py::arg("arm"), py::arg("num_axes"));
+  py::class_<ControlLoop, std::shared_ptr<ControlLoop>> loop(module, "ControlLoop");
+  loop.def(py::init([](const py::object& config, const py::object& limits, std::shared_ptr<Mailbox> frames,
+                       std::shared_ptr<Mailbox> states, std::shared_ptr<Executor> executor, std::shared_ptr<Arm> arm) {
+             return ControlLoop::create(config_of(config), limits_of(limits), std::move(frames), std::move(states),
+                                        std::move(executor), std::move(arm));
+           }),
+           py::arg("config"), py::arg("limits"), py::arg("frames"), py::arg("states"), py::arg("executor"),
+           py::arg("arm"))
+      .def("warm_up", &ControlLoop::warm_up, py::arg("num_runs"), py::call_guard<py::gil_scoped_release>())
+      .def("start", &ControlLoop::start, py::call_guard<py::gil_scoped_release>())
+      .def("request_stop", &ControlLoop::request_stop, py::arg("reason"), py::arg("message"),
+           py::call_guard<py::gil_scoped_release>())
+      .def("wait", &ControlLoop::wait, py::arg("timeout_s"), py::call_guard<py::gil_scoped_release>())
+      .def("drain", &drain, py::arg("max_records"))
+      .def("recorded_frame",
+           [](const ControlLoop& self, int32_t slot) {
+             return py::array_t<uint8_t>(self.frame_bytes(), self.recorded_frame(slot));
+           },
+           py::arg("slot"))
+      .def("release_frame", &ControlLoop::release_frame, py::arg("slot"))
+      .def("legs",
+           [](const ControlLoop& self) {
+             py::dict legs;
+             const char* names[] = {"jitter", "frame_age", "policy", "overhead", "send", "capture_to_command"};
+             for (int leg = 0; leg < ControlLoop::kNumLegs; ++leg) legs[names[leg]] = histogram(self.leg(leg));
+             return legs;
+           })
+      .def_property_readonly("running", &ControlLoop::running)
+      .def_property_readonly("stop_reason", &ControlLoop::stop_reason)
+      .def_property_readonly("message", &ControlLoop::message)
+      .def_property_readonly("arm_answered_stop", &ControlLoop::arm_answered_stop)
+      .def_property_readonly("notes", &ControlLoop::notes)
+      .def_property_readonly("num_steps", &ControlLoop::num_steps)
+      .def_property_readonly("num_missed", &ControlLoop::num_missed)
+      .def_property_readonly("num_held", &ControlLoop::num_held)
+      .def_property_readonly("num_unrecorded", &ControlLoop::num_unrecorded);
+}
+
+}  // namespace ptr_fast

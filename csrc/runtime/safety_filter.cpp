@@ -1,0 +1,159 @@
+#include "runtime/safety_filter.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "core/check.h"
+
+namespace ptr_fast {
+namespace {
+
+// The float nearest to x that lies in [low, high].
+float round_inside(double x, double low, double high) {
+  float rounded = float(x);
+  if (double(rounded) > high) rounded = std::nextafter(rounded, -INFINITY);
+  if (double(rounded) < low) rounded = std::nextafter(rounded, INFINITY);
+  return rounded;
+}
+
+// Narrows [low, high] to [a, b]; both contain 0.
+struct Interval {
+  double low = -INFINITY, high = INFINITY;
+
+  // Notes the reason where the limit changes what is wanted.
+  void limit(double a, double b, double wanted, uint32_t reason, uint32_t* interventions) {
+    if (wanted < a || wanted > b) *interventions |= reason;
+    low = std::max(low, a);
+    high = std::min(high, b);
+  }
+};
+
+}  // namespace
+
+SafetyFilter::SafetyFilter(SafetyLimits limits) : limits_(std::move(limits)) {
+  check(!limits_.axes.empty(), "safety: expected at least one axis");
+  check(limits_.period_s > 0 && std::isfinite(limits_.period_s), "safety: period_s must be positive, got ",
+        limits_.period_s);
+  check(limits_.ramp_s >= 0 && std::isfinite(limits_.ramp_s), "safety: ramp_s must not be negative, got ",
+        limits_.ramp_s);
+  check(limits_.hold_after_s > 0 && limits_.stop_after_s >= limits_.hold_after_s,
+        "safety: expected 0 < hold_after_s <= stop_after_s, got ", limits_.hold_after_s, " and ",
+        limits_.stop_after_s);
+  check(limits_.max_start_mismatch >= 0, "safety: max_start_mismatch must not be negative, got ",
+        limits_.max_start_mismatch);
+  for (size_t i = 0; i < limits_.axes.size(); ++i) {
+    AxisLimits& axis = limits_.axes[i];
+    check(axis.position >= -1 && axis.position < limits_.state_size, "safety: axis ", i, ": position ", axis.position,
+          " is not in the state of ", limits_.state_size);
+    check(axis.low < axis.high, "safety: axis ", i, ": low must be below high, got ", axis.low, " and ", axis.high);
+    check(!axis.relative || (axis.low <= 0 && axis.high >= 0), "safety: axis ", i,
+          ": a relative command needs low <= 0 <= high to stand still, got ", axis.low, " and ", axis.high);
+    check(axis.box_low < axis.box_high, "safety: axis ", i, ": box_low must be below box_high, got ", axis.box_low,
+          " and ", axis.box_high);
+    check(axis.position >= 0 || (std::isinf(axis.box_low) && std::isinf(axis.box_high)), "safety: axis ", i,
+          ": a workspace box needs a measured position");
+    check(axis.max_step > 0 && axis.max_velocity > 0 && axis.max_acceleration > 0, "safety: axis ", i,
+          ": max_step, max_velocity and max_acceleration must be positive, got ", axis.max_step, ", ",
+          axis.max_velocity, " and ", axis.max_acceleration);
+    // Commands are floats: an absolute axis standing at a bound must stand at a float.
+    axis.low = round_inside(axis.low, axis.low, INFINITY);
+    axis.high = round_inside(axis.high, -INFINITY, axis.high);
+  }
+  last_command_.resize(limits_.axes.size());
+  last_velocity_.resize(limits_.axes.size());
+}
+
+void SafetyFilter::start(int64_t now_ns) {
+  start_ns_ = now_ns;
+  first_ = true;
+  stopped_ = 0;
+  std::fill(last_velocity_.begin(), last_velocity_.end(), 0.0);
+}
+
+uint32_t SafetyFilter::apply(const float* wanted, const float* state, int64_t observation_age_ns, int64_t now_ns,
+                             float* command) {
+  uint32_t interventions = 0;
+  for (int i = 0; i < limits_.state_size; ++i) {
+    if (!std::isfinite(state[i])) stopped_ |= kStoppedNotFinite;
+  }
+  if (wanted != nullptr) {
+    for (int i = 0; i < num_axes(); ++i) {
+      if (!std::isfinite(wanted[i])) stopped_ |= kStoppedNotFinite;
+    }
+  }
+  const double age = double(observation_age_ns) * 1e-9;
+  if (age > limits_.stop_after_s) stopped_ |= kStoppedStale;
+  if (first_ && wanted != nullptr && stopped_ == 0) {
+    for (int i = 0; i < num_axes(); ++i) {
+      const AxisLimits& axis = limits_.axes[i];
+      if (axis.relative || axis.position < 0) continue;
+      if (std::abs(double(wanted[i]) - state[axis.position]) > limits_.max_start_mismatch) stopped_ |= kStoppedMismatch;
+    }
+  }
+  if (stopped_ != 0) {
+    stand_still(state, command);
+    return stopped_;
+  }
+  if (wanted == nullptr || age > limits_.hold_after_s) {
+    stand_still(state, command);
+    return wanted == nullptr ? kHeldLate : kHeldStale;
+  }
+  const double ramp =
+      limits_.ramp_s > 0 ? std::clamp(double(now_ns - start_ns_) * 1e-9 / limits_.ramp_s, 0.0, 1.0) : 1.0;
+  for (int i = 0; i < num_axes(); ++i) {
+    const AxisLimits& axis = limits_.axes[i];
+    const bool measured = axis.position >= 0;
+    // Where the axis is, or was told to be; an absolute axis that is not measured begins where it is first told to be.
+    const double position = measured ? double(state[axis.position]) : 0.0;
+    double from = 0.0;
+    if (!axis.relative) {
+      from = !first_ ? last_command_[i] : measured ? position : std::clamp(double(wanted[i]), axis.low, axis.high);
+      from = std::clamp(from, axis.low, axis.high);
+    }
+    const double move = double(wanted[i]) - from;
+    Interval allowed;
+    allowed.limit(axis.low - from, axis.high - from, move, kBounds, &interventions);
+    if (measured) {
+      const double at = axis.relative ? position : from;
+      // From outside the box only towards it: one end of the interval is then 0.
+      allowed.limit(std::min(axis.box_low - at, 0.0), std::max(axis.box_high - at, 0.0), move, kBox, &interventions);
+    }
+    const double dt = limits_.period_s;
+    const double step = axis.max_step, velocity = axis.max_velocity * dt;
+    allowed.limit(-step, step, move, kStep, &interventions);
+    allowed.limit(-velocity, velocity, move, kVelocity, &interventions);
+    if (ramp < 1.0) {
+      const double least = ramp * std::min(step, velocity);
+      if (std::isfinite(least)) allowed.limit(-least, least, move, kRamp, &interventions);
+      else if (ramp == 0.0) allowed.limit(0.0, 0.0, move, kRamp, &interventions);
+    }
+    if (std::isfinite(axis.max_acceleration)) {
+      const double gain = axis.max_acceleration * dt, last = last_velocity_[i];
+      allowed.limit(std::min(last - gain, 0.0) * dt, std::max(last + gain, 0.0) * dt, move, kAcceleration,
+                    &interventions);
+    }
+    const double done = std::clamp(move, allowed.low, allowed.high);
+    command[i] = round_inside(from + done, from + allowed.low, from + allowed.high);
+    last_velocity_[i] = (double(command[i]) - from) / dt;
+    last_command_[i] = command[i];
+  }
+  first_ = false;
+  return interventions;
+}
+
+void SafetyFilter::stand_still(const float* state, float* command) {
+  for (int i = 0; i < num_axes(); ++i) {
+    const AxisLimits& axis = limits_.axes[i];
+    double still = 0.0;
+    if (!axis.relative) {
+      const bool measured = axis.position >= 0 && std::isfinite(state[axis.position]);
+      still = !first_ ? last_command_[i] : measured ? double(state[axis.position]) : axis.low;
+      still = std::clamp(still, axis.low, axis.high);
+    }
+    command[i] = round_inside(still, axis.relative ? 0.0 : axis.low, axis.relative ? 0.0 : axis.high);
+    last_velocity_[i] = 0.0;
+  }
+}
+
+}  // namespace ptr_fast

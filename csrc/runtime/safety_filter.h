@@ -1,0 +1,85 @@
+// The one gate between a policy and an arm: whatever goes in, what comes out is inside the limits.
+//
+// Note "Every limit lets the arm stand still". A command moves an axis by a displacement: for a relative axis the
+// command itself, for an absolute axis the command minus the last one. Each limit is an interval of displacements that
+// contains 0, so their intersection is never empty and a clamped displacement lies between 0 and the wanted one. Two
+// exceptions: braking is always allowed (the acceleration limit bounds gaining speed, not losing it), and a position
+// outside the workspace box may only move towards it.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+namespace ptr_fast {
+
+// Why a command was changed (low bits) or why the arm was stopped (high bits). Python names them in the same order.
+enum Intervention : uint32_t {
+  kBounds = 1u << 0,
+  kBox = 1u << 1,
+  kStep = 1u << 2,
+  kVelocity = 1u << 3,
+  kAcceleration = 1u << 4,
+  kRamp = 1u << 5,
+  kHeldStale = 1u << 6,
+  kHeldLate = 1u << 7,
+  kStoppedStale = 1u << 16,
+  kStoppedNotFinite = 1u << 17,
+  kStoppedMismatch = 1u << 18,
+  kStoppedWatchdog = 1u << 19,
+  kStoppedPolicy = 1u << 20,
+  kStoppedArm = 1u << 21,
+  kStoppedOperator = 1u << 22,
+};
+constexpr uint32_t kStopMask = 0xffff0000u;
+
+// One dimension of the command, in its own unit u. Infinity switches a limit off.
+struct AxisLimits {
+  bool relative;            // the command is a displacement from the measured position; else it is a position
+  int position;             // where the state holds the measured position; -1: not measured
+  double low, high;         // of the command, u
+  double box_low, box_high; // of the position that the command leads to, u (needs a measured position)
+  double max_step;          // displacement per command, u
+  double max_velocity;      // u/s
+  double max_acceleration;  // u/s^2
+};
+
+struct SafetyLimits {
+  std::vector<AxisLimits> axes;
+  int state_size;
+  double period_s;            // between two commands
+  double ramp_s;              // from the start on, step and velocity limits grow from 0 to full over this time
+  double hold_after_s;        // an observation older than this: stand still
+  double stop_after_s;        // older than this: stop
+  double max_start_mismatch;  // of the first command of an absolute axis from its measured position, u
+};
+
+class SafetyFilter {
+ public:
+  // std::invalid_argument where a limit would not let the arm stand still, or is no number.
+  explicit SafetyFilter(SafetyLimits limits);
+
+  int num_axes() const { return int(limits_.axes.size()); }
+  int state_size() const { return limits_.state_size; }
+
+  // Before the first command: now_ns is where the ramp begins; forgets an earlier stop.
+  void start(int64_t now_ns);
+
+  // Writes the command that may be sent for the wanted one. Returns interventions; one of kStopMask means that the arm
+  // must stop now, and stays until start(). `wanted` may be null: there is none in time, stand still (kHeldLate).
+  uint32_t apply(const float* wanted, const float* state, int64_t observation_age_ns, int64_t now_ns, float* command);
+
+  // Stops for a reason that was found elsewhere.
+  void stop(uint32_t reason) { stopped_ |= reason & kStopMask; }
+  uint32_t stopped() const { return stopped_; }
+
+ private:
+  void stand_still(const float* state, float* command);
+
+  SafetyLimits limits_;
+  std::vector<double> last_command_;   // of absolute axes
+  std::vector<double> last_velocity_;  // u/s
+  bool first_ = true;
+  int64_t start_ns_ = 0;
+  uint32_t stopped_ = 0;
+};
+
+}  // namespace ptr_fast

@@ -1,0 +1,223 @@
+"""The control loop: newest observation -> policy -> safety filter -> arm, at a fixed rate, in C++ threads.
+
+Python configures, starts and watches; the loop itself (``csrc/runtime/control_loop``) takes no GIL. Robots, cameras and
+policies that are written in Python are wrapped so that only their own calls take it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from ptr_fast import native
+from ptr_fast.runtime.safety import INTERVENTIONS, SafetyLimits, names_of
+
+__all__ = ["Arm", "ControlLoop", "LoopConfig", "Outcome"]
+
+
+class Arm(Protocol):
+    """What the loop's arm thread calls; both may raise, and both may block (the watchdog then stops the run)."""
+
+    def send(self, command: np.ndarray) -> np.ndarray | None:
+        """Sends float32 ``[A]``; returns what was really sent, or None for the command itself."""
+
+    def stop(self) -> None:
+        """Brings the arm to rest. Called once, when a run ends for whatever reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """How the loop runs.
+
+    Attributes:
+        hz: steps per second.
+        num_steps: length of the run; 0 runs until it is stopped.
+        policy_budget_s: the loop waits for an action no longer than this after it woke, s; then the arm stands still.
+        policy_timeout_s: a policy that does not answer for this long stops the run, s.
+        watchdog_s: an arm call that takes longer, or no command for this long, stops the run, s.
+        dry_run: the arm gets no commands.
+        realtime_priority: SCHED_FIFO priority of the loop's thread, 1 to 99; 0 leaves it as it is.
+        cpu: core of the loop's thread; -1 leaves it as it is.
+        lock_memory: keep the process in memory (mlockall).
+        record_frames: frames that wait for the recorder at most; 0 records none.
+    """
+
+    hz: float
+    num_steps: int = 0
+    policy_budget_s: float
+    policy_timeout_s: float = 2.0
+    watchdog_s: float = 1.0
+    dry_run: bool = False
+    realtime_priority: int = 0
+    cpu: int = -1
+    lock_memory: bool = False
+    record_frames: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        reason: name in :data:`ptr_fast.runtime.safety.INTERVENTIONS`, or empty where all steps were done.
+        message: what happened, for people.
+        arm_stopped: whether the arm's ``stop`` returned.
+        num_steps: steps done.
+        num_missed: periods of the grid that passed without a command in time.
+        num_held: steps in which the arm stood still for want of a fresh observation or action.
+        num_dropped_frames: frames that were replaced by a newer one before the policy saw them.
+        num_unrecorded: steps or frames that the recorder was too slow for.
+        notes: what was asked for and could not be had (real-time priority, locked memory ...).
+        legs: name -> durations of one leg of a step: ``count``, ``mean_ns``, ``p50_ns`` .. ``p999_ns``, ``max_ns``,
+            ``bucket_begin_ns`` and ``bucket_count``. ``jitter``: woke after the deadline; ``frame_age``: capture to
+            policy; ``policy``; ``overhead``: all of the loop's own; ``send``; ``capture_to_command``.
+    """
+
+    reason: str
+    message: str
+    arm_stopped: bool
+    num_steps: int
+    num_missed: int
+    num_held: int
+    num_dropped_frames: int
+    num_unrecorded: int
+    notes: list[str]
+    legs: dict[str, dict[str, Any]]
+
+
+class ControlLoop:
+    """One run of one policy on one arm.
+
+    Write observations with :meth:`put_frame` and :meth:`put_state` from any thread, :meth:`warm_up`, then
+    :meth:`start`; :meth:`wait` or leaving the ``with`` block ends the run and brings the arm to rest.
+
+    Args:
+        config: see :class:`LoopConfig`.
+        limits: see :class:`ptr_fast.runtime.safety.SafetyLimits`.
+        policy: ``(frame uint8 [H, W, 3], state float32 [S]) -> action [A]`` in Python, or a native executor.
+        arm: see :class:`Arm`.
+        frame_size: height and width of the camera's frames, pixels.
+
+    Raises:
+        ValueError: settings that contradict each other; the message names them.
+        RuntimeError: the native module is missing.
+    """
+
+    def __init__(
+        self,
+        config: LoopConfig,
+        limits: SafetyLimits,
+        policy: Callable[[np.ndarray, np.ndarray], Any] | Any,
+        arm: Arm,
+        frame_size: tuple[int, int],
+    ) -> None:
+        module = native.require()
+        self.config, self.limits, self.frame_size = config, limits, frame_size
+        height, width = frame_size
+        num_axes = len(limits.axes)
+        self._frames = module.Mailbox(height * width * 3)
+        self._states = module.Mailbox(4 * limits.state_size)
+        if not isinstance(policy, module.Executor):
+            policy = module.PythonExecutor(policy, height, width, limits.state_size, num_axes)
+        self._loop = module.ControlLoop(
+            config, limits, self._frames, self._states, policy, module.PythonArm(arm, num_axes)
+        )
+
+    def put_frame(self, frame: np.ndarray, captured_ns: int) -> None:
+        """The newest frame: uint8 ``[H, W, 3]`` RGB, captured at :func:`time.monotonic_ns`.
+
+        Raises:
+            ValueError: a frame of another size or type.
+        """
+        if frame.dtype != np.uint8 or frame.shape != (*self.frame_size, 3):
+            height, width = self.frame_size
+            raise ValueError(f"frame: expected uint8 [{height}, {width}, 3], got {frame.dtype} {list(frame.shape)}")
+        self._frames.write(frame, captured_ns)
+
+    def put_state(self, state: np.ndarray, captured_ns: int) -> None:
+        """The newest state: float32 ``[S]``.
+
+        Raises:
+            ValueError: a state of another size.
+        """
+        state = np.ascontiguousarray(state, np.float32)
+        if state.shape != (self.limits.state_size,):
+            raise ValueError(f"state: expected [{self.limits.state_size}], got {list(state.shape)}")
+        self._states.write(state, captured_ns)
+
+    def wait_for_observation(self, timeout_s: float) -> None:
+        """Returns when a frame and a state have arrived.
+
+        Raises:
+            RuntimeError: nothing came in time; the message says which.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not (self._frames.written and self._states.written):
+            if time.monotonic() > deadline:
+                missing = "frame" if not self._frames.written else "state"
+                raise RuntimeError(f"no {missing} has arrived for {timeout_s:g} s")
+            time.sleep(0.005)
+
+    def warm_up(self, num_runs: int = 10) -> float:
+        """Runs the policy on the newest observation before the arm is armed; returns the last duration, s."""
+        return self._loop.warm_up(num_runs) * 1e-9
+
+    def start(self) -> None:
+        """Arms. Raises RuntimeError where no observation has arrived yet."""
+        self._loop.start()
+
+    def stop(self, message: str = "the operator stopped the run") -> None:
+        """Asks for a stop; :meth:`wait` returns soon after. Safe from any thread and more than once."""
+        self._loop.request_stop(INTERVENTIONS["stopped_operator"], message)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Waits for the end of the run; False where it goes on after ``timeout_s``."""
+        return self._loop.wait(timeout_s)
+
+    def drain(self, max_records: int = 1024) -> Iterator[tuple[np.void, np.ndarray | None]]:
+        """Finished steps that were not drained yet: the record, and the frame that the policy saw where one was kept.
+
+        A record is a numpy struct: ``step``, times ``scheduled_ns``, ``woke_ns``, ``captured_ns``, ``policy_in_ns``,
+        ``policy_out_ns``, ``filtered_ns``, ``sent_ns`` (0 where it did not happen), ``interventions``,
+        ``missed_deadline``, and ``action``, ``command``, ``state`` (the first A or S numbers count).
+        """
+        for record in self._loop.drain(max_records):
+            slot, frame = int(record["frame_slot"]), None
+            if slot >= 0:
+                frame = self._loop.recorded_frame(slot).reshape(*self.frame_size, 3)
+                self._loop.release_frame(slot)
+            yield record, frame
+
+    @property
+    def running(self) -> bool:
+        """Whether the loop has started and not ended."""
+        return self._loop.running
+
+    def outcome(self) -> Outcome:
+        """How the run went so far."""
+        loop = self._loop
+        names = names_of(loop.stop_reason)
+        return Outcome(
+            reason=names[0] if names else "",
+            message=loop.message,
+            arm_stopped=loop.arm_answered_stop,
+            num_steps=loop.num_steps,
+            num_missed=loop.num_missed,
+            num_held=loop.num_held,
+            num_dropped_frames=self._frames.dropped,
+            num_unrecorded=loop.num_unrecorded,
+            notes=list(loop.notes),
+            legs=loop.legs(),
+        )
+
+    def __enter__(self) -> ControlLoop:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._loop.running:
+            self.stop("the run was left")
+            self.wait(self.config.policy_budget_s + 2 * self.config.watchdog_s)

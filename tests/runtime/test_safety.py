@@ -1,0 +1,209 @@
+"""Whatever goes in, what comes out is inside the limits."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ptr_fast.runtime.safety import INTERVENTIONS, STOP_MASK, AxisLimits, SafetyFilter, SafetyLimits, names_of
+
+MS = 1_000_000
+
+
+def limits(*axes: AxisLimits, **changes) -> SafetyLimits:
+    return SafetyLimits(**{"axes": axes, "state_size": 2, "period_s": 0.2, "ramp_s": 0.0, **changes})
+
+
+def axis(**changes) -> AxisLimits:
+    return AxisLimits(**{"name": "x", "relative": True, "position": 0, "low": -1.0, "high": 1.0, **changes})
+
+
+def run(filter_: SafetyFilter, wanted, state=(0.0, 0.0), age_ns=0, now_ns=0):
+    command, bits = filter_.apply(None if wanted is None else np.float32(wanted), np.float32(state), age_ns, now_ns)
+    return command.tolist(), names_of(bits)
+
+
+any_float = st.floats(width=32, allow_nan=True, allow_infinity=True)
+numbers = st.floats(-3.0, 3.0, width=32)
+
+
+@st.composite
+def any_axis(draw, position: int) -> AxisLimits:
+    relative = draw(st.booleans())
+    low, high = -draw(st.floats(0.0, 1.0)), draw(st.floats(0.001, 1.0))
+    box_low, box_high = (-draw(st.floats(0.1, 2.0)), draw(st.floats(0.1, 2.0)))
+    boxed = draw(st.booleans())
+    limit = st.one_of(st.just(math.inf), st.floats(1e-4, 2.0))
+    return AxisLimits(
+        name=f"axis {position}",
+        relative=relative,
+        position=position,
+        low=low,
+        high=high,
+        box_low=box_low if boxed else -math.inf,
+        box_high=box_high if boxed else math.inf,
+        max_step=draw(limit),
+        max_velocity=draw(limit),
+        max_acceleration=draw(limit),
+    )
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_no_sequence_gets_a_command_outside_the_limits_through(data):
+    axes = [data.draw(any_axis(i)) for i in range(2)]
+    ramp_s = data.draw(st.sampled_from([0.0, 0.5]))
+    filter_ = SafetyFilter(limits(*axes, ramp_s=ramp_s))
+    filter_.start(0)
+    dt, last, last_velocity = 0.2, [None, None], [0.0, 0.0]
+    for step in range(data.draw(st.integers(1, 12))):
+        state = np.array(data.draw(st.lists(st.one_of(numbers, any_float), min_size=2, max_size=2)), np.float32)
+        wanted = data.draw(st.one_of(st.none(), st.lists(any_float, min_size=2, max_size=2)))
+        age = data.draw(st.sampled_from([0, 100 * MS, 700 * MS, 3000 * MS]))
+        given_ = None if wanted is None else np.array(wanted, np.float32)
+        command, bits = filter_.apply(given_, state, age, round(step * dt * 1e9))
+        assert np.isfinite(command).all()
+        if age > 2000 * MS or not np.isfinite(state).all() or (given_ is not None and not np.isfinite(given_).all()):
+            assert bits & STOP_MASK
+        still = bool(bits & STOP_MASK) or wanted is None or age > 500 * MS
+        for i, a in enumerate(axes):
+            value = float(command[i])
+            start = state[i] if np.isfinite(state[i]) else a.low
+            begin = last[i] if last[i] is not None else min(max(float(start), a.low), a.high)
+            if a.relative:
+                assert a.low <= value <= a.high
+                move = value
+            else:
+                assert np.float32(a.low) <= value <= np.float32(a.high)
+                move = value - begin
+            slack = 1e-6
+            if still and (a.relative or last[i] is not None):
+                assert abs(move) <= slack
+            if not still:
+                ramp = 1.0 if ramp_s == 0 else min(1.0, step * dt / ramp_s)
+                assert abs(move) <= min(a.max_step, a.max_velocity * dt) * (1 + slack) + slack
+                if ramp < 1 and math.isfinite(min(a.max_step, a.max_velocity * dt)):
+                    assert abs(move) <= ramp * min(a.max_step, a.max_velocity * dt) + slack
+                velocity = move / dt
+                if math.isfinite(a.max_acceleration) and velocity * last_velocity[i] >= 0:
+                    assert abs(velocity) <= abs(last_velocity[i]) + a.max_acceleration * dt + 10 * slack
+                at = float(state[i]) if a.relative else begin
+                if math.isfinite(a.box_low):
+                    outside_before = max(a.box_low - at, at - a.box_high, 0.0)
+                    outside_after = max(a.box_low - (at + move), at + move - a.box_high, 0.0)
+                    assert outside_after <= outside_before + slack
+                last[i] = value
+            last_velocity[i] = 0.0 if still else move / dt
+            if still and not a.relative and last[i] is None:
+                last[i] = None
+        if bits & STOP_MASK:
+            again, more = filter_.apply(np.zeros(2, np.float32), np.zeros(2, np.float32), 0, 0)
+            assert more & STOP_MASK, "a stop stays until start()"
+            assert np.isfinite(again).all()
+            break
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted", "state", "command", "reason"),
+    [
+        ({}, [0.5], [0, 0], [0.5], []),
+        ({"high": 0.25}, [0.5], [0, 0], [0.25], ["bounds"]),
+        ({"box_low": -0.5, "box_high": 0.5}, [0.5], [0.25, 0], [0.25], ["box"]),
+        ({"box_low": -0.5, "box_high": 0.5}, [0.5], [0.75, 0], [0.0], ["box"]),
+        ({"box_low": -0.5, "box_high": 0.5}, [-0.5], [0.75, 0], [-0.5], []),
+        ({"max_step": 0.125}, [-0.5], [0, 0], [-0.125], ["step"]),
+        ({"max_velocity": 0.625}, [0.5], [0, 0], [0.125], ["velocity"]),
+        ({"max_acceleration": 3.125}, [0.5], [0, 0], [0.125], ["acceleration"]),
+    ],
+    ids=["free", "bounds", "box", "outside, outwards", "outside, inwards", "step", "velocity", "acceleration"],
+)
+def test_each_limit_by_itself(changes, wanted, state, command, reason):
+    filter_ = SafetyFilter(limits(axis(**changes)))
+    filter_.start(0)
+    got, names = run(filter_, wanted, state)
+    assert got == pytest.approx(command, abs=1e-7)
+    assert names == reason
+
+
+def test_braking_is_not_limited_and_gaining_speed_is():
+    filter_ = SafetyFilter(limits(axis(max_acceleration=1.0)))  # 0.2 u/s per step, 0.04 u
+    filter_.start(0)
+    steps = [run(filter_, [1.0])[0][0] for _ in range(4)]
+    assert steps == pytest.approx([0.04, 0.08, 0.12, 0.16])
+    assert run(filter_, [0.0])[0] == [0.0]
+    assert run(filter_, [-1.0])[0] == pytest.approx([-0.04])
+
+
+def test_ramp():
+    filter_ = SafetyFilter(limits(axis(max_step=0.5), ramp_s=1.0))
+    filter_.start(1000 * MS)
+    moves = [run(filter_, [1.0], now_ns=(1000 + 250 * i) * MS) for i in range(5)]
+    assert [command[0] for command, _ in moves] == pytest.approx([0.0, 0.125, 0.25, 0.375, 0.5])
+    assert "ramp" in moves[0][1]
+    assert "ramp" not in moves[4][1]
+
+
+def test_stale_observations_hold_and_then_stop():
+    filter_ = SafetyFilter(limits(axis()))
+    filter_.start(0)
+    assert run(filter_, [0.5], age_ns=499 * MS) == ([0.5], [])
+    assert run(filter_, [0.5], age_ns=501 * MS) == ([0.0], ["held_stale"])
+    assert run(filter_, None) == ([0.0], ["held_late"])
+    assert run(filter_, [0.5]) == ([0.5], [])
+    assert run(filter_, [0.5], age_ns=2001 * MS) == ([0.0], ["stopped_stale"])
+    assert run(filter_, [0.5]) == ([0.0], ["stopped_stale"])
+    filter_.start(0)
+    assert run(filter_, [0.5]) == ([0.5], [])
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_not_finite_stops(bad):
+    for wanted, state in (([bad], (0.0, 0.0)), ([0.1], (0.0, bad)), (None, (bad, 0.0))):
+        filter_ = SafetyFilter(limits(axis()))
+        filter_.start(0)
+        assert run(filter_, wanted, state) == ([0.0], ["stopped_not_finite"])
+
+
+def test_an_absolute_axis_stays_where_it_was_told_to_be():
+    gripper = axis(relative=False, position=-1, low=0.0, high=1.0)
+    filter_ = SafetyFilter(limits(gripper))
+    filter_.start(0)
+    assert run(filter_, [2.0]) == ([1.0], ["bounds"])  # where it begins is unknown: the first command says so
+    assert run(filter_, [0.25]) == ([0.25], [])
+    assert run(filter_, None) == ([0.25], ["held_late"])
+    assert run(filter_, [-1.0]) == ([0.0], ["bounds"])
+
+
+def test_a_first_command_far_from_where_the_joint_is_stops():
+    joint = axis(relative=False, low=-3.0, high=3.0)
+    filter_ = SafetyFilter(limits(joint, max_start_mismatch=0.2))
+    filter_.start(0)
+    assert run(filter_, [1.0], state=(0.5, 0.0)) == ([0.5], ["stopped_mismatch"])
+    filter_.start(0)
+    assert run(filter_, [0.625], state=(0.5, 0.0)) == ([0.625], [])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"low": 0.1}, "axis 0: a relative command needs low <= 0 <= high"),
+        ({"low": 1.0, "high": 1.0}, "axis 0: low must be below high"),
+        ({"position": 2}, "axis 0: position 2 is not in the state of 2"),
+        ({"position": -1, "box_low": 0.0}, "axis 0: a workspace box needs a measured position"),
+        ({"max_step": 0.0}, "axis 0: max_step, max_velocity and max_acceleration must be positive"),
+        ({"max_velocity": math.nan}, "axis 0: max_step, max_velocity and max_acceleration must be positive"),
+        ({"low": math.nan}, "axis 0: low must be below high"),
+    ],
+)
+def test_limits_that_make_no_sense_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        SafetyFilter(limits(axis(**changes)))
+
+
+def test_names_cover_the_bits():
+    assert names_of(0) == []
+    assert names_of(sum(INTERVENTIONS.values())) == list(INTERVENTIONS)
