@@ -6,7 +6,6 @@ policies that are written in Python are wrapped so that only their own calls tak
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -128,7 +127,7 @@ class ControlLoop:
         )
 
     def put_frame(self, frame: np.ndarray, captured_ns: int) -> None:
-        """The newest frame: uint8 ``[H, W, 3]`` RGB, captured at :func:`time.monotonic_ns`.
+        """The newest frame: uint8 ``[H, W, 3]`` RGB, captured at ``time.monotonic_ns()``.
 
         Raises:
             ValueError: a frame of another size or type.
@@ -149,18 +148,9 @@ class ControlLoop:
             raise ValueError(f"state: expected [{self.limits.state_size}], got {list(state.shape)}")
         self._states.write(state, captured_ns)
 
-    def wait_for_observation(self, timeout_s: float) -> None:
-        """Returns when a frame and a state have arrived.
-
-        Raises:
-            RuntimeError: nothing came in time; the message says which.
-        """
-        deadline = time.monotonic() + timeout_s
-        while not (self._frames.written and self._states.written):
-            if time.monotonic() > deadline:
-                missing = "frame" if not self._frames.written else "state"
-                raise RuntimeError(f"no {missing} has arrived for {timeout_s:g} s")
-            time.sleep(0.005)
+    def missing(self) -> str:
+        """What has not arrived yet: ``frame``, ``state``, or empty."""
+        return "frame" if not self._frames.written else "state" if not self._states.written else ""
 
     def warm_up(self, num_runs: int = 10) -> float:
         """Runs the policy on the newest observation before the arm is armed; returns the last duration, s."""

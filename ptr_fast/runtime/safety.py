@@ -129,7 +129,7 @@ class SafetyFilter:
         self._filter = native.require().SafetyFilter(limits)
 
     def start(self, now_ns: int) -> None:
-        """Begins the ramp, and forgets an earlier stop. ``now_ns``: :func:`time.monotonic_ns`."""
+        """Begins the ramp, and forgets an earlier stop. ``now_ns``: ``time.monotonic_ns()``."""
         self._filter.start(now_ns)
 
     def apply(
@@ -141,7 +141,7 @@ class SafetyFilter:
             wanted: float32 ``[A]``; None where no action came in time.
             state: float32 ``[S]``, measured now.
             observation_age_ns: of what the action was decided on.
-            now_ns: :func:`time.monotonic_ns`.
+            now_ns: ``time.monotonic_ns()``.
 
         Returns:
             float32 ``[A]`` and the bits of :data:`INTERVENTIONS`; one of :data:`STOP_MASK` says that the arm must stop.
