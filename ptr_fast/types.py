@@ -14,7 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["ActionSpec", "Batch", "CameraSpec", "Observation", "StateSpec"]
+__all__ = ["ActionSpec", "Batch", "CameraSpec", "Observation", "PooledFrames", "StateSpec"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,13 +122,47 @@ class Observation:
     task_id: torch.Tensor
 
 
+@dataclass(frozen=True)
+class PooledFrames:
+    """Frames named by their place in a pool, so that a batch neither copies nor stores them.
+
+    Attributes:
+        pool: uint8 ``[N, H, W, 3]`` RGB, every frame once.
+        index: int64 ``[B]`` on the pool's device, in [0, N).
+    """
+
+    pool: torch.Tensor
+    index: torch.Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(B, H, W, 3)``."""
+        return (self.index.shape[0], *self.pool.shape[1:])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.pool.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.pool.device
+
+    def gather(self) -> torch.Tensor:
+        """The frames themselves, ``[B, H, W, 3]``."""
+        return self.pool.index_select(0, self.index)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> PooledFrames:
+        """The same frames on ``device``."""
+        return PooledFrames(*(t.to(device, non_blocking=non_blocking) for t in (self.pool, self.index)))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """Transitions for one update.
 
     Attributes:
-        images, next_images: uint8 ``[B, H, W, 3]`` RGB, before augmentation; learners without an encoder do not look
-            at them.
+        images, next_images: uint8 ``[B, H, W, 3]`` RGB, before augmentation: the frames, or their places in a pool.
+            Learners without an encoder do not look at them.
         state, next_state: float32 ``[B, S]``, raw units.
         task_id: int64 ``[B]``, slot in the task table.
         actions: float32 ``[B, A]``, scaled to [-clip, clip].
@@ -136,8 +170,8 @@ class Batch:
         masks: float32 ``[B]``, 0 where the target must not bootstrap, else 1.
     """
 
-    images: torch.Tensor
-    next_images: torch.Tensor
+    images: torch.Tensor | PooledFrames
+    next_images: torch.Tensor | PooledFrames
     state: torch.Tensor
     next_state: torch.Tensor
     task_id: torch.Tensor

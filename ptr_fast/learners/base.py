@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from ptr_fast.config import PolicySpec
-from ptr_fast.types import Batch
+from ptr_fast.kernels.augment import AugmentParams, augment
+from ptr_fast.types import Batch, PooledFrames
 
 __all__ = ["Learner", "averaged_copy", "check_batch", "check_encoder_dtype", "make_adam", "polyak_", "scheduled_lr"]
 
@@ -79,6 +80,19 @@ def check_encoder_dtype(dtype: torch.dtype | None) -> torch.dtype | None:
     if dtype not in (None, torch.bfloat16):
         raise ValueError(f"encoder_dtype: expected torch.bfloat16 or None (that of the weights), got {dtype}")
     return dtype
+
+
+def augmented(frames: torch.Tensor | PooledFrames, params: AugmentParams | None, dtype: torch.dtype) -> torch.Tensor:
+    """What the nets take, ``[B, 3, H, W]``, of frames or of their places in a pool."""
+    return augment(frames.gather() if isinstance(frames, PooledFrames) else frames, params, dtype)
+
+
+def joined(first: torch.Tensor | PooledFrames, second: torch.Tensor | PooledFrames) -> torch.Tensor | PooledFrames:
+    """The frames of ``first`` and then those of ``second``; frames of one pool stay where they are."""
+    if isinstance(first, PooledFrames) and isinstance(second, PooledFrames) and first.pool is second.pool:
+        return PooledFrames(first.pool, torch.cat([first.index, second.index]))
+    pixels = [frames.gather() if isinstance(frames, PooledFrames) else frames for frames in (first, second)]
+    return torch.cat(pixels)
 
 
 def averaged_copy(net: Net) -> Net:

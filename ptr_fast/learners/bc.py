@@ -10,7 +10,6 @@ from torch import nn
 
 from ptr_fast import losses
 from ptr_fast.config import BcConfig, PolicySpec
-from ptr_fast.kernels.augment import augment
 from ptr_fast.learners import base
 from ptr_fast.learners.distributed import Ranks
 from ptr_fast.learners.draws import BcDraws, draw_bc
@@ -76,9 +75,10 @@ class BcLearner:
         draws = self.draw(self.ranks.samples(len(batch)), step) if draws is None else draws
         config = self.config
         base.set_lr(self._adam, base.scheduled_lr(config.lr, config.lr_schedule, config.lr_schedule_steps, step))
-        images = batch.images
+        images = batch.rewards  # whatever has B rows
         if config.encoder.sees_images:
-            images = augment(images, draws.augment, self._encoder_dtype or self._parameters[0].dtype)
+            dtype = self._encoder_dtype or self._parameters[0].dtype
+            images = base.augmented(batch.images, draws.augment, dtype)
         policy = self.actor(images, batch.state, batch.task_id)
         loss = losses.cloning_loss(policy.log_prob(batch.actions))
         self._adam.zero_grad(set_to_none=True)

@@ -22,7 +22,7 @@ from torch import nn
 
 from ptr_fast import losses
 from ptr_fast.config import CqlConfig, PolicySpec
-from ptr_fast.kernels.augment import augment, concatenate
+from ptr_fast.kernels.augment import concatenate
 from ptr_fast.learners import base
 from ptr_fast.learners.distributed import Ranks
 from ptr_fast.learners.draws import Draws, draw_cql
@@ -174,13 +174,16 @@ class CqlLearner:
 
     def _augment(self, batch: Batch, draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
         if not self.config.encoder.sees_images:
-            return batch.images, batch.next_images
+            return batch.rewards, batch.rewards  # whatever has B rows
         dtype = self._encoder_dtype or self.temperature.log_temperature.dtype
         if draws.augment is None or draws.next_augment is None:
-            return augment(batch.images, draws.augment, dtype), augment(batch.next_images, draws.next_augment, dtype)
+            images = base.augmented(batch.images, draws.augment, dtype)
+            return images, base.augmented(batch.next_images, draws.next_augment, dtype)
         # Together: half as many calls on twice the images.
-        raw, params = torch.cat([batch.images, batch.next_images]), concatenate(draws.augment, draws.next_augment)
-        images, next_images = augment(raw, params, dtype).split(len(batch))
+        both = base.joined(batch.images, batch.next_images)
+        images, next_images = base.augmented(both, concatenate(draws.augment, draws.next_augment), dtype).split(
+            len(batch)
+        )
         return images, next_images
 
     def _critic_step(

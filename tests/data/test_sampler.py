@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+import torch
 
 from ptr_fast.data.sampler import MixtureSampler
+from ptr_fast.kernels.dispatch import use_backend
 
 
 @pytest.mark.parametrize("mix", [0.9, 0.875, 1 / 3, 0.0, 1.0])
@@ -51,10 +53,44 @@ def test_stores_of_a_group_are_drawn_by_their_size():
     assert all(index[store == s].max() == n - 1 and index[store == s].min() == 0 for s, n in ((0, 30), (2, 10), (3, 5)))
 
 
+@pytest.mark.parametrize("mix", [0.9, 0.5, 1 / 3, 0.02])
+@pytest.mark.parametrize("world_size", [2, 3, 8, 48])
+def test_every_rank_gets_its_share_of_both_groups(mix, world_size):
+    taken = np.zeros(world_size)
+    whole = MixtureSampler([[500], [20]], mix, batch_size=48, seed=1)
+    for step in range(96):
+        parts = (whole.indices(step)[0] == 0).reshape(-1, world_size)  # column r: the samples of rank r
+        assert np.ptp(parts.sum(0)) <= 1
+        taken += parts.sum(0)
+    assert np.ptp(taken) <= 96 // world_size
+
+
+@pytest.mark.parametrize("mix", [0.9, 1 / 3, 1.0])
+def test_a_step_in_a_tensor_draws_the_same(mix):
+    sampler = MixtureSampler([[2**30, 7], [2**31 - 1]], mix, batch_size=32, seed=4)
+    for step in (0, 1, 17, 159_999, 2**32 - 1):
+        with use_backend("counter_random=reference"):
+            from_tensor = sampler.rows(torch.tensor(step))
+        assert torch.equal(sampler.rows(step), from_tensor)
+        assert int(from_tensor.min()) >= 0
+        assert int(from_tensor.max()) < sum((2**30, 7, 2**31 - 1))
+
+
+@pytest.mark.cuda
+def test_the_device_draws_the_same():
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    sampler = MixtureSampler([[1000, 7], [333]], 0.7, batch_size=64, seed=4)
+    for step in range(20):
+        on_device = sampler.rows(torch.tensor(step, device="cuda"), "cuda")
+        assert torch.equal(on_device.cpu(), sampler.rows(step))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (dict(groups=[[0]], mix=1.0, batch_size=4, seed=0), "at least one transition"),
+        (dict(groups=[[2**31]], mix=1.0, batch_size=4, seed=0), "at most"),
         (dict(groups=[[5], [5]], mix=1.5, batch_size=4, seed=0), "mix"),
         (dict(groups=[[5]], mix=1.0, batch_size=5, seed=0, world_size=2), "multiple"),
         (dict(groups=[[5]], mix=1.0, batch_size=4, seed=0, rank=2, world_size=2), "rank"),

@@ -135,9 +135,7 @@ def _run(
     if isinstance(step, torch.Tensor):
         if step.dtype != torch.int64 or step.ndim != 0:
             raise ValueError(f"step: expected an int or a 0-d int64 tensor, got {step.dtype} {list(step.shape)}")
-        if step.device.type == "cpu":
-            step = int(step)
-        elif step.device.type != where.type:
+        if step.device.type not in ("cpu", where.type):
             raise ValueError(f"step: expected a tensor on {where}, got one on {step.device}")
     if isinstance(step, int) and not 0 <= step < _WORD:
         raise ValueError(f"step: expected 0 to 2**32 - 1, got {step}")
@@ -146,6 +144,8 @@ def _run(
     if num_words < 1:
         raise ValueError(f"num_words: expected at least 1, got {num_words}")
     backend = dispatch.select(_OP, where)  # by the device alone: seeds and steps must not fill the table of choices
+    if isinstance(step, torch.Tensor) and step.device.type == "cpu" and backend.name != "reference":
+        return _run(kind, seed, stream, int(step), samples_B, num_words, device)
     if backend.name == "reference":
         warn_missing()
     return backend.run(kind, seed % (1 << 64), int(stream), step, samples_B, num_words, where)

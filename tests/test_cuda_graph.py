@@ -1,0 +1,187 @@
+"""The captured step against the one launched op by op: on the CPU with a tape in place of the graph."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ptr_fast.cuda_graph import NUM_WARM_UP, CapturedStep, EagerStep, why_not_captured
+from ptr_fast.types import Batch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from tape import DirectRecorder, NotCapturableError, TapeRecorder, capturable
+
+
+class Line:
+    """A learner of one line: the loss depends on batch, step and an optimiser's state."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, bad_step: int = -1, reads_back_at: int = -1) -> None:
+        torch.manual_seed(0)
+        self.net = torch.nn.Linear(3, 1)
+        self.adam = torch.optim.Adam(self.net.parameters(), lr=0.1, fused=True)
+        self.bad_step, self.reads_back_at, self.num_calls = bad_step, reads_back_at, 0
+
+    def optimizers(self):
+        return {"line": self.adam}
+
+    def update(self, batch: Batch, step: int | torch.Tensor) -> dict[str, torch.Tensor]:
+        self.num_calls += 1
+        if self.num_calls == self.reads_back_at:
+            float(batch.rewards.sum())
+        is_bad = torch.as_tensor(step == self.bad_step) if isinstance(step, int) else step == self.bad_step
+        loss = (self.net(batch.state).squeeze(1) - batch.rewards).square().mean() * (1.0 + 0.125 * step)
+        self.adam.zero_grad(set_to_none=True)
+        loss.backward()
+        self.adam.step()
+        loss = loss.detach()
+        return {"loss": loss, "broken": torch.where(is_bad, math.nan, loss), "later": loss}
+
+    def state(self) -> list[torch.Tensor]:
+        return [*self.net.parameters(), *(v for s in self.adam.state.values() for v in s.values())]
+
+
+class HostBatches:
+    """A batch per step, in buffers that are written again and again, as the loader's."""
+
+    on_device = False
+    wait_seconds = 0.0
+
+    def __init__(self, on_device: bool = False) -> None:
+        self.on_device, self.asked = on_device, []
+        self.state = torch.empty(4, 3)
+
+    def batch(self, step: int | torch.Tensor) -> Batch:
+        self.asked.append(step)
+        ramp = torch.arange(12.0).view(4, 3)
+        state = torch.sin(ramp * (step + 1))
+        if not self.on_device:
+            state = self.state.copy_(state)
+        empty, scalars = torch.zeros(4, 1), ramp[:, 0]
+        return Batch(
+            images=empty,
+            next_images=empty,
+            state=state,
+            next_state=state,
+            task_id=torch.zeros(4, dtype=torch.int64),
+            actions=empty,
+            rewards=state.sum(1),
+            masks=scalars,
+        )
+
+
+def make(kind: str, on_device: bool, num_done: int = 0, **options) -> EagerStep:
+    learner, source = Line(**options), HostBatches(on_device)
+    if kind == "eager":
+        return EagerStep(learner, source, num_done)
+    step = CapturedStep(learner, source, num_done, DirectRecorder())
+    if kind == "tape":
+        step._recorder = TapeRecorder(lambda: [*learner.state(), step._step, step._readout.values])
+    return step
+
+
+@pytest.mark.parametrize("on_device", [False, True], ids=["frames on the host", "frames on the device"])
+@pytest.mark.parametrize("kind", ["direct", "tape"])
+@pytest.mark.parametrize("num_done", [0, 7])
+def test_captured_steps_equal_the_eager_ones_bit_by_bit(kind, on_device, num_done):
+    eager, captured = make("eager", on_device, num_done), make(kind, on_device, num_done)
+    for count in range(1, 13):
+        eager.run()
+        captured.run()
+        assert captured.num_done == eager.num_done == num_done + count
+        if count in (2, 5, 12):
+            assert captured.read() == eager.read()
+    for a, b in zip(eager.learner.state(), captured.learner.state(), strict=True):
+        assert torch.equal(a, b)
+    assert captured.why_eager is None
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+def test_python_runs_for_the_warm_up_and_the_capture_alone(on_device):
+    step = make("tape", on_device)
+    for _ in range(10):
+        step.run()
+    assert step.learner.num_calls == NUM_WARM_UP + 1
+    assert step._recorder.num_replays == 10 - NUM_WARM_UP
+    assert int(step._step) == step.num_done == 10
+    if not on_device:
+        assert step.source.asked == list(range(10))
+
+
+@pytest.mark.parametrize("kind", ["eager", "direct", "tape"])
+@pytest.mark.parametrize("bad_step", [0, 1, 6, 9])
+def test_what_was_not_finite_in_the_middle_of_a_stretch_is_named_with_its_step(kind, bad_step):
+    step = make(kind, True, bad_step=bad_step)
+    for _ in range(10):
+        step.run()
+    reading = step.read()
+    assert reading.not_finite == ("broken", bad_step + 1)
+    if bad_step < 9:
+        assert math.isfinite(reading.numbers["broken"])  # it had recovered; the stretch had not
+    step.run()
+    assert step.read().not_finite is None
+
+
+def test_a_step_that_cannot_be_captured_goes_on_op_by_op_and_says_why():
+    eager, step = make("eager", True), make("tape", True, reads_back_at=NUM_WARM_UP + 1)
+    for _ in range(8):
+        eager.run()
+        step.run()
+    assert step.why_eager == "the capture failed: Tensor.__float__ in a captured step"
+    assert step.num_done == 8
+    assert step.read() == eager.read()
+    for a, b in zip(eager.learner.state(), step.learner.state(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_out_of_memory_is_not_hidden():
+    class Full(DirectRecorder):
+        def capture(self, work):
+            raise torch.OutOfMemoryError("full")
+
+    step = CapturedStep(Line(), HostBatches(), 0, Full())
+    for _ in range(NUM_WARM_UP):
+        step.run()
+    with pytest.raises(torch.OutOfMemoryError):
+        step.run()
+
+
+def test_reading_needs_an_update():
+    with pytest.raises(RuntimeError, match="no update"):
+        make("eager", True).read()
+
+
+def test_why_not():
+    learner = Line()
+    assert "needs a GPU" in why_not_captured(learner)
+    learner.device = torch.device("cuda")
+    assert "2 ranks" in why_not_captured(learner, num_ranks=2)
+    assert "counts its steps on the host" in why_not_captured(learner)
+    learner.adam.param_groups[0]["capturable"] = True
+    assert why_not_captured(learner) is None
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda x: x.item(),
+        lambda x: x.view(1).tolist(),
+        lambda x: x.numpy(),
+        lambda x: bool(x > 0),
+        lambda x: x.view(1)[x.view(1) > 0],
+        lambda x: x.view(1).nonzero(),
+        lambda x: x + torch.tensor([1.0, 2.0]),
+        lambda x: torch.randn(3, generator=torch.Generator()),
+        lambda x: torch.rand(3),
+        lambda x: x.view(1).unique(),
+        lambda x: torch.equal(x, x),
+    ],
+)
+def test_the_tape_refuses_what_a_graph_cannot_hold(work):
+    with pytest.raises(NotCapturableError), capturable():
+        work(torch.ones(()))
