@@ -21,10 +21,13 @@ import torch
 
 from ptr_fast.kernels import dispatch
 
-__all__ = ["ARCHITECTURES", "OPS", "Cubin", "compile_all", "interpreting", "why_not_triton"]
+__all__ = ["ARCHITECTURES", "OPS", "Cubin", "compile_all", "interpreting", "lazy_backend", "why_not_triton"]
 
 ARCHITECTURES = (80, 90, 100, 120)
-OPS: tuple[str, ...] = ("counter_random",)  # the ops that have a triton.py
+OPS: tuple[str, ...] = (  # the ops that have a triton.py
+    "counter_random",
+    "group_norm_act",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +76,22 @@ def why_not_triton(op: str, *tensors: torch.Tensor | None) -> str | None:
     if interpreting():
         return "TRITON_INTERPRET=1 is set, which is for CPU tensors"
     return None
+
+
+def lazy_backend(op: str) -> dispatch.Backend:
+    """The Triton implementation of ``op``; its module, and Triton, are imported when it may run, not before."""
+
+    def module() -> Any:
+        return importlib.import_module(f"ptr_fast.kernels.{op}.triton")
+
+    def run(*args: Any) -> Any:
+        return getattr(module(), op)(*args)
+
+    def supports(*args: Any) -> str | None:
+        tensors = [arg for arg in args if isinstance(arg, torch.Tensor)]
+        return why_not_triton(op, *tensors) or module().supports(*args)
+
+    return dispatch.Backend("triton", run, supports)
 
 
 def compile_all(op: str, architectures: tuple[int, ...] = ARCHITECTURES) -> list[dict[str, Any]]:
