@@ -2,21 +2,83 @@
 
 #include "core/simd.h"
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
 namespace {
 
 using ptr_fast::GroupNormActMask;
+using ptr_fast::GroupNormApply;
+using ptr_fast::GroupNormGradientApply;
+using ptr_fast::GroupNormGradientSums;
+using ptr_fast::GroupNormMatrix;
 
 constexpr int64 kChunkRows = 64;
+constexpr int64 kBlockFloats = 4096;  // 16 kB: what the columns of a block of rows share of the first-level cache
 
 inline void prefetch(const float* p) { __builtin_prefetch(p, 0, 2); }
 
 inline int64 smaller(int64 a, int64 b) { return a < b ? a : b; }
 
+// Rows that are walked down tile by tile before the next ones: coefficients stay in registers, memory is read in pages.
+inline int64 block_rows(int64 cols) {
+  const int64 rows = kBlockFloats / cols;
+  return rows < 4 ? 4 : smaller(rows, kChunkRows);
+}
+
+// Calls f(tile, first_column, first_row, end_row).
+template <class F>
+inline void for_each_block(const GroupNormMatrix& size, const F& f) {
+  const int64 step = block_rows(size.cols);
+  for (int64 first = 0; first < size.rows; first += step) {
+    const int64 end = smaller(first + step, size.rows);
+    for_each_tile(size.cols, [&](auto tile, int64 c) { f(tile, c, first, end); });
+  }
+}
+
+// One bit per lane: v > 0.
+inline unsigned bits_of(Vec v) {
+#if defined(__AVX512F__)
+  return _mm512_cmp_ps_mask((__m512)v, _mm512_setzero_ps(), _CMP_GT_OQ);
+#else
+  unsigned bits = 0;
+  for (int i = 0; i < kLanes; ++i) bits |= unsigned(v[i] > 0) << i;
+  return bits;
+#endif
+}
+
+// v where the lane's bit is set, else 0.
+inline Vec keep(Vec v, unsigned bits) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_maskz_mov_ps(__mmask16(bits), (__m512)v);
+#else
+  for (int i = 0; i < kLanes; ++i) v[i] = (bits >> i & 1) ? v[i] : 0.0f;
+  return v;
+#endif
+}
+
+inline unsigned bits_of(float v) { return v > 0; }
+inline float keep(float v, unsigned bits) { return bits & 1 ? v : 0.0f; }
+
+// The bits of a tile. A matrix with bits has a multiple of 16 columns, so it has no tile of less than a byte.
+template <class T>
+inline std::uint64_t load_bits(const std::uint8_t* bits, int64 element) {
+  std::uint64_t all = 0;
+  if constexpr (T::kWidth % 8 == 0) __builtin_memcpy(&all, bits + element / 8, T::kWidth / 8);
+  return all;
+}
+template <class T>
+inline void store_bits(std::uint8_t* bits, int64 element, std::uint64_t all) {
+  if constexpr (T::kWidth % 8 == 0) __builtin_memcpy(bits + element / 8, &all, T::kWidth / 8);
+}
+
 // Each chunk is summed about a pivot close to its mean (the mean of the rows before it), so that the float sums of
 // squares lose nothing where the mean is large beside the deviation; the totals about zero are exact enough in double.
-void moments(const float* x, int64 rows, int64 cols, double* sum, double* sum_squares) {
-  for (int64 first = 0; first < rows; first += kChunkRows) {
-    const int64 n = smaller(kChunkRows, rows - first);
+void moments(const GroupNormMatrix& size, const float* x, double* sum, double* sum_squares) {
+  const int64 cols = size.cols, step = block_rows(cols);
+  for (int64 first = 0; first < size.rows; first += step) {
+    const int64 n = smaller(step, size.rows - first);
     const float* chunk = x + first * cols;
     const double per_row = first == 0 ? 0.0 : 1.0 / double(first);
     for_each_tile(cols, [&](auto tile, int64 c) {
@@ -47,118 +109,190 @@ void moments(const float* x, int64 rows, int64 cols, double* sum, double* sum_sq
   }
 }
 
-template <bool kRelu, bool kResidual>
-void apply_rows(const float* x, const float* residual, const float* scale, const float* shift, int64 rows, int64 cols,
-                float* y) {
-  for (int64 r = 0; r < rows; ++r) {
-    const int64 row = r * cols;
-    for_each_tile(cols, [&](auto tile, int64 c) {
-      using T = decltype(tile);
-      using V = typename T::V;
+enum class Residual { kNone, kPlain, kScaled };
+
+template <bool kRelu, Residual kResidual, bool kBits>
+void apply_blocks(const GroupNormMatrix& size, const GroupNormApply& op) {
+  for_each_block(size, [&](auto tile, int64 c, int64 first, int64 end) {
+    using T = decltype(tile);
+    using V = typename T::V;
+    V scale[T::U], shift[T::U], residual_scale[T::U];
+    for (int u = 0; u < T::U; ++u) {
+      scale[u] = load<V>(op.scale + c + u * T::kStep);
+      shift[u] = load<V>(op.shift + c + u * T::kStep);
+      if constexpr (kResidual == Residual::kScaled) residual_scale[u] = load<V>(op.residual_scale + c + u * T::kStep);
+    }
+    for (int64 r = first; r < end; ++r) {
+      const int64 at = r * size.cols + c;
+      std::uint64_t bits = 0;
       for (int u = 0; u < T::U; ++u) {
-        const int64 k = c + u * T::kStep;
-        prefetch(x + row + k + rows * cols);
-        V v = load<V>(x + row + k) * load<V>(scale + k) + load<V>(shift + k);
-        if constexpr (kResidual) v += load<V>(residual + row + k);
-        store<V>(y + row + k, kRelu ? relu(v) : v);
+        const int64 k = at + u * T::kStep;
+        if (size.ahead) prefetch(op.x + k + size.ahead);
+        V v = load<V>(op.x + k) * scale[u] + shift[u];
+        if constexpr (kResidual == Residual::kPlain) v += load<V>(op.residual + k);
+        if constexpr (kResidual == Residual::kScaled) {
+          if (size.ahead) prefetch(op.residual + k + size.ahead);
+          v += load<V>(op.residual + k) * residual_scale[u];
+        }
+        if constexpr (kBits) bits |= std::uint64_t(bits_of(v)) << (u * T::kStep);
+        store<V>(op.y + k, kRelu ? relu(v) : v);
       }
-    });
+      if constexpr (kBits) store_bits<T>(op.positive, at, bits);
+    }
+  });
+}
+
+void apply(const GroupNormMatrix& size, const GroupNormApply& op) {
+  const auto with = [&]<bool kRelu, bool kBits>() {
+    if (op.residual_scale) return apply_blocks<kRelu, Residual::kScaled, kBits>(size, op);
+    if (op.residual) return apply_blocks<kRelu, Residual::kPlain, kBits>(size, op);
+    return apply_blocks<kRelu, Residual::kNone, kBits>(size, op);
+  };
+  if (op.relu && op.positive) return with.template operator()<true, true>();
+  if (op.relu) return with.template operator()<true, false>();
+  with.template operator()<false, false>();
+}
+
+enum class Mask { kNone, kAffine, kOutput, kBits };
+
+// dz of one tile of one row.
+template <class T, Mask kMask>
+struct MaskedTile {
+  using V = typename T::V;
+
+  MaskedTile(const GroupNormActMask& mask, int64 c) : by(mask) {
+    if constexpr (kMask == Mask::kAffine) {
+      for (int u = 0; u < T::U; ++u) {
+        scale[u] = load<V>(by.scale + c + u * T::kStep);
+        shift[u] = load<V>(by.shift + c + u * T::kStep);
+      }
+    }
   }
-}
 
-void apply(const float* x, const float* residual, const float* scale, const float* shift, int64 rows, int64 cols,
-           bool relu, float* y) {
-  const auto run = relu ? (residual ? apply_rows<true, true> : apply_rows<true, false>)
-                        : (residual ? apply_rows<false, true> : apply_rows<false, false>);
-  run(x, residual, scale, shift, rows, cols, y);
-}
+  void row(int64 at) {
+    if constexpr (kMask == Mask::kBits) bits = load_bits<T>(by.positive, at);
+  }
 
-// Where dy passes the activation: everywhere, where x * scale + shift > 0 (recomputed: cheaper than reading y), or
-// where y > 0 (with a residual branch, which is not kept).
-enum class Mask { kNone, kAffine, kOutput };
+  V operator()(V dy, V x, int u, int64 element) const {
+    if constexpr (kMask == Mask::kAffine) return mask(dy, x * scale[u] + shift[u]);
+    if constexpr (kMask == Mask::kOutput) return mask(dy, load<V>(by.y + element));
+    if constexpr (kMask == Mask::kBits) return keep(dy, unsigned(bits >> (u * T::kStep)));
+    return dy;
+  }
 
-template <Mask kMask, class V>
-inline V masked(const GroupNormActMask& by, V dy, V x, int64 element, int64 column) {
-  if constexpr (kMask == Mask::kAffine) return mask(dy, x * load<V>(by.scale + column) + load<V>(by.shift + column));
-  if constexpr (kMask == Mask::kOutput) return mask(dy, load<V>(by.y + element));
-  return dy;
-}
+  const GroupNormActMask& by;
+  V scale[T::U], shift[T::U];
+  std::uint64_t bits = 0;
+};
 
 template <class F>
 inline void with_mask(const GroupNormActMask& by, const F& f) {
-  if (by.y) {
-    f.template operator()<Mask::kOutput>();
-  } else if (by.scale) {
-    f.template operator()<Mask::kAffine>();
-  } else {
-    f.template operator()<Mask::kNone>();
-  }
+  if (by.positive) return f.template operator()<Mask::kBits>();
+  if (by.y) return f.template operator()<Mask::kOutput>();
+  if (by.scale) return f.template operator()<Mask::kAffine>();
+  f.template operator()<Mask::kNone>();
 }
 
-template <Mask kMask>
-void gradient_sums_rows(const float* dy, const GroupNormActMask& by, const float* x, const float* center, int64 rows,
-                        int64 cols, double* sum_dz, double* sum_dz_x) {
-  for (int64 first = 0; first < rows; first += kChunkRows) {
-    const int64 n = smaller(kChunkRows, rows - first);
-    for_each_tile(cols, [&](auto tile, int64 c) {
-      using T = decltype(tile);
-      using V = typename T::V;
-      V m[T::U], s1[T::U] = {}, s2[T::U] = {};
-      for (int u = 0; u < T::U; ++u) m[u] = load<V>(center + c + u * T::kStep);
-      for (int64 r = first; r < first + n; ++r) {
-        for (int u = 0; u < T::U; ++u) {
-          const int64 column = c + u * T::kStep, k = r * cols + column;
-          const V v = load<V>(x + k);
-          const V dz = masked<kMask>(by, load<V>(dy + k), v, k, column);
-          s1[u] += dz;
-          s2[u] += dz * (v - m[u]);
-        }
-      }
-      float d1[T::kWidth], d2[T::kWidth];
+template <Mask kMask, bool kTwo>
+void gradient_sums_blocks(const GroupNormMatrix& size, const float* dy, const GroupNormActMask& by,
+                          const GroupNormGradientSums& norm, const GroupNormGradientSums& shortcut, double* sum_dz) {
+  for_each_block(size, [&](auto tile, int64 c, int64 first, int64 end) {
+    using T = decltype(tile);
+    using V = typename T::V;
+    MaskedTile<T, kMask> masked(by, c);
+    V m[T::U], m2[T::U], s[T::U] = {}, s1[T::U] = {}, s2[T::U] = {};
+    for (int u = 0; u < T::U; ++u) {
+      m[u] = load<V>(norm.center + c + u * T::kStep);
+      if constexpr (kTwo) m2[u] = load<V>(shortcut.center + c + u * T::kStep);
+    }
+    for (int64 r = first; r < end; ++r) {
+      const int64 at = r * size.cols + c;
+      masked.row(at);
       for (int u = 0; u < T::U; ++u) {
-        store(d1 + u * T::kStep, s1[u]);
-        store(d2 + u * T::kStep, s2[u]);
+        const int64 k = at + u * T::kStep;
+        const V v = load<V>(norm.x + k);
+        const V dz = masked(load<V>(dy + k), v, u, k);
+        s[u] += dz;
+        s1[u] += dz * (v - m[u]);
+        if constexpr (kTwo) s2[u] += dz * (load<V>(shortcut.x + k) - m2[u]);
       }
-      for (int j = 0; j < T::kWidth; ++j) {
-        sum_dz[c + j] += double(d1[j]);
-        sum_dz_x[c + j] += double(d2[j]);
-      }
-    });
-  }
+    }
+    const auto add = [&](const V* sums, double* out) {
+      float d[T::kWidth];
+      for (int u = 0; u < T::U; ++u) store(d + u * T::kStep, sums[u]);
+      for (int j = 0; j < T::kWidth; ++j) out[c + j] += double(d[j]);
+    };
+    add(s, sum_dz);
+    add(s1, norm.sum_dz_x);
+    if constexpr (kTwo) add(s2, shortcut.sum_dz_x);
+  });
 }
 
-void gradient_sums(const float* dy, const GroupNormActMask& by, const float* x, const float* center, int64 rows,
-                   int64 cols, double* sum_dz, double* sum_dz_x) {
-  with_mask(by, [&]<Mask kMask>() { gradient_sums_rows<kMask>(dy, by, x, center, rows, cols, sum_dz, sum_dz_x); });
-}
-
-template <Mask kMask, bool kStore>
-void gradient_apply_rows(const float* dy, const GroupNormActMask& by, const float* x, const float* a, const float* b,
-                         const float* c, int64 rows, int64 cols, float* dx, float* dz_out) {
-  for (int64 r = 0; r < rows; ++r) {
-    const int64 row = r * cols;
-    for_each_tile(cols, [&](auto tile, int64 first) {
-      using T = decltype(tile);
-      using V = typename T::V;
-      for (int u = 0; u < T::U; ++u) {
-        const int64 k = first + u * T::kStep;
-        prefetch(x + row + k + rows * cols);
-        prefetch(dy + row + k + rows * cols);
-        if constexpr (kMask == Mask::kOutput) prefetch(by.y + row + k + rows * cols);
-        const V v = load<V>(x + row + k);
-        const V dz = masked<kMask>(by, load<V>(dy + row + k), v, row + k, k);
-        if constexpr (kStore) store<V>(dz_out + row + k, dz);
-        store<V>(dx + row + k, dz * load<V>(a + k) - (v * load<V>(b + k) + load<V>(c + k)));
-      }
-    });
-  }
-}
-
-void gradient_apply(const float* dy, const GroupNormActMask& by, const float* x, const float* a, const float* b,
-                    const float* c, int64 rows, int64 cols, float* dx, float* dz_out) {
+void gradient_sums(const GroupNormMatrix& size, const float* dy, const GroupNormActMask& by,
+                   const GroupNormGradientSums& norm, const GroupNormGradientSums& shortcut, double* sum_dz) {
   with_mask(by, [&]<Mask kMask>() {
-    const auto run = dz_out ? gradient_apply_rows<kMask, true> : gradient_apply_rows<kMask, false>;
-    run(dy, by, x, a, b, c, rows, cols, dx, dz_out);
+    const auto run = shortcut.x ? gradient_sums_blocks<kMask, true> : gradient_sums_blocks<kMask, false>;
+    run(size, dy, by, norm, shortcut, sum_dz);
+  });
+}
+
+template <class T>
+struct Coefficients {
+  using V = typename T::V;
+
+  Coefficients(const GroupNormGradientApply& norm, int64 first) {
+    for (int u = 0; u < T::U; ++u) {
+      a[u] = load<V>(norm.a + first + u * T::kStep);
+      b[u] = load<V>(norm.b + first + u * T::kStep);
+      c[u] = load<V>(norm.c + first + u * T::kStep);
+    }
+  }
+
+  V dx(V dz, V x, int u) const { return dz * a[u] - (x * b[u] + c[u]); }
+
+  V a[T::U], b[T::U], c[T::U];
+};
+
+enum class Branch { kNone, kPlain, kNorm };
+
+template <Mask kMask, Branch kBranch>
+void gradient_apply_blocks(const GroupNormMatrix& size, const float* dy, const GroupNormActMask& by,
+                           const GroupNormGradientApply& norm, const GroupNormGradientApply& shortcut, float* dz_out) {
+  for_each_block(size, [&](auto tile, int64 c, int64 first, int64 end) {
+    using T = decltype(tile);
+    using V = typename T::V;
+    MaskedTile<T, kMask> masked(by, c);
+    const Coefficients<T> of_x(norm, c), of_shortcut(kBranch == Branch::kNorm ? shortcut : norm, c);
+    for (int64 r = first; r < end; ++r) {
+      const int64 at = r * size.cols + c;
+      masked.row(at);
+      for (int u = 0; u < T::U; ++u) {
+        const int64 k = at + u * T::kStep;
+        if (size.ahead) {
+          prefetch(norm.x + k + size.ahead);
+          prefetch(dy + k + size.ahead);
+          if constexpr (kMask == Mask::kOutput) prefetch(by.y + k + size.ahead);
+          if constexpr (kBranch == Branch::kNorm) prefetch(shortcut.x + k + size.ahead);
+        }
+        const V v = load<V>(norm.x + k);
+        const V dz = masked(load<V>(dy + k), v, u, k);
+        if constexpr (kBranch == Branch::kPlain) store<V>(dz_out + k, dz);
+        if constexpr (kBranch == Branch::kNorm) {
+          store<V>(shortcut.dx + k, of_shortcut.dx(dz, load<V>(shortcut.x + k), u));
+        }
+        store<V>(norm.dx + k, of_x.dx(dz, v, u));
+      }
+    }
+  });
+}
+
+void gradient_apply(const GroupNormMatrix& size, const float* dy, const GroupNormActMask& by,
+                    const GroupNormGradientApply& norm, const GroupNormGradientApply& shortcut, float* dz_out) {
+  with_mask(by, [&]<Mask kMask>() {
+    const auto run = shortcut.x ? gradient_apply_blocks<kMask, Branch::kNorm>
+                     : dz_out   ? gradient_apply_blocks<kMask, Branch::kPlain>
+                                : gradient_apply_blocks<kMask, Branch::kNone>;
+    run(size, dy, by, norm, shortcut, dz_out);
   });
 }
 
