@@ -30,7 +30,12 @@ SHAPES = {
 }
 
 
-def tensors(shape: tuple[int, ...], *, mean: float = 1.0, residual: bool, seed: int = 0) -> dict[str, torch.Tensor]:
+RESIDUALS = ("plain", "residual", "shortcut_norm")
+
+
+def tensors(
+    shape: tuple[int, ...], *, mean: float = 1.0, residual: str = "plain", seed: int = 0
+) -> dict[str, torch.Tensor]:
     B, C, H, W, _ = shape
     generator = torch.Generator().manual_seed(seed)
 
@@ -44,15 +49,27 @@ def tensors(shape: tuple[int, ...], *, mean: float = 1.0, residual: bool, seed: 
         "bias": normal(C),
         "dy": normal(B, C, H, W).contiguous(memory_format=last),
     }
-    if residual:
-        out["residual"] = normal(B, C, H, W).contiguous(memory_format=last)
+    if residual != "plain":
+        out["residual"] = (normal(B, C, H, W) - 0.5).contiguous(memory_format=last)
+    if residual == "shortcut_norm":
+        out |= {"residual_weight": normal(C), "residual_bias": normal(C)}
     return out
 
 
 def run(op, given: dict[str, torch.Tensor], groups: int, activation: str) -> dict[str, torch.Tensor]:
-    """y and the gradients of x, weight, bias and residual."""
+    """y and the gradients of every other tensor."""
     leaves = {name: given[name].detach().clone().requires_grad_() for name in given if name != "dy"}
-    y = op(leaves["x"], leaves["weight"], leaves["bias"], groups, 1e-5, leaves.get("residual"), activation)
+    y = op(
+        leaves["x"],
+        leaves["weight"],
+        leaves["bias"],
+        groups,
+        1e-5,
+        leaves.get("residual"),
+        activation,
+        leaves.get("residual_weight"),
+        leaves.get("residual_bias"),
+    )
     gradients = torch.autograd.grad(y, list(leaves.values()), given["dy"])
     return {"y": y.detach(), **{f"d{name}": g for name, g in zip(leaves, gradients, strict=True)}}
 
@@ -83,7 +100,7 @@ def each_isa(request: pytest.FixtureRequest):
 
 
 @pytest.mark.parametrize("activation", ["relu", "none"])
-@pytest.mark.parametrize("residual", [False, True], ids=["plain", "residual"])
+@pytest.mark.parametrize("residual", RESIDUALS)
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 def test_parity(shape, residual, activation, each_isa) -> None:
     check_parity(shape, activation, tensors(shape, residual=residual))
@@ -93,36 +110,29 @@ def test_parity(shape, residual, activation, each_isa) -> None:
 @pytest.mark.parametrize("mean", [100.0, 10000.0])
 def test_mean_far_from_zero(mean: float) -> None:
     shape = (2, 16, 16, 16, 4)
-    check_parity(shape, "none", tensors(shape, mean=mean, residual=False))
+    check_parity(shape, "none", tensors(shape, mean=mean))
 
 
 @needs_native
-def test_every_element_is_written() -> None:
-    from torch.utils.dlpack import to_dlpack
+@pytest.mark.parametrize("residual", RESIDUALS)
+@pytest.mark.parametrize("shape", [(3, 15, 7, 5, 3), (2, 16, 7, 5, 4)], ids=["mask_from_y", "mask_of_bits"])
+def test_every_element_is_written(shape, residual: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fresh memory holds NaN (and bytes that are not zero); nothing of it is left."""
 
-    given = tensors((3, 15, 7, 5, 3), residual=True)
-    last = torch.channels_last
+    def filled(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.fill_(float("nan") if tensor.is_floating_point() else 255)
 
-    def nans(*shape: int) -> torch.Tensor:
-        return torch.full(shape, float("nan"))
-
-    y, dx, dresidual = (nans(3, 15, 7, 5).contiguous(memory_format=last) for _ in range(3))
-    mean, rstd, dweight, dbias = nans(3, 3), nans(3, 3), nans(15), nans(15)
-    x, w, b, r, dy = (to_dlpack(given[k]) for k in ("x", "weight", "bias", "residual", "dy"))
-    module = native.require()
-    module.group_norm_act_forward(x, w, b, r, to_dlpack(y), to_dlpack(mean), to_dlpack(rstd), 3, 1e-5, True, 1)
-    module.group_norm_act_backward(
-        dy, x, to_dlpack(y), w, b, to_dlpack(mean), to_dlpack(rstd), to_dlpack(dx), to_dlpack(dweight),
-        to_dlpack(dbias), to_dlpack(dresidual), 3, True, 1,
-    )  # fmt: skip
-    for tensor in (y, mean, rstd, dx, dweight, dbias, dresidual):
-        assert torch.isfinite(tensor).all()
+    empty, empty_like = torch.empty, torch.empty_like
+    monkeypatch.setattr(torch, "empty", lambda *args, **kwargs: filled(empty(*args, **kwargs)))
+    monkeypatch.setattr(torch, "empty_like", lambda *args, **kwargs: filled(empty_like(*args, **kwargs)))
+    check_parity(shape, "relu", tensors(shape, residual=residual))
 
 
 @needs_native
-@pytest.mark.parametrize("residual", [False, True], ids=["plain", "residual"])
-def test_same_bits_for_any_number_of_threads_and_again(residual: bool) -> None:
-    given = tensors((7, 64, 32, 32, 4), residual=residual)
+@pytest.mark.parametrize("residual", RESIDUALS)
+@pytest.mark.parametrize("shape", [(7, 64, 32, 32, 4), (1, 64, 64, 64, 4)], ids=["over_samples", "over_parts"])
+def test_same_bits_for_any_number_of_threads_and_again(shape, residual: str) -> None:
+    given = tensors(shape, residual=residual)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
@@ -139,7 +149,7 @@ def test_same_bits_for_any_number_of_threads_and_again(residual: bool) -> None:
 
 @needs_native
 def test_nan_stays_nan() -> None:
-    given = tensors((2, 8, 4, 4, 2), residual=False)
+    given = tensors((2, 8, 4, 4, 2))
     given["x"][1, 0, 0, 0] = float("nan")
     y = native_op.group_norm_act(given["x"], given["weight"], given["bias"], 2, 1e-5, None, "relu")
     assert torch.isfinite(y[0]).all()
@@ -155,7 +165,7 @@ def test_constant_input_has_no_variance() -> None:
 
 
 def test_other_layouts_and_dtypes_are_right() -> None:
-    given = tensors((2, 8, 6, 4, 2), residual=True)
+    given = tensors((2, 8, 6, 4, 2), residual="residual")
     wanted = reference_op.group_norm_act(given["x"], given["weight"], given["bias"], 2, 1e-5, given["residual"], "relu")
     sliced = torch.cat([given["x"], given["x"]], dim=3)[:, :, :, :4]
     for x in (given["x"].contiguous(), sliced):
@@ -166,7 +176,7 @@ def test_other_layouts_and_dtypes_are_right() -> None:
 
 
 def test_gradient_of_an_expanded_tensor() -> None:
-    given = tensors((2, 8, 6, 4, 2), residual=True)
+    given = tensors((2, 8, 6, 4, 2), residual="residual")
     leaves = [given[k].requires_grad_() for k in ("x", "weight", "bias", "residual")]
     ours = torch.autograd.grad(group_norm_act(*leaves[:3], 2, residual=leaves[3]).sum(), leaves)
     plain = torch.autograd.grad(reference_op.group_norm_act(*leaves[:3], 2, 1e-5, leaves[3], "relu").sum(), leaves)
@@ -176,7 +186,7 @@ def test_gradient_of_an_expanded_tensor() -> None:
 
 @needs_native
 def test_second_derivative_is_refused() -> None:
-    given = tensors((1, 4, 4, 4, 2), residual=False)
+    given = tensors((1, 4, 4, 4, 2))
     x = given["x"].requires_grad_()
     y = native_op.group_norm_act(x, given["weight"], given["bias"], 2, 1e-5, None, "relu")
     with pytest.raises(RuntimeError, match="no second derivative"):
@@ -190,6 +200,8 @@ def test_second_derivative_is_refused() -> None:
         ({"num_groups": 0}, "divisor of the 8 channels"),
         ({"weight_C": torch.ones(7)}, "weight: expected shape"),
         ({"residual": torch.ones(2, 8, 6, 5)}, "residual: expected x's shape"),
+        ({"residual_weight": torch.ones(8)}, "expected both or neither"),
+        ({"residual_weight": torch.ones(8), "residual_bias": torch.ones(8)}, "no residual to normalise"),
         ({"activation": "gelu"}, "activation: expected one of"),
         ({"x_BCHW": torch.ones(2, 8)}, r"expected \[B, C, H, W\]"),
     ],
@@ -204,14 +216,14 @@ def test_wrong_arguments(change: dict, message: str) -> None:
 def test_native_checks_its_own_arguments() -> None:
     from torch.utils.dlpack import to_dlpack
 
-    dense, w = torch.ones(2, 8, 6, 4), torch.ones(8)
-    last, moments = dense.contiguous(memory_format=torch.channels_last), torch.ones(2, 2)
+    dense, w, statistics = torch.ones(2, 8, 6, 4), torch.ones(8), torch.ones(2, 2, 2)
+    last = dense.contiguous(memory_format=torch.channels_last)
 
-    def call(x: torch.Tensor, weight: torch.Tensor = w, y: torch.Tensor = last, threads: int = 1) -> None:
-        capsules = [to_dlpack(t) for t in (x, weight, w)]
-        native.require().group_norm_act_forward(
-            *capsules, None, to_dlpack(y), to_dlpack(moments), to_dlpack(moments.clone()), 2, 1e-5, True, threads
-        )
+    def call(x: torch.Tensor, weight: torch.Tensor = w, y: torch.Tensor = last, threads: int = 1, **more) -> None:
+        given = {"residual": None, "residual_weight": None, "residual_bias": None, "positive": None} | more
+        given |= {"x": x, "weight": weight, "bias": w, "y": y, "statistics": statistics}
+        capsules = {name: None if tensor is None else to_dlpack(tensor) for name, tensor in given.items()}
+        native.require().group_norm_act_forward(**capsules, num_groups=2, eps=1e-5, relu=True, num_threads=threads)
 
     call(last)
     with pytest.raises(ValueError, match="x: expected channels_last memory"):
@@ -220,6 +232,13 @@ def test_native_checks_its_own_arguments() -> None:
         call(last, weight=w.double())
     with pytest.raises(ValueError, match=r"y: expected shape \[2, 8, 6, 4\], got \[1, 8, 6, 4\]"):
         call(last, y=last[:1])
+    with pytest.raises(ValueError, match="positive: expected a multiple of 16 channels"):
+        call(last, positive=torch.ones(48, dtype=torch.uint8))
+    with pytest.raises(ValueError, match=r"statistics: expected shape \[4, 2, 2\]"):
+        call(last, residual=last, residual_weight=w, residual_bias=w)
+    statistics = torch.ones(4, 2, 2)
+    with pytest.raises(ValueError, match="residual: expected a tensor, got None"):
+        call(last, residual_weight=w, residual_bias=w)
     with pytest.raises(ValueError, match="num_threads"):
         call(last, threads=0)
 
@@ -228,7 +247,7 @@ def test_runs_without_the_native_module_and_says_so_once(monkeypatch: pytest.Mon
     monkeypatch.setattr(native, "_load", lambda: (None, "not built, for this test"))
     native.warn_missing.cache_clear()
     dispatch.clear()
-    given = tensors((2, 8, 6, 4, 2), residual=False)
+    given = tensors((2, 8, 6, 4, 2))
     try:
         with pytest.warns(RuntimeWarning, match="not built, for this test"):
             first = group_norm_act(given["x"], given["weight"], given["bias"], 2)

@@ -1,4 +1,8 @@
-"""group_norm_act by csrc/kernels/group_norm_act: CPU, float32, channels_last."""
+"""group_norm_act by csrc/kernels/group_norm_act: CPU, float32, channels_last.
+
+Note "Little around the kernel". Below about a megabyte the kernel takes tens of microseconds, as long as what surrounds
+it: without gradients no autograd function is entered, and statistics are one tensor.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from torch.utils.dlpack import to_dlpack
 
 from ptr_fast import native
 
-__all__ = ["group_norm_act", "supports"]
+__all__ = ["group_norm_act", "supports", "wants_gradient"]
 
 _LAST = torch.channels_last
 
@@ -28,7 +32,9 @@ def supports(
     """None where the native kernel can run, else why not."""
     if native.module() is None:
         return native.why_missing()
-    for name, tensor in (("x", x_BCHW), ("weight", weight_C), ("bias", bias_C), ("residual", residual_BCHW)):
+    given = {"x": x_BCHW, "weight": weight_C, "bias": bias_C, "residual": residual_BCHW}
+    given |= {"residual_weight": residual_weight_C, "residual_bias": residual_bias_C}
+    for name, tensor in given.items():
         if tensor is None:
             continue
         if tensor.device.type != "cpu":
@@ -53,11 +59,64 @@ def group_norm_act(
     residual_weight_C: torch.Tensor | None = None,
     residual_bias_C: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    if residual_weight_C is not None:
-        residual_BCHW = _GroupNormAct.apply(
-            residual_BCHW, residual_weight_C, residual_bias_C, num_groups, eps, None, False
-        )
-    return _GroupNormAct.apply(x_BCHW, weight_C, bias_C, num_groups, eps, residual_BCHW, activation == "relu")
+    relu = activation == "relu"
+    if residual_BCHW is not None:
+        residual_BCHW = residual_BCHW.contiguous(memory_format=_LAST)
+    tensors = (x_BCHW, weight_C, bias_C, residual_BCHW, residual_weight_C, residual_bias_C)
+    if wants_gradient(*tensors):
+        return _GroupNormAct.apply(*tensors, num_groups, eps, relu)
+    return _forward(*tensors, num_groups, eps, relu, None)[0]
+
+
+def wants_gradient(*tensors: torch.Tensor | None) -> bool:
+    """Whether autograd would record an operation on these tensors."""
+    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+
+
+def _forward(
+    x_BCHW: torch.Tensor,
+    weight_C: torch.Tensor,
+    bias_C: torch.Tensor,
+    residual_BCHW: torch.Tensor | None,
+    residual_weight_C: torch.Tensor | None,
+    residual_bias_C: torch.Tensor | None,
+    num_groups: int,
+    eps: float,
+    relu: bool,
+    positive: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """y and the statistics; fills ``positive`` with the bits of y > 0."""
+    y_BCHW = torch.empty_like(x_BCHW, memory_format=_LAST)
+    statistics = _statistics(x_BCHW, num_groups, residual_weight_C is not None)
+    native.require().group_norm_act_forward(
+        to_dlpack(x_BCHW),
+        _dense(weight_C),
+        _dense(bias_C),
+        _capsule(residual_BCHW),
+        _dense(residual_weight_C),
+        _dense(residual_bias_C),
+        to_dlpack(y_BCHW),
+        _capsule(positive),
+        to_dlpack(statistics),
+        num_groups,
+        eps,
+        relu,
+        torch.get_num_threads(),
+    )
+    return y_BCHW, statistics
+
+
+def _statistics(x_BCHW: torch.Tensor, num_groups: int, two: bool) -> torch.Tensor:
+    """Room for mean and rstd per sample and group, ``[2, B, G]``, and those of the shortcut."""
+    return torch.empty((4 if two else 2, x_BCHW.shape[0], num_groups), dtype=torch.float32)
+
+
+def _capsule(tensor: torch.Tensor | None) -> Any:
+    return None if tensor is None else to_dlpack(tensor)
+
+
+def _dense(tensor: torch.Tensor | None) -> Any:
+    return None if tensor is None else to_dlpack(tensor.contiguous())
 
 
 class _GroupNormAct(torch.autograd.Function):
@@ -67,32 +126,33 @@ class _GroupNormAct(torch.autograd.Function):
         x_BCHW: torch.Tensor,
         weight_C: torch.Tensor,
         bias_C: torch.Tensor,
+        residual_BCHW: torch.Tensor | None,
+        residual_weight_C: torch.Tensor | None,
+        residual_bias_C: torch.Tensor | None,
         num_groups: int,
         eps: float,
-        residual_BCHW: torch.Tensor | None,
         relu: bool,
     ) -> torch.Tensor:
-        y_BCHW = torch.empty_like(x_BCHW, memory_format=_LAST)
-        mean_BG = torch.empty((x_BCHW.shape[0], num_groups), dtype=torch.float32)
-        rstd_BG = torch.empty_like(mean_BG)
-        weight_C, bias_C = weight_C.contiguous(), bias_C.contiguous()
-        native.require().group_norm_act_forward(
-            to_dlpack(x_BCHW),
-            to_dlpack(weight_C),
-            to_dlpack(bias_C),
-            None if residual_BCHW is None else to_dlpack(residual_BCHW.contiguous(memory_format=_LAST)),
-            to_dlpack(y_BCHW),
-            to_dlpack(mean_BG),
-            to_dlpack(rstd_BG),
-            num_groups,
-            eps,
-            relu,
-            torch.get_num_threads(),
+        # The backward pass needs the mask of the activation. Without a residual it finds it from x again, cheaper than
+        # reading anything; with one, a bit per element is a 32nd of reading y (whole bytes need 16 channels).
+        positive = None
+        keeps_mask = relu and residual_BCHW is not None
+        if keeps_mask and x_BCHW.shape[1] % 16 == 0:
+            positive = torch.empty(x_BCHW.numel() // 8, dtype=torch.uint8)
+        y_BCHW, statistics = _forward(
+            x_BCHW, weight_C, bias_C, residual_BCHW, residual_weight_C, residual_bias_C, num_groups, eps, relu, positive
         )
-        # With a residual, y > 0 is the mask of the activation; without one the kernel finds the mask from x again.
-        has_residual = residual_BCHW is not None
-        ctx.save_for_backward(x_BCHW, weight_C, bias_C, mean_BG, rstd_BG, y_BCHW if relu and has_residual else None)
-        ctx.num_groups, ctx.relu, ctx.has_residual = num_groups, relu, has_residual
+        ctx.save_for_backward(
+            x_BCHW,
+            weight_C,
+            bias_C,
+            residual_weight_C,
+            residual_BCHW if residual_weight_C is not None else None,
+            y_BCHW if keeps_mask and positive is None else None,
+            positive,
+            statistics,
+        )
+        ctx.num_groups, ctx.relu, ctx.has_residual = num_groups, relu, residual_BCHW is not None
         return y_BCHW
 
     @staticmethod
@@ -102,27 +162,39 @@ class _GroupNormAct(torch.autograd.Function):
                 "group_norm_act: the native backend has no second derivative; "
                 "run the forward pass inside dispatch.use_backend('reference')"
             )
-        x_BCHW, weight_C, bias_C, mean_BG, rstd_BG, y_BCHW = ctx.saved_tensors
+        x_BCHW, weight_C, bias_C, residual_weight_C, shortcut_BCHW, y_BCHW, positive, statistics = ctx.saved_tensors
         dy_BCHW = dy_BCHW.contiguous(memory_format=_LAST)
         dx_BCHW = torch.empty_like(x_BCHW, memory_format=_LAST)
         dweight_C, dbias_C = torch.empty_like(weight_C), torch.empty_like(weight_C)
-        # Without an activation the gradient of the residual is dy itself.
-        masked = torch.empty_like(dx_BCHW) if ctx.relu and ctx.has_residual and ctx.needs_input_grad[5] else None
+        dresidual_BCHW = dresidual_weight_C = dresidual_bias_C = None
+        # Without norm and activation of its own the gradient of the residual is dy itself.
+        if shortcut_BCHW is not None:
+            dresidual_BCHW = torch.empty_like(dx_BCHW)
+            dresidual_weight_C, dresidual_bias_C = torch.empty_like(weight_C), torch.empty_like(weight_C)
+        elif ctx.relu and ctx.needs_input_grad[3]:
+            dresidual_BCHW = torch.empty_like(dx_BCHW)
         native.require().group_norm_act_backward(
             to_dlpack(dy_BCHW),
             to_dlpack(x_BCHW),
-            None if y_BCHW is None else to_dlpack(y_BCHW),
-            to_dlpack(weight_C),
-            to_dlpack(bias_C),
-            to_dlpack(mean_BG),
-            to_dlpack(rstd_BG),
+            _capsule(shortcut_BCHW),
+            _capsule(y_BCHW),
+            _capsule(positive),
+            _dense(weight_C),
+            _dense(bias_C),
+            _dense(residual_weight_C),
+            to_dlpack(statistics),
             to_dlpack(dx_BCHW),
+            _capsule(dresidual_BCHW),
             to_dlpack(dweight_C),
             to_dlpack(dbias_C),
-            None if masked is None else to_dlpack(masked),
+            _capsule(dresidual_weight_C),
+            _capsule(dresidual_bias_C),
             ctx.num_groups,
             ctx.relu,
             torch.get_num_threads(),
         )
-        dresidual_BCHW = masked if ctx.relu else dy_BCHW if ctx.has_residual else None
-        return dx_BCHW, dweight_C, dbias_C, None, None, dresidual_BCHW, None
+        if ctx.has_residual and dresidual_BCHW is None and not ctx.relu:
+            dresidual_BCHW = dy_BCHW
+        return (
+            dx_BCHW, dweight_C, dbias_C, dresidual_BCHW, dresidual_weight_C, dresidual_bias_C, None, None, None
+        )  # fmt: skip
