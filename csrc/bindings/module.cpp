@@ -47,6 +47,7 @@ PYBIND11_MODULE(_native, module) {
   module.def("keep_freed_memory", &keep_freed_memory);
   bind_group_norm_act(module);
   bind_counter_random(module);
+  bind_cql_head(module);
   bind_data(module);
   bind_runtime(module);
 }

@@ -63,6 +63,21 @@ class TensorView {
     return *this;
   }
 
+  int64_t stride(int axis) const {
+    if (tensor_->strides) return tensor_->strides[axis];
+    int64_t stride = 1;
+    for (int after = axis + 1; after < ndim(); ++after) stride *= size(after);
+    return stride;
+  }
+
+  // The stride of an axis of size 1 says nothing and is not compared; without strides the tensor is row-major.
+  const TensorView& require_stride(int axis, int64_t expected, const char* what) const {
+    if (size(axis) == 1 || stride(axis) == expected || numel() == 0) return *this;
+    check(false, name_, ": expected ", what, ", got stride ", stride(axis), " on axis ", axis, " of shape ",
+          shape_text());
+    return *this;
+  }
+
   template <class T>
   T* data() const {
     if (!(tensor_->dtype == DTypeOf<T>::value)) {
@@ -72,19 +87,6 @@ class TensorView {
   }
 
  private:
-  // The stride of an axis of size 1 says nothing and is not compared; without strides the tensor is row-major.
-  void require_stride(int axis, int64_t expected, const char* what) const {
-    if (size(axis) == 1) return;
-    int64_t stride = 1;
-    if (tensor_->strides) {
-      stride = tensor_->strides[axis];
-    } else {
-      for (int after = axis + 1; after < ndim(); ++after) stride *= size(after);
-    }
-    if (stride == expected || numel() == 0) return;
-    check(false, name_, ": expected ", what, ", got stride ", stride, " on axis ", axis, " of shape ", shape_text());
-  }
-
   const char* name_;
   const DLTensor* tensor_;
 };

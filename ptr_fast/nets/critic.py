@@ -105,6 +105,8 @@ class EnsembleHead(nn.Module):
         values = {"embedding": embedding_BD, "state": state_BS}
         terms, action_weights, hidden_weights = [], [], []
         for parts, kernel_EIO, bias_EO in zip(self.inputs, self.kernels, self.biases, strict=True):
+            if not torch.is_grad_enabled():
+                kernel_EIO = kernel_EIO.detach()  # parts of a parameter want gradients even where they are off
             rows = dict(zip((name for name, _ in parts), kernel_EIO.split([n for _, n in parts], dim=1), strict=True))
             term_EBO = bias_EO[:, None, :]
             for name, weight_EIO in rows.items():

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from dataclasses import dataclass
 
 import pytest
 import torch
+from torch.utils.dlpack import to_dlpack
 
+from ptr_fast import native
 from ptr_fast.kernels import dispatch
 from ptr_fast.kernels.cql_head import cql_head
+from ptr_fast.kernels.cql_head import native as native_op
 from ptr_fast.kernels.cql_head import reference as reference_op
+
+needs_native = pytest.mark.skipif(native.module() is None, reason=str(native.why_missing()))
+ISAS = native.build_info()["isas"].split() if native.module() is not None else ["none"]
 
 
 @dataclass(frozen=True)
@@ -68,12 +76,16 @@ def make(case: Case, seed: int = 0, scale: float = 1.0) -> dict[str, torch.Tenso
     }
 
 
-def call(op, given: dict[str, torch.Tensor | None], with_lse: bool = True):
+def arguments(given: dict[str, torch.Tensor | None], with_lse: bool = True) -> tuple:
     def layers(name: str, first: int) -> tuple:
         return tuple(given[f"{name}{i}"] for i in range(first, 99) if f"{name}{i}" in given)
 
     log_weight = given["log_weight"] if with_lse else None
-    return op(layers("state", 0), layers("action", 0), layers("hidden", 1), given["actions"], log_weight)
+    return layers("state", 0), layers("action", 0), layers("hidden", 1), given["actions"], log_weight
+
+
+def call(op, given: dict[str, torch.Tensor | None], with_lse: bool = True):
+    return op(*arguments(given, with_lse))
 
 
 def run(op, given: dict[str, torch.Tensor | None], with_lse: bool = True) -> dict[str, torch.Tensor]:
@@ -135,12 +147,178 @@ def test_the_reference_is_the_definition(name: str) -> None:
     torch.testing.assert_close(lse, wanted_lse, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("op", [reference_op.cql_head], ids=["reference"])
-def test_states_without_any_action_have_no_gradient(op) -> None:
+@pytest.fixture(params=ISAS)
+def each_isa(request: pytest.FixtureRequest):
+    if native.module() is None:
+        pytest.skip(str(native.why_missing()))
+    before = native.isa()
+    try:
+        native.set_isa(request.param)
+    except ValueError as error:
+        pytest.skip(str(error))
+    yield request.param
+    native.set_isa(before)
+
+
+@pytest.mark.parametrize("with_lse", [True, False], ids=["lse", "q_alone"])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_native_parity(case: Case, with_lse: bool, each_isa: str) -> None:
+    check_parity(native_op.cql_head, make(case), with_lse)
+
+
+@needs_native
+@pytest.mark.parametrize("name", ["papers_form", "plain_form", "odd_widths"])
+def test_native_gradients_of_some_inputs_alone(name: str) -> None:
+    """The actor step wants the gradient of the actions, a frozen head those of the state terms."""
+    given, every = make(CASES[name]), run(native_op.cql_head, make(CASES[name]))
+    for wanted in (["actions"], ["state0"], ["state1", "hidden1"], ["hidden2"], ["action0"]):
+        leaves = {w: given[w].detach().requires_grad_() for w in wanted}
+        outputs = call(native_op.cql_head, {**given, **leaves})
+        got = torch.autograd.grad(outputs, list(leaves.values()), (given["dq"], given["dlse"]))
+        for w, gradient in zip(wanted, got, strict=True):
+            assert torch.equal(gradient, every[f"d{w}"]), w
+
+
+@needs_native
+def test_native_takes_either_output_alone() -> None:
+    given = make(CASES["papers_form"])
+    leaf = given["state0"].requires_grad_()
+    for i in (0, 1):
+        weight = given[("dq", "dlse")[i]]
+        (ours,) = torch.autograd.grad(call(native_op.cql_head, given)[i], leaf, weight)
+        (plain,) = torch.autograd.grad(call(reference_op.cql_head, given)[i], leaf, weight)
+        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)
+
+
+@needs_native
+def test_native_reads_any_layout() -> None:
+    given = make(CASES["papers_form"])
+    wanted = run(native_op.cql_head, given)
+    other = {
+        name: None if t is None else t.transpose(-1, -2).contiguous().transpose(-1, -2) for name, t in given.items()
+    }
+    other["dlse"] = given["dlse"].t().contiguous().t()
+    for name, value in run(native_op.cql_head, other).items():
+        assert torch.equal(value, wanted[name]), name
+    shared = torch.ones(1).expand_as(given["dq"])
+    (expanded,) = torch.autograd.grad(
+        call(native_op.cql_head, {**given, "state0": (s := given["state0"].requires_grad_())})[0], s, shared
+    )
+    (dense,) = torch.autograd.grad(call(native_op.cql_head, given)[0], s, shared.contiguous())
+    assert torch.equal(expanded, dense)
+
+
+@needs_native
+def test_native_bits_are_the_same_for_any_number_of_threads_and_again() -> None:
+    given = make(Case(2, 300, 9, 7, (64, 64)))
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        first = run(native_op.cql_head, given)
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            for name, value in run(native_op.cql_head, given).items():
+                assert torch.equal(value, first[name]), f"{name} with {threads} threads"
+    finally:
+        torch.set_num_threads(before)
+
+
+@needs_native
+def test_native_writes_every_element() -> None:
+    given = make(CASES["odd_widths"])
+    parts = [
+        [given.get(f"{name}{i}") for i in range(first, 4)]
+        for name, first in (("state", 0), ("action", 0), ("hidden", 1))
+    ]
+    capsules = [tuple(None if t is None else to_dlpack(t) for t in part) for part in parts]
+    nans = [[None if t is None else torch.full(t.shape, math.nan) for t in part] for part in parts]
+    q, lse, da = (torch.full(given[n].shape, math.nan) for n in ("dq", "dlse", "actions"))
+    actions, log_weight, dq, dlse = (to_dlpack(given[n]) for n in ("actions", "log_weight", "dq", "dlse"))
+    module = native.require()
+    module.cql_head_forward(*capsules, actions, log_weight, to_dlpack(q), to_dlpack(lse), 1)
+    gradients = [tuple(None if t is None else to_dlpack(t) for t in part) for part in nans]
+    module.cql_head_backward(
+        *capsules, actions, log_weight, to_dlpack(q), to_dlpack(lse), dq, dlse, *gradients, to_dlpack(da), 1
+    )
+    for tensor in (q, lse, da, *(t for part in nans for t in part if t is not None)):
+        assert torch.isfinite(tensor).all()
+
+
+@needs_native
+def test_native_checks_its_own_arguments() -> None:
+    given = make(CASES["one_hidden_layer"])
+    terms, actions = [given["state0"], given["state1"]], [given["action0"], given["action1"]]
+    q = torch.empty(2, 4, 3)
+
+    def forward(hidden: torch.Tensor = given["hidden1"], terms=terms, q: torch.Tensor = q, threads: int = 1) -> None:
+        parts = terms, actions, [hidden]
+        capsules = [tuple(to_dlpack(t) for t in part) for part in parts]
+        native.require().cql_head_forward(*capsules, to_dlpack(given["actions"]), None, to_dlpack(q), None, threads)
+
+    forward()
+    with pytest.raises(ValueError, match=r"hidden_weights: expected shape \[2, 17, 1\]"):
+        forward(torch.ones(2, 16, 1))
+    with pytest.raises(ValueError, match="hidden_weights: expected dense rows, got stride 2"):
+        forward(torch.ones(2, 17, 2)[:, :, :1])
+    with pytest.raises(ValueError, match="state_terms: expected float32, got float64"):
+        forward(terms=[terms[0].double(), terms[1]])
+    with pytest.raises(ValueError, match=r"q: expected shape \[2, 4, 3\]"):
+        forward(q=q[:, :, :2])
+    with pytest.raises(ValueError, match="num_threads"):
+        forward(threads=0)
+
+
+@needs_native
+def test_native_refuses_a_second_derivative() -> None:
+    given = make(CASES["plain_form"])
+    given["actions"].requires_grad_()
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(call(native_op.cql_head, given)[0].sum(), given["actions"], create_graph=True)
+
+
+@needs_native
+def test_float64_and_empty_batches_go_to_the_reference() -> None:
+    given = make(CASES["plain_form"])
+    assert dispatch.select("cql_head", *arguments(given)).name == "native"
+    assert call(cql_head, double(given))[0].dtype == torch.float64
+    assert "float64, the native kernel is for float32" in str(dispatch.explain("cql_head")[-1])
+    empty = {n: t[:, :0] if n == "state0" else t[:0] if n in ("actions", "log_weight") else t for n, t in given.items()}
+    assert call(cql_head, empty)[0].shape == (2, 0, 5)
+
+
+OPS = {"reference": reference_op.cql_head, "native": native_op.cql_head}
+
+
+@pytest.fixture(params=OPS)
+def each_op(request: pytest.FixtureRequest):
+    if request.param == "native" and native.module() is None:
+        pytest.skip(str(native.why_missing()))
+    return OPS[request.param]
+
+
+def test_large_values_do_not_overflow(each_op) -> None:
+    given = make(CASES["papers_form"])
+    given["state3"] = given["state3"] * 1e4  # differences of Q far beyond what exp can hold
+    given["log_weight"][2] += 5e4
+    check_parity(each_op, given, floor=1e-5)
+    assert torch.isfinite(call(each_op, given)[1]).all()
+
+
+def test_nan_stays_nan(each_op) -> None:
+    given = make(CASES["papers_form"])
+    given["actions"][1, 3, 0] = math.nan
+    q, lse = call(each_op, given)
+    assert torch.isnan(q[:, 1, 3]).all()
+    assert torch.isnan(q).sum() == 2
+    assert torch.isnan(lse[:, 1]).all()
+    assert torch.isnan(lse).sum() == 2
+
+
+def test_states_without_any_action_have_no_gradient(each_op) -> None:
     given = make(CASES["papers_form"])
     given["log_weight"][1] = -math.inf
     given["dq"] = torch.zeros_like(given["dq"])
-    out = run(op, given)
+    out = run(each_op, given)
     assert (out["lse"][:, 1] == -math.inf).all()
     assert torch.isfinite(out["lse"][:, [0, 2, 3, 4]]).all()
     assert all(torch.isfinite(value).all() for name, value in out.items() if name != "lse")
@@ -175,13 +353,10 @@ def test_wrong_shapes_are_named(change: dict, message: str) -> None:
 
 
 def test_choices_do_not_keep_tensors_alive() -> None:
-    import gc
-    import weakref
-
     given = make(CASES["plain_form"])
     call(cql_head, given)
     seen = [weakref.ref(given["state0"]), weakref.ref(given["hidden1"])]
     del given
     gc.collect()
     assert all(ref() is None for ref in seen)
-    assert "float32[2, 6, 48]@cpu" in str(dispatch.explain("cql_head")[-1])
+    assert any("float32[2, 6, 48]@cpu" in str(choice) for choice in dispatch.explain("cql_head"))

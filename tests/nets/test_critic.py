@@ -88,6 +88,8 @@ def test_hoisted_without_gradients_only_the_actions_get_one():
     embedding, state, task, actions = make_inputs(3)
     with torch.no_grad():
         hoisted = head.hoist(embedding, state, task)
+    parts = (hoisted.state_terms, hoisted.action_weights, hoisted.hidden_weights)
+    assert not any(tensor.requires_grad for part in parts for tensor in part)
     head.q(hoisted, actions).sum().backward()
     assert float(actions.grad.abs().sum()) > 0.0
     assert embedding.grad is None

@@ -13,14 +13,20 @@ from __future__ import annotations
 import torch
 
 from ptr_fast.kernels import dispatch
-from ptr_fast.kernels.cql_head import reference
+from ptr_fast.kernels.cql_head import native, reference
 from ptr_fast.native import warn_missing
 
 __all__ = ["cql_head"]
 
 _OP = "cql_head"
 
-dispatch.register(_OP, (dispatch.Backend("reference", reference.cql_head, reference.supports),))
+dispatch.register(
+    _OP,
+    (
+        dispatch.Backend("native", native.cql_head, native.supports),
+        dispatch.Backend("reference", reference.cql_head, reference.supports),
+    ),
+)
 
 
 def cql_head(

@@ -38,9 +38,9 @@ def cql_head(
             out_ERH = torch.bmm(hidden_ERH, weight) if out_ERH is None else out_ERH.baddbmm_(hidden_ERH, weight)
         assert out_ERH is not None, "the first layer sees the action"
         # Not in place: on a view that would make autograd copy the base.
-        out_EBKH = out_ERH.view(E, B, K, -1) + term_EBH.unsqueeze(2)
+        out_EBKH = out_ERH.view(E, B, K, term_EBH.shape[2]) + term_EBH.unsqueeze(2)
         if i + 1 < len(state_terms):
-            hidden_ERH = out_EBKH.relu_().view(E, B * K, -1)
+            hidden_ERH = out_EBKH.relu_().flatten(1, 2)
     assert out_EBKH is not None
     q_EBK = out_EBKH.squeeze(3)
     if log_weight_BK is None:
