@@ -42,19 +42,23 @@ void copy_floats(const char* what, const py::object& from, float* to, int64_t si
   std::memcpy(to, values.data(), sizeof(float) * size);
 }
 
-// policy(frame uint8 [H, W, 3], state float32 [S]) -> action [A]; the arrays hold until the call returns.
+// policy(frame uint8 [H, W, 3], state float32 [S]) -> action [A], or None where there is none in time; the arrays hold
+// until the call returns.
 class PythonExecutor final : public Executor {
  public:
   PythonExecutor(py::object policy, int64_t height, int64_t width, int64_t num_state, int64_t num_axes)
       : policy_(shared_object(std::move(policy))), height_(height), width_(width), state_(num_state), axes_(num_axes) {}
 
-  void run(const ObservationView& observation, float* action) override {
+  bool run(const ObservationView& observation, float* action) override {
     const py::gil_scoped_acquire acquire;
     try {
       const py::array frame(py::dtype::of<uint8_t>(), {height_, width_, int64_t(3)}, observation.frame, py::none());
       py::detail::array_proxy(frame.ptr())->flags &= ~py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
       const py::array_t<float> state(state_, observation.state);
-      copy_floats("action", (*policy_)(frame, state), action, axes_);
+      const py::object answer = (*policy_)(frame, state);
+      if (answer.is_none()) return false;
+      copy_floats("action", answer, action, axes_);
+      return true;
     } catch (const py::error_already_set& error) {
       throw std::runtime_error(last_line(error));
     }
@@ -126,7 +130,6 @@ LoopConfig config_of(const py::object& object) {
   const auto get = [&](const char* name) { return object.attr(name); };
   config.hz = py::cast<double>(get("hz"));
   config.num_steps = py::cast<int64_t>(get("num_steps"));
-  config.policy_budget_s = py::cast<double>(get("policy_budget_s"));
   config.policy_timeout_s = py::cast<double>(get("policy_timeout_s"));
   config.watchdog_s = py::cast<double>(get("watchdog_s"));
   config.dry_run = py::cast<bool>(get("dry_run"));
@@ -217,16 +220,17 @@ void bind_runtime(py::module_& module) {
       .def_property_readonly("dropped", &Mailbox::dropped);
   py::class_<Executor, std::shared_ptr<Executor>>(module, "Executor")
       .def("run", [](Executor& executor, const py::array_t<uint8_t, py::array::c_style>& frame, const Floats& state,
-                     int64_t num_axes) {
+                     int64_t num_axes) -> py::object {
         check(num_axes >= 1 && num_axes <= kMaxAxes, "num_axes: expected 1 to ", kMaxAxes, ", got ", num_axes);
         py::array_t<float> action(num_axes);
         float* out = action.mutable_data();
         const ObservationView view{frame.data(), state.data()};
+        bool has_action = false;
         {
           const py::gil_scoped_release release;
-          executor.run(view, out);
+          has_action = executor.run(view, out);
         }
-        return action;
+        return has_action ? py::object(action) : py::none();
       }, py::arg("frame"), py::arg("state"), py::arg("num_axes"));
   py::class_<PythonExecutor, Executor, std::shared_ptr<PythonExecutor>>(module, "PythonExecutor")
       .def(py::init<py::object, int64_t, int64_t, int64_t, int64_t>(), py::arg("policy"), py::arg("height"),

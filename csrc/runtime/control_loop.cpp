@@ -59,12 +59,10 @@ ControlLoop::ControlLoop(LoopConfig config, SafetyLimits limits, std::shared_ptr
       arm_(std::move(arm)) {
   check(config.hz > 0 && config.hz <= 10'000, "loop: expected 0 < hz <= 10000, got ", config.hz);
   check(config.num_steps >= 0, "loop: num_steps must not be negative, got ", config.num_steps);
-  check(config.policy_budget_s > 0 && config.policy_timeout_s >= config.policy_budget_s,
-        "loop: expected 0 < policy_budget_s <= policy_timeout_s, got ", config.policy_budget_s, " and ",
-        config.policy_timeout_s);
+  check(config.policy_timeout_s > 0, "loop: policy_timeout_s must be positive, got ", config.policy_timeout_s);
   check(config.watchdog_s * config.hz > 1, "loop: watchdog_s must be longer than the period of ", 1 / config.hz,
         " s, got ", config.watchdog_s);
-  check(config.realtime_priority >= 0 && config.realtime_priority <= 99, "loop: realtime_priority: expected 0 to 99, got ",
+  check(config.realtime_priority >= 0 && config.realtime_priority <= 98, "loop: realtime_priority: expected 0 to 98, got ",
         config.realtime_priority);
   check(config.record_frames >= 0 && config.record_frames * frames_->num_bytes() <= (int64_t(4) << 30),
         "loop: record_frames: expected at most 4 GiB of frames, got ", config.record_frames);
@@ -75,7 +73,6 @@ ControlLoop::ControlLoop(LoopConfig config, SafetyLimits limits, std::shared_ptr
         states_->num_bytes(), " bytes, expected ", filter_.state_size(), " float32");
   ring_.resize(kRingSteps);
   recorded_.resize(config.record_frames);
-  frame_ready_ = std::vector<std::atomic<bool>>(config.record_frames);
   for (size_t i = 0; i < recorded_.size(); ++i) {
     recorded_[i].resize(frames_->num_bytes());
     free_frames_.push_back(int32_t(i));
@@ -87,11 +84,11 @@ int64_t ControlLoop::warm_up(int num_runs) {
   const Mailbox::Message *frame = frames_->read(), *state = states_->read();
   if (frame == nullptr || state == nullptr) throw std::runtime_error("control loop: no observation has arrived yet");
   int64_t last = 0;
-  float action[kMaxAxes];
-  std::memcpy(state_in_, state->data, states_->num_bytes());
+  float action[kMaxAxes], values[kMaxState];
+  std::memcpy(values, state->data, states_->num_bytes());
   for (int i = 0; i < num_runs; ++i) {
     const int64_t begin = now_ns();
-    executor_->run({frame->data, state_in_}, action);
+    executor_->run({frame->data, values}, action);
     last = now_ns() - begin;
   }
   return last;
@@ -105,33 +102,26 @@ void ControlLoop::start() {
   if (config_.lock_memory && mlockall(MCL_CURRENT | MCL_FUTURE) != 0) {
     note(text("memory is not locked: ", std::strerror(errno)));
   }
+  is_armed_ = true;
+  stage_since_ = now_ns();
   const auto self = shared_from_this();
-  std::thread([self] { self->run_arm(); }).detach();
-  std::thread([self] { self->run_policy(); }).detach();
+  std::thread([self] { self->run_guardian(); }).detach();
   std::thread([self] { self->run_loop(); }).detach();
 }
 
 void ControlLoop::request_stop(uint32_t reason, const std::string& message) {
-  uint32_t none = 0;
-  if (stop_reason_.compare_exchange_strong(none, reason)) {
+  if (!stop_.exchange(true)) {
     const std::lock_guard lock(text_mutex_);
+    stop_reason_ = reason;
     message_ = message;
   }
-  stop_ = true;
-  { const std::lock_guard lock(arm_mutex_); }
-  arm_wake_.notify_all();
-  { const std::lock_guard lock(policy_mutex_); }
-  policy_wake_.notify_all();
-  policy_done_.notify_all();
+  { const std::lock_guard lock(guard_mutex_); }
+  guard_wake_.notify_all();
 }
 
 bool ControlLoop::wait(double timeout_s) {
   std::unique_lock lock(end_mutex_);
-  const auto deadline = at(now_ns() + nanoseconds(timeout_s));
-  if (!end_changed_.wait_until(lock, deadline, [&] { return loop_ended_.load(); })) return false;
-  const auto last = at(now_ns() + nanoseconds(config_.watchdog_s));
-  end_changed_.wait_until(lock, last, [&] { return arm_ended_.load(); });
-  return true;
+  return end_changed_.wait_until(lock, at(now_ns() + nanoseconds(timeout_s)), [&] { return guardian_ended_.load(); });
 }
 
 std::string ControlLoop::message() const {
@@ -149,262 +139,196 @@ void ControlLoop::note(const std::string& text) {
   notes_.push_back(text);
 }
 
-void ControlLoop::prepare_thread() {
-  if (config_.realtime_priority > 0) {
-    const sched_param parameter{config_.realtime_priority};
+void ControlLoop::prepare_thread(const char* name, int priority) {
+  pthread_setname_np(pthread_self(), name);
+  if (priority > 0) {
+    const sched_param parameter{priority};
     const int error = pthread_setschedparam(pthread_self(), SCHED_FIFO, &parameter);
-    if (error != 0) note(text("no real-time priority: ", std::strerror(error)));
+    if (error != 0) note(text("no real-time priority for ", name, ": ", std::strerror(error)));
   }
   if (config_.cpu >= 0) {
     cpu_set_t cpus;
     CPU_ZERO(&cpus);
     CPU_SET(config_.cpu, &cpus);
     const int error = pthread_setaffinity_np(pthread_self(), sizeof cpus, &cpus);
-    if (error != 0) note(text("not pinned to core ", config_.cpu, ": ", std::strerror(error)));
+    if (error != 0) note(text(name, " is not pinned to core ", config_.cpu, ": ", std::strerror(error)));
   }
+}
+
+void ControlLoop::enter(Stage stage) {
+  stage_since_.store(now_ns(), std::memory_order_relaxed);
+  stage_.store(stage, std::memory_order_release);
 }
 
 void ControlLoop::run_loop() {
-  prepare_thread();
+  prepare_thread("ptr-loop", config_.realtime_priority);
   const int64_t begin = now_ns();
   filter_.start(begin);
   int64_t scheduled = begin;
-  bool has_pending = false;
-  StepRecord pending{};
   for (int64_t step = 0; !stop_ && (config_.num_steps == 0 || step < config_.num_steps); ++step) {
     scheduled += period_ns_;
     sleep_until(scheduled);
-    const int64_t woke = now_ns();
     if (stop_) break;
-    legs_[kJitter].record(woke - scheduled);
-    if (has_pending) {
-      collect_sent(&pending);
-      push(pending);
-    }
     StepRecord record{};
-    record.step = step;
-    record.scheduled_ns = scheduled;
-    record.woke_ns = woke;
-    record.frame_slot = -1;
-    const Mailbox::Message* state = states_->read();
-    record.state_captured_ns = state->captured_ns;
-    std::memcpy(record.state, state->data, states_->num_bytes());
-    const bool has_action = take_action(step, woke, &record);
-    const int64_t now = now_ns();
-    int64_t age = now - record.state_captured_ns;
-    if (has_action) age = std::max(age, now - record.captured_ns);
-    record.interventions = filter_.apply(has_action ? record.action : nullptr, record.state, age, now, record.command);
-    record.filtered_ns = now_ns();
-    if (const uint32_t stopped = filter_.stopped()) {
-      const char* why = stopped & kStoppedNotFinite  ? "the policy's action or the robot's state is not finite"
-                        : stopped & kStoppedMismatch ? "the first command is too far from where the arm is"
-                                                     : "the observation is too old";
-      request_stop(stopped, text("step ", step, ": ", why, " (age ", double(age) * 1e-6, " ms)"));
-    } else {
-      post_command(record);
-      if (record.interventions & (kHeldStale | kHeldLate)) ++num_held_;
-    }
-    if (has_action) {
-      legs_[kFrameAge].record(record.policy_in_ns - record.captured_ns);
-      legs_[kPolicy].record(record.policy_out_ns - record.policy_in_ns);
-      const int64_t policy = record.policy_in_ns >= woke ? record.policy_out_ns - record.policy_in_ns : 0;
-      legs_[kOverhead].record(record.filtered_ns - woke - policy);
-    }
-    check_arm(record.filtered_ns);
-    record.missed_deadline = record.filtered_ns > scheduled + period_ns_;
-    if (record.missed_deadline) {
+    run_step(step, scheduled, &record);
+    enter(Stage::kIdle);
+    const int64_t late = (now_ns() - scheduled) / period_ns_;
+    if (late > 0) {
       // Steps whose time has passed are not made up for: the next one is the next on the grid.
-      const int64_t late = (record.filtered_ns - scheduled) / period_ns_;
       num_missed_ += late;
-      scheduled += (late - 1) * period_ns_;
+      scheduled += late * period_ns_;
     }
-    pending = record;
-    has_pending = true;
-    ++num_steps_;
   }
   if (!stop_) sleep_until(scheduled + period_ns_);  // the last command has its time too
   request_stop(0, "");
-  if (has_pending) {
-    collect_sent(&pending);
-    push(pending);
-  }
-  {
-    const std::lock_guard lock(end_mutex_);
-    loop_ended_ = true;
-  }
-  end_changed_.notify_all();
+  loop_ended_ = true;
 }
 
-// Asks the policy and waits for its answer within the budget. An answer that came too late for its own step is taken now,
-// as old as it is, while the policy looks at the newest observation.
-bool ControlLoop::take_action(int64_t step, int64_t woke_ns, StepRecord* record) {
-  std::unique_lock lock(policy_mutex_);
-  const auto take = [&] {
-    used_ = answered_;
-    std::copy_n(answer_.action, filter_.num_axes(), record->action);
-    record->policy_in_ns = answer_.in_ns;
-    record->policy_out_ns = answer_.out_ns;
-    record->captured_ns = answer_.captured_ns;
-    record->frame_sequence = answer_.sequence;
-    record->frame_slot = answer_.slot;
-  };
-  const bool was_late = answered_ != used_;
-  if (was_late) take();
-  if (asked_ == answered_) {
-    ++asked_;
-    asked_ns_ = woke_ns;
-    std::memcpy(state_in_, record->state, states_->num_bytes());
-    policy_wake_.notify_one();
-  }
-  if (was_late) return true;
-  policy_done_.wait_until(lock, at(woke_ns + nanoseconds(config_.policy_budget_s)),
-                          [&] { return answered_ == asked_ || stop_; });
-  if (answered_ == asked_) {
-    take();
-    return true;
-  }
-  const double silent = double(now_ns() - asked_ns_) * 1e-9;
-  lock.unlock();
-  if (silent > config_.policy_timeout_s) {
-    request_stop(kStoppedPolicy, text("step ", step, ": the policy has not answered for ", silent, " s"));
-  }
-  return false;
-}
-
-void ControlLoop::run_policy() {
-  Answer answer{};
-  float state[kMaxState];
-  for (;;) {
-    {
-      std::unique_lock lock(policy_mutex_);
-      policy_wake_.wait(lock, [&] { return asked_ != answered_ || stop_; });
-      if (stop_) return;
-      std::memcpy(state, state_in_, sizeof state);
-    }
-    const Mailbox::Message* frame = frames_->read();
-    answer.captured_ns = frame->captured_ns;
-    answer.sequence = frame->sequence;
-    answer.in_ns = now_ns();
-    try {
-      executor_->run({frame->data, state}, answer.action);
-    } catch (const std::exception& error) {
-      request_stop(kStoppedPolicy, text("the policy failed: ", error.what()));
-      return;
-    }
-    answer.out_ns = now_ns();
-    answer.slot = -1;
-    if (!recorded_.empty()) {
-      const std::lock_guard lock(ring_mutex_);
-      if (!free_frames_.empty()) {
-        answer.slot = free_frames_.back();
-        free_frames_.pop_back();
-        frame_ready_[answer.slot].store(false, std::memory_order_relaxed);
-      }
-    }
-    {
-      const std::lock_guard lock(policy_mutex_);
-      answer_ = answer;
-      ++answered_;
-    }
-    policy_done_.notify_one();
-    // After the answer is out: the command does not wait for the copy. drain() waits for it.
-    if (answer.slot >= 0) {
-      std::memcpy(recorded_[answer.slot].data(), frame->data, frames_->num_bytes());
-      frame_ready_[answer.slot].store(true, std::memory_order_release);
-    }
-  }
-}
-
-void ControlLoop::post_command(const StepRecord& record) {
-  {
-    const std::lock_guard lock(arm_mutex_);
-    std::copy_n(record.command, filter_.num_axes(), command_);
-    command_step_ = record.step;
-  }
-  arm_wake_.notify_one();
-}
-
-void ControlLoop::collect_sent(StepRecord* record) {
-  const std::lock_guard lock(arm_mutex_);
-  if (sent_step_ != record->step) return;  // replaced by a newer command, or not sent yet
-  record->sent_ns = sent_ns_;
-  legs_[kSend].record(sent_ns_ - record->filtered_ns);
-  if (record->captured_ns > 0) legs_[kCaptureToCommand].record(sent_ns_ - record->captured_ns);
-}
-
-void ControlLoop::check_arm(int64_t now) {
-  const int64_t since = arm_busy_since_;
-  if (since != 0 && now - since > nanoseconds(config_.watchdog_s)) {
-    request_stop(kStoppedArm, text("the arm has not come back from a command for ", double(now - since) * 1e-9, " s"));
-  }
-}
-
-void ControlLoop::run_arm() {
-  float command[kMaxAxes], sent[kMaxAxes];
-  int64_t done = -1;
-  for (;;) {
-    {
-      std::unique_lock lock(arm_mutex_);
-      const bool woken = arm_wake_.wait_for(lock, std::chrono::nanoseconds(nanoseconds(config_.watchdog_s)),
-                                            [&] { return stop_ || command_step_ != done; });
-      if (stop_) break;
-      if (!woken) {
-        lock.unlock();
-        request_stop(kStoppedWatchdog, text("no command came for ", config_.watchdog_s, " s"));
-        break;
-      }
-      std::copy_n(command_, filter_.num_axes(), command);
-      done = command_step_;
-    }
-    int64_t sent_ns = 0;
-    if (!config_.dry_run) {
-      arm_busy_since_ = now_ns();
-      try {
-        arm_->send(command, sent);
-      } catch (const std::exception& error) {
-        request_stop(kStoppedArm, text("the arm failed: ", error.what()));
-        break;
-      }
-      arm_busy_since_ = 0;
-      sent_ns = now_ns();
-    }
-    const std::lock_guard lock(arm_mutex_);
-    sent_step_ = config_.dry_run ? -1 : done;
-    sent_ns_ = sent_ns;
-  }
+void ControlLoop::run_step(int64_t step, int64_t scheduled_ns, StepRecord* record) {
+  record->step = step;
+  record->scheduled_ns = scheduled_ns;
+  record->woke_ns = now_ns();
+  record->frame_slot = -1;
+  legs_[kJitter].record(record->woke_ns - scheduled_ns);
+  const Mailbox::Message *frame = frames_->read(), *state = states_->read();
+  record->captured_ns = frame->captured_ns;
+  record->frame_sequence = frame->sequence;
+  record->state_captured_ns = state->captured_ns;
+  std::memcpy(record->state, state->data, states_->num_bytes());
+  enter(Stage::kPolicy);
+  record->policy_in_ns = now_ns();
+  bool has_action = false;
   try {
-    arm_->stop();
-    arm_stopped_ = true;
+    has_action = executor_->run({frame->data, record->state}, record->action);
   } catch (const std::exception& error) {
-    note(text("the arm's stop failed: ", error.what()));
-  }
-  {
-    const std::lock_guard lock(end_mutex_);
-    arm_ended_ = true;
-  }
-  end_changed_.notify_all();
-}
-
-void ControlLoop::push(const StepRecord& record) {
-  const std::lock_guard lock(ring_mutex_);
-  if (ring_end_ - ring_begin_ == kRingSteps) {
-    ++num_unrecorded_;
-    if (record.frame_slot >= 0) free_frames_.push_back(record.frame_slot);
+    request_stop(kStoppedPolicy, text("step ", step, ": the policy failed: ", error.what()));
     return;
   }
-  if (record.frame_slot < 0 && !recorded_.empty() && record.captured_ns > 0) ++num_unrecorded_;
-  ring_[ring_end_++ % kRingSteps] = record;
+  record->policy_out_ns = now_ns();
+  const int64_t age = record->policy_out_ns - std::min(record->captured_ns, record->state_captured_ns);
+  record->interventions = filter_.apply(has_action ? record->action : nullptr, record->state, age,
+                                        record->policy_out_ns, record->command);
+  record->filtered_ns = now_ns();
+  if (const uint32_t stopped = filter_.stopped()) {
+    const char* why = stopped & kStoppedNotFinite  ? "the policy's action or the robot's state is not finite"
+                      : stopped & kStoppedMismatch ? "the first command is too far from where the arm is"
+                                                   : "the observation is too old";
+    request_stop(stopped, text("step ", step, ": ", why, " (age ", double(age) * 1e-6, " ms)"));
+  } else {
+    if (record->interventions & (kHeldStale | kHeldLate)) ++num_held_;
+    send(record);
+  }
+  legs_[kFrameAge].record(record->policy_in_ns - record->captured_ns);
+  legs_[kPolicy].record(record->policy_out_ns - record->policy_in_ns);
+  legs_[kOverhead].record(record->policy_in_ns - record->woke_ns + record->filtered_ns - record->policy_out_ns);
+  record->missed_deadline = now_ns() > scheduled_ns + period_ns_;
+  ++num_steps_;
+  record_step(record, frame->data);
+}
+
+void ControlLoop::send(StepRecord* record) {
+  if (config_.dry_run) return;
+  float sent[kMaxAxes];
+  enter(Stage::kArm);
+  try {
+    const std::lock_guard lock(arm_mutex_);
+    if (!is_armed_) return;
+    arm_->send(record->command, sent);
+  } catch (const std::exception& error) {
+    request_stop(kStoppedArm, text("step ", record->step, ": the arm failed: ", error.what()));
+    return;
+  }
+  record->sent_ns = now_ns();
+  legs_[kSend].record(record->sent_ns - record->filtered_ns);
+  legs_[kCaptureToCommand].record(record->sent_ns - record->captured_ns);
+}
+
+void ControlLoop::run_guardian() {
+  prepare_thread("ptr-guardian", config_.realtime_priority > 0 ? config_.realtime_priority + 1 : 0);
+  const double shortest = std::min(config_.watchdog_s, config_.policy_timeout_s);
+  const auto look = std::chrono::nanoseconds(nanoseconds(std::clamp(shortest / 10, 1e-3, 0.1)));
+  while (!stop_) {
+    {
+      std::unique_lock lock(guard_mutex_);
+      guard_wake_.wait_for(lock, look, [&] { return stop_.load(); });
+    }
+    if (!stop_) check_stage(now_ns());
+  }
+  bring_to_rest();
+  {
+    const std::lock_guard lock(end_mutex_);
+    guardian_ended_ = true;
+  }
+  end_changed_.notify_all();
+}
+
+void ControlLoop::check_stage(int64_t now) {
+  const Stage stage = stage_.load(std::memory_order_acquire);
+  const double seconds = double(now - stage_since_.load(std::memory_order_relaxed)) * 1e-9;
+  if (stage == Stage::kPolicy && seconds > config_.policy_timeout_s) {
+    request_stop(kStoppedPolicy, text("the policy has not answered for ", seconds, " s"));
+  } else if (stage == Stage::kArm && seconds > config_.watchdog_s) {
+    request_stop(kStoppedArm, text("the arm has not come back from a command for ", seconds, " s"));
+  } else if (stage == Stage::kIdle && seconds > config_.watchdog_s + double(period_ns_) * 1e-9) {
+    request_stop(kStoppedWatchdog, text("the loop has not run for ", seconds, " s"));
+  }
+}
+
+void ControlLoop::bring_to_rest() {
+  {
+    // No command follows the stop, unless one blocks: then the stop may be what makes it come back.
+    const std::unique_lock lock(arm_mutex_, std::chrono::nanoseconds(nanoseconds(config_.watchdog_s)));
+    if (lock.owns_lock()) is_armed_ = false;
+  }
+  struct Rest {
+    std::mutex mutex;
+    std::condition_variable done;
+    bool ended = false;
+    std::string error;
+  };
+  const auto rest = std::make_shared<Rest>();
+  std::thread([rest, arm = arm_] {
+    std::string error;
+    try {
+      arm->stop();
+    } catch (const std::exception& failure) {
+      error = failure.what();
+    }
+    const std::lock_guard lock(rest->mutex);
+    rest->ended = true;
+    rest->error = error;
+    rest->done.notify_all();
+  }).detach();
+  std::unique_lock lock(rest->mutex);
+  rest->done.wait_for(lock, std::chrono::nanoseconds(nanoseconds(config_.watchdog_s)), [&] { return rest->ended; });
+  if (!rest->ended) note(text("the arm's stop has not come back for ", config_.watchdog_s, " s"));
+  if (!rest->error.empty()) note(text("the arm's stop failed: ", rest->error));
+  arm_stopped_ = rest->ended && rest->error.empty();
+}
+
+void ControlLoop::record_step(StepRecord* record, const uint8_t* frame) {
+  if (!recorded_.empty()) {
+    const std::lock_guard lock(ring_mutex_);
+    if (!free_frames_.empty()) {
+      record->frame_slot = free_frames_.back();
+      free_frames_.pop_back();
+    }
+  }
+  if (record->frame_slot >= 0) std::memcpy(recorded_[record->frame_slot].data(), frame, frames_->num_bytes());
+  const std::lock_guard lock(ring_mutex_);
+  const bool is_full = ring_end_ - ring_begin_ == kRingSteps;
+  if (is_full || (record->frame_slot < 0 && !recorded_.empty())) ++num_unrecorded_;
+  if (!is_full) {
+    ring_[ring_end_++ % kRingSteps] = *record;
+  } else if (record->frame_slot >= 0) {
+    free_frames_.push_back(record->frame_slot);
+  }
 }
 
 int ControlLoop::drain(StepRecord* out, int max_records) {
   const std::lock_guard lock(ring_mutex_);
   int taken = 0;
-  while (taken < max_records && ring_begin_ < ring_end_) {
-    const StepRecord& next = ring_[ring_begin_ % kRingSteps];
-    if (next.frame_slot >= 0 && !frame_ready_[next.frame_slot].load(std::memory_order_acquire)) break;
-    out[taken++] = next;
-    ++ring_begin_;
-  }
+  while (taken < max_records && ring_begin_ < ring_end_) out[taken++] = ring_[ring_begin_++ % kRingSteps];
   return taken;
 }
 

@@ -1,10 +1,10 @@
 // Observation -> policy -> safety filter -> arm, at a fixed rate on an absolute clock; nothing here knows of Python.
 //
-// Note "Three threads". The loop thread keeps the deadlines: it wakes at start + k * period, hands the newest observation
-// to the policy thread, waits for the action no longer than the budget, filters it and hands the command to the arm
-// thread. So neither a slow policy nor an arm that blocks can stop the clock: without an action in time the arm stands
-// still, and where the arm does not come back, or no command came, within the watchdog's time, everything stops.
-// No step allocates; a step waits for nothing but the deadline and the policy.
+// Note "Two threads". The loop thread does a whole step by itself: it wakes at start + k * period, takes the newest
+// observation, runs the policy, filters the action and sends the command; it waits for nothing but the deadline, and
+// nothing in it allocates. One wake-up per step is what keeps it punctual on a busy machine. The guardian thread watches
+// it: a policy or an arm call that takes too long, a loop that does not get to run, a stop from outside. The guardian
+// alone brings the arm to rest, once, and no command follows.
 #pragma once
 #include <atomic>
 #include <condition_variable>
@@ -12,7 +12,6 @@
 #include <memory>
 #include <mutex>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "runtime/latency_histogram.h"
@@ -30,14 +29,16 @@ struct ObservationView {
   const float* state;
 };
 
-// Turns an observation into an action; throws std::exception where it cannot.
+// Turns an observation into an action. False: there is none in time (the arm stands still for this step).
+// Throws std::exception where it cannot go on.
 class Executor {
  public:
   virtual ~Executor() = default;
-  virtual void run(const ObservationView& observation, float* action) = 0;
+  virtual bool run(const ObservationView& observation, float* action) = 0;
 };
 
-// Sends commands; throws std::exception where it cannot.
+// Sends commands; throws std::exception where it cannot. stop() comes from another thread than send(), and may come
+// while a send() blocks.
 class Arm {
  public:
   virtual ~Arm() = default;
@@ -48,12 +49,11 @@ class Arm {
 struct LoopConfig {
   double hz;
   int64_t num_steps;          // 0: until stopped
-  double policy_budget_s;     // wait for an action no longer than this after waking
-  double policy_timeout_s;    // a policy that does not answer for this long: stop
-  double watchdog_s;          // an arm call that takes longer, or no command for this long: stop
+  double policy_timeout_s;    // a policy call that takes longer: stop
+  double watchdog_s;          // an arm call that takes longer, or a loop that did nothing for so long: stop
   bool dry_run;               // the arm gets no command
-  int realtime_priority;      // SCHED_FIFO 1..99 of the loop thread, 0: as it is
-  int cpu;                    // the loop thread runs on this core, -1: any
+  int realtime_priority;      // SCHED_FIFO 1..99 of the loop's thread, one more of the guardian's; 0: as is
+  int cpu;                    // both threads run on this core, -1: any
   bool lock_memory;           // mlockall
   int64_t record_frames;      // frames kept for the recorder, 0: none are
 };
@@ -84,9 +84,9 @@ class ControlLoop : public std::enable_shared_from_this<ControlLoop> {
   int64_t warm_up(int num_runs);
   // Arms and starts; once. std::runtime_error where there is no observation yet.
   void start();
-  // Asks for a stop; the arm's own thread stops the arm. From any thread; the first reason counts.
+  // Asks for a stop; the guardian stops the arm at once. From any thread; the first reason counts.
   void request_stop(uint32_t reason, const std::string& message);
-  // True when the loop has ended and the arm has been stopped, or did not answer within the watchdog's time.
+  // True when the arm was brought to rest, or did not answer within the watchdog's time; false where the run goes on.
   bool wait(double timeout_s);
 
   bool running() const { return started_.load() && !loop_ended_.load(); }
@@ -112,16 +112,17 @@ class ControlLoop : public std::enable_shared_from_this<ControlLoop> {
  private:
   ControlLoop(LoopConfig config, SafetyLimits limits, std::shared_ptr<Mailbox> frames, std::shared_ptr<Mailbox> states,
               std::shared_ptr<Executor> executor, std::shared_ptr<Arm> arm);
+  enum class Stage : int { kIdle, kPolicy, kArm };
   void run_loop();
-  void run_policy();
-  void run_arm();
-  void prepare_thread();
+  void run_step(int64_t step, int64_t scheduled_ns, StepRecord* record);
+  void send(StepRecord* record);
+  void run_guardian();
+  void check_stage(int64_t now);
+  void bring_to_rest();
+  void enter(Stage stage);
+  void prepare_thread(const char* name, int priority);
   void note(const std::string& text);
-  bool take_action(int64_t step, int64_t woke_ns, StepRecord* record);
-  void post_command(const StepRecord& record);
-  void collect_sent(StepRecord* record);
-  void check_arm(int64_t now);
-  void push(const StepRecord& record);
+  void record_step(StepRecord* record, const uint8_t* frame);
 
   const LoopConfig config_;
   const int64_t period_ns_;
@@ -132,36 +133,24 @@ class ControlLoop : public std::enable_shared_from_this<ControlLoop> {
   LatencyHistogram legs_[kNumLegs];
   std::atomic<int64_t> num_steps_{0}, num_missed_{0}, num_held_{0}, num_unrecorded_{0};
   std::atomic<uint32_t> stop_reason_{0};
-  std::atomic<bool> started_{false}, stop_{false}, arm_stopped_{false}, loop_ended_{false}, arm_ended_{false};
+  std::atomic<bool> started_{false}, stop_{false}, arm_stopped_{false}, loop_ended_{false}, guardian_ended_{false};
   mutable std::mutex text_mutex_;  // message_, notes_
   std::string message_;
   std::vector<std::string> notes_;
 
-  // Between loop and policy thread.
-  std::mutex policy_mutex_;
-  std::condition_variable policy_wake_, policy_done_;
-  int64_t asked_ = 0, answered_ = 0, used_ = 0;  // numbers of requests
-  int64_t asked_ns_ = 0;
-  float state_in_[kMaxState] = {};
-  struct Answer {
-    float action[kMaxAxes];
-    int64_t in_ns, out_ns, captured_ns, sequence;
-    int32_t slot;
-  } answer_ = {};
-
-  // Between loop and arm thread.
-  std::mutex arm_mutex_;
-  std::condition_variable arm_wake_;
-  float command_[kMaxAxes] = {};
-  int64_t command_step_ = -1, sent_step_ = -1, sent_ns_ = 0;
-  std::atomic<int64_t> arm_busy_since_{0};
+  // What the loop thread is in, and since when (ns).
+  std::atomic<Stage> stage_{Stage::kIdle};
+  std::atomic<int64_t> stage_since_{0};
+  std::timed_mutex arm_mutex_;  // held while a command is sent
+  bool is_armed_ = false;       // under arm_mutex_
+  std::mutex guard_mutex_;
+  std::condition_variable guard_wake_;
 
   // The recorder's ring.
   std::mutex ring_mutex_;
   std::vector<StepRecord> ring_;
   int64_t ring_begin_ = 0, ring_end_ = 0;
   std::vector<std::vector<uint8_t>> recorded_;
-  std::vector<std::atomic<bool>> frame_ready_;
   std::vector<int32_t> free_frames_;
 
   std::mutex end_mutex_;

@@ -19,7 +19,7 @@ __all__ = ["Arm", "ControlLoop", "LoopConfig", "Outcome"]
 
 
 class Arm(Protocol):
-    """What the loop's arm thread calls; both may raise, and both may block (the watchdog then stops the run)."""
+    """What the loop calls; both may raise or block. ``stop`` comes from another thread, even while ``send`` blocks."""
 
     def send(self, command: np.ndarray) -> np.ndarray | None:
         """Sends float32 ``[A]``; returns what was really sent, or None for the command itself."""
@@ -35,19 +35,17 @@ class LoopConfig:
     Attributes:
         hz: steps per second.
         num_steps: length of the run; 0 runs until it is stopped.
-        policy_budget_s: the loop waits for an action no longer than this after it woke, s; then the arm stands still.
-        policy_timeout_s: a policy that does not answer for this long stops the run, s.
-        watchdog_s: an arm call that takes longer, or no command for this long, stops the run, s.
+        policy_timeout_s: a policy call that takes longer stops the run, s.
+        watchdog_s: an arm call that takes longer, or a loop that did not get to run for so long, stops the run, s.
         dry_run: the arm gets no commands.
-        realtime_priority: SCHED_FIFO priority of the loop's thread, 1 to 99; 0 leaves it as it is.
-        cpu: core of the loop's thread; -1 leaves it as it is.
+        realtime_priority: SCHED_FIFO priority of the loop's two threads, 1 to 98; 0 leaves them as they are.
+        cpu: core of the loop's two threads; -1 leaves them as they are.
         lock_memory: keep the process in memory (mlockall).
         record_frames: frames that wait for the recorder at most; 0 records none.
     """
 
     hz: float
     num_steps: int = 0
-    policy_budget_s: float
     policy_timeout_s: float = 2.0
     watchdog_s: float = 1.0
     dry_run: bool = False
@@ -97,7 +95,8 @@ class ControlLoop:
     Args:
         config: see :class:`LoopConfig`.
         limits: see :class:`ptr_fast.runtime.safety.SafetyLimits`.
-        policy: ``(frame uint8 [H, W, 3], state float32 [S]) -> action [A]`` in Python, or a native executor.
+        policy: ``(frame uint8 [H, W, 3], state float32 [S]) -> action [A]`` in Python (None: no action in time, the arm
+            stands still), or a native executor, which takes no GIL.
         arm: see :class:`Arm`.
         frame_size: height and width of the camera's frames, pixels.
 
@@ -210,4 +209,4 @@ class ControlLoop:
     def __exit__(self, *exception: object) -> None:
         if self._loop.running:
             self.stop("the run was left")
-            self.wait(self.config.policy_budget_s + 2 * self.config.watchdog_s)
+            self.wait(3 * self.config.watchdog_s)
