@@ -132,7 +132,7 @@ def _kind(arg: Any) -> Any:
         return arg.shape, arg.stride(), arg.dtype, arg.device
     if isinstance(arg, tuple):  # of tensors, which must not be kept alive here
         return tuple(_kind(item) for item in arg)
-    return arg
+    return getattr(arg, "kind", arg)  # what holds many tensors says by its kind what a choice depends on
 
 
 def _choose(op: str, forced: str | None, args: tuple[Any, ...]) -> Choice:

@@ -1,0 +1,254 @@
+"""adam_polyak in Triton: one small launch for the scalars of every tensor, one for all elements of all tensors.
+
+Nothing about a step comes from the host: counts of updates and learning rate are read on the device, so a captured
+CUDA graph replays with the right correction of the bias and the right rate.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+
+from ptr_fast.kernels.adam_polyak.operands import Operands
+from ptr_fast.kernels.cubins import Cubin
+
+__all__ = ["adam_polyak", "cubins", "supports"]
+
+# Elements of a program: 16 per thread, four loads of 16 bytes from each of five streams in flight.
+_BLOCK, _NUM_WARPS = 4096, 8
+
+
+def supports(operands: Operands) -> str | None:
+    """None where the Triton kernels can run, else why not (where they may run at all is asked before)."""
+    if operands.dtype != torch.float32:
+        return f"parameters are {str(operands.dtype).removeprefix('torch.')}, the Triton kernel is for float32"
+    if not operands.is_dense:
+        return "a parameter is neither contiguous nor channels_last"
+    return None
+
+
+@triton.jit
+def _scalars(
+    gradients,
+    steps,
+    lr,
+    step_sizes,
+    epsilons,
+    N,
+    LOG_BETA1: tl.constexpr,
+    LOG_BETA2: tl.constexpr,
+    EPS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Counts the update of every tensor that has a gradient; its step size and epsilon, corrected for the bias."""
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = i < N
+    has_gradient = tl.load(gradients + i, mask=inside, other=0) != 0
+    step = tl.load(steps + i, mask=inside, other=0.0) + tl.where(has_gradient, 1.0, 0.0)
+    tl.store(steps + i, step, mask=inside)
+    # In float64: 1 - beta2 keeps three digits fewer than beta2 has. A tensor without an update so far is not read.
+    count = tl.maximum(step, 1.0).to(tl.float64)
+    correction1 = 1.0 - tl.exp(count * LOG_BETA1)
+    root2 = tl.sqrt(1.0 - tl.exp(count * LOG_BETA2))
+    step_size = tl.load(lr).to(tl.float64) / correction1 * root2
+    tl.store(step_sizes + i, step_size.to(tl.float32), mask=inside)
+    tl.store(epsilons + i, (EPS * root2).to(tl.float32), mask=inside)
+
+
+@triton.jit
+def _pointers(address, at, TYPE: tl.constexpr, ALIGNED: tl.constexpr):
+    pointers = address.to(tl.pointer_type(TYPE)) + at
+    if ALIGNED:
+        pointers = tl.multiple_of(pointers, 16)
+    return pointers
+
+
+@triton.jit
+def _update_chunk(
+    tables,
+    gradients,
+    step_sizes,
+    epsilons,
+    N,
+    i,
+    at,
+    inside,
+    BETA1: tl.constexpr,
+    BETA2: tl.constexpr,
+    TAU: tl.constexpr,
+    HAS_AVERAGE: tl.constexpr,
+    HAS_SHADOW: tl.constexpr,
+    ALIGNED: tl.constexpr,
+):
+    """Elements ``at`` of tensor i: moments, parameter, average, shadow."""
+    p_to = _pointers(tl.load(tables + i), at, tl.float32, ALIGNED)
+    g_at = tl.load(gradients + i)
+    p = tl.load(p_to, mask=inside)
+    if g_at != 0:
+        m_to = _pointers(tl.load(tables + N + i), at, tl.float32, ALIGNED)
+        v_to = _pointers(tl.load(tables + 2 * N + i), at, tl.float32, ALIGNED)
+        g = tl.load(_pointers(g_at, at, tl.float32, ALIGNED), mask=inside)
+        m = tl.load(m_to, mask=inside)
+        v = tl.load(v_to, mask=inside)
+        m += (g - m) * (1.0 - BETA1)
+        v = v * BETA2 + g * g * (1.0 - BETA2)
+        p -= tl.div_rn(tl.load(step_sizes + i) * m, tl.sqrt_rn(v) + tl.load(epsilons + i))
+        tl.store(m_to, m, mask=inside)
+        tl.store(v_to, v, mask=inside)
+        tl.store(p_to, p, mask=inside)
+        if HAS_SHADOW:
+            shadow_to = _pointers(tl.load(tables + 4 * N + i), at, tl.bfloat16, ALIGNED)
+            tl.store(shadow_to, p.to(tl.bfloat16), mask=inside)
+    if HAS_AVERAGE:
+        average_to = _pointers(tl.load(tables + 3 * N + i), at, tl.float32, ALIGNED)
+        average = tl.load(average_to, mask=inside)
+        if TAU < 0.5:
+            average += TAU * (p - average)
+        else:
+            average = p - (p - average) * (1.0 - TAU)
+        tl.store(average_to, average, mask=inside)
+
+
+@triton.jit
+def _update(
+    tables,
+    gradients,
+    chunk_tensor,
+    chunk_first,
+    step_sizes,
+    epsilons,
+    N,
+    BETA1: tl.constexpr,
+    BETA2: tl.constexpr,
+    TAU: tl.constexpr,
+    HAS_AVERAGE: tl.constexpr,
+    HAS_SHADOW: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """One chunk of one tensor. Whole chunks go without a mask: with one, loads of 16 bytes become four of 4."""
+    chunk = tl.program_id(0)
+    i = tl.load(chunk_tensor + chunk)
+    first = tl.load(chunk_first + chunk).to(tl.int64) * BLOCK
+    at = first + tl.arange(0, BLOCK)
+    size = tl.load(tables + 5 * N + i)
+    if first + BLOCK <= size:
+        _update_chunk(
+            tables, gradients, step_sizes, epsilons, N, i, at, None,
+            BETA1, BETA2, TAU, HAS_AVERAGE, HAS_SHADOW, ALIGNED,
+        )  # fmt: skip
+    else:
+        _update_chunk(
+            tables, gradients, step_sizes, epsilons, N, i, at, at < size,
+            BETA1, BETA2, TAU, HAS_AVERAGE, HAS_SHADOW, ALIGNED,
+        )  # fmt: skip
+
+
+class _Chunks:
+    """Which part of which tensor each program takes, and room for the scalars of every tensor."""
+
+    def __init__(self, operands: Operands) -> None:
+        sizes = [parameter.numel() for parameter in operands.parameters]
+        tensors = [i for i, size in enumerate(sizes) for _ in range(triton.cdiv(size, _BLOCK))]
+        firsts = [first for size in sizes for first in range(triton.cdiv(size, _BLOCK))]
+        self.count = len(tensors)
+        self.tensor = torch.tensor(tensors, dtype=torch.int32, device=operands.device)
+        self.first = torch.tensor(firsts, dtype=torch.int32, device=operands.device)
+        self.step_sizes = torch.empty_like(operands.steps_N)
+        self.epsilons = torch.empty_like(operands.steps_N)
+
+
+_chunks: weakref.WeakKeyDictionary[Operands, _Chunks] = weakref.WeakKeyDictionary()
+
+
+def adam_polyak(
+    operands: Operands,
+    gradients: Sequence[torch.Tensor | None],
+    lr: float | torch.Tensor,
+    betas: tuple[float, float],
+    eps: float,
+    tau: float,
+) -> None:
+    chunks = _chunks.get(operands)
+    if chunks is None:
+        chunks = _chunks[operands] = _Chunks(operands)
+    laid_out = operands.laid_out(gradients)  # kept until the launch is queued
+    addresses_N, aligned = operands.gradient_addresses_N(laid_out)
+    rate = lr if isinstance(lr, torch.Tensor) else torch.full((), lr, device=operands.device)
+    num_tensors = len(laid_out)
+    block = triton.next_power_of_2(min(num_tensors, 128))
+    _scalars[(triton.cdiv(num_tensors, block),)](
+        addresses_N,
+        operands.steps_N,
+        rate,
+        chunks.step_sizes,
+        chunks.epsilons,
+        num_tensors,
+        LOG_BETA1=math.log(betas[0]),
+        LOG_BETA2=math.log(betas[1]),
+        EPS=eps,
+        BLOCK=block,
+        num_warps=1,
+    )
+    _update[(chunks.count,)](
+        operands.tables_6N,
+        addresses_N,
+        chunks.tensor,
+        chunks.first,
+        chunks.step_sizes,
+        chunks.epsilons,
+        num_tensors,
+        BETA1=betas[0],
+        BETA2=betas[1],
+        TAU=tau,
+        HAS_AVERAGE=operands.averages is not None,
+        HAS_SHADOW=operands.shadows is not None,
+        ALIGNED=aligned and operands.is_aligned,
+        BLOCK=_BLOCK,
+        num_warps=_NUM_WARPS,
+    )
+
+
+def cubins() -> list[Cubin]:
+    """Critic and actor of the published sizes: about 120 tensors, with an average, with and without a shadow."""
+    betas, eps = (0.9, 0.999), 1e-8
+    out = [
+        Cubin(
+            kernel=_scalars,
+            signature={
+                **{"gradients": "*i64", "steps": "*fp32", "lr": "*fp32", "step_sizes": "*fp32", "epsilons": "*fp32"},
+                **{"N": "i32", "LOG_BETA1": "constexpr", "LOG_BETA2": "constexpr", "EPS": "constexpr"},
+                "BLOCK": "constexpr",
+            },
+            constants={"LOG_BETA1": math.log(betas[0]), "LOG_BETA2": math.log(betas[1]), "EPS": eps, "BLOCK": 128},
+            num_warps=1,
+            case="resnet34: 121 tensors",
+        )
+    ]
+    flags = ("BETA1", "BETA2", "TAU", "HAS_AVERAGE", "HAS_SHADOW", "ALIGNED", "BLOCK")
+    for case, average, shadow, aligned in (
+        ("weights", True, False, True),
+        ("weights and bfloat16 shadows", True, True, True),
+        ("temperature: no average", False, False, True),
+        ("gradients in buckets of any alignment", True, False, False),
+    ):
+        values = (*betas, 0.005, average, shadow, aligned, _BLOCK)
+        out.append(
+            Cubin(
+                kernel=_update,
+                signature={
+                    **{"tables": "*i64", "gradients": "*i64", "chunk_tensor": "*i32", "chunk_first": "*i32"},
+                    **{"step_sizes": "*fp32", "epsilons": "*fp32", "N": "i32"},
+                    **dict.fromkeys(flags, "constexpr"),
+                },
+                constants=dict(zip(flags, values, strict=True)),
+                num_warps=_NUM_WARPS,
+                case=case,
+            )
+        )
+    return out
