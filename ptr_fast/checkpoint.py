@@ -297,13 +297,3 @@ def load_training_state(info: CheckpointInfo, learner: Trainable) -> None:
             optimizer.load_state_dict({"state": state, "param_groups": groups[name]})
         except (ValueError, KeyError) as error:
             raise DataError(f"{folder}: optimiser {name!r} does not match the configuration: {error}") from error
-        _lay_out_like_parameters(optimizer)
-
-
-def _lay_out_like_parameters(optimizer: torch.optim.Optimizer) -> None:
-    """Gives the loaded moments their parameters' memory layout: a fused optimiser walks both in memory order."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            for key, value in optimizer.state[parameter].items():
-                if isinstance(value, torch.Tensor) and value.shape == parameter.shape and value.dim():
-                    optimizer.state[parameter][key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

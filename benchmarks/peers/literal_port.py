@@ -6,7 +6,7 @@ once more for the unused basis-projection sample (XLA removes that pass, eager P
 critic encoder on s' forward and backward with coefficient 0, the actor runs on s again for its own loss, embeddings are
 tiled, and heads concatenate one-hot tasks, actions and embeddings at every layer.
 
-Parameters and optimisers are those of a ``CqlLearner``, so that both start alike. Convolutions and norms are the same
+Parameters are those of a ``CqlLearner``, so that both start alike. Convolutions and norms are the same
 modules; for a baseline without our kernels run it under ``ptr_fast.kernels.dispatch.use_backend("reference")``.
 Source: PTR, ``jaxrl2/agents/cql_encodersep_parallel/``.
 """
@@ -20,7 +20,6 @@ from torch.nn import functional as F
 
 from ptr_fast.kernels.augment import reference
 from ptr_fast.learners import CqlLearner, CqlTerms, Draws
-from ptr_fast.learners.base import polyak_
 from ptr_fast.learners.info import cql_info
 from ptr_fast.nets import Actor, Critic, EnsembleHead, TanhGaussian
 from ptr_fast.types import Batch
@@ -34,13 +33,20 @@ class LiteralPort:
     """The published step on a learner's nets.
 
     Args:
-        learner: whose nets and optimisers are trained; ``reinject_all`` heads only.
+        learner: whose nets are trained; ``reinject_all`` heads only.
     """
 
     def __init__(self, learner: CqlLearner) -> None:
         if learner.config.critic_head != "reinject_all":
             raise ValueError(f"literal port: expected reinject_all heads, got {learner.config.critic_head!r}")
         self.learner = learner
+        # PyTorch's own fused Adam, and the average of the weights in a pass of its own.
+        self._optimizers = {
+            name: torch.optim.Adam(
+                optimizer.param_groups[0]["params"], lr=float(optimizer.param_groups[0]["lr"]), fused=True
+            )
+            for name, optimizer in learner.optimizers().items()
+        }
 
     def update(self, batch: Batch, step: int, draws: Draws | None = None) -> dict[str, torch.Tensor]:
         """One gradient step, reporting what :meth:`CqlLearner.update` reports."""
@@ -92,9 +98,8 @@ class LiteralPort:
         cql_loss = (log_sum_exp - q_data).mean()
         dr3 = (batch.masks * (embedding * next_online).sum(dim=1)).mean()
         critic_loss = bellman_loss + config.cql_alpha * cql_loss + DR3_COEFFICIENT * dr3
-        optimizers = learner.optimizers()
-        _step(optimizers["critic"], critic_loss)
-        polyak_(list(learner.target_critic.parameters()), list(critic.parameters()), config.tau)
+        _step(self._optimizers["critic"], critic_loss)
+        _average(list(learner.target_critic.parameters()), list(critic.parameters()), config.tau)
 
         # Actor, with the new critic and the old temperature.
         law = _policy(learner.actor, images, batch.state, task)
@@ -103,15 +108,15 @@ class LiteralPort:
         critic.requires_grad_(False)
         actor_q = _heads(critic.head, new_embedding, task, actions)
         actor_loss = (log_prob * learner.temperature().detach() - actor_q.amin(dim=0)).mean()
-        _step(optimizers["actor"], actor_loss)
+        _step(self._optimizers["actor"], actor_loss)
         critic.requires_grad_(True)
-        polyak_(list(learner.ema_actor.parameters()), list(learner.actor.parameters()), config.ema_tau)
+        _average(list(learner.ema_actor.parameters()), list(learner.actor.parameters()), config.ema_tau)
 
         # Temperature.
         entropy = -log_prob.detach().mean()
         temperature = learner.temperature()
         temperature_loss = temperature * (entropy - learner.target_entropy)
-        _step(optimizers["temperature"], temperature_loss)
+        _step(self._optimizers["temperature"], temperature_loss)
 
         def per_state(rows: torch.Tensor) -> torch.Tensor:
             return rows.detach().unflatten(-1, (-1, num_samples))
@@ -167,6 +172,11 @@ def _heads(head: EnsembleHead, embedding: torch.Tensor, task: torch.Tensor, acti
         if i < len(head.kernels) - 1:
             hidden = F.relu(hidden)
     return hidden.squeeze(2)
+
+
+@torch.no_grad()
+def _average(average: list[torch.Tensor], current: list[torch.Tensor], tau: float) -> None:
+    torch._foreach_lerp_(average, current, tau)
 
 
 def _step(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:

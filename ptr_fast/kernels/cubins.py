@@ -25,6 +25,7 @@ __all__ = ["ARCHITECTURES", "OPS", "Cubin", "compile_all", "interpreting", "lazy
 
 ARCHITECTURES = (80, 90, 100, 120)
 OPS: tuple[str, ...] = (  # the ops that have a triton.py
+    "adam_polyak",
     "counter_random",
     "group_norm_act",
 )

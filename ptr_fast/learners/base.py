@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 import torch
@@ -14,7 +13,7 @@ from ptr_fast.config import PolicySpec
 from ptr_fast.kernels.augment import AugmentParams, augment
 from ptr_fast.types import Batch, PooledFrames
 
-__all__ = ["Learner", "averaged_copy", "check_batch", "check_encoder_dtype", "make_adam", "polyak_", "scheduled_lr"]
+__all__ = ["Learner", "averaged_copy", "check_batch", "check_encoder_dtype", "scheduled_lr", "set_lr"]
 
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -100,31 +99,24 @@ def averaged_copy(net: Net) -> Net:
     return copy.deepcopy(net).requires_grad_(False)
 
 
-@torch.no_grad()
-def polyak_(average: Sequence[torch.Tensor], current: Sequence[torch.Tensor], tau: float) -> None:
-    """In place ``average <- tau * current + (1 - tau) * average`` over lists of tensors."""
-    torch._foreach_lerp_(list(average), list(current), tau)
+def scheduled_lr(lr: float, schedule: str, num_steps: int, step: int | torch.Tensor) -> float | torch.Tensor:
+    """Learning rate at an update; ``cosine`` reaches zero after ``num_steps`` and stays there.
 
-
-def make_adam(parameters: Sequence[nn.Parameter], lr: float) -> torch.optim.Adam:
-    """Adam (0.9, 0.999, 1e-8) in one pass over all parameters."""
-    on_cuda = parameters[0].is_cuda
-    return torch.optim.Adam(parameters, lr=lr, betas=(0.9, 0.999), eps=1e-8, fused=True, capturable=on_cuda)
-
-
-def scheduled_lr(lr: float, schedule: str, num_steps: int, step: int) -> float:
-    """Learning rate at an update; ``cosine`` reaches zero after ``num_steps`` and stays there."""
+    Of a 0-d tensor ``step`` (a captured step) it is a 0-d tensor on the same device, but for a constant rate.
+    """
     if schedule == "constant":
         return lr
     if num_steps < 1:
         raise ValueError(f"lr_schedule {schedule!r} needs lr_schedule_steps above 0, got {num_steps}")
+    if isinstance(step, torch.Tensor):
+        return lr * 0.5 * (1.0 + torch.cos(math.pi * (step.double() / num_steps).clamp(0.0, 1.0)))
     return lr * 0.5 * (1.0 + math.cos(math.pi * min(max(step, 0) / num_steps, 1.0)))
 
 
-def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+def set_lr(optimizer: torch.optim.Optimizer, lr: float | torch.Tensor) -> None:
     """Set the rate of every group; where it is a tensor (a captured step), in place."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], torch.Tensor):
-            group["lr"].fill_(lr)
+            group["lr"].copy_(lr) if isinstance(lr, torch.Tensor) else group["lr"].fill_(lr)
         else:
-            group["lr"] = lr
+            group["lr"] = float(lr)

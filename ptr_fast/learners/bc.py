@@ -13,6 +13,7 @@ from ptr_fast.config import BcConfig, PolicySpec
 from ptr_fast.learners import base
 from ptr_fast.learners.distributed import Ranks
 from ptr_fast.learners.draws import BcDraws, draw_bc
+from ptr_fast.learners.optimizer import AdamPolyak
 from ptr_fast.nets import make_actor
 from ptr_fast.types import Batch
 
@@ -41,8 +42,7 @@ class BcLearner:
         self.actor = make_actor(config, spec, seed).to(self.device)
         self.ema_actor = base.averaged_copy(self.actor)
         self._parameters = list(self.actor.parameters())
-        self._ema_parameters = list(self.ema_actor.parameters())
-        self._adam = base.make_adam(self._parameters, config.lr)
+        self._adam = AdamPolyak(self._parameters, config.lr, list(self.ema_actor.parameters()), config.ema_tau)
         self._backward = self.ranks.backward_of(self._parameters)
 
     def networks(self) -> dict[str, nn.Module]:
@@ -84,7 +84,6 @@ class BcLearner:
         self._adam.zero_grad(set_to_none=True)
         self._backward(loss)
         self._adam.step()
-        base.polyak_(self._ema_parameters, self._parameters, config.ema_tau)
         with torch.no_grad():
             error = (policy.mean_BA.detach() - batch.actions).square()
         return {

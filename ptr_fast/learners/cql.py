@@ -27,6 +27,7 @@ from ptr_fast.learners import base
 from ptr_fast.learners.distributed import Ranks
 from ptr_fast.learners.draws import Draws, draw_cql
 from ptr_fast.learners.info import cql_info
+from ptr_fast.learners.optimizer import AdamPolyak
 from ptr_fast.nets import TanhGaussian, Temperature, make_actor, make_critic
 from ptr_fast.types import Batch
 
@@ -110,16 +111,14 @@ class CqlLearner:
         if self._shares_encoder:
             self.actor.encoder, self.ema_actor.encoder = self.critic.encoder, self.target_critic.encoder
         learned = (lambda actor: actor.policy) if self._shares_encoder else (lambda actor: actor)
-        self._actor_parameters = list(learned(self.actor).parameters())
-        self._critic_parameters = list(self.critic.parameters())
-        self._ema_actor_parameters = list(learned(self.ema_actor).parameters())
-        self._target_parameters = list(self.target_critic.parameters())
+        actor, ema_actor = (list(learned(net).parameters()) for net in (self.actor, self.ema_actor))
+        critic, target_critic = (list(net.parameters()) for net in (self.critic, self.target_critic))
         # The reference keeps separate states for critic encoder and heads, of one rate: the same as one Adam.
-        self._actor_adam = base.make_adam(self._actor_parameters, config.actor_lr)
-        self._critic_adam = base.make_adam(self._critic_parameters, config.critic_lr)
-        self._temperature_adam = base.make_adam(list(self.temperature.parameters()), config.temperature_lr)
-        self._critic_backward = self.ranks.backward_of(self._critic_parameters)
-        self._actor_backward = self.ranks.backward_of(self._actor_parameters)
+        self._actor_adam = AdamPolyak(actor, config.actor_lr, ema_actor, config.ema_tau)
+        self._critic_adam = AdamPolyak(critic, config.critic_lr, target_critic, config.tau)
+        self._temperature_adam = AdamPolyak(list(self.temperature.parameters()), config.temperature_lr)
+        self._critic_backward = self.ranks.backward_of(critic)
+        self._actor_backward = self.ranks.backward_of(actor)
 
     @property
     def _shares_encoder(self) -> bool:
@@ -166,9 +165,7 @@ class CqlLearner:
         self._set_learning_rates(step)
         images, next_images = self._augment(batch, draws)
         critic_terms, policy = self._critic_step(batch, images, next_images, draws)
-        base.polyak_(self._target_parameters, self._critic_parameters, self.config.tau)
         actor_terms = self._actor_step(batch, images, policy, draws)
-        base.polyak_(self._ema_actor_parameters, self._actor_parameters, self.config.ema_tau)
         temperature_terms = self._temperature_step(actor_terms["entropy"])
         return CqlTerms(policy=policy.detach(), **critic_terms, **actor_terms, **temperature_terms)
 
@@ -189,7 +186,7 @@ class CqlLearner:
     def _critic_step(
         self, batch: Batch, images: torch.Tensor, next_images: torch.Tensor, draws: Draws
     ) -> tuple[dict, TanhGaussian]:
-        """Update the critic; return its terms and the policy at s, whose graph the actor step goes on with."""
+        """Update critic and target; return the terms and the policy at s, whose graph the actor step goes on with."""
         config, head, num_samples = self.config, self.critic.head, self.config.num_action_samples
         with torch.no_grad():
             next_policy = self.actor(next_images, batch.next_state, batch.task_id)
@@ -233,7 +230,7 @@ class CqlLearner:
         }, policy
 
     def _actor_step(self, batch: Batch, images: torch.Tensor, policy: TanhGaussian, draws: Draws) -> dict:
-        """Update the actor with the updated critic as a constant: gradients reach Q's action input alone.
+        """Update actor and average, the updated critic being a constant: gradients reach Q's action input alone.
 
         ``policy`` is that of the critic step; an actor that shares the encoder looks again through the updated one.
         """

@@ -57,13 +57,14 @@ def adam_polyak(
     eps: float = 1e-8,
     tau: float = 0.0,
 ) -> None:
-    """In place: moments and parameters by Adam, then ``average <- tau * parameter + (1 - tau) * average``, then shadows.
+    """Updates moments, parameters, averages and shadows in place.
 
     With t the updates of a parameter, this one counted::
 
         exp_avg    <- beta1 * exp_avg    + (1 - beta1) * gradient
         exp_avg_sq <- beta2 * exp_avg_sq + (1 - beta2) * gradient ** 2
         parameter  <- parameter - lr * (exp_avg / (1 - beta1 ** t)) / (sqrt(exp_avg_sq / (1 - beta2 ** t)) + eps)
+        average    <- tau * parameter + (1 - tau) * average
 
     Args:
         operands: parameters, moments, counts of updates, averages, shadows.
@@ -83,3 +84,5 @@ def adam_polyak(
     if backend.name == "reference":
         warn_missing()
     backend.run(operands, gradients, lr, betas, eps, tau)
+    # Written by address: autograd has to hear of it, so that a graph over old weights cannot go backward unnoticed.
+    torch.autograd.graph.increment_version(operands.written)

@@ -22,6 +22,10 @@ class Operands:
         averages: average of each parameter, or None.
         shadows: bfloat16 copy of each parameter, or None.
 
+    Attributes:
+        written: the tensors of others that a pass changes: parameters and averages.
+        is_dense: whether every parameter is contiguous or channels_last.
+
     Raises:
         ValueError: no parameters, or a tensor that is not like its parameter.
     """
@@ -54,11 +58,9 @@ class Operands:
         self.averages = None if averages is None else list(averages)
         self.shadows = None if shadows is None else list(shadows)
         self.steps_N = steps_N
-        self.is_dense = all(
-            p.is_contiguous() or p.is_contiguous(memory_format=torch.channels_last) for p in parameters
-        )
-        self._owned_by_others = [*self.parameters, *(self.averages or ())]
-        self._addresses = [tensor.data_ptr() for tensor in self._owned_by_others]
+        self.is_dense = all(p.is_contiguous() or p.is_contiguous(memory_format=torch.channels_last) for p in parameters)
+        self.written = [*self.parameters, *(self.averages or ())]
+        self._addresses = [tensor.data_ptr() for tensor in self.written]
         self._strides = [p.stride() for p in parameters]
         self._gradients: tuple[list[int], torch.Tensor] | None = None
         self._next_host: torch.Tensor | None = None
@@ -75,7 +77,7 @@ class Operands:
 
     def moved(self) -> bool:
         """Whether a parameter or average has other memory than when the operands were made."""
-        return [tensor.data_ptr() for tensor in self._owned_by_others] != self._addresses
+        return [tensor.data_ptr() for tensor in self.written] != self._addresses
 
     @functools.cached_property
     def tables_6N(self) -> torch.Tensor:
@@ -119,7 +121,8 @@ class Operands:
         Raises:
             RuntimeError: the first step of all is captured.
         """
-        addresses = [0 if gradient is None else gradient.data_ptr() for gradient in gradients]
+        # An empty tensor's address is 0 too; nothing is read from the one it gets here.
+        addresses = [0 if gradient is None else gradient.data_ptr() or 16 for gradient in gradients]
         aligned = all(address % 16 == 0 for address in addresses)
         if self.device.type != "cuda":
             return torch.tensor(addresses), aligned

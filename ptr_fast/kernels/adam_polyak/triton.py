@@ -21,6 +21,7 @@ __all__ = ["adam_polyak", "cubins", "supports"]
 
 # Elements of a program: 16 per thread, four loads of 16 bytes from each of five streams in flight.
 _BLOCK, _NUM_WARPS = 4096, 8
+_SCALARS_BLOCK = 32  # tensors of a program of one warp
 
 
 def supports(operands: Operands) -> str | None:
@@ -181,8 +182,7 @@ def adam_polyak(
     addresses_N, aligned = operands.gradient_addresses_N(laid_out)
     rate = lr if isinstance(lr, torch.Tensor) else torch.full((), lr, device=operands.device)
     num_tensors = len(laid_out)
-    block = triton.next_power_of_2(min(num_tensors, 128))
-    _scalars[(triton.cdiv(num_tensors, block),)](
+    _scalars[(triton.cdiv(num_tensors, _SCALARS_BLOCK),)](
         addresses_N,
         operands.steps_N,
         rate,
@@ -192,7 +192,7 @@ def adam_polyak(
         LOG_BETA1=math.log(betas[0]),
         LOG_BETA2=math.log(betas[1]),
         EPS=eps,
-        BLOCK=block,
+        BLOCK=_SCALARS_BLOCK,
         num_warps=1,
     )
     _update[(chunks.count,)](
@@ -215,7 +215,7 @@ def adam_polyak(
 
 
 def cubins() -> list[Cubin]:
-    """Critic and actor of the published sizes: about 120 tensors, with an average, with and without a shadow."""
+    """Critic and actor of the published sizes: about 120 tensors, with an average, with and without shadows."""
     betas, eps = (0.9, 0.999), 1e-8
     out = [
         Cubin(
@@ -225,7 +225,12 @@ def cubins() -> list[Cubin]:
                 **{"N": "i32", "LOG_BETA1": "constexpr", "LOG_BETA2": "constexpr", "EPS": "constexpr"},
                 "BLOCK": "constexpr",
             },
-            constants={"LOG_BETA1": math.log(betas[0]), "LOG_BETA2": math.log(betas[1]), "EPS": eps, "BLOCK": 128},
+            constants={
+                "LOG_BETA1": math.log(betas[0]),
+                "LOG_BETA2": math.log(betas[1]),
+                "EPS": eps,
+                "BLOCK": _SCALARS_BLOCK,
+            },
             num_warps=1,
             case="resnet34: 121 tensors",
         )
@@ -234,7 +239,6 @@ def cubins() -> list[Cubin]:
     for case, average, shadow, aligned in (
         ("weights", True, False, True),
         ("weights and bfloat16 shadows", True, True, True),
-        ("temperature: no average", False, False, True),
         ("gradients in buckets of any alignment", True, False, False),
     ):
         values = (*betas, 0.005, average, shadow, aligned, _BLOCK)
