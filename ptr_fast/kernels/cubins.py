@@ -28,6 +28,7 @@ OPS: tuple[str, ...] = (  # the ops that have a triton.py
     "adam_polyak",
     "counter_random",
     "group_norm_act",
+    "group_norm_act_pool",
 )
 
 

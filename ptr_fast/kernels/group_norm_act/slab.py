@@ -62,9 +62,9 @@ _STREAMED: dict[tuple[str, torch.dtype], tuple[int, int]] = {
     ("backward_norm", _BF16): (2048, 8),
     ("backward_norm", _FP32): (2048, 8),
     ("pool_forward", _BF16): (4096, 16),
-    ("pool_forward", _FP32): (4096, 16),
-    ("pool_backward", _BF16): (2048, 8),
-    ("pool_backward", _FP32): (2048, 8),
+    ("pool_forward", _FP32): (2048, 16),
+    ("pool_backward", _BF16): (4096, 16),
+    ("pool_backward", _FP32): (2048, 16),
 }
 
 
@@ -206,7 +206,7 @@ def streamed_moments(
         deviation = tl.where(inside, deviation, 0.0)
     sums = deviation
     squares = deviation * deviation
-    for first in range(P, N, P):
+    for first in tl.range(P, N, P, loop_unroll_factor=4):  # four loads of every thread under way
         inside = tile_inside(first, first_group, N, G, D, P, GB, DP)
         x = load_tile(image_ptr, tile_offsets(first, first_group, C, D, P, GB, DP), inside, EXACT).to(tl.float32)
         deviation = x - pivot[None, :, None]

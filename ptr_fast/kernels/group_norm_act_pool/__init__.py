@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ptr_fast.kernels import dispatch
+from ptr_fast.kernels import cubins, dispatch
 from ptr_fast.kernels.group_norm_act_pool import native, reference
 from ptr_fast.native import warn_missing
 
@@ -15,6 +15,7 @@ _OP = "group_norm_act_pool"
 dispatch.register(
     _OP,
     (
+        cubins.lazy_backend(_OP),
         dispatch.Backend("native", native.group_norm_act_pool, native.supports),
         dispatch.Backend("reference", reference.group_norm_act_pool, reference.supports),
     ),
