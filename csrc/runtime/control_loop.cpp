@@ -181,7 +181,6 @@ void ControlLoop::run_loop() {
   }
   if (!stop_) sleep_until(scheduled + period_ns_);  // the last command has its time too
   request_stop(0, "");
-  loop_ended_ = true;
 }
 
 void ControlLoop::run_step(int64_t step, int64_t scheduled_ns, StepRecord* record) {

@@ -89,7 +89,7 @@ class ControlLoop : public std::enable_shared_from_this<ControlLoop> {
   // True when the arm was brought to rest, or did not answer within the watchdog's time; false where the run goes on.
   bool wait(double timeout_s);
 
-  bool running() const { return started_.load() && !loop_ended_.load(); }
+  bool running() const { return started_.load() && !guardian_ended_.load(); }
   uint32_t stop_reason() const { return stop_reason_.load(); }
   std::string message() const;
   bool arm_answered_stop() const { return arm_stopped_.load(); }
@@ -133,7 +133,7 @@ class ControlLoop : public std::enable_shared_from_this<ControlLoop> {
   LatencyHistogram legs_[kNumLegs];
   std::atomic<int64_t> num_steps_{0}, num_missed_{0}, num_held_{0}, num_unrecorded_{0};
   std::atomic<uint32_t> stop_reason_{0};
-  std::atomic<bool> started_{false}, stop_{false}, arm_stopped_{false}, loop_ended_{false}, guardian_ended_{false};
+  std::atomic<bool> started_{false}, stop_{false}, arm_stopped_{false}, guardian_ended_{false};
   mutable std::mutex text_mutex_;  // message_, notes_
   std::string message_;
   std::vector<std::string> notes_;
