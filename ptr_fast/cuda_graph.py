@@ -1,7 +1,7 @@
 """The update of one step after another: launched op by op, or captured once in a CUDA graph and replayed.
 
 Both run the same body: batch of the step, ``learner.update``, the numbers of the update into fixed buffers. Nothing is
-read back from the device until :meth:`EagerStep.read`.
+read back from the device until someone looks at :attr:`EagerStep.info` or asks :meth:`EagerStep.not_finite`.
 
 Note "What is captured". Everything from the index of a sample to the parameters, as one graph on fixed addresses. The
 number of the step is a 0-d tensor on the device that the graph itself increments; sampling, random numbers and
@@ -15,15 +15,25 @@ nothing has to be undone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any, Protocol
 
 import torch
 
 from ptr_fast.types import Batch
 
-__all__ = ["BatchSource", "CapturedStep", "CudaGraphRecorder", "EagerStep", "Reading", "Recorder", "why_not_captured"]
+__all__ = [
+    "BatchSource",
+    "CapturedStep",
+    "CudaGraphRecorder",
+    "EagerStep",
+    "Recorder",
+    "StepClock",
+    "copy_batch",
+    "why_not_captured",
+]
 
 NUM_WARM_UP = 3
 
@@ -60,20 +70,6 @@ class Recorder(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Reading:
-    """What was read back.
-
-    Attributes:
-        numbers: the last update's, by name.
-        not_finite: name of the quantity that was the first not to be finite since the last reading, and how many
-            updates were done when it was (1 for the first of the run); None where all stayed finite.
-    """
-
-    numbers: dict[str, float]
-    not_finite: tuple[str, int] | None
-
-
 class _Readout:
     """The numbers of the last update and the first step at which each was not finite, in fixed buffers."""
 
@@ -92,15 +88,54 @@ class _Readout:
         is_new = ~self.values.isfinite() & (self.first_bad < 0)
         self.first_bad.copy_(torch.where(is_new, step, self.first_bad))
 
-    def read(self) -> Reading:
-        """Waits for the device; forgets what was not finite."""
-        flat = torch.cat([self.values, self.first_bad.to(torch.float64)]).tolist()
+    def not_finite(self) -> tuple[str, int] | None:
+        """See :attr:`EagerStep.not_finite`."""
+        steps = self.first_bad.tolist()
         self.first_bad.fill_(-1)
-        values, steps = flat[: len(self.names)], flat[len(self.names) :]
-        bad = [(int(step), name) for step, name in zip(steps, self.names, strict=True) if step >= 0]
+        bad = [(step, name) for step, name in zip(steps, self.names, strict=True) if step >= 0]
+        if not bad:
+            return None
         # Of the quantities that went bad in one step the first in the learner's order: losses before statistics.
-        first = min(bad, key=lambda pair: pair[0]) if bad else None
-        return Reading(dict(zip(self.names, values, strict=True)), None if first is None else (first[1], first[0] + 1))
+        step, name = min(bad, key=lambda pair: pair[0])
+        return name, step + 1
+
+
+class StepClock:
+    """How long the device works on a step: events around the launches of a sample of the steps.
+
+    Where a step is launched op by op, gaps between its kernels count as work.
+
+    Args:
+        device: events are recorded on a GPU alone.
+        every: one step in so many is measured.
+    """
+
+    def __init__(self, device: torch.device, every: int = 1) -> None:
+        self._on, self._every, self._count = device.type == "cuda", every, 0
+        self._pairs: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+
+    @contextmanager
+    def around(self) -> Iterator[None]:
+        """Measures the launches of one step, if it is its turn."""
+        self._count += 1
+        if not self._on or self._count % self._every:
+            yield
+            return
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        yield
+        end.record()
+        self._pairs.append((begin, end))
+
+    def seconds_per_step(self) -> float | None:
+        """Mean since the last call, which waits for the device; None on the CPU and where nothing was measured."""
+        if not self._pairs:
+            return None
+        self._pairs[-1][1].synchronize()
+        total_ms = sum(begin.elapsed_time(end) for begin, end in self._pairs)
+        mean = total_ms / 1000.0 / len(self._pairs)
+        self._pairs.clear()
+        return mean
 
 
 class EagerStep:
@@ -110,33 +145,47 @@ class EagerStep:
         learner: see :class:`ptr_fast.learners.Learner`.
         source: batches by step.
         num_done: updates done before; the number of the next step.
+        clock_every: one step in so many is timed on the device.
 
     Attributes:
         num_done: updates done.
         why_eager: why the steps are not replayed from a graph; None where they are.
+        clock: how long the device works on a step.
     """
 
-    def __init__(
-        self, learner: Any, source: BatchSource, num_done: int, why_eager: str | None = "not asked for"
-    ) -> None:
-        self.learner, self.source, self.num_done, self.why_eager = learner, source, num_done, why_eager
+    why_eager: str | None = "not asked for"
+
+    def __init__(self, learner: Any, source: BatchSource, num_done: int, clock_every: int = 1) -> None:
+        self.learner, self.source, self.num_done = learner, source, num_done
+        self.clock = StepClock(learner.device, clock_every)
         self._readout = _Readout(learner.device)
 
     def run(self) -> None:
         """The next update; on a GPU it is only launched."""
         step = self.num_done
-        self._readout.write(self.learner.update(self.source.batch(step), step), step)
+        batch = self.source.batch(step)
+        with self.clock.around():
+            self._readout.write(self.learner.update(batch, step), step)
         self.num_done += 1
 
-    def read(self) -> Reading:
-        """The numbers of the last update; waits for the device.
+    @property
+    def info(self) -> dict[str, torch.Tensor]:
+        """The numbers of the last update: float64 0-d tensors on the device that the next update overwrites.
 
         Raises:
             RuntimeError: no update has been made.
         """
         if not self._readout.names:
-            raise RuntimeError("read: no update has been made yet")
-        return self._readout.read()
+            raise RuntimeError("info: no update has been made yet")
+        return dict(zip(self._readout.names, self._readout.values.unbind(), strict=True))
+
+    def not_finite(self) -> tuple[str, int] | None:
+        """Waits for the device: which quantity was the first that was not finite since the last call, and when.
+
+        Returns:
+            Its name and the number of updates that were done then (1 for the first of the run), or None.
+        """
+        return self._readout.not_finite()
 
 
 class CapturedStep(EagerStep):
@@ -149,8 +198,17 @@ class CapturedStep(EagerStep):
         recorder: makes the graph; :class:`CudaGraphRecorder` by default.
     """
 
-    def __init__(self, learner: Any, source: BatchSource, num_done: int, recorder: Recorder | None = None) -> None:
-        super().__init__(learner, source, num_done, why_eager=None)
+    why_eager = None
+
+    def __init__(
+        self,
+        learner: Any,
+        source: BatchSource,
+        num_done: int,
+        clock_every: int = 1,
+        recorder: Recorder | None = None,
+    ) -> None:
+        super().__init__(learner, source, num_done, clock_every)
         self._recorder = CudaGraphRecorder() if recorder is None else recorder
         self._step = torch.full((), num_done, dtype=torch.int64, device=learner.device)
         self._batch: Batch | None = None  # fixed buffers of a source on the host
@@ -163,10 +221,7 @@ class CapturedStep(EagerStep):
             return super().run()
         if not self.source.on_device:
             self._batch = self._recorder.fill(lambda: self.source.batch(self.num_done), self._batch)
-        if self._num_warm < NUM_WARM_UP:
-            self._recorder.warm_up(self._body)
-            self._num_warm += 1
-        elif self._replay is None:
+        if self._num_warm == NUM_WARM_UP and self._replay is None:
             try:
                 self._replay = self._recorder.capture(self._body)
             except torch.OutOfMemoryError:
@@ -174,9 +229,12 @@ class CapturedStep(EagerStep):
             except RuntimeError as error:
                 self.why_eager = f"the capture failed: {str(error).splitlines()[0]}"
                 return super().run()
-            self._replay()
-        else:
-            self._replay()
+        with self.clock.around():
+            if self._replay is not None:
+                self._replay()
+            else:
+                self._recorder.warm_up(self._body)
+                self._num_warm += 1
         self.num_done += 1
         return None
 

@@ -58,11 +58,14 @@ class DaliLoader:
 
     Attributes:
         wait_seconds: time that :meth:`batch` has waited for the pipeline, summed since the start.
+        on_device: False: the host makes the batches.
 
     Raises:
         ValueError: sources that do not fit together.
         RuntimeError: DALI cannot read these stores (:func:`why_not_dali`).
     """
+
+    on_device = False
 
     def __init__(
         self,

@@ -80,10 +80,13 @@ class Loader:
 
     Attributes:
         wait_seconds: time that :meth:`batch` has waited for a batch, summed since the start.
+        on_device: False: the host makes the batches.
 
     Raises:
         ValueError: sources that do not fit together.
     """
+
+    on_device = False
 
     def __init__(
         self,

@@ -1,0 +1,139 @@
+"""Where the frames of a run lie, fastest first: on the device, decoded on the host, in the memory map, as JPEG.
+
+A tier is taken where its frames fit the memory that was measured to be free. The decision is a pure function of sizes,
+so that it can be told in advance and tested without a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["FrameSizes", "Tier", "choose_tier", "explain_tiers", "frame_tiers", "step_reserve_bytes"]
+
+NAMES = ("device", "host", "map", "jpeg")
+
+# What a step needs beside the frames: libraries, parameters, optimiser states, and activations. An estimate: ResNet-50
+# with bfloat16 activations keeps about 1 KiB per pixel of the batch and encoder, and two encoders live at once.
+_RESERVE_BYTES = 4 << 30
+_RESERVE_BYTES_PER_PIXEL = 2048
+
+
+def step_reserve_bytes(batch_size: int, height: int, width: int) -> int:
+    """Device memory that is left to the step itself, an upper estimate for the encoders of this package."""
+    return _RESERVE_BYTES + _RESERVE_BYTES_PER_PIXEL * batch_size * height * width
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameSizes:
+    """What there is to hold.
+
+    Attributes:
+        frame_bytes: of one frame as raw pixels.
+        num_named: distinct frames that the transitions name.
+        num_jpeg: frames of the stores that hold JPEG, named or not.
+        num_raw: frames of the stores that hold raw pixels.
+    """
+
+    frame_bytes: int
+    num_named: int
+    num_jpeg: int
+    num_raw: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tier:
+    """One place for the frames.
+
+    Attributes:
+        name: ``device``, ``jpeg on the device``, ``host``, ``map`` or ``jpeg``.
+        what: in words.
+        why_not: why it cannot be had; None where it can.
+        why_not_auto: why it is only taken when asked for; None where it is taken by itself.
+    """
+
+    name: str
+    what: str
+    why_not: str | None = None
+    why_not_auto: str | None = None
+
+    def __str__(self) -> str:
+        reason = self.why_not or self.why_not_auto
+        return f"{self.name} ({self.what})" + (f": {reason}" if reason else "")
+
+
+def frame_tiers(
+    sizes: FrameSizes, device: str, device_free_bytes: int, device_reserve_bytes: int, host_budget_bytes: int
+) -> list[Tier]:
+    """Every tier, fastest first, with what stands against it.
+
+    Args:
+        sizes: what there is to hold.
+        device: type of the learner's device.
+        device_free_bytes: free memory there (of the host where the learner is on the CPU).
+        device_reserve_bytes: how much of it the step needs.
+        host_budget_bytes: memory of the host that decoded frames may take.
+    """
+    on_device, decoded = sizes.num_named * sizes.frame_bytes, sizes.num_jpeg * sizes.frame_bytes
+    room = max(0, device_free_bytes - device_reserve_bytes)
+    kept = f"{_gb(device_free_bytes)} free, {_gb(device_reserve_bytes)} of it kept for the step"
+    return [
+        Tier(
+            name="device",
+            what=f"raw pixels, {_gb(on_device)}",
+            why_not=None if on_device <= room else f"does not fit: {kept}",
+            why_not_auto="the learner is on the CPU" if device == "cpu" else None,
+        ),
+        Tier(
+            name="jpeg on the device",
+            what="decoded in the step",
+            why_not="not available: nvJPEG and DALI need the host, no decoder of this package runs in a captured step",
+        ),
+        Tier(
+            name="host",
+            what=f"decoded in memory, {_gb(decoded)}",
+            why_not="the stores hold raw pixels already, see map"
+            if not sizes.num_jpeg
+            else None
+            if decoded <= host_budget_bytes
+            else f"does not fit: {_gb(host_budget_bytes)} allowed",
+        ),
+        Tier(
+            name="map",
+            what=f"raw pixels in the store, {_gb(sizes.num_raw * sizes.frame_bytes)}",
+            why_not=f"{sizes.num_jpeg} frames are stored as JPEG" if sizes.num_jpeg else None,
+        ),
+        Tier(
+            name="jpeg",
+            what="decoded batch by batch",
+            why_not=None if sizes.num_jpeg else "no frame is stored as JPEG",
+        ),
+    ]
+
+
+def choose_tier(tiers: Sequence[Tier], wanted: str = "auto") -> Tier:
+    """The fastest tier that can be had, or the one that is asked for.
+
+    Raises:
+        ValueError: the tier that is asked for is unknown or cannot be had.
+    """
+    if wanted == "auto":
+        return next(tier for tier in tiers if tier.why_not is None and tier.why_not_auto is None)
+    tier = next((tier for tier in tiers if tier.name == wanted and wanted in NAMES), None)
+    if tier is None:
+        raise ValueError(f"frames: expected auto or one of {', '.join(NAMES)}, got {wanted!r}")
+    if tier.why_not is not None:
+        can = [t.name for t in tiers if t.why_not is None]
+        raise ValueError(f"frames: {wanted} cannot be had: {tier.what}, {tier.why_not}; can be had: {', '.join(can)}")
+    return tier
+
+
+def explain_tiers(tiers: Sequence[Tier], taken: Tier) -> str:
+    """The tier that was taken, and what stood against every faster one."""
+    faster = tiers[: tiers.index(taken)]
+    against = "".join(f"; not {tier}" for tier in faster)
+    return f"{taken.name} ({taken.what}){against}"
+
+
+def _gb(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.1f} MB"
