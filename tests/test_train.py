@@ -90,6 +90,21 @@ def test_killed_and_resumed_equals_the_unbroken_run(store, unbroken, tmp_path):
     assert weights(out) == weights(unbroken)
 
 
+def test_frames_on_the_device_train_the_same(store, unbroken, tmp_path):
+    """Sampled and gathered by the device's tables, here those of the CPU; a resume keeps to it."""
+    out = tmp_path / "held"
+    done = pretrain(store, out, "--frames", "device", "--num-steps", "15")
+    assert done.returncode == 0, done.stderr
+    assert "frames: device (raw pixels" in done.stdout
+    assert "samples/s" in done.stdout
+    assert "op by op: a CUDA graph needs a GPU" in done.stdout
+    resumed = ptr_fast("resume", out, "--num-steps", "24")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "frames: device" in resumed.stdout
+    assert numbers(out) == numbers(unbroken)
+    assert weights(out) == weights(unbroken)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_says_how_to_go_on_and_stops(store, unbroken, tmp_path, number, code):
     out = tmp_path / "stopped"
@@ -186,6 +201,7 @@ def test_keep_best_keeps_what_select_would_pick(store, unbroken, tmp_path):
         (["pretrain", "smoke", "--data.stores", "STORE", "--out", "NEW", "--data.num-demos", "99"], "99"),
         (["pretrain", "smoke", "--data.stores", "STORE", "--out", "NEW", "--learner.discount", "1.5"], "discount"),
         (["pretrain", "smoke", "--data.stores", "STORE", "--out", "NEW", "--data.camera", "wrist"], "wrist"),
+        (["pretrain", "smoke", "--data.stores", "STORE", "--out", "NEW", "--frames", "map"], "stored as JPEG"),
         (["pretrain", "smoke", "--data.stores", "STORE", "--out", "NEW", "--precision", "tf32"], "take fp32 or bf16"),
         (["finetune", "--checkpoint", "MISSING", "--target", "STORE", "--out", "NEW"], "no checkpoint"),
         (["finetune", "--checkpoint", "RUN", "--target", "STORE", "--out", "NEW"], "name the target task"),

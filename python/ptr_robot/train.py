@@ -27,15 +27,13 @@ from ptr_fast.checkpoint import (
     save_checkpoint,
 )
 from ptr_fast.config import ActConfig, PolicySpec, RewardConfig
-from ptr_fast.data.frames import open_frames
-from ptr_fast.data.loader import Loader
-from ptr_fast.data.sampler import MixtureSampler
-from ptr_fast.data.store_meta import MAX_VERIFIED_BYTES
+from ptr_fast.cuda_graph import CapturedStep, EagerStep, why_not_captured
 from ptr_fast.diagnostics import value_range
 from ptr_fast.files import write_atomically, writing
 from ptr_robot.precision import resolve_precision, set_matmul_precision
 from ptr_robot.train_config import LoopConfig
-from ptr_robot.train_data import Source, transitions_of
+from ptr_robot.train_data import Source
+from ptr_robot.train_frames import Batches, open_batches
 from ptr_robot.train_log import RunLog, check_wandb
 
 __all__ = ["Run", "pick_device", "prepare_process", "run_lock", "train", "versions"]
@@ -154,18 +152,18 @@ def train(run: Run) -> int:
     Returns:
         0; 128 plus the signal's number where one stopped the run after saving; 3 where the divergence alarm did.
     """
-    device = pick_device(run.loop.device)
     check_wandb(run.loop.wandb)
     first_step = _load_newest(run)
     if first_step >= run.loop.num_steps:
         print(f"{run.out}: already at step {first_step} of {run.loop.num_steps}; nothing to do")
         return 0
-    with contextlib.closing(_make_loader(run, device)) as loader:
+    batches = open_batches(run.sources, run.mix, run.spec, run.rewards, run.loop, run.learner.device, run.learner.ranks)
+    with contextlib.closing(batches):
         write_atomically(run.out / "train_config.json", (json.dumps(run.record, indent=2) + "\n").encode())
         write_atomically(run.out / "split.json", (json.dumps(run.record["split"], indent=2) + "\n").encode())
         log = RunLog(run.out, first_step, run.loop.num_steps, run.loop.wandb, run.record)
         with contextlib.closing(log), _StopRequest() as stop:
-            return _loop(run, loader, log, stop, first_step)
+            return _loop(run, batches, log, stop, first_step)
 
 
 def _load_newest(run: Run) -> int:
@@ -178,35 +176,28 @@ def _load_newest(run: Run) -> int:
     return info.step
 
 
-def _make_loader(run: Run, device: torch.device) -> Loader:
-    sources = [source for source in run.sources if len(source.train)]
-    transitions = [transitions_of(source, run.spec, run.rewards, source.train) for source in sources]
-    budget = int(run.loop.memory_gib * 2**30) or None
-    opened = {source.store.path: source.store for source in sources}
-    opened = {path: open_frames(store, run.spec.camera.name, budget) for path, store in opened.items()}
-    for source in sources:
-        if source.store.num_bytes <= MAX_VERIFIED_BYTES:
-            source.store.verify()
-    frames = [opened[source.store.path] for source in sources]
-    for source, rows, frame in zip(sources, transitions, frames, strict=True):
-        counts = f"{len(source.train)} episodes, {len(rows)} transitions"
-        print(f"{source.role} data {source.store.path}: {counts}; frames {frame.describe()}")
-    groups = [
-        [len(rows) for source, rows in zip(sources, transitions, strict=True) if source.role == role]
-        for role in ("prior", "target")
-    ]
-    sampler = MixtureSampler([g for g in groups if g], run.mix, run.loop.batch_size, run.loop.seed)
-    return Loader(transitions, frames, sampler, device)
+def _make_step(run: Run, batches: Batches, first_step: int) -> EagerStep:
+    """Replayed from a CUDA graph where that is possible, else op by op, which is told on a GPU."""
+    clock_every = max(1, run.loop.log_every // 64)
+    why_not = why_not_captured(run.learner, run.learner.ranks.world_size)
+    if why_not is None:
+        return CapturedStep(run.learner, batches, first_step, clock_every)
+    step = EagerStep(run.learner, batches, first_step, clock_every)
+    step.why_eager = why_not
+    return step
 
 
-def _loop(run: Run, loader: Loader, log: RunLog, stop: _StopRequest, first_step: int) -> int:
-    loop = run.loop
-    for step in range(first_step, loop.num_steps):
-        info = run.learner.update(loader.batch(step), step)
-        done = step + 1
+def _loop(run: Run, batches: Batches, log: RunLog, stop: _StopRequest, first_step: int) -> int:
+    loop, step, told = run.loop, _make_step(run, batches, first_step), None
+    while step.num_done < loop.num_steps:
+        step.run()
+        done = step.num_done
+        if step.why_eager != told:
+            told = step.why_eager
+            print(f"steps are launched op by op: {told}")
         if done % loop.log_every == 0 or done == loop.num_steps:
-            numbers = log.report(done, info, loader.wait_seconds)
-            reason = divergence(numbers, run)
+            numbers = log.report(done, step.info, batches.wait_seconds, step.clock.seconds_per_step())
+            reason = not_finite(step) or divergence(numbers, run)
             if reason and loop.stop_on_divergence:
                 path = _save(run, done, folder="diverged")
                 print(f"divergence alarm at step {done}: {reason}\nsaved {path} for a look; {ADVICE}", file=sys.stderr)
@@ -219,6 +210,12 @@ def _loop(run: Run, loader: Loader, log: RunLog, stop: _StopRequest, first_step:
             print(f"stopped at step {done} of {loop.num_steps}; go on with: ptr-fast resume {run.out}", file=sys.stderr)
             return 128 + stop.signal
     return 0
+
+
+def not_finite(step: EagerStep) -> str | None:
+    """Which number of which update was the first that was not finite since the last report, or None."""
+    found = step.not_finite()
+    return None if found is None else f"{found[0]} was not finite at step {found[1]}"
 
 
 ADVICE = "lower the learning rates or cql_alpha, or look at rewards and actions with ptr-fast doctor"

@@ -61,6 +61,9 @@ class LoopConfig:
             ``tf32`` (float32 whose products round their inputs; NVIDIA GPUs only) or ``fp32``. ``auto`` is bf16 on a
             GPU of compute capability 8 or above and fp32 elsewhere; the run keeps what it became.
         num_threads: CPU threads of the learner; 0 takes torch's default.
+        frames: where the frames lie: ``device`` (raw pixels, sampled and gathered there), ``host`` (JPEG decoded once
+            into memory), ``map`` (raw pixels in the store's memory map) or ``jpeg`` (decoded batch by batch). ``auto``
+            takes the first of these that fits what is free.
         memory_gib: host memory for decoded frames, GiB; 0 takes half of what is free.
         wandb: Weights & Biases project to log to as well; empty logs to JSONL and TensorBoard only.
         stop_on_divergence: stop, save and explain when Q leaves its possible range or a loss is not finite.
@@ -76,6 +79,7 @@ class LoopConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Precision = "auto"
     num_threads: int = 0
+    frames: Literal["auto", "device", "host", "map", "jpeg"] = "auto"
     memory_gib: float = 0.0
     wandb: str = ""
     stop_on_divergence: bool = True

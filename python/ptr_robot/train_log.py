@@ -78,8 +78,13 @@ class RunLog:
                 break  # a line cut short by a kill is the last one
         write_atomically(self.path, "".join(line + "\n" for line in kept).encode())
 
-    def report(self, step: int, info: dict[str, torch.Tensor], wait_seconds: float) -> dict[str, float]:
-        """Reads the update's numbers back from the device (the only place that does) and writes them everywhere."""
+    def report(
+        self, step: int, info: dict[str, torch.Tensor], wait_seconds: float, busy_seconds: float | None = None
+    ) -> dict[str, float]:
+        """Reads the update's numbers back from the device (the only place that does) and writes them everywhere.
+
+        ``wait_seconds``: waited for data since the start. ``busy_seconds``: that a GPU works on a step.
+        """
         names = list(info)
         values = torch.stack([info[name].detach().to(torch.float64).reshape(()) for name in names]).tolist()
         numbers = dict(zip(names, values, strict=True))
@@ -87,6 +92,8 @@ class RunLog:
         elapsed = max(now - self.last_time, 1e-9)
         numbers["perf/steps_per_s"] = (step - self.last_step) / elapsed
         numbers["perf/data_wait_share"] = min(1.0, max(0.0, wait_seconds - self.last_wait) / elapsed)
+        if busy_seconds is not None:
+            numbers["perf/gpu_busy_share"] = min(1.0, busy_seconds * numbers["perf/steps_per_s"])
         numbers["perf/memory_bytes"] = float(_memory_bytes())
         self.last_time, self.last_step, self.last_wait = now, step, wait_seconds
         self.write(step, numbers)
@@ -107,9 +114,12 @@ class RunLog:
         pace = (step - self.first_step) / max(time.monotonic() - self.begin, 1e-9)
         left = datetime.timedelta(seconds=int((self.num_steps - step) / pace) if pace > 0 else 0)
         shown = "  ".join(f"{short} {numbers[key]:.3g}" for key, short in _SHOWN.items() if key in numbers)
+        share = numbers.get("perf/gpu_busy_share")
+        shares = "" if share is None else f"GPU busy {share:.0%}  "
+        shares += f"data wait {numbers['perf/data_wait_share']:.0%}"
         print(
             f"step {step}/{self.num_steps}  {numbers['perf/steps_per_s']:.1f} steps/s  left {left}  {shown}  "
-            f"data wait {numbers['perf/data_wait_share']:.0%}  mem {numbers['perf/memory_bytes'] / 2**30:.2f} GiB",
+            f"{shares}  mem {numbers['perf/memory_bytes'] / 2**30:.2f} GiB",
             flush=True,
         )
 

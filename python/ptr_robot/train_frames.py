@@ -1,0 +1,112 @@
+"""From the sources of a run to its batches: where the frames lie is measured, chosen and told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from ptr_fast.config import PolicySpec, RewardConfig
+from ptr_fast.data.dali_loader import DaliLoader, why_not_dali
+from ptr_fast.data.device_frames import DeviceFrames, num_frames_of
+from ptr_fast.data.frames import FrameSource, FrameSourceInfo, free_memory, open_frames
+from ptr_fast.data.loader import Loader
+from ptr_fast.data.sampler import MixtureSampler
+from ptr_fast.data.store import EpisodeStore
+from ptr_fast.data.store_meta import MAX_VERIFIED_BYTES
+from ptr_fast.data.tiers import FrameSizes, Tier, choose_tier, explain_tiers, frame_tiers, step_reserve_bytes
+from ptr_fast.data.transitions import Transitions
+from ptr_fast.learners.distributed import Ranks
+from ptr_robot.train_config import LoopConfig
+from ptr_robot.train_data import Source, transitions_of
+
+__all__ = ["Batches", "open_batches"]
+
+Batches = Loader | DeviceFrames | DaliLoader
+
+_DECODED_SHARE = 0.5  # of the host's free memory
+
+
+def open_batches(
+    sources: Sequence[Source],
+    mix: float,
+    spec: PolicySpec,
+    rewards: RewardConfig,
+    loop: LoopConfig,
+    device: torch.device,
+    ranks: Ranks,
+) -> Batches:
+    """The batches of a run, from the fastest tier that fits or from the one that is asked for; prints what it took.
+
+    Raises:
+        ValueError: the tier that is asked for cannot be had.
+        DataError: a store or a frame is broken.
+    """
+    sources = [source for source in sources if len(source.train)]
+    tables = [transitions_of(source, spec, rewards, source.train) for source in sources]
+    for source in sources:
+        if source.store.num_bytes <= MAX_VERIFIED_BYTES:
+            source.store.verify()
+    sizes = [
+        [len(rows) for source, rows in zip(sources, tables, strict=True) if source.role == role]
+        for role in ("prior", "target")
+    ]
+    sampler = MixtureSampler([s for s in sizes if s], mix, loop.batch_size, loop.seed, ranks.rank, ranks.world_size)
+
+    # One object per folder: two sources may be episodes of one store.
+    by_path = {source.store.path: source.store for source in sources}
+    stores = [by_path[source.store.path] for source in sources]
+    budget = int(loop.memory_gib * 2**30) or int(free_memory() * _DECODED_SHARE)
+    tiers = _measure(tables, stores, spec, loop.batch_size // ranks.world_size, device, budget)
+    taken = choose_tier(tiers, loop.frames)
+    print(f"frames: {explain_tiers(tiers, taken)}")
+    for source, rows in zip(sources, tables, strict=True):
+        counts = f"{len(source.train)} episodes, {len(rows)} transitions"
+        print(f"{source.role} data {source.store.path}: {counts}")
+
+    camera = spec.camera.name
+    if taken.name == "jpeg" and device.type == "cuda" and why_not_dali(stores, camera) is None:
+        print("frames: decoded by DALI ahead of the step")
+        return DaliLoader(tables, stores, camera, sampler, device)
+    opened = {
+        path: open_frames(store, camera, budget if taken.name == "host" else 0) for path, store in by_path.items()
+    }
+    frames: list[FrameSource] = [opened[store.path] for store in stores]
+    if taken.name == "device":
+        held = DeviceFrames(tables, frames, sampler, device, taken.what)
+        for source_of_frames in opened.values():
+            source_of_frames.close()
+        _print_rate(held.describe(), loop.batch_size)
+        return held
+    for path, source_of_frames in opened.items():
+        _print_rate(source_of_frames.describe(), loop.batch_size, f"{path}: ")
+    return Loader(tables, frames, sampler, device)
+
+
+def _measure(
+    tables: Sequence[Transitions],
+    stores: Sequence[EpisodeStore],
+    spec: PolicySpec,
+    batch_size: int,
+    device: torch.device,
+    budget: int,
+) -> list[Tier]:
+    camera = spec.camera
+    num_of = {"jpeg": 0, "raw": 0}
+    for store in dict.fromkeys(stores):
+        num_of[store.meta.camera(camera.name).encoding] += store.num_records
+    sizes = FrameSizes(
+        frame_bytes=camera.height * camera.width * 3,
+        num_named=num_frames_of(tables, stores),
+        num_jpeg=num_of["jpeg"],
+        num_raw=num_of["raw"],
+    )
+    on_gpu = device.type == "cuda"
+    free = torch.cuda.mem_get_info(device)[0] if on_gpu else free_memory()
+    reserve = step_reserve_bytes(batch_size, camera.height, camera.width) if on_gpu else free // 2
+    return frame_tiers(sizes, device.type, free, reserve, budget)
+
+
+def _print_rate(info: FrameSourceInfo, batch_size: int, where: str = "") -> None:
+    rate = info.frames_per_second / 2  # a sample is two frames
+    print(f"frames: {where}{info}; about {rate:,.0f} samples/s, {rate / batch_size:,.0f} steps/s of {batch_size}")
