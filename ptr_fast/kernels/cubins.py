@@ -13,15 +13,28 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import re
+import subprocess
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from ptr_fast.kernels import dispatch
 
-__all__ = ["ARCHITECTURES", "OPS", "Cubin", "compile_all", "interpreting", "lazy_backend", "why_not_triton"]
+__all__ = [
+    "ARCHITECTURES",
+    "OPS",
+    "Cubin",
+    "compile_all",
+    "interpreting",
+    "lazy_backend",
+    "resources",
+    "why_not_triton",
+]
 
 ARCHITECTURES = (80, 90, 100, 120)
 OPS: tuple[str, ...] = (  # the ops that have a triton.py
@@ -97,11 +110,11 @@ def lazy_backend(op: str) -> dispatch.Backend:
 
 
 def compile_all(op: str, architectures: tuple[int, ...] = ARCHITECTURES) -> list[dict[str, Any]]:
-    """Compiles every kernel of an op for every architecture.
+    """Compiles every kernel of an op for every architecture, for pointers that are aligned to 16 bytes as torch's are.
 
     Returns:
         One row per kernel, case and architecture: ``kernel``, ``case``, ``architecture``, ``num_bytes`` of machine
-        code, ``shared_bytes`` and ``ptx``.
+        code, ``num_warps``, ``shared_bytes`` and ``ptx``.
 
     Raises:
         RuntimeError: the interpreter is on in this process.
@@ -115,7 +128,12 @@ def compile_all(op: str, architectures: tuple[int, ...] = ARCHITECTURES) -> list
     rows = []
     for cubin in importlib.import_module(f"ptr_fast.kernels.{op}.triton").cubins():
         constants = {name: cubin.constants[name] for name in cubin.constants}
-        source = ASTSource(fn=cubin.kernel, signature=dict(cubin.signature), constexprs=constants)
+        aligned = {
+            (number,): [["tt.divisibility", 16]]
+            for number, name in enumerate(cubin.kernel.arg_names)
+            if cubin.signature[name].startswith("*")
+        }
+        source = ASTSource(fn=cubin.kernel, signature=dict(cubin.signature), constexprs=constants, attrs=aligned)
         for architecture in architectures:
             built = triton.compile(
                 source,
@@ -128,8 +146,28 @@ def compile_all(op: str, architectures: tuple[int, ...] = ARCHITECTURES) -> list
                     "case": cubin.case,
                     "architecture": architecture,
                     "num_bytes": len(built.asm["cubin"]),
+                    "num_warps": cubin.num_warps,
                     "shared_bytes": built.metadata.shared,
                     "ptx": built.asm["ptx"],
                 }
             )
     return rows
+
+
+def resources(ptx: str, architecture: int) -> dict[str, int]:
+    """``registers`` of a thread and ``spilled_bytes`` (stores and loads) as Triton's own assembler reports them."""
+    import triton
+
+    assembler = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
+    with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
+        file.write(ptx)
+        file.flush()
+        target = re.search(r"^\.target (\w+)", ptx, re.MULTILINE)
+        name = target.group(1) if target else f"sm_{architecture}"
+        command = [str(assembler), "-v", f"-arch={name}", file.name, "-o", os.devnull]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    registers = re.search(r"Used (\d+) registers", said)
+    spilled = re.findall(r"(\d+) bytes spill (?:stores|loads)", said)
+    if registers is None:
+        raise RuntimeError(f"ptxas did not say how many registers it used: {said[-500:]}")
+    return {"registers": int(registers.group(1)), "spilled_bytes": sum(map(int, spilled))}
