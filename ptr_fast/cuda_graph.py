@@ -304,6 +304,6 @@ def why_not_captured(learner: Any, num_ranks: int = 1) -> str | None:
     if num_ranks > 1:
         return f"gradients are averaged over {num_ranks} ranks, and collectives are not captured"
     for name, optimizer in learner.optimizers().items():
-        if any(group.get("capturable") is False for group in optimizer.param_groups):
-            return f"the optimiser of {name} counts its steps on the host"
+        if not all(isinstance(group["lr"], torch.Tensor) for group in optimizer.param_groups):
+            return f"the learning rate of {name} lies on the host"
     return None

@@ -23,7 +23,7 @@ READS_BACK |= {"unique_consecutive", "unique_dim_consecutive", "repeat_interleav
 DRAWS = {"uniform_", "normal_", "random_", "bernoulli", "bernoulli_", "rand", "randn", "randint", "randperm"}
 DRAWS |= {"multinomial", "native_dropout", "exponential_"}
 UPLOADS = {"lift_fresh"}
-METHODS = {"item", "tolist", "numpy", "data_ptr", "cpu", "pin_memory", "nonzero", "__bool__", "__int__", "__float__"}
+METHODS = {"item", "tolist", "numpy", "cpu", "pin_memory", "nonzero", "__bool__", "__int__", "__float__"}
 METHODS |= {"__index__", "__array__", "__dlpack__", "__contains__", "cuda"}
 
 

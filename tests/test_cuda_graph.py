@@ -165,8 +165,8 @@ def test_why_not():
     assert "needs a GPU" in why_not_captured(learner)
     learner.device = torch.device("cuda")
     assert "2 ranks" in why_not_captured(learner, num_ranks=2)
-    assert "counts its steps on the host" in why_not_captured(learner)
-    learner.adam.param_groups[0]["capturable"] = True
+    assert why_not_captured(learner) == "the learning rate of line lies on the host"
+    learner.adam.param_groups[0]["lr"] = torch.tensor(0.1)
     assert why_not_captured(learner) is None
 
 
