@@ -21,6 +21,7 @@ VERBS = {
     "select": ("ptr_robot.select", "rank the checkpoints of a run and pick one"),
     "act": ("ptr_robot.act", "actions of a checkpoint on the frames of a stored episode"),
     "rollout": ("ptr_robot.rollout", "try a policy in a simulated kitchen"),
+    "serve": ("ptr_robot.serve", "a checkpoint's actions over a websocket, in openpi's protocol"),
     "report": ("ptr_robot.report.verb", "one HTML page about runs, checkpoints and trials"),
     "demo": ("ptr_robot.demo", "the whole way in toy kitchens, from data to a table of success rates"),
     "convert-checkpoint": ("ptr_robot.convert_checkpoint", "a checkpoint of the published JAX code -> one of ours"),

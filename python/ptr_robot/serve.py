@@ -1,0 +1,153 @@
+"""Serve a checkpoint's actions over a websocket, in openpi's protocol (their client works unchanged).
+
+A request is a map with ``observation/image`` (uint8 [H, W, 3] RGB of any size), ``observation/state`` (float [S]) and
+``prompt`` (a task of the checkpoint); the answer has ``actions`` (float32 [1, A], in the checkpoint's units) and
+``server_timing``. ``GET /healthz`` answers OK.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Args", "main", "make_infer", "metadata_of"]
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+IMAGE, STATE, PROMPT = "observation/image", "observation/state", "prompt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Options of the verb."""
+
+    checkpoint: Path
+    """Run (its newest checkpoint), or one checkpoint."""
+    host: str = "127.0.0.1"
+    """Address to listen on. Other machines can only ask where this is not a local address; then a token is needed."""
+    port: int = 8000
+    """TCP port; 0 takes a free one and prints it."""
+    token: str = ""
+    """Clients must send it (Authorization: Api-Key TOKEN). Default: the environment's PTR_FAST_TOKEN."""
+    tls_cert: Path | None = None
+    """Certificate chain, PEM; with tls-key the server speaks wss."""
+    tls_key: Path | None = None
+    """Private key, PEM."""
+    mode: str = ""
+    """Acting mode: mean, ema_mean or search. Default: the checkpoint's own."""
+    device: str = "cpu"
+    """Where the policy runs."""
+    max_connections: int = 8
+    """Clients at once."""
+    max_message_mib: float = 8.0
+    """Largest message, MiB."""
+    idle_s: float = 600.0
+    """A silent client is dropped after so many seconds."""
+
+
+def main(args: Args) -> int:
+    """Serves until Ctrl-C or SIGTERM."""
+    from ptr_fast.runtime.policy import Policy
+    from ptr_robot.serving.server import Limits, PolicyServer
+
+    token = args.token or os.environ.get("PTR_FAST_TOKEN", "")
+    if args.host not in LOCAL and not token:
+        raise ValueError(f"host {args.host!r} lets other machines in: set a token (--token or PTR_FAST_TOKEN)")
+    if not 0 <= args.port < 65536:
+        raise ValueError(f"port: expected 0 to 65535, got {args.port}")
+    tls = _tls(args)
+    policy = Policy.load(args.checkpoint, args.device, args.mode or None)
+    infer = make_infer(policy)
+    _warm_up(policy, infer)
+    limits = Limits(
+        message_bytes=int(args.max_message_mib * 2**20), connections=args.max_connections, idle_s=args.idle_s
+    )
+    server = PolicyServer(infer, metadata_of(policy), limits, token, log=lambda line: print(line, flush=True))
+    asyncio.run(_run(server, args, tls, policy))
+    return 0
+
+
+async def _run(server: Any, args: Args, tls: ssl.SSLContext | None, policy: Any) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with await server.start(args.host, args.port, tls) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        scheme = "wss" if tls else "ws"
+        print(f"{policy.info.path} ({policy.mode}) on {scheme}://{args.host}:{port}; Ctrl-C stops", flush=True)
+        await stop.wait()
+    server.close()
+    print(f"stopped after {server.num_requests} requests", flush=True)
+
+
+def make_infer(policy: Any) -> Any:
+    """``request map -> answer map`` of a policy. ValueError names the key, what was expected and what came."""
+    spec = policy.spec
+
+    def infer(request: Mapping[str, Any]) -> dict[str, Any]:
+        missing = [key for key in (IMAGE, STATE, PROMPT) if key not in request]
+        if missing:
+            raise ValueError(f"the request has no {missing[0]!r}; it needs {IMAGE}, {STATE} and {PROMPT}")
+        image, state, prompt = np.asarray(request[IMAGE]), np.asarray(request[STATE]), request[PROMPT]
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise ValueError(f"{IMAGE}: expected uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
+        if state.shape != (spec.state.dim,) or state.dtype.kind not in "fiu":
+            raise ValueError(f"{STATE}: expected {spec.state.dim} numbers, got {state.dtype} {list(state.shape)}")
+        if not isinstance(prompt, str):
+            raise ValueError(f"{PROMPT}: expected the name of a task, got {type(prompt).__name__}")
+        action = policy.act(image, state.astype(np.float32), prompt)
+        return {"actions": action[None]}
+
+    return infer
+
+
+def metadata_of(policy: Any) -> dict[str, Any]:
+    """What a client needs to know before it asks."""
+    spec = policy.spec
+    return {
+        "policy": "ptr-fast",
+        "checkpoint": str(policy.info.path.name),
+        "mode": policy.mode,
+        "control_hz": spec.control_hz,
+        "image": {"key": IMAGE, "height": spec.camera.height, "width": spec.camera.width, "camera": spec.camera.name},
+        "state": {"key": STATE, "names": list(spec.state.names), "units": list(spec.state.units)},
+        "action": {
+            "names": list(spec.action.names),
+            "units": list(spec.action.units),
+            "low": list(spec.action.low),
+            "high": list(spec.action.high),
+        },
+        "tasks": {"key": PROMPT, "names": list(spec.tasks.names)},
+    }
+
+
+def _warm_up(policy: Any, infer: Any) -> None:
+    camera, tasks = policy.spec.camera, policy.spec.tasks.names
+    request = {
+        IMAGE: np.zeros((camera.height, camera.width, 3), np.uint8),
+        STATE: np.zeros(policy.spec.state.dim, np.float32),
+        PROMPT: tasks[0],
+    }
+    for _ in range(3):
+        infer(request)
+
+
+def _tls(args: Args) -> ssl.SSLContext | None:
+    if (args.tls_cert is None) != (args.tls_key is None):
+        raise ValueError("tls-cert and tls-key belong together")
+    if args.tls_cert is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(args.tls_cert, args.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise ValueError(f"{args.tls_cert}, {args.tls_key}: not a certificate and its key ({error})") from error
+    return context

@@ -1,0 +1,224 @@
+"""The server with real sockets: what clients get, what they cannot take, and that none can stall another."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+from ptr_robot.serving.client import RemotePolicy
+from ptr_robot.serving.protocol import pack, unpack
+from ptr_robot.serving.server import Limits, PolicyServer
+
+
+class Running:
+    """A server in a thread of its own."""
+
+    def __init__(self, infer, limits=None, token="") -> None:
+        self.lines: list[str] = []
+        self.policy_server = PolicyServer(infer, {"policy": "test"}, limits, token, self.lines.append)
+        self.loop = asyncio.new_event_loop()
+        self.port = 0
+        self.ready = threading.Event()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+        assert self.ready.wait(5)
+        self.url = f"ws://127.0.0.1:{self.port}"
+
+    def _run(self) -> None:
+        async def main() -> None:
+            self.stop = asyncio.Event()
+            async with await self.policy_server.start(port=0) as server:
+                self.port = server.sockets[0].getsockname()[1]
+                self.ready.set()
+                await self.stop.wait()
+
+        self.loop.run_until_complete(main())
+
+    def close(self) -> None:
+        self.loop.call_soon_threadsafe(self.stop.set)
+        self.thread.join(5)
+        self.policy_server.close()
+
+
+@pytest.fixture
+def serve():
+    running = []
+
+    def start(infer=lambda request: {"actions": np.asarray(request["x"]) * 2}, **options):
+        running.append(Running(infer, **options))
+        return running[-1]
+
+    yield start
+    for one in running:
+        one.close()
+
+
+def test_metadata_comes_first_and_answers_carry_their_timing(serve):
+    server = serve()
+    with connect(server.url, compression=None, max_size=None) as client:
+        assert unpack(client.recv(timeout=5)) == {"policy": "test"}
+        for turn in range(3):
+            client.send(pack({"x": np.float32([turn])}))
+            answer = unpack(client.recv(timeout=5))
+            np.testing.assert_array_equal(answer["actions"], np.float32([2 * turn]))
+            assert answer["server_timing"]["infer_ms"] >= 0
+            assert ("prev_total_ms" in answer["server_timing"]) == (turn > 0)
+
+
+def test_health(serve):
+    server = serve()
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/healthz", timeout=5) as answer:
+        assert (answer.status, answer.read()) == (200, b"OK\n")
+    with pytest.raises(urllib.error.HTTPError):
+        urllib.request.urlopen(f"http://127.0.0.1:{server.port}/other", timeout=5)
+
+
+def test_token(serve):
+    server = serve(token="secret")
+    for headers in (None, {"Authorization": "Api-Key wrong"}, {"Authorization": "secret"}):
+        with pytest.raises(InvalidStatus, match="401"), connect(server.url, additional_headers=headers):
+            pass
+    with pytest.raises(RuntimeError, match="401"):
+        RemotePolicy(server.url, "wrong")
+    assert RemotePolicy(server.url, "secret").metadata == {"policy": "test"}
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (b"\xc1", "not a message"),
+        ("text", "expected a binary message"),
+        (pack([1, 2]), "expected a map, got list"),
+        (pack({"y": 1}), "KeyError"),
+    ],
+)
+def test_a_bad_request_gets_a_text_and_ends_only_its_own_connection(serve, message, expected):
+    server = serve()
+    good = RemotePolicy(server.url)
+    with connect(server.url, compression=None) as client:
+        client.recv(timeout=5)
+        client.send(message)
+        text = client.recv(timeout=5)
+        assert isinstance(text, str)
+        assert expected in text
+        assert "Traceback" not in text
+        with pytest.raises(ConnectionClosed):
+            client.recv(timeout=5)
+    assert good.infer({"x": 4})["actions"] == 8
+
+
+def test_limits_of_size_and_number(serve):
+    server = serve(limits=Limits(message_bytes=1000, connections=2))
+    first, second = RemotePolicy(server.url), RemotePolicy(server.url)
+    with pytest.raises(RuntimeError, match="503"):
+        RemotePolicy(server.url)
+    with pytest.raises(RuntimeError, match=r"1009|too big"):
+        first.infer({"x": np.zeros(1000)})
+    assert second.infer({"x": 1})["actions"] == 2
+    deadline = time.monotonic() + 5
+    while True:  # the place of the closed one is free again
+        try:
+            RemotePolicy(server.url).close()
+            break
+        except RuntimeError:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+def test_slow_clients_wait_alone_and_are_dropped(serve):
+    big = np.zeros(3_000_000, np.uint8)
+    server = serve(lambda request: {"actions": big}, limits=Limits(idle_s=0.6, send_s=0.6))
+    # One that never speaks HTTP, one that sends half a message, one that does not read its answers.
+    stack = contextlib.ExitStack()
+    mute = socket.create_connection(("127.0.0.1", server.port))
+    half = stack.enter_context(connect(server.url, compression=None, close_timeout=0.1))
+    half.recv(timeout=5)
+    half.socket.sendall(b"\x82\xfe\x10\x00")  # a frame of 4096 bytes is announced, none come
+    deaf = stack.enter_context(connect(server.url, compression=None, max_queue=1, close_timeout=0.1))
+    for _ in range(4):
+        deaf.send(pack({"x": 0}))
+    good = RemotePolicy(server.url, timeout_s=5.0)
+    slowest = 0.0
+    for _ in range(10):
+        begin = time.monotonic()
+        assert len(good.infer({"x": 0})["actions"]) == len(big)
+        slowest = max(slowest, time.monotonic() - begin)
+        time.sleep(0.05)
+    assert slowest < 1.0
+    deadline = time.monotonic() + 5
+    while not any("dropped" in line for line in server.lines) and time.monotonic() < deadline:
+        good.infer({"x": 0})
+        time.sleep(0.1)
+    assert any("dropped" in line for line in server.lines)
+    mute.close()
+    stack.close()
+
+
+def test_a_policy_that_hangs_fails_its_request_and_not_the_server(serve):
+    release = threading.Event()
+
+    def infer(request):
+        if request["x"] == 0:
+            release.wait(5)
+        return {"actions": 1}
+
+    server = serve(infer, limits=Limits(infer_s=0.2))
+    with pytest.raises(RuntimeError, match=r"no answer within 0\.2 s"):
+        RemotePolicy(server.url, timeout_s=5).infer({"x": 0})
+    release.set()
+    assert RemotePolicy(server.url, timeout_s=5).infer({"x": 1})["actions"] == 1
+
+
+def test_random_bytes_do_not_end_the_server(serve):
+    server, rng = serve(), np.random.default_rng(0)
+    for length in (0, 1, 10, 500):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as raw:
+            raw.sendall(rng.bytes(length))
+    for _ in range(20):
+        with connect(server.url, compression=None) as client:
+            client.recv(timeout=5)
+            client.send(rng.bytes(int(rng.integers(0, 200))))
+            assert isinstance(client.recv(timeout=5), str)
+    assert RemotePolicy(server.url).infer({"x": 1})["actions"] == 2
+
+
+def test_the_client_survives_a_server_that_goes_and_comes_back(serve):
+    server = serve()
+    client = RemotePolicy(server.url)
+    assert client.infer({"x": 1})["actions"] == 2
+    server.close()
+    with pytest.raises(RuntimeError, match=server.url):
+        client.infer({"x": 1})
+    with pytest.raises(RuntimeError, match="no policy server answers there"):
+        client.infer({"x": 1})
+    with pytest.raises(RuntimeError, match="not connected"):
+        client.infer({"x": 1})
+    other = serve()
+    client.url, client._retry_at = other.url, 0.0
+    assert client.infer({"x": 2})["actions"] == 4
+
+
+def test_the_client_does_not_wait_for_a_late_answer_or_use_it(serve):
+    server = serve(lambda request: (time.sleep(request["x"]), {"actions": request["x"]})[1])
+    client = RemotePolicy(server.url, timeout_s=0.2)
+    begin = time.monotonic()
+    with pytest.raises(RuntimeError, match=r"no answer within 0\.2 s"):
+        client.infer({"x": 0.6})
+    assert time.monotonic() - begin < 0.5
+    time.sleep(0.6)
+    assert client.infer({"x": 0.0})["actions"] == 0.0
+
+
+def test_nobody_is_there():
+    with pytest.raises(RuntimeError, match=r"ws://127\.0\.0\.1:9: no policy server answers there"):
+        RemotePolicy("ws://127.0.0.1:9")
