@@ -40,7 +40,8 @@ def group_norm_act(
     normalised yet: it gets a group norm of its own (the same groups and eps) before the sum.
 
     Args:
-        x_BCHW: float ``[B, C, H, W]``; the fast path wants float32 in channels_last memory on the CPU.
+        x_BCHW: float ``[B, C, H, W]``; the fast paths want channels_last memory: float32 on the CPU,
+            bfloat16 or float32 (with float32 parameters) on a GPU.
         weight_C, bias_C: float ``[C]``, scale and shift after the normalisation.
         num_groups: neighbouring channels that share mean and variance; divides C.
         eps: added to the (biased) variance.

@@ -89,9 +89,9 @@ class Launch:
 def plan(kind: str, dtype: torch.dtype, num_pixels: int, num_channels: int, num_groups: int) -> Launch:
     """Tile and launch parameters for one slab; ``kind`` is a key of the tables above.
 
-    The tables follow from the registers of the compiled code for sm_90 (65536 a multiprocessor): no spills at the
-    shapes of the published encoders, two blocks a multiprocessor where a slab of 32 KiB allows it. They have not been
-    measured on a GPU.
+    The tables follow from the registers of the compiled code for sm_90 (65536 a multiprocessor): a slab stays in
+    registers as long as nothing spills, in as many blocks a multiprocessor as that allows. They have not been measured
+    on a GPU.
     """
     D = num_channels // num_groups
     DP = triton.next_power_of_2(D)
