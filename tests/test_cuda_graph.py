@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import sys
+from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from ptr_fast.cuda_graph import NUM_WARM_UP, CapturedStep, EagerStep, why_not_captured
+from ptr_fast.cuda_graph import NUM_WARM_UP, CapturedStep, CudaGraphRecorder, EagerStep, why_not_captured
 from ptr_fast.types import Batch
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -189,3 +192,101 @@ def test_why_not():
 def test_the_tape_refuses_what_a_graph_cannot_hold(work):
     with pytest.raises(NotCapturableError), capturable():
         work(torch.ones(()))
+
+
+class Calls:
+    """Stands for ``torch.cuda``: writes down who waits for whom."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.num_streams = self.num_events = 0
+        self.on = "main"
+
+    def Stream(self):
+        self.num_streams += 1
+        return self.stream_named(f"stream{self.num_streams}")
+
+    def stream_named(self, name):
+        note = self.log.append
+        return SimpleNamespace(
+            name=name,
+            wait_stream=lambda other: note(f"{name} waits for {other.name}"),
+            wait_event=lambda event: note(f"{name} waits for {event.name}"),
+        )
+
+    def Event(self):
+        self.num_events += 1
+        name = f"event{self.num_events}"
+        return SimpleNamespace(name=name, record=lambda stream: self.log.append(f"{name} on {stream.name}"))
+
+    def current_stream(self):
+        return self.stream_named(self.on)
+
+    @contextmanager
+    def stream(self, stream):
+        self.on, before = stream.name, self.on
+        yield
+        self.on = before
+
+    def CUDAGraph(self):
+        return SimpleNamespace(replay=lambda: self.log.append("replay"))
+
+    @contextmanager
+    def graph(self, graph, stream, capture_error_mode):
+        assert capture_error_mode == "thread_local"
+        with self.stream(stream):
+            yield
+
+
+def test_streams_of_the_recorder_wait_for_each_other(monkeypatch):
+    calls = Calls()
+    monkeypatch.setattr(torch, "cuda", calls)
+    recorder = CudaGraphRecorder()  # stream1 captures, stream2 copies
+
+    class Traced:
+        def __init__(self, name):
+            self.name = name
+
+        def clone(self):
+            calls.log.append(f"{calls.on}: clone {self.name}")
+            return Traced("fixed")
+
+        def copy_(self, other, non_blocking):
+            calls.log.append(f"{calls.on}: {self.name} <- {other.name}")
+
+        def record_stream(self, stream):
+            calls.log.append(f"{self.name} used on {stream.name}")
+
+    def make(name):
+        calls.log.append(f"{calls.on}: make {name}")
+        return SimpleNamespace(**{f.name: Traced(f"{name}.{f.name}") for f in fields(Batch)})
+
+    def of_one_field(log):
+        names = [f.name for f in fields(Batch)][1:]
+        return [line for line in log if not any(f".{name}" in line for name in names)]
+
+    fixed = recorder.fill(lambda: make("a"), None)
+    assert recorder.fill(lambda: make("b"), fixed) is fixed
+    assert [line for line in of_one_field(calls.log) if "fixed <-" not in line] == [
+        "stream2: make a",
+        "main waits for stream2",
+        "main: clone a.images",
+        "a.images used on main",
+        "event1 on main",
+        "stream2 waits for event1",
+        "stream2: make b",
+        "main waits for stream2",
+        "b.images used on main",
+        "event2 on main",
+    ]
+    calls.log.clear()
+    recorder.warm_up(lambda: calls.log.append(f"{calls.on}: work"))
+    replay = recorder.capture(lambda: calls.log.append(f"{calls.on}: recorded"))
+    replay()
+    assert calls.log == [
+        "stream1 waits for main",
+        "stream1: work",
+        "main waits for stream1",
+        "stream1: recorded",
+        "replay",
+    ]
