@@ -196,7 +196,10 @@ class DaliLoader:
                 raise self._error(store, record, f"expected {self.height}x{self.width} pixels, got {got}")
         # The pipeline writes its buffer again as soon as it is released: copy.
         if self._device.type == "cuda":
-            return torch.from_dlpack(decoded.as_tensor()).clone()
+            copy = torch.from_dlpack(decoded.as_tensor()).clone()
+            # DALI does not know of a copy on our stream: the buffer may only be released when it is done.
+            torch.cuda.current_stream().synchronize()
+            return copy
         return torch.from_numpy(np.array(decoded.as_tensor()))
 
     def _find_damage(self, head: _Ahead, error: RuntimeError) -> Exception:
