@@ -19,7 +19,7 @@ struct BackwardWork {
   Gradient gradient, shortcut_gradient;
 };
 
-// Elements from a place in a sample to the same place in the next one.
+// Elements from a place in a sample to the same place in the next one, which is fetched meanwhile.
 int64_t next_sample(const GroupNormShape& shape) { return shape.B > 1 ? shape.P * shape.C : 0; }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "kernels/group_norm_act_pool_simd.h"
 
 #include "core/simd.h"
+#include "kernels/simd_bits.h"
 
 namespace {
 
@@ -29,15 +30,19 @@ inline void store_bytes(std::uint8_t* p, IntVec v) {
 }
 inline void store_bytes(std::uint8_t* p, std::int32_t v) { *p = std::uint8_t(v); }
 
-template <class I>
-inline I load_bytes(const std::uint8_t* p) {
-  if constexpr (sizeof(I) == 4) {
-    return *p;
-  } else {
-    ByteVec bytes;
-    __builtin_memcpy(&bytes, p, sizeof bytes);
-    return __builtin_convertvector(bytes, I);
+// One bit per column of a tile: whether its byte is k.
+template <class T>
+inline std::uint64_t equal_bits(const std::uint8_t* bytes, int k) {
+#if defined(__AVX512F__)
+  if constexpr (T::kWidth == 64) {
+    return _mm512_cmpeq_epi8_mask(_mm512_loadu_si512(bytes), _mm512_set1_epi8(char(k)));
+  } else if constexpr (T::kWidth == 16) {
+    return _mm_cmpeq_epi8_mask(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)), _mm_set1_epi8(char(k)));
   }
+#endif
+  std::uint64_t bits = 0;
+  for (int j = 0; j < T::kWidth; ++j) bits |= std::uint64_t(bytes[j] == k) << j;
+  return bits;
 }
 
 // The pixels [first, end) of the window of an output pixel along one axis; start may lie outside.
@@ -126,7 +131,6 @@ void gradient_apply(const PoolSize& size, int64 first, int64 end, const float* d
   for_each_tile(C, [&](auto tile, int64 c) {
     using T = decltype(tile);
     using V = typename T::V;
-    using I = typename IntOf<V>::type;
     V a[T::U], b[T::U], c0[T::U];
     for (int u = 0; u < T::U; ++u) {
       a[u] = load<V>(norm.a + c + u * T::kStep);
@@ -141,10 +145,10 @@ void gradient_apply(const PoolSize& size, int64 first, int64 end, const float* d
         for (int64 oh = rows.first; oh < rows.end; ++oh) {
           for (int64 ow = cols.first; ow < cols.end; ++ow) {
             const int64 from = (oh * out_width + ow) * C + c;
-            const I k = I{} + int((h - Window(oh, size.H).start) * 3 + w - Window(ow, W).start);
+            const int k = int((h - Window(oh, size.H).start) * 3 + w - Window(ow, W).start);
+            const std::uint64_t bits = equal_bits<T>(index + from, k);
             for (int u = 0; u < T::U; ++u) {
-              const I place = load_bytes<I>(index + from + u * T::kStep);
-              dz[u] += place == k ? load<V>(dy + from + u * T::kStep) : V{};
+              dz[u] += keep(load<V>(dy + from + u * T::kStep), unsigned(bits >> (u * T::kStep)));
             }
           }
         }

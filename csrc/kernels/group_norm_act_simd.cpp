@@ -1,10 +1,7 @@
 #include "kernels/group_norm_act_simd.h"
 
 #include "core/simd.h"
-
-#if defined(__AVX512F__)
-#include <immintrin.h>
-#endif
+#include "kernels/simd_bits.h"
 
 namespace {
 
@@ -15,51 +12,36 @@ using ptr_fast::GroupNormGradientSums;
 using ptr_fast::GroupNormMatrix;
 
 constexpr int64 kChunkRows = 64;
-constexpr int64 kBlockFloats = 4096;  // 16 kB: what the columns of a block of rows share of the first-level cache
+constexpr int64 kPanelColumns = 512;  // sums of so many columns at a time are kept in float, in the first-level cache
+
+// Floats of a block of rows that is walked down tile by tile, so that what belongs to a column stays in registers.
+// Measured: one stream is read best in pieces that the hardware prefetches (8 kB), several streams with many
+// coefficients in deeper blocks (16 kB).
+constexpr int64 kFlat = 2048, kDeep = 4096;
 
 inline void prefetch(const float* p) { __builtin_prefetch(p, 0, 2); }
 
 inline int64 smaller(int64 a, int64 b) { return a < b ? a : b; }
 
-// Rows that are walked down tile by tile before the next ones: coefficients stay in registers, memory is read in pages.
-inline int64 block_rows(int64 cols) {
-  const int64 rows = kBlockFloats / cols;
-  return rows < 4 ? 4 : smaller(rows, kChunkRows);
-}
-
-// Calls f(tile, first_column, first_row, end_row).
-template <class F>
-inline void for_each_block(const GroupNormMatrix& size, const F& f) {
-  const int64 step = block_rows(size.cols);
-  for (int64 first = 0; first < size.rows; first += step) {
-    const int64 end = smaller(first + step, size.rows);
-    for_each_tile(size.cols, [&](auto tile, int64 c) { f(tile, c, first, end); });
+// Calls f(tile, first_column, first_row, end_row) over blocks of kFloats.
+template <int64 kFloats, class F>
+inline void for_each_block(int64 cols, int64 first_row, int64 end_row, const F& f) {
+  const int64 step = cols <= 4 * kLanes ? kChunkRows : cols < kFloats ? smaller(kFloats / cols, kChunkRows) : 1;
+  for (int64 first = first_row; first < end_row; first += step) {
+    const int64 end = smaller(first + step, end_row);
+    for_each_tile(cols, [&](auto tile, int64 c) { f(tile, c, first, end); });
   }
 }
 
-// One bit per lane: v > 0.
-inline unsigned bits_of(Vec v) {
-#if defined(__AVX512F__)
-  return _mm512_cmp_ps_mask((__m512)v, _mm512_setzero_ps(), _CMP_GT_OQ);
-#else
-  unsigned bits = 0;
-  for (int i = 0; i < kLanes; ++i) bits |= unsigned(v[i] > 0) << i;
-  return bits;
-#endif
+// Calls f(first_column, num_columns, first_row, end_row): parts of which sums in float are exact enough.
+template <class F>
+inline void for_each_chunk(const GroupNormMatrix& size, const F& f) {
+  for (int64 c = 0; c < size.cols; c += kPanelColumns) {
+    for (int64 first = 0; first < size.rows; first += kChunkRows) {
+      f(c, smaller(kPanelColumns, size.cols - c), first, smaller(first + kChunkRows, size.rows));
+    }
+  }
 }
-
-// v where the lane's bit is set, else 0.
-inline Vec keep(Vec v, unsigned bits) {
-#if defined(__AVX512F__)
-  return (Vec)_mm512_maskz_mov_ps(__mmask16(bits), (__m512)v);
-#else
-  for (int i = 0; i < kLanes; ++i) v[i] = (bits >> i & 1) ? v[i] : 0.0f;
-  return v;
-#endif
-}
-
-inline unsigned bits_of(float v) { return v > 0; }
-inline float keep(float v, unsigned bits) { return bits & 1 ? v : 0.0f; }
 
 // The bits of a tile. A matrix with bits has a multiple of 16 columns, so it has no tile of less than a byte.
 template <class T>
@@ -76,20 +58,24 @@ inline void store_bits(std::uint8_t* bits, int64 element, std::uint64_t all) {
 // Each chunk is summed about a pivot close to its mean (the mean of the rows before it), so that the float sums of
 // squares lose nothing where the mean is large beside the deviation; the totals about zero are exact enough in double.
 void moments(const GroupNormMatrix& size, const float* x, double* sum, double* sum_squares) {
-  const int64 cols = size.cols, step = block_rows(cols);
-  for (int64 first = 0; first < size.rows; first += step) {
-    const int64 n = smaller(step, size.rows - first);
-    const float* chunk = x + first * cols;
+  for_each_chunk(size, [&](int64 panel, int64 num, int64 first, int64 end) {
+    float pivot[kPanelColumns], d1[kPanelColumns], d2[kPanelColumns];
     const double per_row = first == 0 ? 0.0 : 1.0 / double(first);
-    for_each_tile(cols, [&](auto tile, int64 c) {
+    for (int64 j = 0; j < num; ++j) {
+      pivot[j] = first == 0 ? x[panel + j] : float(sum[panel + j] * per_row);
+      d1[j] = d2[j] = 0;
+    }
+    for_each_block<kFlat>(num, first, end, [&](auto tile, int64 c, int64 begin, int64 stop) {
       using T = decltype(tile);
       using V = typename T::V;
-      float pivot[T::kWidth], d1[T::kWidth], d2[T::kWidth];
-      for (int j = 0; j < T::kWidth; ++j) pivot[j] = first == 0 ? chunk[c + j] : float(sum[c + j] * per_row);
-      V p[T::U], s1[T::U] = {}, s2[T::U] = {};
-      for (int u = 0; u < T::U; ++u) p[u] = load<V>(pivot + u * T::kStep);
-      for (int64 r = 0; r < n; ++r) {
-        const float* row = chunk + r * cols + c;
+      V p[T::U], s1[T::U], s2[T::U];
+      for (int u = 0; u < T::U; ++u) {
+        p[u] = load<V>(pivot + c + u * T::kStep);
+        s1[u] = load<V>(d1 + c + u * T::kStep);
+        s2[u] = load<V>(d2 + c + u * T::kStep);
+      }
+      for (int64 r = begin; r < stop; ++r) {
+        const float* row = x + r * size.cols + panel + c;
         for (int u = 0; u < T::U; ++u) {
           const V d = load<V>(row + u * T::kStep) - p[u];
           s1[u] += d;
@@ -97,23 +83,24 @@ void moments(const GroupNormMatrix& size, const float* x, double* sum, double* s
         }
       }
       for (int u = 0; u < T::U; ++u) {
-        store(d1 + u * T::kStep, s1[u]);
-        store(d2 + u * T::kStep, s2[u]);
-      }
-      for (int j = 0; j < T::kWidth; ++j) {
-        const double shift = pivot[j];
-        sum[c + j] += double(n) * shift + double(d1[j]);
-        sum_squares[c + j] += double(d2[j]) + shift * (2.0 * double(d1[j]) + double(n) * shift);
+        store(d1 + c + u * T::kStep, s1[u]);
+        store(d2 + c + u * T::kStep, s2[u]);
       }
     });
-  }
+    const double n = double(end - first);
+    for (int64 j = 0; j < num; ++j) {
+      const double shift = pivot[j];
+      sum[panel + j] += n * shift + double(d1[j]);
+      sum_squares[panel + j] += double(d2[j]) + shift * (2.0 * double(d1[j]) + n * shift);
+    }
+  });
 }
 
 enum class Residual { kNone, kPlain, kScaled };
 
 template <bool kRelu, Residual kResidual, bool kBits>
 void apply_blocks(const GroupNormMatrix& size, const GroupNormApply& op) {
-  for_each_block(size, [&](auto tile, int64 c, int64 first, int64 end) {
+  for_each_block<kFlat>(size.cols, 0, size.rows, [&](auto tile, int64 c, int64 first, int64 end) {
     using T = decltype(tile);
     using V = typename T::V;
     V scale[T::U], shift[T::U], residual_scale[T::U];
@@ -196,7 +183,7 @@ inline void with_mask(const GroupNormActMask& by, const F& f) {
 template <Mask kMask, bool kTwo>
 void gradient_sums_blocks(const GroupNormMatrix& size, const float* dy, const GroupNormActMask& by,
                           const GroupNormGradientSums& norm, const GroupNormGradientSums& shortcut, double* sum_dz) {
-  for_each_block(size, [&](auto tile, int64 c, int64 first, int64 end) {
+  for_each_block<kDeep>(size.cols, 0, size.rows, [&](auto tile, int64 c, int64 first, int64 end) {
     using T = decltype(tile);
     using V = typename T::V;
     MaskedTile<T, kMask> masked(by, c);
@@ -258,7 +245,7 @@ enum class Branch { kNone, kPlain, kNorm };
 template <Mask kMask, Branch kBranch>
 void gradient_apply_blocks(const GroupNormMatrix& size, const float* dy, const GroupNormActMask& by,
                            const GroupNormGradientApply& norm, const GroupNormGradientApply& shortcut, float* dz_out) {
-  for_each_block(size, [&](auto tile, int64 c, int64 first, int64 end) {
+  for_each_block<kDeep>(size.cols, 0, size.rows, [&](auto tile, int64 c, int64 first, int64 end) {
     using T = decltype(tile);
     using V = typename T::V;
     MaskedTile<T, kMask> masked(by, c);
