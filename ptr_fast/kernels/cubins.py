@@ -42,6 +42,7 @@ OPS: tuple[str, ...] = (  # the ops that have a triton.py
     "counter_random",
     "group_norm_act",
     "group_norm_act_pool",
+    "spatial_embedding",
 )
 
 

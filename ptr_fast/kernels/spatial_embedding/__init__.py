@@ -8,16 +8,31 @@ from __future__ import annotations
 
 import torch
 
-from ptr_fast.kernels.spatial_embedding import batched, reference
+from ptr_fast.kernels import dispatch
+from ptr_fast.kernels.cubins import lazy_backend
+from ptr_fast.kernels.spatial_embedding import batched, native, reference
 
-__all__ = ["batched", "reference", "spatial_embedding"]
+__all__ = ["batched", "native", "reference", "spatial_embedding"]
+
+_OP = "spatial_embedding"
+
+dispatch.register(
+    _OP,
+    (
+        lazy_backend(_OP),
+        dispatch.Backend("native", native.spatial_embedding, native.supports),
+        dispatch.Backend("batched", batched.spatial_embedding, batched.supports),
+        dispatch.Backend("reference", reference.spatial_embedding, reference.supports),
+    ),
+)
 
 
 def spatial_embedding(x_BCHW: torch.Tensor, kernel_CPF: torch.Tensor) -> torch.Tensor:
-    """One matrix product per channel, ``[B, P] @ [P, F]``: nothing of size B*P*C*F is ever stored.
+    """Weighs and sums the pixels of every channel; nothing of size B*P*C*F is ever stored.
 
     Args:
-        x_BCHW: feature map ``[B, C, H, W]``, any memory format, any float dtype.
+        x_BCHW: feature map ``[B, C, H, W]``, any memory format, any float dtype; the fast paths want float32 in
+            channels_last memory.
         kernel_CPF: ``[C, H * W, F]`` of the same dtype.
 
     Returns:
@@ -32,4 +47,4 @@ def spatial_embedding(x_BCHW: torch.Tensor, kernel_CPF: torch.Tensor) -> torch.T
             f"spatial_embedding: expected a kernel [{num_channels}, {height * width}, F] for a map "
             f"{tuple(x_BCHW.shape)}, got {tuple(kernel_CPF.shape)}"
         )
-    return batched.spatial_embedding(x_BCHW, kernel_CPF)
+    return dispatch.select(_OP, x_BCHW, kernel_CPF).run(x_BCHW, kernel_CPF)

@@ -6,7 +6,12 @@ from typing import Any
 
 import torch
 
-__all__ = ["spatial_embedding"]
+__all__ = ["spatial_embedding", "supports"]
+
+
+def supports(x_BCHW: torch.Tensor, kernel_CPF: torch.Tensor) -> str | None:
+    """None: it can always run."""
+    return None
 
 
 def spatial_embedding(x_BCHW: torch.Tensor, kernel_CPF: torch.Tensor) -> torch.Tensor:

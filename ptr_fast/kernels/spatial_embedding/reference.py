@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import torch
 
-__all__ = ["spatial_embedding"]
+__all__ = ["spatial_embedding", "supports"]
+
+
+def supports(x_BCHW: torch.Tensor, kernel_CPF: torch.Tensor) -> str | None:
+    """None: the reference can always run."""
+    return None
 
 
 def spatial_embedding(x_BCHW: torch.Tensor, kernel_CPF: torch.Tensor) -> torch.Tensor:
