@@ -40,6 +40,7 @@ ARCHITECTURES = (80, 90, 100, 120)
 OPS: tuple[str, ...] = (  # the ops that have a triton.py
     "adam_polyak",
     "counter_random",
+    "cql_head",
     "group_norm_act",
     "group_norm_act_pool",
     "spatial_embedding",

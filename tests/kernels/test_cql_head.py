@@ -286,14 +286,86 @@ def test_float64_and_empty_batches_go_to_the_reference() -> None:
     assert call(cql_head, empty)[0].shape == (2, 0, 5)
 
 
-OPS = {"reference": reference_op.cql_head, "native": native_op.cql_head}
+def triton_op(*args):
+    pytest.importorskip("triton")
+    from ptr_fast.kernels.cql_head.triton import cql_head
+
+    return cql_head(*args)
 
 
-@pytest.fixture(params=OPS)
+OPS = {"reference": reference_op.cql_head, "native": native_op.cql_head, "triton": triton_op}
+
+
+@pytest.fixture(params=[name if name != "triton" else pytest.param(name, marks=pytest.mark.triton) for name in OPS])
 def each_op(request: pytest.FixtureRequest):
     if request.param == "native" and native.module() is None:
         pytest.skip(str(native.why_missing()))
     return OPS[request.param]
+
+
+CUDA = pytest.param(
+    "cuda", marks=[pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
+)
+INTERPRETER = pytest.param("cpu", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU runs instead"))
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("device", [INTERPRETER, CUDA])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_triton_parity(case: Case, device: str) -> None:
+    given = {name: None if t is None else t.to(device) for name, t in make(case).items()}
+    check_parity(triton_op, given)
+    again = [run(triton_op, given) for _ in range(2 if device == "cuda" else 1)]
+    assert all(torch.equal(again[0][name], other[name]) for other in again[1:] for name in other)
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("device", [INTERPRETER, CUDA])
+def test_triton_with_bf16_hidden_weights(device: str) -> None:
+    given = {name: None if t is None else t.to(device) for name, t in make(CASES["papers_form"]).items()}
+    given |= {name: given[name].bfloat16() for name in ("hidden1", "hidden2", "hidden3")}
+    exact, ours = run(reference_op.cql_head, double(given)), run(triton_op, given)
+    for name, wanted in exact.items():
+        scale = wanted.abs().max().item()
+        assert (ours[name].double() - wanted).abs().max().item() <= 2e-2 * scale, name
+    assert ours["dhidden1"].dtype == torch.bfloat16
+    assert ours["q"].dtype == torch.float32
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("device", [INTERPRETER, CUDA])
+def test_triton_backward_in_blocks_of_states(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    triton = pytest.importorskip("triton") and pytest.importorskip("ptr_fast.kernels.cql_head.triton")
+    monkeypatch.setattr(triton, "_BLOCK_ROWS", 20)  # two states at a time
+    given = {name: None if t is None else t.to(device) for name, t in make(CASES["plain_form"]).items()}
+    check_parity(triton_op, given)
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("device", [INTERPRETER, CUDA])
+@pytest.mark.parametrize("name", ["papers_form", "plain_form", "one_hidden_layer"])
+def test_triton_gradient_of_the_actions_alone(name: str, device: str) -> None:
+    given = {name: None if t is None else t.to(device) for name, t in make(CASES[name]).items()}
+    leaf = given["actions"].requires_grad_()
+    (ours,) = torch.autograd.grad(call(triton_op, given, with_lse=False)[0], leaf, given["dq"])
+    (plain,) = torch.autograd.grad(call(reference_op.cql_head, given, with_lse=False)[0], leaf, given["dq"])
+    torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.triton
+def test_what_triton_does_not_take() -> None:
+    pytest.importorskip("triton")
+    from ptr_fast.kernels.cql_head.triton import supports
+
+    def why(case: Case) -> str | None:
+        with dispatch.use_backend("cql_head=triton"):
+            return supports(*arguments(make(case)))
+
+    if not torch.cuda.is_available():
+        assert why(CASES["papers_form"]) is None
+        assert "4 hidden layers" in str(why(Case(1, 2, 2, 2, (8, 8, 8, 8))))
+        assert "hidden layer of 2000" in str(why(Case(1, 2, 2, 2, (2000, 8))))
+    assert "on the CPU" in str(supports(*arguments(make(CASES["papers_form"]))))
 
 
 def test_large_values_do_not_overflow(each_op) -> None:
