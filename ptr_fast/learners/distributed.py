@@ -114,6 +114,14 @@ class Ranks:
                     "every process needs the same stores, checkpoint, configuration and versions"
                 )
 
+    def largest(self, number: float) -> float:
+        """The largest of one number of every rank."""
+        if self.world_size == 1:
+            return number
+        value = torch.tensor(number, dtype=torch.float64)
+        dist.all_reduce(value, dist.ReduceOp.MAX)
+        return float(value)
+
     def largest_until_now(self, number: int) -> int:
         """The largest number that any rank gave, one call late: what was given in this call counts in the next one.
 

@@ -40,7 +40,7 @@ class Args:
 def main(args: Args) -> int:
     """Acts frame by frame, as a robot would, and prints what came out."""
     from ptr_fast.runtime.policy import Policy
-    from ptr_robot.train import pick_device
+    from ptr_robot.launch import pick_device
     from ptr_robot.train_data import check_matches
 
     if args.every < 1:

@@ -61,15 +61,23 @@ def main(argv: list[str] | None = None) -> int:
         return module.run(argv[1:]) if hasattr(module, "run") else _run_typed(verb, module, argv[1:])
     except KeyboardInterrupt as stop:
         print("ptr-fast: interrupted", file=sys.stderr)
-        return TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED
+        return _left(TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, RuntimeError, OSError, ImportError) as error:
         if os.environ.get("PTR_FAST_TRACEBACK") == "1":
             raise
-        print(f"ptr-fast {verb}: error: {_words(error)}", file=sys.stderr)
-        return 2
+        rank = f"rank {os.environ.get('RANK')}: " if os.environ.get("WORLD_SIZE", "1") != "1" else ""
+        print(f"ptr-fast {verb}: {rank}error: {_words(error)}", file=sys.stderr)
+        return _left(2)
+
+
+def _left(code: int) -> int:
+    """The exit code of a verb that failed; does not return where it has joined other processes."""
+    if launch := sys.modules.get("ptr_robot.launch"):
+        launch.leave(code)
+    return code
 
 
 def _words(error: BaseException) -> str:

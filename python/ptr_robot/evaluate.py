@@ -272,8 +272,8 @@ def write_evaluation(result: dict[str, Any], path: Path) -> None:
 
 
 def main(args: Args) -> int:
+    from ptr_robot.launch import pick_device
     from ptr_robot.progress import Progress
-    from ptr_robot.train import pick_device
 
     info = read_checkpoint(args.checkpoint)
     data = held_out(info, store=args.store, task=args.task, max_episodes=args.max_episodes, seed=args.seed)

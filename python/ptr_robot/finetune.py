@@ -16,6 +16,7 @@ from ptr_robot.train_config import FinetuneConfig
 
 if TYPE_CHECKING:
     from ptr_fast.checkpoint import CheckpointInfo
+    from ptr_fast.learners import Ranks
     from ptr_robot.train_data import Source
 
 __all__ = ["finetune", "run"]
@@ -24,15 +25,16 @@ __all__ = ["finetune", "run"]
 def run(argv: list[str]) -> int:
     """The verb."""
     config = tyro.cli(FinetuneConfig, args=argv, prog="ptr-fast finetune", description=__doc__)
+    from ptr_robot.launch import joined
     from ptr_robot.resume import check_new
     from ptr_robot.train import run_lock
 
-    with run_lock(config.out):
-        check_new(config.out)
-        return finetune(config)
+    with joined(config.loop.rank_timeout_s) as ranks, run_lock(config.out, ranks):
+        ranks.on_first(lambda: check_new(config.out))
+        return finetune(config, ranks)
 
 
-def finetune(config: FinetuneConfig) -> int:
+def finetune(config: FinetuneConfig, ranks: Ranks) -> int:
     """Trains on from ``config.checkpoint``, or from the newest checkpoint in ``config.out``.
 
     The new task takes the next spare slot of the task vector; weights, optimisers and temperature go on as they are
@@ -43,8 +45,9 @@ def finetune(config: FinetuneConfig) -> int:
     """
     from ptr_fast.checkpoint import load_training_state, read_checkpoint
     from ptr_fast.learners import make_learner
+    from ptr_robot.launch import prepare_process
     from ptr_robot.precision import encoder_dtype
-    from ptr_robot.train import Run, prepare_process, train, versions
+    from ptr_robot.train import Run, train, versions
     from ptr_robot.train_data import check_matches, select_target, with_task
 
     loop, device = prepare_process(config.loop)
@@ -56,7 +59,7 @@ def finetune(config: FinetuneConfig) -> int:
     for source in (*prior, target):
         check_matches(source.store, spec)
     learner_config = _scheduled(info.config, config)
-    learner = make_learner(learner_config, spec, loop.seed, device, encoder_dtype(loop.precision))
+    learner = make_learner(learner_config, spec, loop.seed, device, encoder_dtype(loop.precision), ranks)
     load_training_state(info, learner)
     act = info.act if config.act_mode == "same" else replace(info.act, mode=config.act_mode)
     rewards = from_dict(RewardConfig, info.run["config"]["rewards"], "rewards")

@@ -32,6 +32,7 @@ class Args:
 def main(args: Args) -> int:
     """Reads the run's configuration and trains on from its newest checkpoint."""
     from ptr_robot.finetune import finetune
+    from ptr_robot.launch import joined
     from ptr_robot.pretrain import pretrain
     from ptr_robot.train import run_lock
     from ptr_robot.train_config import FinetuneConfig, PretrainConfig
@@ -52,8 +53,8 @@ def main(args: Args) -> int:
     config = replace(from_dict(cls, values, str(path)), out=args.run)
     if args.num_steps:
         config = replace(config, loop=replace(config.loop, num_steps=args.num_steps))
-    with run_lock(args.run):
-        return train(config)
+    with joined(config.loop.rank_timeout_s) as ranks, run_lock(args.run, ranks):
+        return train(config, ranks)
 
 
 def check_new(out: Path) -> None:

@@ -161,8 +161,8 @@ def select(args: Args) -> dict[str, Any]:
     Raises:
         DataError: no checkpoint in the run, or no episode to evaluate on.
     """
+    from ptr_robot.launch import pick_device
     from ptr_robot.progress import Progress
-    from ptr_robot.train import pick_device
 
     with Progress(len(list_checkpoints(args.run)), "select", "checkpoint") as progress:
         evaluations = evaluate_run(

@@ -8,17 +8,16 @@ import json
 import math
 import os
 import platform
-import signal
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
 import ptr_fast
-from ptr_fast import native
 from ptr_fast.checkpoint import (
     list_checkpoints,
     load_training_state,
@@ -30,13 +29,14 @@ from ptr_fast.config import ActConfig, PolicySpec, RewardConfig
 from ptr_fast.cuda_graph import CapturedStep, EagerStep, why_not_captured
 from ptr_fast.diagnostics import value_range
 from ptr_fast.files import write_atomically, writing
-from ptr_robot.precision import resolve_precision, set_matmul_precision
+from ptr_fast.learners.distributed import Ranks
+from ptr_robot.launch import StopRequest, is_lost_contact, resume_command
 from ptr_robot.train_config import LoopConfig
 from ptr_robot.train_data import Source
 from ptr_robot.train_frames import Batches, open_batches
 from ptr_robot.train_log import RunLog, check_wandb
 
-__all__ = ["Run", "pick_device", "prepare_process", "run_lock", "train", "versions"]
+__all__ = ["Run", "run_lock", "train", "versions"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,19 +65,23 @@ class Run:
 
 
 class run_lock:  # noqa: N801 (used like a function)
-    """Holds ``<run>/.lock`` while a process trains there; the lock dies with the process.
+    """Holds ``<run>/.lock`` while a process trains there (the first of several); the lock dies with the process.
 
     Raises:
         RuntimeError: another process is training into the folder.
     """
 
-    def __init__(self, out: Path) -> None:
-        self.path = Path(out) / ".lock"
+    def __init__(self, out: Path, ranks: Ranks) -> None:
+        self.path, self.ranks = Path(out) / ".lock", ranks
+        self.file: IO[str] | None = None
 
     def __enter__(self) -> None:
+        self.ranks.on_first(self._take)
+
+    def _take(self) -> None:
         with writing(self.path.parent):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = open(self.path, "a+")
+            self.file = open(self.path, "a+")  # noqa: SIM115 (held until the run ends)
         try:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -90,55 +94,8 @@ class run_lock:  # noqa: N801 (used like a function)
         self.file.flush()
 
     def __exit__(self, *_: object) -> None:
-        self.file.close()
-
-
-class _StopRequest:
-    """Turns the first Ctrl-C or SIGTERM into a flag that the loop looks at; the second one interrupts at once."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-
-    def __enter__(self) -> _StopRequest:
-        self.previous = {s: signal.signal(s, self._handle) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def _handle(self, number: int, _frame: object) -> None:
-        if self.signal is not None:
-            raise KeyboardInterrupt
-        self.signal = number
-        print("\nstopping after this update; once more to stop at once", file=sys.stderr, flush=True)
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
-
-
-def pick_device(name: str) -> torch.device:
-    """``auto`` takes the GPU where torch sees one.
-
-    Raises:
-        RuntimeError: a GPU was asked for and torch sees none.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError("device cuda was asked for, but torch sees no GPU (see ptr-fast info)")
-    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
-
-
-def prepare_process(loop: LoopConfig) -> tuple[LoopConfig, torch.device]:
-    """Sets this process up for a learner: CPU threads, memory that is kept for the next step, precision of products.
-
-    Returns:
-        The configuration with its precision settled, and the device.
-    """
-    if loop.num_threads:
-        torch.set_num_threads(loop.num_threads)
-    native.keep_freed_memory()
-    device = pick_device(loop.device)
-    precision = resolve_precision(loop.precision, device)
-    set_matmul_precision(precision)
-    print(f"training on {device.type} in {precision}")
-    return replace(loop, precision=precision), device
+        if self.file is not None:
+            self.file.close()
 
 
 def versions() -> dict[str, str]:
@@ -152,18 +109,54 @@ def train(run: Run) -> int:
     Returns:
         0; 128 plus the signal's number where one stopped the run after saving; 3 where the divergence alarm did.
     """
-    check_wandb(run.loop.wandb)
+    ranks, loop = run.learner.ranks, run.loop
+    check_wandb(loop.wandb)
     first_step = _load_newest(run)
-    if first_step >= run.loop.num_steps:
-        print(f"{run.out}: already at step {first_step} of {run.loop.num_steps}; nothing to do")
+    if first_step >= loop.num_steps:
+        print(f"{run.out}: already at step {first_step} of {loop.num_steps}; nothing to do")
         return 0
-    batches = open_batches(run.sources, run.mix, run.spec, run.rewards, run.loop, run.learner.device, run.learner.ranks)
-    with contextlib.closing(batches):
-        write_atomically(run.out / "train_config.json", (json.dumps(run.record, indent=2) + "\n").encode())
-        write_atomically(run.out / "split.json", (json.dumps(run.record["split"], indent=2) + "\n").encode())
-        log = RunLog(run.out, first_step, run.loop.num_steps, run.loop.wandb, run.record)
-        with contextlib.closing(log), _StopRequest() as stop:
-            return _loop(run, batches, log, stop, first_step)
+    with _explained(run), contextlib.ExitStack() as stack:
+        ranks.check_equal(run.learner.networks())
+        batches = open_batches(run.sources, run.mix, run.spec, run.rewards, loop, run.learner.device, ranks)
+        stack.enter_context(contextlib.closing(batches))
+        ranks.on_first(lambda: _write_config(run))
+        log = RunLog(run.out, first_step, loop.num_steps, loop.wandb, run.record, ranks)
+        stack.enter_context(contextlib.closing(log))
+        return _loop(run, batches, log, stack.enter_context(StopRequest(ranks)), first_step)
+
+
+def _write_config(run: Run) -> None:
+    write_atomically(run.out / "train_config.json", (json.dumps(run.record, indent=2) + "\n").encode())
+    write_atomically(run.out / "split.json", (json.dumps(run.record["split"], indent=2) + "\n").encode())
+
+
+@contextlib.contextmanager
+def _explained(run: Run) -> Iterator[None]:
+    """Says what to do about errors that training alone meets: no memory, or another process that is gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        what = str(error).partition("\n")[0]
+        if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in what:
+            raise RuntimeError(f"out of memory on {run.learner.device}; {_less_memory(run)} ({what})") from error
+        if is_lost_contact(error):
+            found = list_checkpoints(run.out)
+            kept = f"checkpoints up to step {int(found[-1].name)} are kept" if found else "there is no checkpoint yet"
+            raise RuntimeError(
+                "lost contact with another process of this run: it has died or does not answer (its own message or "
+                f"torchrun's summary says why; here: {what}); {kept}; go on with: {resume_command(run.out)}"
+            ) from error
+        raise
+
+
+def _less_memory(run: Run) -> str:
+    loop = run.loop
+    advice = [f"take a --batch-size below {loop.batch_size}"]
+    if loop.precision != "bf16" and run.learner.device.type == "cuda":
+        advice.append("--precision bf16")
+    if loop.frames in ("auto", "device"):
+        advice.append("--frames host or map")
+    return ", or ".join([*advice, "a smaller encoder, or more GPUs (torchrun)"])
 
 
 def _load_newest(run: Run) -> int:
@@ -187,7 +180,8 @@ def _make_step(run: Run, batches: Batches, first_step: int) -> EagerStep:
     return step
 
 
-def _loop(run: Run, batches: Batches, log: RunLog, stop: _StopRequest, first_step: int) -> int:
+def _loop(run: Run, batches: Batches, log: RunLog, stop: StopRequest, first_step: int) -> int:
+    ranks = run.learner.ranks
     loop, step, told = run.loop, _make_step(run, batches, first_step), None
     while step.num_done < loop.num_steps:
         step.run()
@@ -198,17 +192,20 @@ def _loop(run: Run, batches: Batches, log: RunLog, stop: _StopRequest, first_ste
         if done % loop.log_every == 0 or done == loop.num_steps:
             numbers = log.report(done, step.info, batches.wait_seconds, step.clock.seconds_per_step())
             reason = not_finite(step) or divergence(numbers, run)
-            if reason and loop.stop_on_divergence:
+            if ranks.largest(reason is not None) and loop.stop_on_divergence:
+                reason = reason or "a number of another rank was not finite"
                 path = _save(run, done, folder="diverged")
-                print(f"divergence alarm at step {done}: {reason}\nsaved {path} for a look; {ADVICE}", file=sys.stderr)
+                _warn(run, f"divergence alarm at step {done}: {reason}\nsaved {path} for a look; {ADVICE}")
                 return 3
-        if done % loop.checkpoint_every == 0 or done == loop.num_steps or stop.signal is not None:
+        signal = stop.agreed()
+        if done % loop.checkpoint_every == 0 or done == loop.num_steps or signal:
+            ranks.check_equal(run.learner.networks())
             path = _save(run, done)
-            _prune(run)
+            ranks.on_first(lambda: _prune(run))
             print(f"saved {path}", flush=True)
-        if stop.signal is not None:
-            print(f"stopped at step {done} of {loop.num_steps}; go on with: ptr-fast resume {run.out}", file=sys.stderr)
-            return 128 + stop.signal
+        if signal:
+            _warn(run, f"stopped at step {done} of {loop.num_steps}; go on with: {resume_command(run.out)}")
+            return 128 + signal
     return 0
 
 
@@ -216,6 +213,11 @@ def not_finite(step: EagerStep) -> str | None:
     """Which number of which update was the first that was not finite since the last report, or None."""
     found = step.not_finite()
     return None if found is None else f"{found[0]} was not finite at step {found[1]}"
+
+
+def _warn(run: Run, text: str) -> None:
+    if run.learner.ranks.is_first:
+        print(text, file=sys.stderr)
 
 
 ADVICE = "lower the learning rates or cql_alpha, or look at rewards and actions with ptr-fast doctor"
@@ -241,7 +243,9 @@ def divergence(numbers: dict[str, float], run: Run) -> str | None:
 
 
 def _save(run: Run, step: int, folder: str = "checkpoints") -> Path:
-    return save_checkpoint(run.out, step, run.learner, run.spec, run.act, run.record, folder)
+    save = partial(save_checkpoint, run.out, step, run.learner, run.spec, run.act, run.record, folder)
+    run.learner.ranks.on_first(save)
+    return run.out / folder / f"{step:06d}"
 
 
 def _prune(run: Run) -> None:
@@ -256,7 +260,7 @@ def _prune(run: Run) -> None:
     if loop.keep_best:
         from ptr_robot.select import evaluate_run, rank
 
-        ranking = rank(evaluate_run(run.out, device=str(pick_device(loop.device))))["ranking"]
+        ranking = rank(evaluate_run(run.out, device=str(run.learner.device)))["ranking"]
         best = {entry["checkpoint"] for entry in ranking[: loop.keep_best]}
     for path in older:
         if path.name not in best:

@@ -50,7 +50,7 @@ class LoopConfig:
 
     Attributes:
         num_steps: gradient updates of every network.
-        batch_size: transitions per update, over all ranks.
+        batch_size: transitions per update, over all processes of the run; a multiple of their number.
         seed: initial weights, sampling, noise, augmentation and the choice of demonstrations.
         log_every: updates between progress lines (nothing is read back from the device in between).
         checkpoint_every: updates between checkpoints; the last step is always saved.
@@ -64,7 +64,9 @@ class LoopConfig:
         frames: where the frames lie: ``device`` (raw pixels, sampled and gathered there), ``host`` (JPEG decoded once
             into memory), ``map`` (raw pixels in the store's memory map) or ``jpeg`` (decoded batch by batch). ``auto``
             takes the first of these that fits what is free.
-        memory_gib: host memory for decoded frames, GiB; 0 takes half of what is free.
+        memory_gib: host memory for decoded frames, GiB, shared by the run's processes on a machine; 0 takes half of
+            what is free.
+        rank_timeout_s: in a run of several processes, how long one waits for another that lives and does not answer.
         wandb: Weights & Biases project to log to as well; empty logs to JSONL and TensorBoard only.
         stop_on_divergence: stop, save and explain when Q leaves its possible range or a loss is not finite.
     """
@@ -81,6 +83,7 @@ class LoopConfig:
     num_threads: int = 0
     frames: Literal["auto", "device", "host", "map", "jpeg"] = "auto"
     memory_gib: float = 0.0
+    rank_timeout_s: float = 1800.0
     wandb: str = ""
     stop_on_divergence: bool = True
 
@@ -88,6 +91,8 @@ class LoopConfig:
         for name in ("num_steps", "batch_size", "log_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.rank_timeout_s <= 0:
+            raise ValueError(f"rank_timeout_s must be above 0, got {self.rank_timeout_s}")
         for name in ("keep_last", "keep_best", "num_threads", "memory_gib", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")

@@ -17,6 +17,7 @@ from ptr_fast.data.store_meta import MAX_VERIFIED_BYTES
 from ptr_fast.data.tiers import FrameSizes, Tier, choose_tier, explain_tiers, frame_tiers, step_reserve_bytes
 from ptr_fast.data.transitions import Transitions
 from ptr_fast.learners.distributed import Ranks
+from ptr_robot.launch import num_local_ranks
 from ptr_robot.train_config import LoopConfig
 from ptr_robot.train_data import Source, transitions_of
 
@@ -56,7 +57,7 @@ def open_batches(
     # One object per folder: two sources may be episodes of one store.
     by_path = {source.store.path: source.store for source in sources}
     stores = [by_path[source.store.path] for source in sources]
-    budget = int(loop.memory_gib * 2**30) or int(free_memory() * _DECODED_SHARE)
+    budget = (int(loop.memory_gib * 2**30) or int(free_memory() * _DECODED_SHARE)) // num_local_ranks()
     tiers = _measure(tables, stores, spec, loop.batch_size // ranks.world_size, device, budget)
     taken = choose_tier(tiers, loop.frames)
     print(f"frames: {explain_tiers(tiers, taken)}")
@@ -102,7 +103,7 @@ def _measure(
         num_raw=num_of["raw"],
     )
     on_gpu = device.type == "cuda"
-    free = torch.cuda.mem_get_info(device)[0] if on_gpu else free_memory()
+    free = torch.cuda.mem_get_info(device)[0] if on_gpu else free_memory() // num_local_ranks()
     reserve = step_reserve_bytes(batch_size, camera.height, camera.width) if on_gpu else free // 2
     return frame_tiers(sizes, device.type, free, reserve, budget)
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ptr_fast.files import write_atomically, writing
+from ptr_fast.learners.distributed import Ranks
 
 __all__ = ["RunLog", "check_wandb"]
 
@@ -45,26 +46,42 @@ class RunLog:
         first_step: updates done before this process.
         num_steps: updates of the whole run, for the time left.
         wandb: Weights & Biases project, or empty.
+        config: told to Weights & Biases.
+        ranks: the processes that train together; the first one writes.
 
     Raises:
         OSError: a log cannot be written (no space, read-only); the message names the file. So does every method's.
     """
 
-    def __init__(self, run_dir: Path, first_step: int, num_steps: int, wandb: str = "", config: Any = None) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        first_step: int,
+        num_steps: int,
+        wandb: str = "",
+        config: Any = None,
+        ranks: Ranks | None = None,
+    ) -> None:
+        self.ranks = ranks or Ranks()
         self.num_steps = num_steps
         self.path = run_dir / "metrics.jsonl"
-        self._drop_after(first_step)
+        self.begin = self.last_time = time.monotonic()
+        self.first_step = self.last_step = first_step
+        self.last_wait = 0.0
+        if self.ranks.is_first:
+            self._open(wandb, config)
+
+    def _open(self, wandb: str, config: Any) -> None:
+        self._drop_after(self.first_step)
         with writing(self.path):
             self.file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (closed in close)
-        self.board = _EventFile(run_dir / "tensorboard", first_step + 1)
+        run_dir = self.path.parent
+        self.board = _EventFile(run_dir / "tensorboard", self.first_step + 1)
         self.wandb = None
         if wandb:
             import wandb as wandb_module
 
             self.wandb = wandb_module.init(project=wandb, name=run_dir.name, dir=str(run_dir), config=config)
-        self.begin = self.last_time = time.monotonic()
-        self.first_step = self.last_step = first_step
-        self.last_wait = 0.0
 
     def _drop_after(self, step: int) -> None:
         if not self.path.is_file():
@@ -83,8 +100,10 @@ class RunLog:
     ) -> dict[str, float]:
         """Reads the update's numbers back from the device (the only place that does) and writes them everywhere.
 
-        ``wait_seconds``: waited for data since the start. ``busy_seconds``: that a GPU works on a step.
+        ``wait_seconds``: waited for data since the start. ``busy_seconds``: that a GPU works on a step. With several
+        ranks the numbers are those of the whole batch, and the data wait is that of the rank that waited longest.
         """
+        info, wait_seconds = self.ranks.whole_batch(info), self.ranks.largest(wait_seconds)
         names = list(info)
         values = torch.stack([info[name].detach().to(torch.float64).reshape(()) for name in names]).tolist()
         numbers = dict(zip(names, values, strict=True))
@@ -102,6 +121,8 @@ class RunLog:
 
     def write(self, step: int, numbers: dict[str, float]) -> None:
         """Adds numbers at a step to every log."""
+        if not self.ranks.is_first:
+            return
         row = {"step": step, "time_s": round(time.monotonic() - self.begin, 3), **numbers}
         with writing(self.path):
             self.file.write(json.dumps(row) + "\n")
@@ -124,6 +145,8 @@ class RunLog:
         )
 
     def close(self) -> None:
+        if not self.ranks.is_first:
+            return
         with writing(self.path):
             self.file.close()
         self.board.close()

@@ -1,0 +1,85 @@
+"""A program for torchrun: every rank trains learners on its share and compares with one process on the whole batch."""
+
+import os
+from dataclasses import fields
+
+import pytest
+import torch
+import torch.distributed as dist
+from learner_cases import make_batch, make_spec
+
+from ptr_fast.config import BcConfig, CqlConfig, EncoderConfig
+from ptr_fast.learners import Ranks, make_learner
+from ptr_fast.types import Batch
+
+ENCODER = EncoderConfig(name="conv3", num_filters=8, embedding_dim=16)
+CASES = {
+    "cql": CqlConfig(encoder=ENCODER, hidden_dims=(16, 16)),
+    "cql that shares the encoder": CqlConfig(encoder=ENCODER, hidden_dims=(16, 16), actor_encoder="critic"),
+    "cql on the state alone": CqlConfig(encoder=EncoderConfig(name="none"), hidden_dims=(16, 16), critic_head="plain"),
+    "bc": BcConfig(encoder=ENCODER, hidden_dims=(16, 16)),
+}
+
+
+def share_of(batch: Batch, ranks: Ranks) -> Batch:
+    mine = slice(ranks.rank, None, ranks.world_size)
+    return Batch(**{field.name: getattr(batch, field.name)[mine].contiguous() for field in fields(Batch)})
+
+
+def check_learner(name: str, ranks: Ranks) -> None:
+    spec, num_steps = make_spec(), 5
+    together = make_learner(CASES[name], spec, seed=1, ranks=ranks)
+    alone = make_learner(CASES[name], spec, seed=1)
+    for step in range(num_steps):
+        batch = make_batch(spec, num_batch=12, seed=step)
+        info = ranks.whole_batch(together.update(share_of(batch, ranks), step))
+        expected = alone.update(batch, step)
+        assert info.keys() == expected.keys()
+        for key, value in expected.items():
+            assert torch.isclose(info[key].float(), value, rtol=2e-5, atol=2e-6), (name, step, key, info[key], value)
+    ranks.check_equal(together.networks())
+    for network, reference in zip(together.networks().values(), alone.networks().values(), strict=True):
+        for (key, weight), other in zip(network.named_parameters(), reference.parameters(), strict=True):
+            assert (weight - other).abs().max() < 2e-6, (name, key)
+
+
+def check_numbers(ranks: Ranks) -> None:
+    values = torch.tensor([1.0, 2.0, 4.0, 9.0, -3.0, 7.0])
+    share = values[ranks.rank :: ranks.world_size]
+    statistics = {"x": torch.mean, "x_max": torch.amax, "x_min": torch.amin, "x_std": lambda x: x.std(correction=0)}
+    whole = ranks.whole_batch({key: f(share) for key, f in statistics.items()})
+    for key, f in statistics.items():
+        assert torch.isclose(whole[key].float(), f(values)), key
+    assert ranks.largest(ranks.rank) == ranks.world_size - 1
+    heard = [ranks.largest_until_now(15 if (ranks.rank, call) == (1, 2) else 0) for call in range(5)]
+    assert heard == [0, 0, 0, 15, 0], heard
+    broken = ranks.whole_batch({"y": torch.tensor(float("nan") if ranks.rank == 1 else 1.0)})
+    assert broken["y"].isnan()
+
+
+def check_different_weights(ranks: Ranks) -> None:
+    net = torch.nn.Linear(2, 2)
+    torch.nn.init.ones_(net.weight)
+    torch.nn.init.zeros_(net.bias)
+    ranks.check_equal({"net": net})
+    if ranks.rank == 1:
+        net.weight.data[0, 0] = torch.nextafter(net.weight.data[0, 0], torch.tensor(2.0))
+    with pytest.raises(RuntimeError, match="weights of net on rank 1 differ"):
+        ranks.check_equal({"same": torch.nn.LayerNorm(3), "net": net})
+
+
+def main() -> None:
+    dist.init_process_group("gloo")
+    ranks = Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+    check_numbers(ranks)
+    check_different_weights(ranks)
+    for name in CASES:
+        check_learner(name, ranks)
+    dist.barrier()
+    dist.destroy_process_group()
+    if ranks.is_first:
+        print(f"all equal over {ranks.world_size} ranks")
+
+
+if __name__ == "__main__":
+    main()
