@@ -109,7 +109,7 @@ py::array_t<uint8_t, py::array::c_style> bytes_of(const py::object& object, int6
 AxisLimits axis_of(const py::handle& item) {
   const auto get = [&](const char* name) { return py::cast<double>(item.attr(name)); };
   return {py::cast<bool>(item.attr("relative")), py::cast<int>(item.attr("position")), get("low"), get("high"),
-          get("box_low"), get("box_high"), get("max_step"), get("max_velocity"), get("max_acceleration")};
+          get("scale"), get("box_low"), get("box_high"), get("max_step"), get("max_velocity"), get("max_acceleration")};
 }
 
 SafetyLimits limits_of(const py::object& object) {

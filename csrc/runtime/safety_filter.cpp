@@ -49,6 +49,7 @@ SafetyFilter::SafetyFilter(SafetyLimits limits) : limits_(std::move(limits)) {
     check(axis.low < axis.high, "safety: axis ", i, ": low must be below high, got ", axis.low, " and ", axis.high);
     check(!axis.relative || (axis.low <= 0 && axis.high >= 0), "safety: axis ", i,
           ": a relative command needs low <= 0 <= high to stand still, got ", axis.low, " and ", axis.high);
+    check(axis.scale > 0 && std::isfinite(axis.scale), "safety: axis ", i, ": scale must be positive, got ", axis.scale);
     check(axis.box_low < axis.box_high, "safety: axis ", i, ": box_low must be below box_high, got ", axis.box_low,
           " and ", axis.box_high);
     check(axis.position >= 0 || (std::isinf(axis.box_low) && std::isinf(axis.box_high)), "safety: axis ", i,
@@ -88,7 +89,7 @@ uint32_t SafetyFilter::apply(const float* wanted, const float* state, int64_t ob
     for (int i = 0; i < num_axes(); ++i) {
       const AxisLimits& axis = limits_.axes[i];
       if (axis.relative || axis.position < 0) continue;
-      if (std::abs(double(wanted[i]) - state[axis.position]) > limits_.max_start_mismatch) stopped_ |= kStoppedMismatch;
+      if (std::abs(double(wanted[i]) - state[axis.position] / axis.scale) > limits_.max_start_mismatch) stopped_ |= kStoppedMismatch;
     }
   }
   if (stopped_ != 0) {
@@ -104,8 +105,8 @@ uint32_t SafetyFilter::apply(const float* wanted, const float* state, int64_t ob
   for (int i = 0; i < num_axes(); ++i) {
     const AxisLimits& axis = limits_.axes[i];
     const bool measured = axis.position >= 0;
-    // Where the axis is, or was told to be; an absolute axis that is not measured begins where it is first told to be.
-    const double position = measured ? double(state[axis.position]) : 0.0;
+    // Where the axis is, in the command's unit; an absolute axis that is not measured begins where it is first told to be.
+    const double position = measured ? double(state[axis.position]) / axis.scale : 0.0;
     double from = 0.0;
     if (!axis.relative) {
       from = !first_ ? last_command_[i] : measured ? position : std::clamp(double(wanted[i]), axis.low, axis.high);
@@ -117,7 +118,8 @@ uint32_t SafetyFilter::apply(const float* wanted, const float* state, int64_t ob
     if (measured) {
       const double at = axis.relative ? position : from;
       // From outside the box only towards it: one end of the interval is then 0.
-      allowed.limit(std::min(axis.box_low - at, 0.0), std::max(axis.box_high - at, 0.0), move, kBox, &interventions);
+      const double down = axis.box_low / axis.scale - at, up = axis.box_high / axis.scale - at;
+      allowed.limit(std::min(down, 0.0), std::max(up, 0.0), move, kBox, &interventions);
     }
     const double dt = limits_.period_s;
     const double step = axis.max_step, velocity = axis.max_velocity * dt;
@@ -148,7 +150,7 @@ void SafetyFilter::stand_still(const float* state, float* command) {
     double still = 0.0;
     if (!axis.relative) {
       const bool measured = axis.position >= 0 && std::isfinite(state[axis.position]);
-      still = !first_ ? last_command_[i] : measured ? double(state[axis.position]) : axis.low;
+      still = !first_ ? last_command_[i] : measured ? double(state[axis.position]) / axis.scale : axis.low;
       still = std::clamp(still, axis.low, axis.high);
     }
     command[i] = round_inside(still, axis.relative ? 0.0 : axis.low, axis.relative ? 0.0 : axis.high);

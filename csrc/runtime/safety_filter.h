@@ -33,13 +33,14 @@ constexpr uint32_t kStopMask = 0xffff0000u;
 
 // One dimension of the command, in its own unit u. Infinity switches a limit off.
 struct AxisLimits {
-  bool relative;            // the command is a displacement from the measured position; else it is a position
-  int position;             // where the state holds the measured position; -1: not measured
-  double low, high;         // of the command, u
-  double box_low, box_high; // of the position that the command leads to, u (needs a measured position)
-  double max_step;          // displacement per command, u
-  double max_velocity;      // u/s
-  double max_acceleration;  // u/s^2
+  bool relative;              // the command is a displacement from the measured position; else it is a position
+  int position;               // where the state holds the measured position; -1: not measured
+  double low, high;           // of the command, u
+  double scale;               // of the command in the unit of the position: u of position per u of command
+  double box_low, box_high;   // of the position that the command leads to, in its unit (needs a measured position)
+  double max_step;            // displacement per command, u
+  double max_velocity;        // u/s
+  double max_acceleration;    // u/s^2
 };
 
 struct SafetyLimits {
@@ -49,7 +50,7 @@ struct SafetyLimits {
   double ramp_s;              // from the start on, step and velocity limits grow from 0 to full over this time
   double hold_after_s;        // an observation older than this: stand still
   double stop_after_s;        // older than this: stop
-  double max_start_mismatch;  // of the first command of an absolute axis from its measured position, u
+  double max_start_mismatch;  // of an absolute axis' first command from its measured position, in the command's unit
 };
 
 class SafetyFilter {

@@ -51,7 +51,9 @@ class AxisLimits:
         relative: whether the command is a displacement from the measured position; else it is a position.
         position: where the state holds the measured position, -1 where it is not measured.
         low, high: of the command, u.
-        box_low, box_high: of the position that a command leads to, u (the workspace; needs a measured position).
+        scale: of the command in the position's unit (0.04 where commands are in 4 cm and positions in m).
+        box_low, box_high: the workspace: of the position that a command leads to, in the position's unit (needs a
+            measured position).
         max_step: displacement per command, u.
         max_velocity: u/s.
         max_acceleration: gain of speed, u/s^2; braking is always allowed.
@@ -62,6 +64,7 @@ class AxisLimits:
     position: int = -1
     low: float
     high: float
+    scale: float = 1.0
     box_low: float = -math.inf
     box_high: float = math.inf
     max_step: float = math.inf
@@ -80,7 +83,7 @@ class SafetyLimits:
         ramp_s: from the start on, the limits of step and velocity grow from 0 to full over this time, s.
         hold_after_s: an observation older than this makes the arm stand still, s.
         stop_after_s: older than this stops the run, s.
-        max_start_mismatch: of the first command of an absolute axis from its measured position, u.
+        max_start_mismatch: of an absolute axis' first command from its measured position, in the command's unit.
     """
 
     axes: Sequence[AxisLimits]

@@ -115,11 +115,22 @@ def test_no_sequence_gets_a_command_outside_the_limits_through(data):
         ({"box_low": -0.5, "box_high": 0.5}, [0.5], [0.25, 0], [0.25], ["box"]),
         ({"box_low": -0.5, "box_high": 0.5}, [0.5], [0.75, 0], [0.0], ["box"]),
         ({"box_low": -0.5, "box_high": 0.5}, [-0.5], [0.75, 0], [-0.5], []),
+        ({"box_low": -0.5, "box_high": 0.5, "scale": 0.5}, [1.0], [0.25, 0], [0.5], ["box"]),
         ({"max_step": 0.125}, [-0.5], [0, 0], [-0.125], ["step"]),
         ({"max_velocity": 0.625}, [0.5], [0, 0], [0.125], ["velocity"]),
         ({"max_acceleration": 3.125}, [0.5], [0, 0], [0.125], ["acceleration"]),
     ],
-    ids=["free", "bounds", "box", "outside, outwards", "outside, inwards", "step", "velocity", "acceleration"],
+    ids=[
+        "free",
+        "bounds",
+        "box",
+        "outside, outwards",
+        "outside, inwards",
+        "box in another unit",
+        "step",
+        "velocity",
+        "acceleration",
+    ],
 )
 def test_each_limit_by_itself(changes, wanted, state, command, reason):
     filter_ = SafetyFilter(limits(axis(**changes)))
@@ -194,6 +205,7 @@ def test_a_first_command_far_from_where_the_joint_is_stops():
         ({"low": 1.0, "high": 1.0}, "axis 0: low must be below high"),
         ({"position": 2}, "axis 0: position 2 is not in the state of 2"),
         ({"position": -1, "box_low": 0.0}, "axis 0: a workspace box needs a measured position"),
+        ({"scale": 0.0}, "axis 0: scale must be positive"),
         ({"max_step": 0.0}, "axis 0: max_step, max_velocity and max_acceleration must be positive"),
         ({"max_velocity": math.nan}, "axis 0: max_step, max_velocity and max_acceleration must be positive"),
         ({"low": math.nan}, "axis 0: low must be below high"),

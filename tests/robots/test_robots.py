@@ -1,0 +1,150 @@
+"""Robots of our own: the kitchen in real time with its faults, and a stored episode."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+import toy_robot
+
+from ptr_fast.config import PolicySpec, TaskTable
+from ptr_fast.data.store import EpisodeStore
+from ptr_fast.runtime.safety import SafetyFilter
+from ptr_fast.types import CameraSpec
+from ptr_robot.robots import make_robot
+from ptr_robot.robots.interface import camera_of, check_fits
+from ptr_robot.sim.environment import STATE_SPEC, action_spec
+
+STILL = {"dx": 0.0, "dy": 0.0, "dz": 0.0, "gripper": -1.0}
+
+
+@pytest.fixture(scope="module")
+def kitchen():
+    robot = make_robot("simulated", image_size=32, latency_ms=20.0)
+    robot.connect()
+    yield robot
+    robot.disconnect()
+
+
+def spec(**changes) -> PolicySpec:
+    defaults = {
+        "camera": CameraSpec(name="image_0", height=32, width=32),
+        "state": STATE_SPEC,
+        "action": action_spec(4),
+        "tasks": TaskTable(names=("put block on plate",), num_slots=2),
+        "control_hz": 20.0,
+    }
+    return PolicySpec(**{**defaults, **changes})
+
+
+def hand(robot) -> np.ndarray:
+    observed = robot.get_observation()
+    return np.array([observed[name] for name in STATE_SPEC.names[:3]])
+
+
+def test_it_moves_while_it_is_told_to_and_stands_still_after(kitchen):
+    kitchen.reset(3)
+    before = hand(kitchen)
+    for _ in range(10):
+        assert kitchen.send_action({**STILL, "dx": 0.5, "dz": 5.0})["dz"] == 1.0
+        time.sleep(0.05)
+    time.sleep(0.3)
+    after = hand(kitchen)
+    assert after[0] - before[0] > 0.05
+    time.sleep(0.3)
+    assert np.abs(hand(kitchen) - after).max() < 0.01
+
+
+def test_a_reset_is_drawn_from_its_seed(kitchen):
+    frames = []
+    for seed in (5, 6, 5):
+        kitchen.reset(seed)
+        observed = kitchen.get_observation()
+        frames.append(observed["image_0"])
+        assert observed["image_0"].shape == (32, 32, 3)
+        assert abs(time.monotonic_ns() - observed["captured_ns"]) < 5e9
+    np.testing.assert_array_equal(frames[0], frames[2])
+    assert (frames[0] != frames[1]).any()
+    assert kitchen.success() is False
+
+
+def test_frames_are_as_old_as_their_latency(kitchen):
+    kitchen.reset(1)
+    time.sleep(0.3)
+    ages = [
+        time.monotonic_ns() - kitchen.get_observation()["captured_ns"] for _ in range(20) if time.sleep(0.01) is None
+    ]
+    assert min(ages) >= 20e6
+
+
+def test_a_camera_that_freezes(kitchen):
+    kitchen._freeze_after_s = 0.2
+    kitchen.reset(1)
+    time.sleep(0.5)
+    first = kitchen.get_observation()["captured_ns"]
+    time.sleep(0.3)
+    assert kitchen.get_observation()["captured_ns"] == first
+    kitchen._freeze_after_s = 0.0
+
+
+def test_its_limits_are_ones_that_a_filter_takes(kitchen):
+    filter_ = SafetyFilter(kitchen.limits(20.0))
+    filter_.start(0)
+    state = np.float32([0.49, 0.6, 0.2, 1.0])
+    command, _ = filter_.apply(np.float32([1, 0, 0, -1]), state, 0, 10**9)
+    assert 0.49 + 0.04 * command[0] <= 0.5 + 1e-6
+
+
+def test_an_unknown_task_is_told_by_connect():
+    robot = make_robot("simulated", task="juggle")
+    with pytest.raises(RuntimeError, match="unknown task 'juggle'"):
+        robot.connect()
+    robot.disconnect()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"hz": 30}, "divisor"), ({"drop_share": 1.0}, r"drop_share"), ({"latency_ms": -1}, "negative")],
+)
+def test_options_out_of_range(options, message):
+    with pytest.raises(ValueError, match=message):
+        make_robot("simulated", **options)
+
+
+def test_unknown_robots_are_refused():
+    with pytest.raises(ValueError, match="robot: expected one of simulated, replay"):
+        make_robot("terminator")
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused_with_the_difference(kitchen):
+    check_fits(kitchen, spec())
+    with pytest.raises(ValueError, match=r"it acts at 20 Hz, the checkpoint was trained at 5 Hz"):
+        check_fits(kitchen, spec(control_hz=5.0))
+    with pytest.raises(ValueError, match="action 'dx' is in '4 cm', the checkpoint's is in '8 cm'"):
+        check_fits(kitchen, spec(action=action_spec(8)))
+    meta = toy_robot.toy_meta(("image_0",))
+    with pytest.raises(ValueError, match="state does not fit the checkpoint: it needs"):
+        check_fits(kitchen, spec(state=meta.state))
+    with pytest.raises(ValueError, match="no camera 'wrist'"):
+        camera_of(kitchen, "wrist")
+
+
+def test_replay(tmp_path):
+    path = toy_robot.write_store(tmp_path / "store", toy_robot.toy_episodes(2))
+    store = EpisodeStore.open(path)
+    robot = make_robot("replay", store=path, episode=1, camera="image_1")
+    robot.connect()
+    observed = robot.get_observation()
+    first = int(store.episodes.first[1])
+    np.testing.assert_array_equal(observed["image_1"], store.frame("image_1", first))
+    assert observed[store.meta.state.names[0]] == pytest.approx(float(store.state[first][0]))
+    robot._begin -= 1e6
+    last = first + int(store.episodes.num_frames[1]) - 1
+    np.testing.assert_array_equal(robot.get_observation()["image_1"], store.frame("image_1", last))
+    assert robot.success() is None
+    SafetyFilter(robot.limits(store.meta.control_hz))
+    robot.send_action({"x": 1.0})
+    assert robot.sent == [{"x": 1.0}]
+    with pytest.raises(ValueError, match="episode must lie in 0 to 1, got 2"):
+        make_robot("replay", store=path, episode=2)
