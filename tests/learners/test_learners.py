@@ -141,6 +141,9 @@ def test_learning_rates_follow_the_schedule():
     assert scheduled_lr(2.0, "constant", 0, 10**6) == 2.0
     rates = [scheduled_lr(2.0, "cosine", 100, step) for step in (0, 50, 100, 200)]
     assert rates == pytest.approx([2.0, 1.0, 0.0, 0.0])
+    for step in (-1, 0, 37, 100, 200):  # of a captured step
+        rate = scheduled_lr(2.0, "cosine", 100, torch.tensor(step))
+        assert float(rate) == pytest.approx(scheduled_lr(2.0, "cosine", 100, step), rel=1e-12, abs=1e-15)
     learner = make_learner("bc", lr_schedule="cosine", lr_schedule_steps=4)
     batch = make_batch(learner.spec)
     learner.update(batch, 0)
