@@ -33,11 +33,21 @@ inline void store_bytes(std::uint8_t* p, std::int32_t v) { *p = std::uint8_t(v);
 // One bit per column of a tile: whether its byte is k.
 template <class T>
 inline std::uint64_t equal_bits(const std::uint8_t* bytes, int k) {
-#if defined(__AVX512F__)
+#if defined(__AVX512BW__)
   if constexpr (T::kWidth == 64) {
     return _mm512_cmpeq_epi8_mask(_mm512_loadu_si512(bytes), _mm512_set1_epi8(char(k)));
-  } else if constexpr (T::kWidth == 16) {
-    return _mm_cmpeq_epi8_mask(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)), _mm_set1_epi8(char(k)));
+  }
+#endif
+#if defined(__AVX2__)
+  if constexpr (T::kWidth == 32) {
+    const __m256i all = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes));
+    return unsigned(_mm256_movemask_epi8(_mm256_cmpeq_epi8(all, _mm256_set1_epi8(char(k)))));
+  }
+#endif
+#if defined(__SSE2__)
+  if constexpr (T::kWidth == 16) {
+    const __m128i all = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes));
+    return unsigned(_mm_movemask_epi8(_mm_cmpeq_epi8(all, _mm_set1_epi8(char(k)))));
   }
 #endif
   std::uint64_t bits = 0;
