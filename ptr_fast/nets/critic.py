@@ -18,6 +18,7 @@ from torch import nn
 from ptr_fast.kernels.cql_head import cql_head
 from ptr_fast.nets.encoder import Encoder
 from ptr_fast.nets.init import orthogonal_
+from ptr_fast.nets.layers import select_task
 
 __all__ = ["Critic", "EnsembleHead", "Hoisted"]
 
@@ -111,7 +112,7 @@ class EnsembleHead(nn.Module):
             term_EBO = bias_EO[:, None, :]
             for name, weight_EIO in rows.items():
                 if name == "task":
-                    term_EBO = term_EBO + weight_EIO.index_select(1, task_id_B)
+                    term_EBO = term_EBO + select_task(weight_EIO, 1, task_id_B)
                 elif name in values:
                     value = values[name]
                     if value.shape[-1] != weight_EIO.shape[1]:

@@ -5,6 +5,8 @@ Shapes: B batch, C channels, H height, W width; images are BCHW in shape and cha
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -13,13 +15,39 @@ from ptr_fast.kernels.group_norm_act import group_norm_act
 from ptr_fast.kernels.group_norm_act_pool import group_norm_act_pool
 from ptr_fast.nets.init import kaiming_normal_
 
-__all__ = ["Conv2d", "Dense", "GroupNormAct", "GroupNormActPool", "same_padding"]
+__all__ = ["Conv2d", "Dense", "GroupNormAct", "GroupNormActPool", "same_padding", "select_task"]
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     """Pixels that SAME padding puts before and after an axis: the odd one goes after (XLA and TensorFlow)."""
     total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
+
+
+class _SelectTask(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: torch.Tensor, dim: int, task_id_B: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(task_id_B)
+        ctx.dim, ctx.num_slots = dim, weight.shape[dim]
+        return weight.index_select(dim, task_id_B)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:  # type: ignore[override]
+        (task_id_B,) = ctx.saved_tensors
+        one_hot_BN = task_id_B[:, None] == torch.arange(ctx.num_slots, device=grad.device)
+        summed = torch.tensordot(grad, one_hot_BN.to(grad.dtype), dims=([ctx.dim], [0]))
+        return summed.movedim(-1, ctx.dim), None, None
+
+
+def select_task(weight: torch.Tensor, dim: int, task_id_B: torch.Tensor) -> torch.Tensor:
+    """What a product with the tasks' one-hots gives: the task's entry of ``weight`` along ``dim``.
+
+    The gradient of plain ``index_select`` is added up by atomics on a GPU, in another order every time; here it is a
+    product, the same in two runs.
+    """
+    if not (torch.is_grad_enabled() and weight.requires_grad):
+        return weight.index_select(dim, task_id_B)
+    return _SelectTask.apply(weight, dim, task_id_B)
 
 
 class Conv2d(nn.Conv2d):

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ptr_fast.nets.encoder import Encoder
 from ptr_fast.nets.init import orthogonal_
-from ptr_fast.nets.layers import Dense
+from ptr_fast.nets.layers import Dense, select_task
 
 __all__ = ["Actor", "MeanPolicy", "PolicyTrunk", "TanhGaussian", "TanhGaussianPolicy", "UnitGaussian"]
 
@@ -129,7 +129,7 @@ class PolicyTrunk(nn.Module):
         first = self.layers[0]
         assert isinstance(first, Dense)
         w_dense, w_task = first.weight.split([self.num_dense_inputs, self.num_task_slots], dim=1)
-        hidden = F.linear(inputs, w_dense, first.bias) + w_task.index_select(1, task_id_B).t()
+        hidden = F.linear(inputs, w_dense, first.bias) + select_task(w_task, 1, task_id_B).t()
         hidden = hidden.relu_()
         for layer in self.layers[1:]:
             hidden = layer(hidden).relu_()

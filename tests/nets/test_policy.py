@@ -7,6 +7,7 @@ import torch
 from torch.distributions import Independent, Normal, TransformedDistribution
 from torch.distributions.transforms import TanhTransform
 
+from ptr_fast.nets.layers import select_task
 from ptr_fast.nets.policy import MeanPolicy, PolicyTrunk, TanhGaussian, TanhGaussianPolicy, UnitGaussian
 
 
@@ -94,3 +95,17 @@ def test_unit_gaussian_acts_by_its_clipped_mean():
     torch.testing.assert_close(law.log_prob(actions), expected)
     assert law.sample(torch.zeros(2, 3, 2)).shape == (2, 3, 2)
     assert MeanPolicy(6, 3, 4, 2, (8,))(torch.zeros(1, 6), torch.zeros(1, 3), torch.tensor([0])).mean_BA.shape == (1, 2)
+
+
+@pytest.mark.parametrize(("shape", "dim"), [((6, 5), 1), ((2, 5, 4), 1), ((5, 3), 0)])
+def test_the_gradient_of_a_task_is_that_of_index_select(shape, dim):
+    task_id = torch.tensor([0, 3, 3, 1, 0, 0, 4])
+    weights = [torch.randn(shape, generator=torch.Generator().manual_seed(0)).requires_grad_() for _ in range(2)]
+    outs = [weights[0].index_select(dim, task_id), select_task(weights[1], dim, task_id)]
+    assert torch.equal(*outs)
+    upstream = torch.randn(outs[0].shape, generator=torch.Generator().manual_seed(1))
+    for out in outs:
+        out.backward(upstream)
+    torch.testing.assert_close(weights[1].grad, weights[0].grad)
+    with pytest.raises((IndexError, RuntimeError)):
+        select_task(weights[1], dim, torch.tensor([5]))
