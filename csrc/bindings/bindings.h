@@ -21,6 +21,7 @@ inline void check_threads(int num_threads) {
   check(num_threads >= 1 && num_threads <= 1024, "num_threads: expected 1 to 1024, got ", num_threads);
 }
 
+void bind_augment(py::module_& module);
 void bind_group_norm_act(py::module_& module);
 void bind_adam_polyak(py::module_& module);
 void bind_counter_random(py::module_& module);

@@ -45,6 +45,7 @@ PYBIND11_MODULE(_native, module) {
   module.def("isa_name", &isa_name);
   module.def("pool_size", &pool_size);
   module.def("keep_freed_memory", &keep_freed_memory);
+  bind_augment(module);
   bind_group_norm_act(module);
   bind_adam_polyak(module);
   bind_counter_random(module);

@@ -14,6 +14,11 @@ inline std::string dtype_name(const DLDataType& type) {
   return type.code == kDLBool ? kind : kind + std::to_string(int(type.bits));
 }
 
+// Upper half of a float: only its bits, for kernels that do the rounding themselves.
+struct Bfloat16 {
+  uint16_t bits;
+};
+
 template <class T>
 struct DTypeOf;
 template <>
@@ -27,6 +32,14 @@ struct DTypeOf<double> {
 template <>
 struct DTypeOf<uint8_t> {
   static constexpr DLDataType value{kDLUInt, 8, 1};
+};
+template <>
+struct DTypeOf<bool> {
+  static constexpr DLDataType value{kDLBool, 8, 1};
+};
+template <>
+struct DTypeOf<Bfloat16> {
+  static constexpr DLDataType value{kDLBfloat, 16, 1};
 };
 template <>
 struct DTypeOf<int64_t> {

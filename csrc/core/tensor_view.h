@@ -79,8 +79,13 @@ class TensorView {
   }
 
   template <class T>
+  bool is() const {
+    return tensor_->dtype == DTypeOf<T>::value;
+  }
+
+  template <class T>
   T* data() const {
-    if (!(tensor_->dtype == DTypeOf<T>::value)) {
+    if (!is<T>()) {
       check(false, name_, ": expected ", dtype_name(DTypeOf<T>::value), ", got ", dtype_name(tensor_->dtype));
     }
     return reinterpret_cast<T*>(static_cast<char*>(tensor_->data) + tensor_->byte_offset);

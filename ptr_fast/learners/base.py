@@ -83,15 +83,9 @@ def check_encoder_dtype(dtype: torch.dtype | None) -> torch.dtype | None:
 
 def augmented(frames: torch.Tensor | PooledFrames, params: AugmentParams | None, dtype: torch.dtype) -> torch.Tensor:
     """What the nets take, ``[B, 3, H, W]``, of frames or of their places in a pool."""
-    return augment(frames.gather() if isinstance(frames, PooledFrames) else frames, params, dtype)
-
-
-def joined(first: torch.Tensor | PooledFrames, second: torch.Tensor | PooledFrames) -> torch.Tensor | PooledFrames:
-    """The frames of ``first`` and then those of ``second``; frames of one pool stay where they are."""
-    if isinstance(first, PooledFrames) and isinstance(second, PooledFrames) and first.pool is second.pool:
-        return PooledFrames(first.pool, torch.cat([first.index, second.index]))
-    pixels = [frames.gather() if isinstance(frames, PooledFrames) else frames for frames in (first, second)]
-    return torch.cat(pixels)
+    if isinstance(frames, PooledFrames):
+        return augment(frames.pool, params, dtype, frames.index)
+    return augment(frames, params, dtype)
 
 
 def averaged_copy(net: Net) -> Net:

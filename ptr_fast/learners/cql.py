@@ -22,7 +22,8 @@ from torch import nn
 
 from ptr_fast import losses
 from ptr_fast.config import CqlConfig, PolicySpec
-from ptr_fast.kernels.augment import concatenate
+        images = base.augmented(batch.images, draws.augment, dtype)
+        return images, base.augmented(batch.next_images, draws.next_augment, dtype)
 from ptr_fast.learners import base
 from ptr_fast.learners.distributed import Ranks
 from ptr_fast.learners.draws import Draws, draw_cql
@@ -173,15 +174,8 @@ class CqlLearner:
         if not self.config.encoder.sees_images:
             return batch.rewards, batch.rewards  # whatever has B rows
         dtype = self._encoder_dtype or self.temperature.log_temperature.dtype
-        if draws.augment is None or draws.next_augment is None:
-            images = base.augmented(batch.images, draws.augment, dtype)
-            return images, base.augmented(batch.next_images, draws.next_augment, dtype)
-        # Together: half as many calls on twice the images.
-        both = base.joined(batch.images, batch.next_images)
-        images, next_images = base.augmented(both, concatenate(draws.augment, draws.next_augment), dtype).split(
-            len(batch)
-        )
-        return images, next_images
+        images = base.augmented(batch.images, draws.augment, dtype)
+        return images, base.augmented(batch.next_images, draws.next_augment, dtype)
 
     def _critic_step(
         self, batch: Batch, images: torch.Tensor, next_images: torch.Tensor, draws: Draws

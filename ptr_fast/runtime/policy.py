@@ -16,6 +16,7 @@ from torch import nn
 
 from ptr_fast.checkpoint import ACTOR_NETWORKS, CheckpointInfo, load_networks, read_checkpoint
 from ptr_fast.config import ActConfig, ActMode, CqlConfig, PolicySpec
+from ptr_fast.kernels.augment import augment
 from ptr_fast.nets.build import make_actor, make_critic
 from ptr_fast.nets.critic import Critic
 from ptr_fast.resize import resize
@@ -166,7 +167,6 @@ class Policy:
         if not np.isfinite(states).all():
             raise ValueError("state: expected finite numbers, got NaN or infinity")
         slot = self.spec.tasks.slot(task)
-        # A batch of HWC frames seen as NCHW is channels_last in memory already.
-        pixels = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(self.device).permute(0, 3, 1, 2)
+        pixels = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(self.device)
         task_id = torch.full((len(images),), slot, dtype=torch.int64, device=self.device)
-        return pixels.to(torch.float32).div_(255.0), torch.from_numpy(states).to(self.device), task_id
+        return augment(pixels, None), torch.from_numpy(states).to(self.device), task_id

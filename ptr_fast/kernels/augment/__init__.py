@@ -1,60 +1,80 @@
-"""Random crop, colour jitter and the scale to [0, 1], from stored frames to what the nets take.
+"""Gather, random crop, colour jitter, scale to [0, 1] and cast: from stored frames to what the nets take, in one pass.
 
-Contract of every implementation: :func:`augment`. ``reference`` is the definition; ``planar`` is the fast one.
+Contract of every implementation: :func:`augment`. ``reference`` is the definition.
 """
 
 from __future__ import annotations
 
 import torch
 
-from ptr_fast.kernels.augment import planar, reference
-from ptr_fast.kernels.augment.parameters import NUM_WORDS, AugmentParams, JitterParams, concatenate, draw_augment
+from ptr_fast.kernels import cubins, dispatch
+from ptr_fast.kernels.augment import native, planar, reference
+from ptr_fast.kernels.augment.parameters import NUM_WORDS, AugmentParams, JitterParams, draw_augment
 
-__all__ = [
-    "NUM_WORDS",
-    "AugmentParams",
-    "JitterParams",
-    "augment",
-    "concatenate",
-    "draw_augment",
-    "planar",
-    "reference",
-]
+__all__ = ["NUM_WORDS", "AugmentParams", "JitterParams", "augment", "draw_augment"]
+
+_OP = "augment"
+
+
+dispatch.register(
+    _OP,
+    (
+        cubins.lazy_backend(_OP),
+        dispatch.Backend("native", native.augment, native.supports),
+        dispatch.Backend("planar", planar.augment, planar.supports),
+        dispatch.Backend("reference", reference.augment, reference.supports),
+    ),
+)
 
 
 def augment(
-    images_BHWC: torch.Tensor, params: AugmentParams | None, dtype: torch.dtype = torch.float32
+    images_NHWC: torch.Tensor,
+    params: AugmentParams | None,
+    dtype: torch.dtype = torch.float32,
+    index_B: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Crop, jitter, truncate to 8 bits as the reference does, and scale.
+    """Gather, crop, jitter, truncate to 8 bits as the reference does, scale and cast.
 
     Args:
-        images_BHWC: uint8 ``[B, H, W, 3]`` RGB.
+        images_NHWC: uint8 ``[N, H, W, 3]`` RGB.
         params: random numbers of the B images, on the images' device; None only scales (acting does this).
-        dtype: of the result.
+        dtype: of the result: float32 or bfloat16 (all arithmetic is float32), or float64.
+        index_B: int64 ``[B]``, the frames that are taken; None takes every frame once (B = N). On a GPU an index is
+            not read back: one that does not exist is taken for the nearest that does, or stops the kernel.
 
     Returns:
         ``[B, 3, H, W]`` in [0, 1], channels_last in memory.
 
     Raises:
-        ValueError: images that are not uint8 ``[B, H, W, 3]``, or parameters of another number of images.
+        ValueError: images that are not uint8 ``[N, H, W, 3]``, or parameters or an index of another shape or device.
 
-    Source: PTR, ``jaxrl2/agents/drq/augmentations.py``. Deviation of the fast implementation: saturation and hue are
+    Source: PTR, ``jaxrl2/agents/drq/augmentations.py``. Deviation of the fast implementations: saturation and hue are
     changed without the round trip through HSV, equal to within 1e-6 before the truncation.
     """
-    if images_BHWC.dtype != torch.uint8 or images_BHWC.dim() != 4 or images_BHWC.shape[3] != 3:
+    if images_NHWC.dtype != torch.uint8 or images_NHWC.dim() != 4 or images_NHWC.shape[3] != 3:
         raise ValueError(
-            f"augment: expected uint8 images [B, H, W, 3], got {images_BHWC.dtype} {tuple(images_BHWC.shape)}"
+            f"augment: expected uint8 images [N, H, W, 3], got {images_NHWC.dtype} {tuple(images_NHWC.shape)}"
         )
+    num_images = images_NHWC.shape[0]
+    if index_B is not None:
+        if index_B.dtype != torch.int64 or index_B.dim() != 1 or index_B.device != images_NHWC.device:
+            raise ValueError(
+                f"augment: expected index int64 [B] on {images_NHWC.device}, "
+                f"got {index_B.dtype} {tuple(index_B.shape)} on {index_B.device}"
+            )
+        num_images = index_B.shape[0]
     if params is not None:
-        _check_params(params, images_BHWC.shape[0])
-    if dtype == torch.bfloat16:  # the jitter's arithmetic needs more than 8 bits
-        return planar.augment(images_BHWC, params, torch.float32).to(dtype)
-    return planar.augment(images_BHWC, params, dtype)
+        _check_params(params, num_images, images_NHWC.device)
+    # Chosen without the parameters: they are small, and every implementation takes any of them.
+    return dispatch.select(_OP, images_NHWC, index_B, dtype).run(images_NHWC, params, dtype, index_B)
 
 
-def _check_params(params: AugmentParams, num_images: int) -> None:
+def _check_params(params: AugmentParams, num_images: int, device: torch.device) -> None:
     offsets, jitter = params.crop_offsets, params.jitter
     if offsets is not None and tuple(offsets.shape) != (num_images, 2):
         raise ValueError(f"augment: expected crop_offsets [{num_images}, 2], got {tuple(offsets.shape)}")
     if jitter is not None and tuple(jitter.order.shape) != (num_images, 4):
         raise ValueError(f"augment: expected jitter.order [{num_images}, 4], got {tuple(jitter.order.shape)}")
+    for tensor in (offsets, None if jitter is None else jitter.order):
+        if tensor is not None and tensor.device != device:
+            raise ValueError(f"augment: expected parameters on {device}, got {tensor.device}")

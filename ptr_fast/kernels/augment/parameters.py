@@ -21,7 +21,6 @@ __all__ = [
     "SATURATION",
     "AugmentParams",
     "JitterParams",
-    "concatenate",
     "draw_augment",
 ]
 
@@ -54,6 +53,11 @@ class JitterParams:
     def to(self, device: torch.device | str) -> JitterParams:
         """The same numbers on ``device``."""
         return JitterParams(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
+
+    def dense(self) -> tuple[torch.Tensor, ...]:
+        """The six tensors in order, contiguous and in the dtypes above (copied only where they are not)."""
+        dtypes = (torch.bool, torch.int64, *(torch.float32,) * 4)
+        return tuple(getattr(self, f.name).to(d).contiguous() for f, d in zip(fields(self), dtypes, strict=True))
 
     def __getitem__(self, images: slice) -> JitterParams:
         """Those of some of the images, without copying."""
@@ -89,20 +93,6 @@ class AugmentParams:
             crop_padding=self.crop_padding,
             jitter=None if self.jitter is None else self.jitter[images],
         )
-
-
-def concatenate(first: AugmentParams, second: AugmentParams) -> AugmentParams:
-    """Parameters of the images of ``first`` followed by those of ``second``; both come from one configuration."""
-    kind = (first.crop_padding, first.crop_offsets is None, first.jitter is None)
-    if kind != (second.crop_padding, second.crop_offsets is None, second.jitter is None):
-        raise ValueError("augment: expected parameters of one configuration to concatenate")
-    offsets = jitter = None
-    if first.crop_offsets is not None and second.crop_offsets is not None:
-        offsets = torch.cat([first.crop_offsets, second.crop_offsets])
-    if first.jitter is not None and second.jitter is not None:
-        names = [f.name for f in fields(JitterParams)]
-        jitter = JitterParams(**{n: torch.cat([getattr(first.jitter, n), getattr(second.jitter, n)]) for n in names})
-    return AugmentParams(crop_offsets=offsets, crop_padding=first.crop_padding, jitter=jitter)
 
 
 def draw_augment(config: AugmentConfig, words_BW: torch.Tensor) -> AugmentParams:

@@ -1,8 +1,6 @@
-"""The fast augmentation in plain PyTorch: colour planes, and every operation once per image.
+"""The augmentation in plain PyTorch on colour planes: where neither the Triton nor the native kernel can run.
 
-CPU: images are brought into the order of their permutation of operations while they are cropped, so that images with
-one permutation are neighbours and each operation runs in place on a slice that fits the cache. CUDA: no number may be
-read back, so each of the four positions evaluates the operations on all images and selects.
+On a GPU no number may be read back, so each of the four positions evaluates the operations on all images and selects.
 
 Shapes: B images, P pixels of an image, 3 colour planes; planes are ``[3, B, P]``.
 
@@ -18,43 +16,37 @@ import torch
 
 from ptr_fast.kernels.augment.parameters import BRIGHTNESS, CONTRAST, SATURATION, AugmentParams, JitterParams
 
-__all__ = ["augment", "crop"]
+__all__ = ["augment", "crop", "supports"]
 
 _TINY = 1e-30
 
 
+def supports(images_NHWC: torch.Tensor, index_B: torch.Tensor | None, dtype: torch.dtype) -> str | None:
+    """It always can."""
+    return None
+
+
 @torch.no_grad()
 def augment(
-    images_BHWC: torch.Tensor, params: AugmentParams | None, dtype: torch.dtype = torch.float32
+    images_NHWC: torch.Tensor,
+    params: AugmentParams | None,
+    dtype: torch.dtype = torch.float32,
+    index_B: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """See :func:`ptr_fast.kernels.augment.augment`."""
-    num_images, height, width, _ = images_BHWC.shape
-    jitter = None if params is None else params.jitter
-    offsets = None if params is None else params.crop_offsets
-    padding = 0 if params is None else params.crop_padding
-    if jitter is None:
-        cropped = images_BHWC if offsets is None else crop(images_BHWC, offsets, padding)
-        return (cropped.to(dtype) / 255.0).permute(0, 3, 1, 2)
-    if images_BHWC.is_cuda:
-        cropped = images_BHWC if offsets is None else crop(images_BHWC, offsets, padding)
-        planes = _to_planes(cropped, dtype)
-        planes = _jitter_by_selection(planes, jitter)
-        order = None
-    else:
-        order, slices = _group_by_permutation(jitter)
-        cropped = images_BHWC[order] if offsets is None else crop(images_BHWC, offsets, padding, order)
-        planes = _to_planes(cropped, dtype)
-        _jitter_by_slices(planes, slices, jitter, order)
-    out_BPC = planes.mul_(255.0).floor_().div_(255.0).permute(1, 2, 0).contiguous()
-    if order is not None:
-        out_BPC = out_BPC.index_select(0, order.argsort())
-    return out_BPC.view(num_images, height, width, 3).permute(0, 3, 1, 2)
+    images_BHWC = images_NHWC if index_B is None else images_NHWC[index_B]
+    if params is not None and params.crop_offsets is not None:
+        images_BHWC = crop(images_BHWC, params.crop_offsets, params.crop_padding)
+    working = torch.float64 if dtype == torch.float64 else torch.float32
+    if params is None or params.jitter is None:
+        return (images_BHWC.to(working) / 255.0).to(dtype).contiguous().permute(0, 3, 1, 2)
+    planes = _jitter_by_selection(_to_planes(images_BHWC, working), params.jitter)
+    out_BPC = planes.mul_(255.0).floor_().div_(255.0).permute(1, 2, 0).to(dtype).contiguous()
+    return out_BPC.view(images_BHWC.shape).permute(0, 3, 1, 2)
 
 
-def crop(
-    images_BHWC: torch.Tensor, offsets_B2: torch.Tensor, padding: int, order: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Random crop as one gather of windows; output i is image ``order[i]``."""
+def crop(images_BHWC: torch.Tensor, offsets_B2: torch.Tensor, padding: int) -> torch.Tensor:
+    """Random crop as one gather of windows."""
     num_images, height, width, num_channels = images_BHWC.shape
     padded = images_BHWC.new_empty(num_images, height + 2 * padding, width + 2 * padding, num_channels)
     inner = slice(padding, padding + width)
@@ -67,49 +59,12 @@ def crop(
     windows = padded.as_strided(
         (num_images, 2 * padding + 1, 2 * padding + 1, height, width, num_channels), (sb, sh, sw, sh, sw, sc)
     )
-    index = torch.arange(num_images, device=images_BHWC.device) if order is None else order
-    if order is not None:
-        offsets_B2 = offsets_B2[order]
-    return windows[index, offsets_B2[:, 0], offsets_B2[:, 1]]
+    return windows[torch.arange(num_images, device=images_BHWC.device), offsets_B2[:, 0], offsets_B2[:, 1]]
 
 
 def _to_planes(images_BHWC: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     planes = images_BHWC.permute(3, 0, 1, 2).to(dtype=dtype, memory_format=torch.contiguous_format)
     return planes.div_(255.0).flatten(2)
-
-
-def _group_by_permutation(jitter: JitterParams) -> tuple[torch.Tensor, list[tuple[int, int, list[int]]]]:
-    """Order of the images by permutation, and (first, last + 1, permutation) of every group that is jittered."""
-    code = jitter.order.long() @ torch.tensor([64, 16, 4, 1])
-    code = torch.where(jitter.apply, code, torch.full_like(code, 256))
-    ordered, order = code.sort(stable=True)
-    values, counts = ordered.unique_consecutive(return_counts=True)
-    slices, first = [], 0
-    for value, count in zip(values.tolist(), counts.tolist(), strict=True):
-        if value < 256:
-            slices.append((first, first + count, [value >> 6 & 3, value >> 4 & 3, value >> 2 & 3, value & 3]))
-        first += count
-    return order, slices
-
-
-def _jitter_by_slices(
-    planes: torch.Tensor, slices: list[tuple[int, int, list[int]]], jitter: JitterParams, order: torch.Tensor
-) -> None:
-    factors = torch.stack([jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue])[:, order]
-    factors = factors.to(planes.dtype)[:, :, None]
-    for first, end, permutation in slices:
-        part = planes[:, first:end]
-        for operation in permutation:
-            factor = factors[operation, first:end]
-            if operation == BRIGHTNESS:
-                part.add_(factor).clamp_(0.0, 1.0)
-            elif operation == CONTRAST:
-                mean = part.mean(dim=2, keepdim=True)
-                part.sub_(mean).mul_(factor).add_(mean).clamp_(0.0, 1.0)
-            elif operation == SATURATION:
-                _scale_saturation(part, factor)
-            else:
-                _shift_hue(part, factor)
 
 
 def _jitter_by_selection(planes: torch.Tensor, jitter: JitterParams) -> torch.Tensor:

@@ -10,19 +10,29 @@ import torch
 
 from ptr_fast.kernels.augment.parameters import BRIGHTNESS, CONTRAST, HUE, SATURATION, AugmentParams, JitterParams
 
-__all__ = ["augment", "crop", "hsv_to_rgb", "jitter", "jitter_operation", "rgb_to_hsv"]
+__all__ = ["augment", "crop", "hsv_to_rgb", "jitter", "jitter_operation", "rgb_to_hsv", "supports"]
+
+
+def supports(images_NHWC: torch.Tensor, index_B: torch.Tensor | None, dtype: torch.dtype) -> str | None:
+    """It always can."""
+    return None
 
 
 def augment(
-    images_BHWC: torch.Tensor, params: AugmentParams | None, dtype: torch.dtype = torch.float32
+    images_NHWC: torch.Tensor,
+    params: AugmentParams | None,
+    dtype: torch.dtype = torch.float32,
+    index_B: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """See :func:`ptr_fast.kernels.augment.augment`."""
+    """See :func:`ptr_fast.kernels.augment.augment`; in float64 where that is wanted, else in float32."""
+    images_BHWC = images_NHWC if index_B is None else images_NHWC[index_B]
     if params is not None and params.crop_offsets is not None:
         images_BHWC = crop(images_BHWC, params.crop_offsets, params.crop_padding)
-    floats = images_BHWC.to(dtype) / 255.0
+    working = torch.float64 if dtype == torch.float64 else torch.float32
+    floats = images_BHWC.to(working) / 255.0
     if params is not None and params.jitter is not None:
-        floats = (jitter(floats, params.jitter) * 255.0).to(torch.uint8).to(dtype) / 255.0
-    return floats.permute(0, 3, 1, 2)
+        floats = (jitter(floats, params.jitter) * 255.0).to(torch.uint8).to(working) / 255.0
+    return floats.to(dtype).contiguous().permute(0, 3, 1, 2)
 
 
 def crop(images_BHWC: torch.Tensor, offsets_B2: torch.Tensor, padding: int) -> torch.Tensor:
