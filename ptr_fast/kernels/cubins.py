@@ -39,6 +39,7 @@ __all__ = [
 ARCHITECTURES = (80, 90, 100, 120)
 OPS: tuple[str, ...] = (  # the ops that have a triton.py
     "adam_polyak",
+    "augment",
     "counter_random",
     "cql_head",
     "group_norm_act",

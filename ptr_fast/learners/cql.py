@@ -22,8 +22,6 @@ from torch import nn
 
 from ptr_fast import losses
 from ptr_fast.config import CqlConfig, PolicySpec
-        images = base.augmented(batch.images, draws.augment, dtype)
-        return images, base.augmented(batch.next_images, draws.next_augment, dtype)
 from ptr_fast.learners import base
 from ptr_fast.learners.distributed import Ranks
 from ptr_fast.learners.draws import Draws, draw_cql

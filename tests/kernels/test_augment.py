@@ -1,23 +1,20 @@
-"""Crop and jitter: the fast implementation against the definition in float64."""
+"""augment: every backend against the definition in float64, before and at the edges of the truncation to 8 bits."""
 
 import itertools
+from importlib.util import find_spec
 
 import pytest
 import torch
 
+from ptr_fast import native
 from ptr_fast.config import AugmentConfig
-from ptr_fast.kernels.augment import (
-    NUM_WORDS,
-    AugmentParams,
-    JitterParams,
-    augment,
-    concatenate,
-    draw_augment,
-    planar,
-    reference,
-)
+from ptr_fast.kernels import dispatch
+from ptr_fast.kernels.augment import NUM_WORDS, AugmentParams, JitterParams, augment, draw_augment, planar, reference
 from ptr_fast.kernels.counter_random import Stream, uniform_bits
 
+ISAS = native.build_info()["isas"].split() if native.module() is not None else []
+BACKENDS = [*(f"native-{isa}" for isa in ISAS), pytest.param("triton", marks=pytest.mark.triton), "planar"]
+NO_GPU = not torch.cuda.is_available()
 PERMUTATIONS = torch.tensor(list(itertools.permutations(range(4))))
 
 
@@ -48,26 +45,122 @@ def draw(config: AugmentConfig, num_images: int, seed: int) -> AugmentParams:
     return draw_augment(config, uniform_bits(seed, Stream.AUGMENT, 0, range(num_images), NUM_WORDS))
 
 
-def as_images(planes: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    return planes.permute(1, 2, 0).reshape(like.shape)
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest):
+    """Forces a backend; Triton's by the interpreter, so on tiny images."""
+    name, _, isa = request.param.partition("-")
+    if name == "triton" and (find_spec("triton") is None or not NO_GPU):
+        pytest.skip("the interpreter needs triton, and no GPU")
+    before = native.isa() if isa else None
+    if isa:
+        try:
+            native.set_isa(isa)
+        except ValueError as error:
+            pytest.skip(str(error))
+    with dispatch.use_backend(f"augment={name}"):
+        yield name
+    if before:
+        native.set_isa(before)
+
+
+def exact_bytes(images: torch.Tensor, params: AugmentParams) -> torch.Tensor:
+    """``[B, H, W, 3]`` in units of 1/255 in float64, before the truncation."""
+    if params.crop_offsets is not None:
+        images = reference.crop(images, params.crop_offsets, params.crop_padding)
+    return reference.jitter(images.double() / 255.0, params.jitter) * 255.0
+
+
+def check_truncated(ours_BCHW: torch.Tensor, exact: torch.Tensor, edge: float = 5e-4) -> None:
+    """Whole numbers, the truncated ones, or one beside them where the exact value is close to a whole number."""
+    ours = ours_BCHW.permute(0, 2, 3, 1).double() * 255.0
+    assert float((ours - ours.round()).abs().max()) < 1e-4
+    # A colour that no operation moves is exactly whole, up to float64's rounding.
+    differs = ours.round() != (exact + 1e-9).floor()
+    assert float((exact - exact.round()).abs()[differs].max() if bool(differs.any()) else 0.0) < edge
+    assert float((ours.round() - exact.floor()).abs().max()) <= 1.0
+    assert float(differs.double().mean()) < 1e-3
 
 
 @pytest.mark.parametrize("strength", [1.0, 4.0], ids=["the paper's", "four times as strong"])
-@pytest.mark.parametrize("path", ["slices", "selection"])
-def test_every_order_of_operations_matches_the_definition(path, strength):
+def test_every_order_of_operations_matches_the_definition(backend, strength):
+    if backend == "triton" and strength == 1.0:
+        return  # a second of the interpreter for what the stronger one shows
+    images = make_images(len(PERMUTATIONS))
+    params = AugmentParams(jitter=make_jitter(PERMUTATIONS, strength=strength))
+    ours = augment(images, params)
+    check_truncated(ours, exact_bytes(images, params))
+    assert float((ours - augment(images, None)).abs().max()) > 0.1
+    assert ours.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(ours[:3], augment(images[:3], params[:3]))
+
+
+@pytest.mark.parametrize("strength", [1.0, 4.0], ids=["the paper's", "four times as strong"])
+def test_before_the_truncation_planes_match_the_definition(strength):
     images = make_images(len(PERMUTATIONS))
     jitter = make_jitter(PERMUTATIONS, strength=strength)
     expected = reference.jitter(images.double() / 255.0, jitter)
-    planes = planar._to_planes(images, torch.float32)
-    if path == "selection":  # what runs where numbers must not be read back
-        ours = as_images(planar._jitter_by_selection(planes, jitter), images)
-    else:
-        order, slices = planar._group_by_permutation(jitter)
-        planes = planes[:, order].contiguous()
-        planar._jitter_by_slices(planes, slices, jitter, order)
-        ours = as_images(planes[:, order.argsort()], images)
-    assert float((ours.double() - expected).abs().max()) < 3e-6
-    assert float((ours - images / 255.0).abs().max()) > 0.1
+    planes = planar._jitter_by_selection(planar._to_planes(images, torch.float32), jitter)
+    assert float((planes.permute(1, 2, 0).reshape(images.shape).double() - expected).abs().max()) < 3e-6
+
+
+# (number of images, height, width), with the reason
+SHAPES = {
+    "one pixel": (2, 1, 1),
+    "narrow": (2, 9, 1),
+    "odd": (3, 7, 5),
+    "a chunk and a tail": (1, 13, 21),
+    "one image": (1, 12, 12),
+    "oblong": (2, 4, 33),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+def test_sizes(shape, backend):
+    num_images, height, width = shape
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (num_images, height, width, 3), dtype=torch.uint8, generator=generator)
+    params = draw(AugmentConfig(jitter_probability=1.0), num_images, 5)
+    check_truncated(augment(images, params), exact_bytes(images, params))
+    cropped = reference.augment(images, AugmentParams(crop_offsets=params.crop_offsets, crop_padding=4))
+    assert torch.equal(augment(images, AugmentParams(crop_offsets=params.crop_offsets, crop_padding=4)), cropped)
+    assert torch.equal(augment(images, None), reference.augment(images, None))
+
+
+def test_frames_of_a_pool(backend):
+    pool, index = make_images(5), torch.tensor([4, 0, 4, 2])
+    params = draw(AugmentConfig(), 4, 7)
+    assert torch.equal(augment(pool, params, torch.float32, index), augment(pool[index], params))
+    assert torch.equal(augment(pool, None, torch.float32, index), augment(pool[index], None))
+    strided = torch.tensor([4, 9, 0, 9, 4, 9, 2, 9])[::2]
+    assert torch.equal(augment(pool, params, torch.float32, strided), augment(pool[index], params))
+    assert augment(pool, None, torch.float32, index[:0]).shape == (0, 3, 12, 12)
+
+
+def test_bfloat16_is_the_rounded_float32(backend):
+    images, params = make_images(4), draw(AugmentConfig(), 4, 3)
+    for given in (params, None):
+        ours = augment(images, given, torch.bfloat16)
+        assert ours.dtype == torch.bfloat16
+        wanted = augment(images, given).to(torch.bfloat16)
+        if backend == "triton":  # the interpreter truncates
+            assert int((ours.view(torch.int16) - wanted.view(torch.int16)).abs().max()) <= 1
+        else:
+            assert torch.equal(ours, wanted)
+
+
+def test_every_byte_is_scaled_exactly(backend):
+    images = torch.arange(256, dtype=torch.uint8).repeat(3).view(1, 16, 16, 3)
+    assert torch.equal(augment(images, None), (images / 255.0).permute(0, 3, 1, 2))
+
+
+def test_two_contrasts_and_images_of_one_colour(backend):
+    order = torch.tensor([[1, 1, 0, 3], [0, 1, 2, 1], [2, 3, 2, 3]])
+    images = make_images(3)
+    images[2] = torch.tensor([200, 30, 90], dtype=torch.uint8)
+    params = AugmentParams(jitter=make_jitter(order))
+    if backend == "triton":  # one mean per image: orders are permutations
+        return
+    check_truncated(augment(images, params), exact_bytes(images, params))
 
 
 def test_bytes_match_the_definition_but_for_truncation_edges():
@@ -81,7 +174,7 @@ def test_bytes_match_the_definition_but_for_truncation_edges():
     assert ours.dtype == torch.float32
 
 
-def test_images_that_are_not_jittered_come_through_exactly():
+def test_images_that_are_not_jittered_come_through_exactly(backend):
     images = make_images(6)
     jitter = make_jitter(PERMUTATIONS[:6])
     off = JitterParams(**{**vars(jitter), "apply": torch.tensor([True, False, True, False, False, True])})
@@ -93,7 +186,7 @@ def test_images_that_are_not_jittered_come_through_exactly():
 
 
 @pytest.mark.parametrize("padding", [1, 4])
-def test_crops_are_windows_of_the_edge_padded_image(padding):
+def test_crops_are_windows_of_the_edge_padded_image(backend, padding):
     images = make_images(2 * padding + 1, size=12)
     steps = torch.arange(2 * padding + 1)
     for offsets in (torch.stack([steps, steps.flip(0)], 1), torch.stack([steps, steps], 1)):
@@ -105,11 +198,71 @@ def test_crops_are_windows_of_the_edge_padded_image(padding):
     assert torch.equal(kept, augment(images, None))
 
 
-def test_crop_with_int32_offsets_and_oblong_images():
-    images = make_images(3, size=12)[:, :8]
+def test_crop_with_int32_offsets_and_oblong_images(backend):
+    images = make_images(3, size=12)[:, :8].contiguous()
     offsets = torch.tensor([[0, 8], [3, 1], [8, 0]], dtype=torch.int32)
     params = AugmentParams(crop_offsets=offsets, crop_padding=4)
     assert torch.equal(augment(images, params), reference.augment(images, params))
+
+
+def test_images_in_other_memory_are_right_too():
+    images = make_images(4, size=12)
+    params = draw(AugmentConfig(), 4, 9)
+    for other in (images.transpose(1, 2), images[:, 2:10, 1:11], images[::2].repeat_interleave(2, 0)[1::2]):
+        check_truncated(augment(other, params[: len(other)]), exact_bytes(other, params[: len(other)]))
+
+
+def test_another_number_of_threads_gives_the_same():
+    generator = torch.Generator().manual_seed(2)
+    images = torch.randint(0, 256, (9, 64, 64, 3), dtype=torch.uint8, generator=generator)
+    params = draw(AugmentConfig(), 9, 1)
+    one = augment(images, params)
+    torch.set_num_threads(3)
+    try:
+        assert torch.equal(augment(images, params), one)
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_every_element_is_written():
+    from torch.utils.dlpack import to_dlpack
+
+    if native.module() is None:
+        pytest.skip(str(native.why_missing()))
+    images, params = make_images(3), draw(AugmentConfig(), 3, 2)
+    out = torch.full(images.shape, float("nan"))
+    jitter = tuple(to_dlpack(tensor) for tensor in params.jitter.dense())
+    native.require().augment(to_dlpack(images), None, to_dlpack(params.crop_offsets), 4, jitter, to_dlpack(out), 1)
+    assert torch.equal(out.permute(0, 3, 1, 2), augment(images, params))
+
+
+@pytest.mark.skipif(native.module() is None, reason=str(native.why_missing()))
+def test_the_native_kernel_names_what_does_not_exist():
+    images = make_images(3)
+    with pytest.raises(ValueError, match="index: expected 0 to 2, got 3"):
+        augment(images, None, torch.float32, torch.tensor([0, 3]))
+    with pytest.raises(ValueError, match="order: expected operations 0 to 3, got 4"):
+        augment(images, AugmentParams(jitter=make_jitter(PERMUTATIONS[:3] + 1)))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(NO_GPU, reason="no GPU")
+@pytest.mark.parametrize("name", ["triton", "planar"])
+@pytest.mark.parametrize("size", [13, 64, 128, 200])
+def test_a_gpu_gives_the_same(size, name):
+    generator = torch.Generator().manual_seed(size)
+    pool = torch.randint(0, 256, (30, size, size, 3), dtype=torch.uint8, generator=generator)
+    index = torch.randint(0, 30, (48,), generator=generator)
+    params = draw(AugmentConfig(), 48, 3)
+    with dispatch.use_backend(f"augment={name}"):
+        ours = augment(pool.cuda(), params.to("cuda"), torch.float32, index.cuda())
+        again = augment(pool.cuda(), params.to("cuda"), torch.float32, index.cuda())
+        bf16 = augment(pool.cuda(), params.to("cuda"), torch.bfloat16, index.cuda())
+        plain = augment(pool.cuda(), None, torch.float32, index.cuda())
+    assert torch.equal(ours, again)
+    assert torch.equal(bf16, ours.to(torch.bfloat16))
+    assert torch.equal(plain.cpu(), (pool[index] / 255.0).permute(0, 3, 1, 2))
+    check_truncated(ours.cpu(), exact_bytes(pool[index], params))
 
 
 def test_draws_depend_on_the_words_alone_and_fill_their_ranges():
@@ -139,21 +292,21 @@ def test_switched_off_parts_are_not_drawn():
     assert off.jitter is None
 
 
-def test_two_sets_at_once_are_the_two_sets():
-    images, config = make_images(6), AugmentConfig()
-    first, second = (draw(config, 3, seed) for seed in (1, 2))
-    together = augment(images, concatenate(first, second))
-    assert torch.equal(together[:3], augment(images[:3], first))
-    assert torch.equal(together[3:], augment(images[3:], second))
-    with pytest.raises(ValueError, match="one configuration"):
-        concatenate(first, AugmentParams())
+def test_a_slice_of_parameters_is_that_of_its_images():
+    images, params = make_images(6), draw(AugmentConfig(), 6, 1)
+    assert torch.equal(augment(images, params)[2:5], augment(images[2:5], params[2:5]))
+
+
+def test_an_index_of_another_kind_is_named():
+    with pytest.raises(ValueError, match="expected index int64"):
+        augment(make_images(2), None, torch.float32, torch.tensor([0], dtype=torch.int32))
 
 
 @pytest.mark.parametrize(
     ("images", "params", "message"),
     [
         (torch.zeros(2, 8, 8, 3), None, "uint8"),
-        (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), None, r"\[B, H, W, 3\]"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), None, r"\[N, H, W, 3\]"),
         (
             make_images(2),
             AugmentParams(crop_offsets=torch.zeros(3, 2, dtype=torch.long), crop_padding=4),

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import torch
 
-from ptr_fast.kernels.augment.parameters import BRIGHTNESS, CONTRAST, SATURATION, AugmentParams, JitterParams
+from ptr_fast.kernels.augment.parameters import CONTRAST, SATURATION, AugmentParams, JitterParams
 
 __all__ = ["augment", "crop", "supports"]
 
