@@ -1,12 +1,14 @@
-"""Try a policy in a simulated toy kitchen: seeded trials, a success rate with its interval, videos.
+"""Try a policy: in a simulated toy kitchen (as fast as it goes), or with --robot on a robot in real time.
 
-The starts depend on the seed alone, so two policies tried with one seed meet the same starts. Trials that are in the
-log beside ``--out`` are not run again.
+The starts depend on the seed alone, so two policies tried with one seed meet the same starts. Trials that are on disk
+already are not run again. On a robot every command passes the safety filter; s, f and space on the keyboard judge and
+stop a trial, Ctrl-C stops the arm and keeps what is finished.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -58,10 +60,37 @@ class Args:
     """Result, a JSON file. Default: in RUN/rollouts, or outputs/rollouts."""
     workers: int = 2
     """Processes; each acts on one CPU thread."""
+    robot: str = ""
+    """Try it on this robot in real time: simulated or replay."""
+    robot_options: tuple[str, ...] = ()
+    """NAME=VALUE options of the robot, e.g. kitchen=H latency_ms=50 (simulated), store=DIR episode=3 (replay)."""
+    against: tuple[Path, ...] = ()
+    """Other runs or checkpoints that are tried in turns with the first, in blinded random order (with --robot)."""
+    remote: str = ""
+    """Ask the policy server at this URL (ws://HOST:PORT) instead of loading a checkpoint (with --robot)."""
+    camera: str = ""
+    """Camera of the robot; needed where it has several."""
+    dry_run: bool = False
+    """The robot gets no commands."""
+    realtime_priority: int = 0
+    """SCHED_FIFO priority of the control loop, 1 to 98; 0 leaves it as it is. Needs the right to (CAP_SYS_NICE)."""
+    stop_file: Path | None = None
+    """A run ends as soon as this file exists."""
 
 
 def main(args: Args) -> int:
     """Runs the trials, prints and writes the result."""
+    if args.robot:
+        return _on_robot(args)
+    alone = {
+        "against": args.against,
+        "remote": args.remote,
+        "robot-options": args.robot_options,
+        "dry-run": args.dry_run,
+    }
+    for name, value in alone.items():
+        if value:
+            raise ValueError(f"--{name} needs --robot")
     result = rollout(args)
     low, high = result["interval95"]
     print(
@@ -138,6 +167,50 @@ def rollout(args: Args) -> dict[str, Any]:
     }
     write_atomically(out, (json.dumps(result, indent=1) + "\n").encode())
     return {**result, "file": str(out)}
+
+
+def _on_robot(args: Args) -> int:
+    from ptr_robot.robot_rollout import (
+        RobotTrials,
+        load_contenders,
+        remote_contender,
+        robot_options,
+        run_robot_trials,
+    )
+
+    first = [selected_checkpoint(args.run)] if args.run is not None else [args.checkpoint] if args.checkpoint else []
+    if bool(first) == bool(args.remote):
+        raise ValueError("name one of --run, --checkpoint or --remote")
+    if args.remote:
+        contenders = [remote_contender(args.remote, os.environ.get("PTR_FAST_TOKEN", ""))]
+    else:
+        paths = [*first, *args.against]
+        labels = [args.label or _label(args.run or paths[0]), *(_label(path) for path in args.against)]
+        contenders = load_contenders(paths, labels, args.mode, "cpu")
+    words = [args.robot, args.task, *(contender.label for contender in contenders)]
+    folder = args.out or Path("outputs/rollouts") / "-".join(w.replace(" ", "_").replace("/", "_") for w in words)
+    return run_robot_trials(
+        RobotTrials(
+            robot=args.robot,
+            options=robot_options(args.robot_options),
+            task=args.policy_task or args.task,
+            camera=args.camera,
+            num_trials=args.trials,
+            max_steps=args.max_steps,
+            seed=args.seed,
+            dry_run=args.dry_run,
+            realtime_priority=args.realtime_priority,
+            video=args.video,
+            stop_file=args.stop_file,
+            out=folder,
+        ),
+        contenders,
+    )
+
+
+def _label(path: Path) -> str:
+    parts = path.resolve().parts
+    return "/".join(parts[-3::2]) if "checkpoints" in parts[-2:] else parts[-1]
 
 
 def _source(args: Args, told: str) -> tuple[Any, dict[str, Any], int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from ptr_robot.robots.interface import Robot
@@ -22,11 +23,13 @@ def make_robot(name: str, **options: Any) -> Robot:
         ValueError: an unknown name or option.
     """
     if name == "simulated":
-        from ptr_robot.robots.simulated import SimulatedRobot
-
-        return SimulatedRobot(**options)
-    if name == "replay":
-        from ptr_robot.robots.replay import ReplayRobot
-
-        return ReplayRobot(**options)
-    raise ValueError(f"robot: expected one of {', '.join(NAMES)}, got {name!r}")
+        from ptr_robot.robots.simulated import SimulatedRobot as Kind
+    elif name == "replay":
+        from ptr_robot.robots.replay import ReplayRobot as Kind  # type: ignore[assignment]
+    else:
+        raise ValueError(f"robot: expected one of {', '.join(NAMES)}, got {name!r}")
+    known = list(inspect.signature(Kind).parameters)
+    for option in options:
+        if option not in known:
+            raise ValueError(f"robot {name!r} has no option {option!r}; it has {', '.join(known)}")
+    return Kind(**options)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from ptr_robot.sim.environment import KitchenEnv, make_environment
 from ptr_robot.sim.policies import ActingPolicy, PolicySource
 from ptr_robot.sim.tasks import find_task
 from ptr_robot.sim.worlds import PutWorld, World
+from ptr_robot.video import write_video
 
 __all__ = ["Trial", "TrialPlan", "run_trials", "trial_seed"]
 
@@ -156,7 +156,7 @@ def _run_job(job: _Job) -> Trial:
     trial, frames = _run(env, policy, job)
     if not job.video:
         return trial
-    _write_video(Path(job.video), frames, env.control_hz)
+    write_video(Path(job.video), frames, env.control_hz / 2)
     return replace(trial, video=Path(job.video).name)
 
 
@@ -225,23 +225,6 @@ def _is_filmed(videos: tuple[Path, str, int] | None, trial: Trial) -> bool:
     """Whether the film that is asked for is there (True where none is)."""
     name = _video_name(videos, trial.index)
     return not name or (trial.video == Path(name).name and Path(name).is_file())
-
-
-def _write_video(path: Path, frames: list[np.ndarray], rate_hz: float) -> None:
-    """Writes frames ``[H, W, 3]`` at half the simulated speed; the last one stays for a second."""
-    import imageio.v2 as imageio
-
-    rate = rate_hz / 2
-    frames = frames + frames[-1:] * round(rate)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        if path.suffix == ".gif":
-            imageio.mimwrite(temporary, frames, duration=1000.0 / rate, loop=0)
-        else:
-            imageio.mimwrite(temporary, frames, fps=rate, macro_block_size=2, ffmpeg_log_level="error")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _read_log(path: Path, header: dict[str, Any]) -> dict[int, Trial]:

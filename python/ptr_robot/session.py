@@ -1,0 +1,225 @@
+"""One run of one policy on one robot: observations in, commands out, and every way to end it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ptr_fast.config import PolicySpec
+from ptr_fast.runtime.control import ControlLoop, LoopConfig, Outcome
+from ptr_fast.runtime.safety import SafetyLimits
+from ptr_robot.robots.interface import Robot, camera_of
+
+__all__ = ["Operator", "SessionResult", "run_session"]
+
+OBSERVE_S = 0.002  # between two looks at a robot whose observation has not changed
+FIRST_OBSERVATION_S = 10.0
+
+
+@dataclass
+class SessionResult:
+    """What came of a run.
+
+    Attributes:
+        outcome: of the control loop.
+        success: the robot's own verdict or the operator's; None where nobody said.
+        records: one struct per step (:meth:`ptr_fast.runtime.control.ControlLoop.drain`).
+        frames: what the policy saw at each step; None where a frame was not kept.
+    """
+
+    outcome: Outcome
+    success: bool | None
+    records: list[np.void] = field(default_factory=list)
+    frames: list[np.ndarray | None] = field(default_factory=list)
+
+
+class Operator:
+    """The person beside the arm: Ctrl-C, SIGTERM, a stop file, and on a terminal the keys s, f and space.
+
+    Args:
+        stop_file: a run ends as soon as this file exists.
+
+    Attributes:
+        verdict: True after s, False after f, None before.
+        stop_reason: empty, or why the operator stopped.
+        quit_signal: number of the signal that asked to end everything, or 0.
+    """
+
+    def __init__(self, stop_file: Path | None = None) -> None:
+        self._stop_file = stop_file
+        self.verdict: bool | None = None
+        self.stop_reason = ""
+        self.quit_signal = 0
+        self._previous: dict[int, Any] = {}
+        self._terminal: Any = None
+
+    def __enter__(self) -> Operator:
+        self._previous = {s: signal.signal(s, self._interrupt) for s in (signal.SIGINT, signal.SIGTERM)}
+        if sys.stdin.isatty():
+            import termios
+            import tty
+
+            self._terminal = termios.tcgetattr(sys.stdin)
+            tty.setcbreak(sys.stdin)
+            print("keys: s success, f failure, space stop", flush=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        if self._terminal is not None:
+            import termios
+
+            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._terminal)
+
+    def begin(self) -> None:
+        """A new run: forgets the last one's keys."""
+        self.verdict, self.stop_reason = None, ""
+
+    def wants_stop(self) -> bool:
+        """Looks at keys and file; True where the run has to end now."""
+        if self._terminal is not None and select.select([sys.stdin], [], [], 0)[0]:
+            key = os.read(sys.stdin.fileno(), 1)
+            if key in (b"s", b"f"):
+                self.verdict, self.stop_reason = key == b"s", "the operator judged the trial"
+            elif key == b" ":
+                self.stop_reason = "the operator pressed space"
+        if self._stop_file is not None and self._stop_file.exists():
+            self.stop_reason = f"{self._stop_file} exists"
+        return bool(self.stop_reason)
+
+    def _interrupt(self, number: int, _frame: object) -> None:
+        if self.quit_signal:
+            raise KeyboardInterrupt
+        self.quit_signal = number
+        self.stop_reason = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+
+
+class _Arm:
+    """The robot as the control loop sees it: arrays in the checkpoint's order."""
+
+    def __init__(self, robot: Robot, names: tuple[str, ...]) -> None:
+        self._robot, self._names = robot, names
+
+    def send(self, command: np.ndarray) -> np.ndarray:
+        sent = self._robot.send_action(dict(zip(self._names, command.tolist(), strict=True)))
+        return np.array([sent[name] for name in self._names], np.float32)
+
+    def stop(self) -> None:
+        stop = getattr(self._robot, "stop", None)
+        if stop is not None:
+            stop()
+
+
+def run_session(
+    robot: Robot,
+    policy: Callable[[np.ndarray, np.ndarray], Any],
+    spec: PolicySpec,
+    limits: SafetyLimits,
+    config: LoopConfig,
+    operator: Operator,
+    camera: str = "",
+    watch: Callable[[ControlLoop], None] | None = None,
+) -> SessionResult:
+    """Runs the control loop on a connected robot until it ends, somebody stops it, or the robot sees success.
+
+    Args:
+        robot: connected, and reset for this run.
+        policy: ``(frame, state) -> action``, in the units of ``spec``, or a native executor.
+        spec: of the checkpoint.
+        limits: of the robot.
+        config: of the loop; ``record_frames`` above 0 keeps the frames.
+        operator: entered already.
+        camera: of the robot.
+        watch: called about ten times a second.
+
+    Raises:
+        RuntimeError: no observation came.
+    """
+    name = camera_of(robot, camera)
+    height, width, _ = robot.observation_features[name]
+    loop = ControlLoop(config, limits, policy, _Arm(robot, spec.action.names), (height, width))
+    result = SessionResult(loop.outcome(), None)
+    operator.begin()
+    with loop, _observing(robot, loop, name, spec.state.names) as failure:
+        _wait_for_observation(robot, loop, failure)
+        loop.warm_up()
+        loop.start()
+        success = getattr(robot, "success", None)
+        next_watch = time.monotonic()
+        while not loop.wait(0.02):
+            _drain(loop, result)
+            if failure:
+                loop.stop(f"the robot's observation failed: {failure[0]}")
+            elif operator.wants_stop():
+                loop.stop(operator.stop_reason)
+            elif success is not None and success():
+                result.success = True
+                loop.stop("done")
+            if watch is not None and time.monotonic() >= next_watch:
+                watch(loop)
+                next_watch = time.monotonic() + 0.1
+        _drain(loop, result)
+    result.outcome = loop.outcome()
+    if operator.verdict is not None:
+        result.success = operator.verdict
+    elif result.success is None and success is not None:
+        result.success = success()
+    return result
+
+
+def _drain(loop: ControlLoop, result: SessionResult) -> None:
+    for record, frame in loop.drain():
+        result.records.append(record)
+        result.frames.append(frame)
+
+
+def _wait_for_observation(robot: Robot, loop: ControlLoop, failure: list[BaseException]) -> None:
+    deadline = time.monotonic() + FIRST_OBSERVATION_S
+    while missing := loop.missing():
+        if failure:
+            raise RuntimeError(f"{robot.name}: {failure[0]}") from failure[0]
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{robot.name}: no {missing} has come for {FIRST_OBSERVATION_S:g} s")
+        time.sleep(0.005)
+
+
+@contextlib.contextmanager
+def _observing(robot: Robot, loop: ControlLoop, camera: str, states: tuple[str, ...]) -> Iterator[list[BaseException]]:
+    """A thread that hands every new observation to the loop; the list gets its first error."""
+    failure: list[BaseException] = []
+    ended = threading.Event()
+
+    def observe() -> None:
+        last = -1
+        try:
+            while not ended.is_set():
+                seen = robot.get_observation()
+                now = time.monotonic_ns()
+                captured = int(seen.get("captured_ns", now))
+                loop.put_state(np.array([seen[name] for name in states], np.float32), now)
+                if captured != last:
+                    loop.put_frame(np.ascontiguousarray(seen[camera]), captured)
+                    last = captured
+                ended.wait(OBSERVE_S)
+        except BaseException as error:  # noqa: BLE001  (the run ends with it)
+            failure.append(error)
+
+    thread = threading.Thread(target=observe, name="observe", daemon=True)
+    thread.start()
+    try:
+        yield failure
+    finally:
+        ended.set()
+        thread.join(2.0)  # a robot that blocks is left behind

@@ -1,0 +1,229 @@
+"""Trials on a robot in real time, as real processes: the sheet, the page, and every way a run can go wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ptr_fast.checkpoint import save_checkpoint
+from ptr_fast.config import ActConfig, BcConfig, EncoderConfig, PolicySpec, TaskTable
+from ptr_fast.errors import DataError
+from ptr_fast.learners import make_learner
+from ptr_fast.types import CameraSpec
+from ptr_robot.robot_rollout import robot_options
+from ptr_robot.sim.environment import STATE_SPEC, action_spec
+from ptr_robot.trial_sheet import TrialRecord, TrialSheet
+
+TASK = "put block on plate"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    spec = PolicySpec(
+        camera=CameraSpec(name="image_0", height=32, width=32),
+        state=STATE_SPEC,
+        action=action_spec(4),
+        tasks=TaskTable(names=(TASK,), num_slots=2),
+        control_hz=20.0,
+    )
+    config = BcConfig(encoder=EncoderConfig(name="conv3", num_filters=8, embedding_dim=16), hidden_dims=(16, 16))
+    folder = tmp_path_factory.mktemp("policy")
+    return save_checkpoint(folder, 1, make_learner(config, spec), spec, ActConfig(), {"split": {"sources": []}})
+
+
+def command(checkpoint, out, *more, options=()) -> list[str]:
+    return [
+        *(sys.executable, "-m", "ptr_robot", "rollout", "--robot", "simulated", "--out", str(out)),
+        *(["--checkpoint", str(checkpoint)] if checkpoint else []),
+        *("--max-steps", "12", "--robot-options", "image_size=32", *options),
+        *more,
+    ]
+
+
+def run(*args, **kwargs):
+    done = subprocess.run(command(*args, **kwargs), capture_output=True, text=True, timeout=120)
+    return done
+
+
+def sheet(out) -> list[dict]:
+    return [json.loads(line) for line in (out / "trials.jsonl").read_text().splitlines()]
+
+
+def test_trials_of_two_policies_in_blinded_order(checkpoint, tmp_path):
+    out = tmp_path / "out"
+    done = run(checkpoint, out, "--trials", "2", "--label", "one", "--against", str(checkpoint), "--video", "gif")
+    assert done.returncode == 0, done.stderr
+    trials = sheet(out)
+    assert [t["index"] for t in trials] == [0, 1, 2, 3]
+    assert len({t["policy"] for t in trials[:2]}) == len({t["policy"] for t in trials[2:]}) == 2
+    assert trials[0]["seed"] == trials[1]["seed"] != trials[2]["seed"], "both meet the same start"
+    blinded = re.findall(r"trial \d/4: (?:failure|success)", done.stdout)
+    assert len(blinded) == 4, done.stdout
+    for trial in trials:
+        assert trial["success"] is False
+        assert trial["num_steps"] == 12
+        assert trial["arm_stopped"] is True
+        assert trial["legs_ms"]["capture_to_command"]["p50"] > 0
+        assert (out / trial["video"]).stat().st_size > 0
+    result = json.loads((out / "result.json").read_text())
+    assert result["policies"]["one"]["judged"] == 2
+    page = (out / "report.html").read_text()
+    for word in ("95 % interval", "frame to command sent", "p99.9", "workspace", "<svg", "trial-001.gif"):
+        assert word in page, word
+    assert "safety of simulated" in done.stdout
+    again = run(checkpoint, out, "--trials", "2", "--label", "one", "--against", str(checkpoint), "--video", "gif")
+    assert again.returncode == 0
+    assert "4 trials are done, 0 to go" in again.stdout
+    other = run(checkpoint, out, "--trials", "3", "--label", "one")
+    assert other.returncode == 2
+    assert "is of another evaluation" in other.stderr
+
+
+def test_a_frozen_camera_stops_the_arm_and_the_next_trial_begins(checkpoint, tmp_path):
+    out = tmp_path / "out"
+    done = run(checkpoint, out, "--trials", "1", "--max-steps", "200", options=("freeze_after_s=0.5",))
+    assert done.returncode == 0, done.stderr
+    (trial,) = sheet(out)
+    assert trial["reason"] == "stopped_stale"
+    assert "the observation is too old" in trial["message"]
+    assert trial["num_held"] > 0
+    assert trial["interventions"]["held_stale"] > 0
+    assert trial["arm_stopped"]
+    assert "stopped_stale" in done.stdout
+
+
+def started(arguments):
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return process
+
+
+def wait_for(process, what: str) -> None:
+    for line in process.stdout:
+        if what in line:
+            return
+    raise AssertionError(f"{what!r} never came: {process.stderr.read()}")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_in_mid_motion_and_gone_on_with(checkpoint, tmp_path, number, code):
+    out = tmp_path / "out"
+    arguments = command(checkpoint, out, "--trials", "2", "--max-steps", "60")
+    process = started(arguments)
+    wait_for(process, "trial 1/2")
+    time.sleep(0.5)
+    begin = time.monotonic()
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=30)
+    assert process.returncode == code, stderr
+    assert time.monotonic() - begin < 10
+    assert "run it again to go on" in stdout
+    assert [t["index"] for t in sheet(out)] == [0]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0
+    assert "1 trials are done, 1 to go" in done.stdout
+    assert [t["index"] for t in sheet(out)] == [0, 1]
+
+
+def test_killed_in_mid_motion_nothing_recorded_is_lost(checkpoint, tmp_path):
+    out = tmp_path / "out"
+    process = started(command(checkpoint, out, "--trials", "3"))
+    wait_for(process, "trial 1/3")
+    process.kill()
+    process.communicate()
+    assert [t["index"] for t in sheet(out)][:1] == [0]
+    done = run(checkpoint, out, "--trials", "3")
+    assert done.returncode == 0
+    assert [t["index"] for t in sheet(out)] == [0, 1, 2]
+
+
+def test_a_remote_policy_and_a_server_that_dies(checkpoint, tmp_path):
+    serve = [sys.executable, "-m", "ptr_robot", "serve", "--checkpoint", str(checkpoint), "--port", "0"]
+    server = subprocess.Popen(serve, stdout=subprocess.PIPE, text=True)
+    url = re.search(r"ws://[\d.:]+", server.stdout.readline())[0]
+    try:
+        done = run(None, tmp_path / "alive", "--remote", url, "--trials", "1")
+        assert done.returncode == 0, done.stderr
+        assert sheet(tmp_path / "alive")[0]["num_steps"] == 12
+        process = started(command(None, tmp_path / "dies", "--remote", url, "--trials", "1", "--max-steps", "200"))
+        wait_for(process, "trial 1  step")
+        server.kill()
+        _, stderr = process.communicate(timeout=30)
+        assert process.returncode == 0, stderr
+        (trial,) = sheet(tmp_path / "dies")
+        assert trial["reason"] == "stopped_policy"
+        assert url in trial["message"]
+        assert trial["interventions"]["held_late"] > 0, "it stood still before it gave up"
+        assert trial["arm_stopped"]
+    finally:
+        server.kill()
+        server.wait()
+    gone = run(None, tmp_path / "gone", "--remote", url, "--trials", "1")
+    assert gone.returncode == 2
+    assert "no policy server answers there" in gone.stderr
+
+
+def test_the_stop_file(checkpoint, tmp_path):
+    stop = tmp_path / "stop"
+    stop.touch()
+    done = run(checkpoint, tmp_path / "out", "--trials", "1", "--stop-file", str(stop))
+    assert done.returncode == 0
+    (trial,) = sheet(tmp_path / "out")
+    assert (trial["reason"], trial["message"]) == ("stopped_operator", f"{stop} exists")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--trials", "0"], "trials must be at least 1"),
+        (["--task", "juggle"], "juggle"),
+        (["--robot-options", "hz=5"], "action 'dx' is in '16 cm', the checkpoint's is in '4 cm'"),
+        (["--robot-options", "warp=9"], "has no option 'warp'; it has task, kitchen, hz"),
+        (["--robot-options", "nonsense"], "expected NAME=VALUE"),
+        (["--robot", "terminator"], "expected one of simulated, replay"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_moves(checkpoint, tmp_path, arguments, message):
+    done = run(checkpoint, tmp_path / "out", *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out" / "trials.jsonl").exists()
+
+
+def test_robot_options():
+    assert robot_options(("a-b=1", "c=0.5", "d=H", "e=true")) == {"a_b": 1, "c": 0.5, "d": "H", "e": True}
+
+
+def record(index: int) -> TrialRecord:
+    counts = dict.fromkeys(("num_steps", "num_missed", "num_held", "num_dropped_frames", "num_unrecorded"), 0)
+    return TrialRecord(index=index, policy="a", seed=1, success=True, reason="", message="", arm_stopped=True, **counts)
+
+
+def test_a_sheet_whose_last_line_was_cut_short_does_that_trial_again(tmp_path):
+    sheet = TrialSheet(tmp_path, {"x": 1}, ["a"], 3)
+    sheet.add(record(0))
+    sheet.add(record(1))
+    file = tmp_path / "trials.jsonl"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-10])
+    again = TrialSheet(tmp_path, {"x": 1}, ["a"], 3)
+    assert [index for index, _, _ in again.remaining()] == [1, 2]
+    again.add(record(1))
+    assert file.read_bytes() == whole
+    file.write_bytes(b"rubbish\n" + whole)
+    with pytest.raises(DataError, match="line 1 is not a trial"):
+        TrialSheet(tmp_path, {"x": 1}, ["a"], 3)
+
+
+def test_a_full_disk_is_told(tmp_path):
+    sheet = TrialSheet(tmp_path, {}, ["a"], 1)
+    os.symlink("/dev/full", tmp_path / "trials.jsonl")
+    with pytest.raises(OSError, match=r"trials\.jsonl"):
+        sheet.add(record(0))
