@@ -15,7 +15,7 @@ import pytest
 import torch
 from learner_cases import make_batch, make_spec
 
-from ptr_fast.config import AugmentConfig, BcConfig, CqlConfig, EncoderConfig
+from ptr_fast.config import BcConfig, CqlConfig, EncoderConfig
 from ptr_fast.cuda_graph import NUM_WARM_UP, CapturedStep, EagerStep, why_not_captured
 from ptr_fast.kernels import dispatch
 from ptr_fast.learners import base, make_learner
@@ -26,12 +26,10 @@ from tape import DirectRecorder, TapeRecorder
 
 ENCODER = EncoderConfig(name="conv3", num_filters=8, embedding_dim=16)
 RESNET = EncoderConfig(name="resnet_small", embedding_dim=16)
-AUGMENT = AugmentConfig(jitter_probability=0.8 if "augment" in dispatch.ops() else 0.0)
 CONFIGS = {
-    "cql": CqlConfig(encoder=RESNET, augment=AUGMENT, hidden_dims=(16, 16), num_action_samples=2),
+    "cql": CqlConfig(encoder=RESNET, hidden_dims=(16, 16), num_action_samples=2),
     "cql, one encoder, cosine": CqlConfig(
         encoder=ENCODER,
-        augment=AUGMENT,
         hidden_dims=(16,),
         num_action_samples=2,
         actor_encoder="critic",
@@ -41,9 +39,7 @@ CONFIGS = {
     "cql on states": CqlConfig(
         encoder=EncoderConfig(name="none"), critic_head="plain", hidden_dims=(16, 16), num_action_samples=3
     ),
-    "bc, cosine": BcConfig(
-        encoder=ENCODER, augment=AUGMENT, hidden_dims=(16,), lr_schedule="cosine", lr_schedule_steps=9
-    ),
+    "bc, cosine": BcConfig(encoder=ENCODER, hidden_dims=(16,), lr_schedule="cosine", lr_schedule_steps=9),
 }
 SPEC = make_spec()
 
