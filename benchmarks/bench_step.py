@@ -1,7 +1,9 @@
-"""One gradient step of CQL: ours, ours on the plain kernels, and the literal port of the published step.
+"""One gradient step of CQL on the CPU: ours beside the same algebra in plain PyTorch, compiled and in JAX, and the
+published computation in PyTorch and JAX.
 
 ``python -m benchmarks.bench_step [conv3 resnet_small resnet18]`` measures step time (interleaved), floating-point
-operations (counted) and the peak memory of a fresh process, all at 64x64 frames and one thread.
+operations and the peak memory of a fresh process, all at 64x64 frames and one thread; a second row per case takes our
+kernels away one by one. Rows of variants whose packages are not installed say so (``make peers``).
 """
 
 from __future__ import annotations
@@ -9,90 +11,107 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.cases import StepCase
 from benchmarks.harness import compare
-from benchmarks.peers.literal_port import LiteralPort
+from benchmarks.peers.client import interpreter_with
+from benchmarks.step_variants import JAX_PACKAGES, JaxVariant, TorchVariant, Variant, ablations, gate
 from ptr_fast import native
-from ptr_fast.config import CqlConfig, EncoderConfig, PolicySpec, TaskTable
 from ptr_fast.kernels import dispatch
-from ptr_fast.learners import CqlLearner
-from ptr_fast.types import ActionSpec, Batch, CameraSpec, StateSpec
 
-SIZE = 64
-CASES = {  # batch size, filters, rounds
-    "conv3": (64, 16, 9),
-    "resnet_small": (64, 64, 5),
-    "resnet18": (8, 64, 5),
+CASES = {  # rounds
+    "conv3": (StepCase(encoder="conv3", num_batch=64, num_filters=16), 9),
+    "resnet_small": (StepCase(encoder="resnet_small", num_batch=64), 4),
+    "resnet18": (StepCase(encoder="resnet18", num_batch=8), 5),
 }
-VARIANTS = ("ours", "ours_plain_kernels", "literal_port")
+MEMORY = ("ours", "plain", "literal_port")
 
 
-def make_learner(encoder: str) -> CqlLearner:
-    names, units = tuple("xyzrpyg"), ("1",) * 7
-    spec = PolicySpec(
-        camera=CameraSpec(name="image_0", height=SIZE, width=SIZE),
-        state=StateSpec(names=names, units=units),
-        action=ActionSpec(names=names, units=units, low=(-1.0,) * 7, high=(1.0,) * 7),
-        tasks=TaskTable(names=("bench",), num_slots=16),
-        control_hz=5.0,
+def make_variants(case: StepCase) -> tuple[dict[str, Variant], dict[str, str]]:
+    """All variants that can run here, and why the others cannot."""
+    variants: dict[str, Variant] = {"ours": TorchVariant(case, "ours")}
+    # Inductor's default mode: reduce-overhead is CUDA graphs, and max-autotune compiles dozens of GEMM templates here
+    # (they are 0.02 % of the work) for more than ten minutes.
+    variants["compiled"] = TorchVariant(case, "compiled", compile_options={})
+    variants["plain"] = TorchVariant(case, "plain")
+    variants["literal_port"] = TorchVariant(case, "literal")
+    if interpreter_with(*JAX_PACKAGES) is None:
+        why = "jax, flax and optax are not installed (make peers)"
+        return variants, {"jax": why, "jax_reference": why}
+    variants["jax"] = JaxVariant(case, shared_forwards=True)
+    variants["jax_reference"] = JaxVariant(case, shared_forwards=False)
+    return variants, {}
+
+
+def run(name: str) -> None:
+    """The row of a case, and its row of ablations."""
+    case, num_rounds = CASES[name]
+    variants, missing = make_variants(case)
+    try:
+        dispatch.clear()
+        compare(
+            "step",
+            str(case),
+            {variant: variants[variant].step for variant in variants},
+            lambda: check(case, variants),
+            num_rounds=num_rounds,
+            num_warmup=1,
+            not_installed=missing,
+            peak_memory_mb={variant: round(peak_memory_mb(variant, name)) for variant in MEMORY},
+            kept_memory=True,
+        )
+    finally:
+        for variant in variants.values():
+            variant.close()
+    run_ablations(case, num_rounds)
+
+
+def run_ablations(case: StepCase, num_rounds: int) -> None:
+    """Ours without each kernel, in rounds of their own."""
+    variants: dict[str, Variant] = {"ours": TorchVariant(case, "ours")}
+    dispatch.clear()
+    variants["ours"].step()
+    for name, backend in ablations(dispatch.explain()).items():
+        variants[name] = TorchVariant(case, "ours", backend=backend)
+    variants["ours"] = TorchVariant(case, "ours")
+    compare(
+        "step_ablation",
+        str(case),
+        {name: variant.step for name, variant in variants.items()},
+        lambda: check(case, variants),
+        num_rounds=num_rounds,
+        num_warmup=1,
+        kept_memory=True,
     )
-    config = CqlConfig(encoder=EncoderConfig(name=encoder, num_filters=CASES[encoder][1]))
-    return CqlLearner(config, spec, seed=0)
 
 
-def make_batch(size: int) -> Batch:
-    rng = np.random.default_rng(0)
-
-    def images() -> torch.Tensor:
-        return torch.from_numpy(rng.integers(0, 256, (size, SIZE, SIZE, 3), dtype=np.uint8))
-
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.from_numpy(rng.normal(size=shape).astype(np.float32))
-
-    return Batch(
-        images=images(),
-        next_images=images(),
-        state=normal(size, 7),
-        next_state=normal(size, 7),
-        task_id=torch.zeros(size, dtype=torch.int64),
-        actions=normal(size, 7).clamp(-0.99, 0.99),
-        rewards=-torch.ones(size),
-        masks=torch.ones(size),
-    )
+def check(case: StepCase, variants: dict[str, Variant]) -> dict[str, Any]:
+    """The gate, and what it found out on the way."""
+    fields: dict[str, Any] = {"gate": gate(case, variants, loss_bound=2e-3, update_bound=0.15)}
+    for key in ("gflop", "compile_s"):
+        fields[key] = {name: v.details[key] for name, v in variants.items() if v.details.get(key)}
+    fields["kernels"] = sorted({f"{choice.op}: {choice.backend.name}" for choice in dispatch.explain()})
+    return fields
 
 
-def make_step(variant: str, encoder: str) -> Callable[[int], torch.Tensor]:
-    """A step of a fresh learner: step number -> critic loss."""
-    learner, batch = make_learner(encoder), make_batch(CASES[encoder][0])
-    updater = LiteralPort(learner) if variant == "literal_port" else learner
-
-    def step(number: int) -> torch.Tensor:
-        if variant == "ours":
-            return updater.update_with_terms(batch, number).critic_loss
-        with dispatch.use_backend("reference"):
-            return updater.update_with_terms(batch, number).critic_loss
-
-    return step
-
-
-def peak_memory_mb(variant: str, encoder: str) -> float:
+def peak_memory_mb(variant: str, name: str) -> float:
     """Growth of the resident set over two steps in a fresh process, MB."""
-    command = [sys.executable, "-m", "benchmarks.bench_step", "--memory", variant, encoder]
+    command = [sys.executable, "-m", "benchmarks.bench_step", "--memory", variant, name]
     out = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(out.stdout.split()[-1])
 
 
-def print_memory(variant: str, encoder: str) -> None:
-    step = make_step(variant, encoder)
+def print_memory(variant: str, name: str) -> None:
+    """Two steps, then the growth."""
+    kind = "literal" if variant == "literal_port" else variant
+    step = TorchVariant(CASES[name][0], kind).step
     before = _status_mb("VmRSS")
-    step(1)
-    step(2)
+    step()
+    step()
     print(_status_mb("VmHWM") - before)
 
 
@@ -104,40 +123,6 @@ def _status_mb(field: str) -> float:
     raise RuntimeError(f"/proc/self/status has no {field}")
 
 
-def count_flops(step: Callable[[int], torch.Tensor]) -> int:
-    with FlopCounterMode(display=False) as counter:
-        step(0)
-    return counter.get_total_flops()
-
-
-def run(encoder: str) -> None:
-    batch, _, num_rounds = CASES[encoder]
-    steps = {variant: make_step(variant, encoder) for variant in VARIANTS}
-    gflop = {variant: round(count_flops(step) / 1e9, 3) for variant, step in steps.items()}
-    numbers = dict.fromkeys(VARIANTS, 1)
-
-    def gate() -> None:
-        losses = [float(step(1)) for step in steps.values()]
-        # The same weights, batch and draws, one step done: the losses agree to float32 rounding.
-        assert np.allclose(losses, losses[0], rtol=2e-3), losses
-
-    def one(variant: str) -> torch.Tensor:
-        numbers[variant] += 1
-        return steps[variant](numbers[variant])
-
-    compare(
-        "step",
-        f"{encoder} {SIZE}x{SIZE} batch {batch}",
-        {variant: lambda variant=variant: one(variant) for variant in VARIANTS},
-        gate,
-        num_rounds=num_rounds,
-        gflop=gflop,
-        peak_memory_mb={variant: round(peak_memory_mb(variant, encoder)) for variant in VARIANTS},
-        kept_memory=True,
-        group_norm_act=sorted({choice.backend.name for choice in dispatch.explain("group_norm_act")}),
-    )
-
-
 def main(argv: list[str]) -> None:
     torch.set_num_threads(int(os.environ.get("PTR_FAST_BENCH_THREADS", "1")))
     native.keep_freed_memory()
@@ -147,8 +132,8 @@ def main(argv: list[str]) -> None:
     unknown = set(argv) - set(CASES)
     if unknown:
         raise SystemExit(f"unknown encoder {sorted(unknown)}; known: {list(CASES)}")
-    for encoder in argv or CASES:
-        run(encoder)
+    for name in argv or CASES:
+        run(name)
 
 
 if __name__ == "__main__":

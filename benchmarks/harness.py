@@ -5,7 +5,7 @@ no row. Then rounds of one call per variant, in an order that turns by one each 
 load meets all variants alike; the order effect of caches (each variant finds the others' data) is part of the figure.
 
 Rows are printed; with ``PTR_FAST_BENCH_RECORD=1`` they are appended to ``benchmarks/results/<name>.jsonl``, where
-losing rows stay too. ``PTR_FAST_BENCH_ROUNDS`` sets the number of rounds.
+losing rows stay too (``PTR_FAST_BENCH_OUT`` names another folder). ``PTR_FAST_BENCH_ROUNDS`` sets the number of rounds.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -26,9 +27,13 @@ import torch
 
 from ptr_fast import native
 
-__all__ = ["RESULTS", "compare", "environment", "memory_bandwidth", "record", "rounds"]
+__all__ = ["RESULTS", "Milliseconds", "compare", "environment", "memory_bandwidth", "record", "rounds"]
 
 RESULTS = Path(__file__).resolve().parent / "results"
+
+
+class Milliseconds(float):
+    """What a variant returns that took its own time, e.g. in another process: it counts instead of the clock here."""
 
 
 def rounds(default: int) -> int:
@@ -40,8 +45,9 @@ def compare(
     name: str,
     case: str,
     variants: Mapping[str, Callable[[], Any]],
-    gate: Callable[[], None],
+    gate: Callable[[], dict[str, Any] | None],
     num_rounds: int = 15,
+    num_warmup: int = 2,
     **extra: Any,
 ) -> dict[str, Any]:
     """Measures variants against each other.
@@ -49,26 +55,30 @@ def compare(
     Args:
         name: of the benchmark: its results file.
         case: what was measured, e.g. shapes.
-        variants: name -> the work; the first one is ours, the others are what it is compared with.
-        gate: raises where a variant's result is wrong.
-        num_rounds: rounds after two for warming up.
+        variants: name -> the work; the first one is ours, the others are what it is compared with. A variant may
+            return :class:`Milliseconds`.
+        gate: raises where a variant's result is wrong; may return further fields of the row.
+        num_rounds: rounds after ``num_warmup``.
+        num_warmup: rounds that do not count.
         extra: further fields of the row.
 
     Returns:
         The row: per variant ``median_ms``, ``p10_ms``, ``p90_ms``; ``speedup`` of the first over each other (the
         median over rounds of the ratio inside a round); the environment.
     """
-    gate()
+    found = gate() or {}
     names, times = list(variants), {variant: [] for variant in variants}
     num_rounds = rounds(num_rounds)
     load = os.getloadavg()[0]
-    for turn in range(num_rounds + 2):
+    for turn in range(num_rounds + num_warmup):
         first = turn % len(names)
         for variant in names[first:] + names[:first]:
             begin = time.perf_counter()
-            variants[variant]()
+            result = variants[variant]()
             elapsed = (time.perf_counter() - begin) * 1e3
-            if turn >= 2:
+            if isinstance(result, Milliseconds):
+                elapsed = float(result)
+            if turn >= num_warmup:
                 times[variant].append(elapsed)
     ours = names[0]
     row = {
@@ -81,6 +91,7 @@ def compare(
         },
         "rounds": num_rounds,
         "load_average": [round(load, 2), round(os.getloadavg()[0], 2)],
+        **found,
         **extra,
         "environment": environment(),
     }
@@ -95,8 +106,9 @@ def record(row: dict[str, Any]) -> None:
     parts += [f"{key} {value}" for key, value in row.items() if key not in _PRINTED_ELSEWHERE]
     print(f"{row['name']} {row['case']}: " + ", ".join(parts), flush=True)
     if os.environ.get("PTR_FAST_BENCH_RECORD") == "1":
-        RESULTS.mkdir(exist_ok=True)
-        with open(RESULTS / f"{row['name']}.jsonl", "a") as file:
+        folder = Path(os.environ.get("PTR_FAST_BENCH_OUT", RESULTS))
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / f"{row['name']}.jsonl", "a") as file:
             file.write(json.dumps(row) + "\n")
 
 
@@ -106,12 +118,13 @@ _PRINTED_ELSEWHERE = {"name", "case", "variants", "speedup", "environment", "rou
 def environment() -> dict[str, Any]:
     """Versions, processor and threads: what a row means nothing without."""
     versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
-    for package in ("simplejpeg", "pyarrow", "nvidia-dali-cuda130"):
+    for package in ("simplejpeg", "pyarrow", "nvidia-dali-cuda130", "triton"):
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
     return {
+        **_gpu(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions,
         "cpu": _cpu_model(),
@@ -120,6 +133,19 @@ def environment() -> dict[str, Any]:
         "torch_isa": torch.backends.cpu.get_cpu_capability(),
         "native_isa": native.isa() if native.module() is not None else None,
     }
+
+
+def _gpu() -> dict[str, Any]:
+    """Name, clocks and limits of the GPU, where there is one."""
+    if not torch.cuda.is_available():
+        return {}
+    query = "name,driver_version,clocks.sm,clocks.mem,clocks.max.sm,power.limit,temperature.gpu,utilization.gpu"
+    command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError) as error:
+        answer = f"nvidia-smi: {error}"
+    return {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda, query: answer}
 
 
 def memory_bandwidth(num_bytes: int) -> float:

@@ -6,8 +6,8 @@ once more for the unused basis-projection sample (XLA removes that pass, eager P
 critic encoder on s' forward and backward with coefficient 0, the actor runs on s again for its own loss, embeddings are
 tiled, and heads concatenate one-hot tasks, actions and embeddings at every layer.
 
-Parameters are those of a ``CqlLearner``, so that both start alike. Convolutions and norms are the same
-modules; for a baseline without our kernels run it under ``ptr_fast.kernels.dispatch.use_backend("reference")``.
+Parameters are those of a ``CqlLearner``, trained in place by PyTorch's fused Adam; nothing goes through our kernels:
+``F.group_norm``, ``einsum`` for the spatial embedding, whole-batch operations for the augmentation.
 Source: PTR, ``jaxrl2/agents/cql_encodersep_parallel/``.
 """
 
@@ -18,10 +18,13 @@ import math
 import torch
 from torch.nn import functional as F
 
-from ptr_fast.kernels.augment import reference
+from benchmarks.cases import parameters_by_name
+from benchmarks.peers import plain_augment
+from benchmarks.peers.plain_draws import draw
+from benchmarks.peers.plain_nets import PlainNets
 from ptr_fast.learners import CqlLearner, CqlTerms, Draws
 from ptr_fast.learners.info import cql_info
-from ptr_fast.nets import Actor, Critic, EnsembleHead, TanhGaussian
+from ptr_fast.nets import TanhGaussian
 from ptr_fast.types import Batch
 
 __all__ = ["DR3_COEFFICIENT", "LiteralPort"]
@@ -34,18 +37,19 @@ class LiteralPort:
 
     Args:
         learner: whose nets are trained; ``reinject_all`` heads only.
+        dtype: of the encoder's activations.
     """
 
-    def __init__(self, learner: CqlLearner) -> None:
+    def __init__(self, learner: CqlLearner, dtype: torch.dtype = torch.float32) -> None:
         if learner.config.critic_head != "reinject_all":
             raise ValueError(f"literal port: expected reinject_all heads, got {learner.config.critic_head!r}")
-        self.learner = learner
-        # PyTorch's own fused Adam, and the average of the weights in a pass of its own.
-        self._optimizers = {
-            name: torch.optim.Adam(
-                optimizer.param_groups[0]["params"], lr=float(optimizer.param_groups[0]["lr"]), fused=True
-            )
-            for name, optimizer in learner.optimizers().items()
+        self.learner, self.nets = learner, PlainNets(learner.config, dtype)
+        self.weights = parameters_by_name(learner)
+        config, nets = learner.config, learner.networks()
+        rates = {"actor": config.actor_lr, "critic": config.critic_lr, "temperature": config.temperature_lr}
+        self._adam = {
+            name: torch.optim.Adam(list(nets[name].parameters()), lr=lr, betas=(0.9, 0.999), eps=1e-8, fused=True)
+            for name, lr in rates.items()
         }
 
     def update(self, batch: Batch, step: int, draws: Draws | None = None) -> dict[str, torch.Tensor]:
@@ -55,36 +59,34 @@ class LiteralPort:
     def update_with_terms(self, batch: Batch, step: int, draws: Draws | None = None) -> CqlTerms:
         """One gradient step of critic, actor and temperature, as :meth:`CqlLearner.update_with_terms`."""
         learner, config = self.learner, self.learner.config
-        draws = learner.draw(range(len(batch)), step) if draws is None else draws
-        dtype = learner.temperature.log_temperature.dtype
-        images = reference.augment(batch.images, draws.augment, dtype).contiguous(memory_format=torch.channels_last)
-        next_images = reference.augment(batch.next_images, draws.next_augment, dtype)
-        next_images = next_images.contiguous(memory_format=torch.channels_last)
+        weights, nets = self.weights, self.nets
+        draws = draw(config, len(batch), learner.spec.action.dim, learner.device) if draws is None else draws
+        images = plain_augment.augment(batch.images, draws.augment, nets.dtype)
+        next_images = plain_augment.augment(batch.next_images, draws.next_augment, nets.dtype)
         num_samples, num_slots = config.num_action_samples, learner.spec.tasks.num_slots
-        task = F.one_hot(batch.task_id, num_slots).to(dtype)
+        task = F.one_hot(batch.task_id, num_slots).float()
 
         # Critic: target.
         with torch.no_grad():
-            next_embedding = learner.target_critic.encoder(next_images)
-            law_next = _policy(learner.actor, *_tiled(num_samples, next_images, batch.next_state, task))
-            law_unused = _policy(learner.actor, next_images, batch.next_state, task)
+            next_embedding = nets.encode(weights, "target_critic", next_images)
+            law_next = self._policy(*_tiled(num_samples, next_images, batch.next_state, task))
+            law_unused = self._policy(next_images, batch.next_state, task)
             law_unused.sample(draws.actor_eps)
             next_actions, next_log_prob = law_next.sample_with_log_prob(draws.next_eps.flatten(0, 1))
             tiled_embedding, tiled_task = _tiled(num_samples, next_embedding, task)
-            next_q = _heads(learner.target_critic.head, tiled_embedding, tiled_task, next_actions)
+            next_q = self._heads("target_critic", tiled_embedding, tiled_task, next_actions)
             next_q_max = next_q.amin(dim=0).view(-1, num_samples).amax(dim=1)
             target = batch.rewards + config.discount * batch.masks * next_q_max
             # Critic: actions of the conservative term.
-            law_tiled = _policy(learner.actor, *_tiled(num_samples, images, batch.state, task))
+            law_tiled = self._policy(*_tiled(num_samples, images, batch.state, task))
             policy_actions, policy_log_prob = law_tiled.sample_with_log_prob(draws.policy_eps.flatten(0, 1))
         random_actions = draws.random_actions.flatten(0, 1)
 
-        critic: Critic = learner.critic
-        embedding, next_online = critic.encoder(images), critic.encoder(next_images)
+        embedding, next_online = nets.encode(weights, "critic", images), nets.encode(weights, "critic", next_images)
         tiled_embedding, tiled_task = _tiled(num_samples, embedding, task)
-        q_data = _heads(critic.head, embedding, task, batch.actions)
-        q_policy = _heads(critic.head, tiled_embedding, tiled_task, policy_actions)
-        q_random = _heads(critic.head, tiled_embedding, tiled_task, random_actions)
+        q_data = self._heads("critic", embedding, task, batch.actions)
+        q_policy = self._heads("critic", tiled_embedding, tiled_task, policy_actions)
+        q_random = self._heads("critic", tiled_embedding, tiled_task, random_actions)
         bellman_loss = (q_data - target).square().mean()
         log_density = -math.log(2.0) * random_actions.shape[1]
         weighted = torch.cat(
@@ -98,25 +100,25 @@ class LiteralPort:
         cql_loss = (log_sum_exp - q_data).mean()
         dr3 = (batch.masks * (embedding * next_online).sum(dim=1)).mean()
         critic_loss = bellman_loss + config.cql_alpha * cql_loss + DR3_COEFFICIENT * dr3
-        _step(self._optimizers["critic"], critic_loss)
-        _average(list(learner.target_critic.parameters()), list(critic.parameters()), config.tau)
+        _step(self._adam["critic"], critic_loss)
+        _average(learner.target_critic, learner.critic, config.tau)
 
         # Actor, with the new critic and the old temperature.
-        law = _policy(learner.actor, images, batch.state, task)
+        law = self._policy(images, batch.state, task)
         actions, log_prob = law.sample_with_log_prob(draws.actor_eps)
-        new_embedding = critic.encoder(images).detach()
-        critic.requires_grad_(False)
-        actor_q = _heads(critic.head, new_embedding, task, actions)
+        new_embedding = nets.encode(weights, "critic", images).detach()
+        learner.critic.requires_grad_(False)
+        actor_q = self._heads("critic", new_embedding, task, actions)
         actor_loss = (log_prob * learner.temperature().detach() - actor_q.amin(dim=0)).mean()
-        _step(self._optimizers["actor"], actor_loss)
-        critic.requires_grad_(True)
-        _average(list(learner.ema_actor.parameters()), list(learner.actor.parameters()), config.ema_tau)
+        _step(self._adam["actor"], actor_loss)
+        learner.critic.requires_grad_(True)
+        _average(learner.ema_actor, learner.actor, config.ema_tau)
 
         # Temperature.
         entropy = -log_prob.detach().mean()
         temperature = learner.temperature()
         temperature_loss = temperature * (entropy - learner.target_entropy)
-        _step(self._optimizers["temperature"], temperature_loss)
+        _step(self._adam["temperature"], temperature_loss)
 
         def per_state(rows: torch.Tensor) -> torch.Tensor:
             return rows.detach().unflatten(-1, (-1, num_samples))
@@ -150,33 +152,31 @@ class LiteralPort:
             new_temperature=learner.temperature().detach(),
         )
 
+    def _policy(self, images: torch.Tensor, state: torch.Tensor, task: torch.Tensor) -> TanhGaussian:
+        return TanhGaussian(
+            *self.nets.policy(self.weights, self.nets.encode(self.weights, "actor", images), state, task)
+        )
+
+    def _heads(self, net: str, embedding: torch.Tensor, task: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+        """Q ``[E, rows]`` with everything concatenated at every layer."""
+        num_critics, num_layers = self.learner.config.num_critics, len(self.learner.config.hidden_dims) + 1
+        hidden = task.expand(num_critics, *task.shape)
+        extra = torch.cat([actions, embedding], dim=1).expand(num_critics, -1, -1)
+        for i in range(num_layers):
+            kernel, bias = self.weights[f"{net}.head.kernels.{i}"], self.weights[f"{net}.head.biases.{i}"]
+            hidden = torch.bmm(torch.cat([hidden, extra], dim=2), kernel) + bias[:, None]
+            hidden = F.relu(hidden) if i < num_layers - 1 else hidden
+        return hidden.squeeze(2)
+
 
 def _tiled(count: int, *tensors: torch.Tensor) -> list[torch.Tensor]:
     """Every row ``count`` times, rows of one state next to each other."""
     return [tensor.repeat_interleave(count, dim=0) for tensor in tensors]
 
 
-def _policy(actor: Actor, images: torch.Tensor, state: torch.Tensor, task: torch.Tensor) -> TanhGaussian:
-    hidden = torch.cat([actor.encoder(images), state, task], dim=1)
-    for layer in actor.policy.trunk.layers:
-        hidden = F.relu(layer(hidden))
-    return TanhGaussian(actor.policy.mean(hidden), actor.policy.log_std(hidden).clamp(-5.0, 2.0))
-
-
-def _heads(head: EnsembleHead, embedding: torch.Tensor, task: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-    """Q ``[E, rows]`` with everything concatenated at every layer."""
-    hidden = task.expand(head.num_critics, *task.shape)
-    extra = torch.cat([actions, embedding], dim=1).expand(head.num_critics, -1, -1)
-    for i, (kernel, bias) in enumerate(zip(head.kernels, head.biases, strict=True)):
-        hidden = torch.bmm(torch.cat([hidden, extra], dim=2), kernel) + bias[:, None]
-        if i < len(head.kernels) - 1:
-            hidden = F.relu(hidden)
-    return hidden.squeeze(2)
-
-
 @torch.no_grad()
-def _average(average: list[torch.Tensor], current: list[torch.Tensor], tau: float) -> None:
-    torch._foreach_lerp_(average, current, tau)
+def _average(average: torch.nn.Module, current: torch.nn.Module, tau: float) -> None:
+    torch._foreach_lerp_(list(average.parameters()), [p.detach() for p in current.parameters()], tau)
 
 
 def _step(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:

@@ -13,8 +13,8 @@ from ptr_fast.config import AugmentConfig, CqlConfig, EncoderConfig
 from ptr_fast.kernels.augment import augment
 from ptr_fast.learners import CqlLearner
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks" / "peers"))
-from literal_port import LiteralPort
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from benchmarks.peers.literal_port import LiteralPort
 
 
 def count(call) -> int:

@@ -1,0 +1,244 @@
+"""Every op on the paper's shapes: each of its backends, and its definition under ``torch.compile``, cold L2.
+
+The gate compares outputs and all gradients with the reference backend. ``num_bytes`` is what has to move at least: over
+the time, over the measured copy bandwidth, it is the share of the possible.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from benchmarks.gpu.timing import Bench
+from benchmarks.harness import compare
+from ptr_fast.kernels import dispatch
+
+__all__ = ["OpCase", "cases", "run"]
+
+ERROR_BOUND = 3e-2  # relative, 2-norm: bfloat16
+
+
+@dataclass(frozen=True)
+class OpCase:
+    """One call of an op.
+
+    Attributes:
+        op: name.
+        label: the shapes.
+        call: runs it through its public door; returns a tensor or a tuple of them.
+        leaves: what gradients are taken for; empty: forward only.
+        num_bytes: that the forward has to move, and forward with backward.
+    """
+
+    op: str
+    label: str
+    call: Callable[[], Any]
+    leaves: tuple[torch.Tensor, ...] = ()
+    num_bytes: tuple[int, int] = (0, 0)
+
+
+def run(bench: Bench, only: str | None = None) -> None:
+    """All rows of ``gpu_kernels``."""
+    for make in _MAKERS:
+        if only is not None and only not in make.__name__:
+            continue
+        made = bench.attempt("gpu_kernels", make.__name__, lambda make=make: list(make(bench)))
+        for case in made or ():
+            for backward in (False, True) if case.leaves else (False,):
+                mode = "forward+backward" if backward else "forward"
+                label = f"{case.op} {case.label} {mode}"
+                bench.attempt("gpu_kernels", label, lambda c=case, b=backward, name=label: measure(bench, c, b, name))
+        if bench.device == "cuda":
+            torch.cuda.empty_cache()
+
+
+def cases(bench: Bench) -> list[OpCase]:
+    """Every case, for tests."""
+    return [case for make in _MAKERS for case in make(bench)]
+
+
+def measure(bench: Bench, case: OpCase, backward: bool, label: str) -> dict[str, Any]:
+    """The row of a case in one mode."""
+    bench.need(20)
+    grads: list[torch.Tensor] = []
+
+    def work() -> list[torch.Tensor]:
+        with torch.set_grad_enabled(backward):
+            out = case.call()
+        outputs = [tensor for tensor in (out if isinstance(out, tuple | list) else (out,)) if tensor is not None]
+        if not backward:
+            return outputs
+        if not grads:
+            grads.extend(torch.randn_like(output) for output in outputs)
+        gradients = torch.autograd.grad(outputs, case.leaves, grads, allow_unused=True)
+        return [*outputs, *(gradient for gradient in gradients if gradient is not None)]
+
+    variants: dict[str, Callable[[], Any]] = {}
+    why_not: dict[str, str] = {}
+    for name in dispatch.ops()[case.op]:
+        forced = _forced(work, case.op, name)
+        try:
+            forced()
+        except RuntimeError as error:
+            why_not[name] = str(error)[:300]
+            continue
+        variants[name] = forced
+    if not bench.dry:
+        compiled = torch.compile(case.call, dynamic=False)
+        original = case.call
+
+        def work_compiled() -> list[torch.Tensor]:
+            object.__setattr__(case, "call", compiled)
+            try:
+                with dispatch.use_backend(f"{case.op}=reference"):
+                    return work()
+            finally:
+                object.__setattr__(case, "call", original)
+
+        variants["compiled"] = work_compiled
+
+    def gate() -> dict[str, Any]:
+        wanted = _forced(work, case.op, dispatch.ops()[case.op][-1])()
+        errors = {}
+        for name, variant in variants.items():
+            pairs = zip(variant(), wanted, strict=True)
+            errors[name] = max(
+                float((a.float() - b.float()).norm() / b.float().norm().clamp(min=1e-6)) for a, b in pairs
+            )
+            assert errors[name] <= ERROR_BOUND, f"{label}: {name} is {errors[name]:.2e} away from the reference"
+        return {"errors": {name: float(f"{value:.2e}") for name, value in errors.items()}, "not_run": why_not}
+
+    row = compare(
+        "gpu_kernels",
+        label,
+        {name: bench.timed(variant) for name, variant in variants.items()},
+        gate,
+        num_rounds=bench.rounds(21),
+        **{key: round(value, 1) for key, value in bench.peaks.items()},
+        num_bytes=case.num_bytes[backward],
+        dry=bench.dry,
+    )
+    return row
+
+
+def _forced(work: Callable[[], Any], op: str, name: str) -> Callable[[], Any]:
+    def forced() -> Any:
+        with dispatch.use_backend(f"{op}={name}"):
+            return work()
+
+    return forced
+
+
+def _images(bench: Bench, num_batch: int, channels: int, size: int) -> torch.Tensor:
+    if bench.dry:
+        num_batch, size = 2, max(size // 8, 2)
+    dtype = torch.float32 if bench.dry else torch.bfloat16
+    x = torch.randn(num_batch, channels, size, size, device=bench.device, dtype=dtype)
+    return x.contiguous(memory_format=torch.channels_last).requires_grad_()
+
+
+def _channels(bench: Bench, channels: int) -> torch.Tensor:
+    return torch.randn(channels, device=bench.device).requires_grad_()
+
+
+def group_norm_act(bench: Bench) -> list[OpCase]:
+    """The norms of ResNet-34 and ResNet-50 on 128x128 frames."""
+    function = importlib.import_module("ptr_fast.kernels.group_norm_act").group_norm_act
+    made = []
+    shapes = ((64, 32, "34"), (128, 16, "34"), (256, 16, "34"), (512, 16, "34"), (256, 32, "50"), (2048, 16, "50"))
+    for channels, size, net in shapes:
+        for branch in ("plain", "residual", "shortcut"):
+            if branch == "shortcut" and channels == 64:
+                continue
+            x, weight, bias = (
+                _images(bench, 256, channels, size),
+                _channels(bench, channels),
+                _channels(bench, channels),
+            )
+            extra: dict[str, Any] = {}
+            leaves = [x, weight, bias]
+            if branch != "plain":
+                extra["residual"] = _images(bench, 256, channels, size)
+            if branch == "shortcut":
+                extra |= {"residual_weight": _channels(bench, channels), "residual_bias": _channels(bench, channels)}
+            leaves += list(extra.values())
+            streams = 1 if branch == "plain" else 2
+            size_bytes = x.numel() * x.element_size()
+            made.append(
+                OpCase(
+                    "group_norm_act",
+                    f"ResNet-{net} {branch} {list(x.shape)} {x.dtype}",
+                    lambda x=x, w=weight, b=bias, extra=extra: function(x, w, b, 4, 1e-5, **extra),
+                    tuple(leaves),
+                    ((1 + streams) * size_bytes, (3 + 3 * streams) * size_bytes),
+                )
+            )
+    return made[:3] if bench.dry else made
+
+
+def group_norm_act_pool(bench: Bench) -> list[OpCase]:
+    """The stem's norm, ReLU and max-pool."""
+    function = importlib.import_module("ptr_fast.kernels.group_norm_act_pool").group_norm_act_pool
+    x, weight, bias = _images(bench, 256, 64, 64), _channels(bench, 64), _channels(bench, 64)
+    size = x.numel() * x.element_size()
+    return [
+        OpCase(
+            "group_norm_act_pool",
+            f"stem {list(x.shape)} {x.dtype}",
+            lambda: function(x, weight, bias, 4, 1e-5),
+            (x, weight, bias),
+            (size * 5 // 4, size * 14 // 4),
+        )
+    ]
+
+
+def spatial_embedding(bench: Bench) -> list[OpCase]:
+    """The pooling of ResNet-34 and ResNet-50."""
+    function = importlib.import_module("ptr_fast.kernels.spatial_embedding").spatial_embedding
+    made = []
+    for channels in (512,) if bench.dry else (512, 2048):
+        x = _images(bench, 256, channels, 16)
+        pixels = x.shape[2] * x.shape[3]
+        kernel = (torch.randn(channels, pixels, 8, device=bench.device) / pixels).to(x.dtype).requires_grad_()
+        size = x.numel() * x.element_size()
+        label = f"{list(x.shape)} {x.dtype}"
+        made.append(
+            OpCase("spatial_embedding", label, lambda x=x, k=kernel: function(x, k), (x, kernel), (size, 3 * size))
+        )
+    return made if "spatial_embedding" in dispatch.ops() else []
+
+
+def cql_head(bench: Bench) -> list[OpCase]:
+    """The paper's heads, and ten critics on 90 actions."""
+    function = importlib.import_module("ptr_fast.kernels.cql_head").cql_head
+    sizes = {"paper": (2, 256, 9, 7, 256), "ten critics": (10, 256, 90, 7, 256), "states": (2, 256, 31, 6, 256)}
+    made = []
+    for label, (num_critics, num_batch, num_actions, action_dim, width) in sizes.items():
+        if bench.dry:
+            num_batch, width = 4, 16
+
+        def normal(*shape: int, scale: float = 1.0) -> torch.Tensor:
+            return (torch.randn(shape, device=bench.device) * scale).requires_grad_()
+
+        widths = (width, width, width, 1)
+        terms = tuple(normal(num_critics, num_batch, size) for size in widths)
+        weights = tuple(normal(num_critics, action_dim, size, scale=0.3) for size in widths)
+        hidden = tuple(normal(num_critics, width, size, scale=width**-0.5) for size in widths[1:])
+        actions = (torch.rand(num_batch, num_actions, action_dim, device=bench.device) * 2 - 1).requires_grad_()
+        log_weight = torch.randn(num_batch, num_actions, device=bench.device)
+        made.append(
+            OpCase(
+                "cql_head",
+                f"{label} E={num_critics} B={num_batch} K={num_actions} H={width}",
+                lambda t=terms, w=weights, h=hidden, a=actions, lw=log_weight: function(t, w, h, a, lw),
+                (*terms, *weights, *hidden, actions),
+            )
+        )
+    return made
+
+
+_MAKERS = (group_norm_act, group_norm_act_pool, spatial_embedding, cql_head)

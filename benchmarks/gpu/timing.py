@@ -1,0 +1,104 @@
+"""Times on the device: CUDA events around work that meets a cold L2 cache; on the CPU (``--dry``) only that it runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from benchmarks.harness import Milliseconds, record
+
+__all__ = ["Bench", "OutOfTimeError"]
+
+L2_FLUSH_BYTES = 256 * 2**20  # five times an H100's L2
+
+
+class OutOfTimeError(Exception):
+    """The time given to the whole program is used up; what was measured has been written."""
+
+
+@dataclass
+class Bench:
+    """Where and how long to measure.
+
+    Attributes:
+        dry: run everything at tiny sizes on the CPU; nothing that is measured means anything.
+        seconds: time for the whole program.
+    """
+
+    dry: bool
+    seconds: float
+    begin: float = field(default_factory=time.monotonic)
+    failures: list[str] = field(default_factory=list)
+    peaks: dict[str, float] = field(default_factory=dict)
+    _flush: torch.Tensor | None = None
+
+    @property
+    def device(self) -> str:
+        return "cpu" if self.dry else "cuda"
+
+    @property
+    def seconds_left(self) -> float:
+        return self.seconds - (time.monotonic() - self.begin)
+
+    def need(self, seconds: float) -> None:
+        """Raises :class:`OutOfTimeError` where less than this is left."""
+        if self.seconds_left < seconds:
+            raise OutOfTimeError(f"{self.seconds_left:.0f} s left, {seconds:.0f} s needed")
+
+    def attempt(self, name: str, case: str, work: Callable[[], Any]) -> Any:
+        """Runs one row's work; a failure becomes a row, and the others go on. In a dry run it is raised."""
+        try:
+            return work()
+        except OutOfTimeError as error:
+            record({"name": name, "case": case, "skipped": str(error)})
+        except Exception as error:
+            if self.dry:
+                raise
+            self.failures.append(f"{name} {case}")
+            record({"name": name, "case": case, "failed": f"{type(error).__name__}: {error}"[:1000]})
+            torch.cuda.empty_cache()
+        return None
+
+    def timed(self, work: Callable[[], Any], count: int = 1, cold: bool = True) -> Callable[[], Milliseconds]:
+        """The work as a variant of :func:`benchmarks.harness.compare`: the device's milliseconds per call.
+
+        The flush of L2 still runs while the host launches the work, so that short work is not timed by its launch.
+        """
+
+        def on_device() -> Milliseconds:
+            first, last = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            if cold:
+                self.flush()
+            first.record()
+            for _ in range(count):
+                work()
+            last.record()
+            last.synchronize()
+            return Milliseconds(first.elapsed_time(last) / count)
+
+        def on_host() -> Milliseconds:
+            begin = time.perf_counter()
+            work()
+            return Milliseconds((time.perf_counter() - begin) * 1e3)
+
+        return on_host if self.dry else on_device
+
+    def median_ms(self, work: Callable[[], Any], num_rounds: int = 15, count: int = 1, cold: bool = True) -> float:
+        """Median over rounds, after three that do not count."""
+        timed = self.timed(work, count, cold)
+        values = sorted(timed() for _ in range(2 if self.dry else num_rounds + 3))
+        return float(values[len(values) // 2])
+
+    def flush(self) -> None:
+        """Writes more than the L2 cache holds."""
+        if self._flush is None:
+            self._flush = torch.empty(L2_FLUSH_BYTES // 4, device=self.device)
+        self._flush.zero_()
+
+    def rounds(self, default: int) -> int:
+        """Rounds of a row: one in a dry run."""
+        return 1 if self.dry else default

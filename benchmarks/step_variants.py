@@ -1,0 +1,230 @@
+"""The variants of one update that are timed against each other, each behind the same three calls.
+
+F ours; E the same algebra in plain PyTorch under ``torch.compile``; D the same eagerly; C a literal port of the
+published step to PyTorch; B the algebra in JAX; A the published computation graph in JAX. Every variant starts from the
+same weights and takes the gate's step on the same batch and draws; from then on each draws its own numbers.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.cases import StepCase, export, make_batch, make_learner, parameters_by_name
+from benchmarks.harness import Milliseconds
+from benchmarks.peers.client import Worker, interpreter_with
+from benchmarks.peers.literal_port import LiteralPort
+from benchmarks.peers.plain_step import PlainStep
+from ptr_fast.kernels import dispatch
+from ptr_fast.learners import CqlLearner, Draws
+
+__all__ = ["LOSSES", "JaxVariant", "TorchVariant", "Variant", "ablations", "gate"]
+
+LOSSES = ("critic_loss", "bellman_loss", "cql_loss", "actor_loss", "temperature_loss")
+JAX_PACKAGES = ("jax", "flax", "optax")
+
+
+class Variant(Protocol):
+    """One way to run an update.
+
+    Attributes:
+        details: what the row should say of it: ``gflop``, ``compile_s`` ...
+    """
+
+    details: dict[str, Any]
+
+    def check(self) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+        """Losses of the gate's step, and the weights after it."""
+
+    def step(self) -> Any:
+        """One timed step."""
+
+    def close(self) -> None:
+        """Let go of processes."""
+
+
+class TorchVariant:
+    """A variant in this process.
+
+    Args:
+        case: sizes.
+        kind: ``ours``, ``plain``, ``compiled`` or ``literal``.
+        backend: forced in ``ptr_fast.kernels.dispatch`` while it runs, e.g. ``cql_head=reference``.
+        dtype: of the encoder's activations.
+        compile_options: of ``torch.compile`` for the kind ``compiled``.
+        device: where it runs.
+    """
+
+    def __init__(
+        self,
+        case: StepCase,
+        kind: str,
+        *,
+        backend: str | None = None,
+        dtype: torch.dtype = torch.float32,
+        compile_options: dict[str, Any] | None = None,
+        device: str = "cpu",
+    ) -> None:
+        self.kind, self.backend, self.device = kind, backend, device
+        narrow = {} if dtype == torch.float32 else {"encoder_dtype": dtype}
+        self.learner: CqlLearner = make_learner(case, device, **(narrow if kind == "ours" else {}))
+        self.batch = make_batch(case, device)
+        self.draws = self.learner.draw(range(case.num_batch), 1)
+        self.number, self.details = 1, {}
+        if kind == "ours":
+            self._update: Callable[..., Any] = self._ours
+        elif kind == "literal":
+            port = LiteralPort(self.learner, dtype)
+            self._update = lambda draws: _losses(port.update_with_terms(self.batch, 0, draws))
+        else:
+            plain = PlainStep(self.learner, dtype, compile_options if kind == "compiled" else None)
+            self._plain, self._update = plain, lambda draws: plain.update(self.batch, draws)
+
+    def check(self) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+        begin = time.perf_counter()
+        if self.kind == "compiled":
+            losses = self._run(self.draws)
+            self.details["compile_s"] = round(time.perf_counter() - begin, 1)
+        else:
+            with FlopCounterMode(display=False) as counter:
+                losses = self._run(self.draws)
+            self.details["gflop"] = round(counter.get_total_flops() / 1e9, 3)
+        weights = self._plain.weights if hasattr(self, "_plain") else parameters_by_name(self.learner)
+        return {k: float(v) for k, v in losses.items()}, {k: v.detach().cpu() for k, v in weights.items()}
+
+    def step(self) -> torch.Tensor:
+        self.number += 1
+        return self._run(None)["critic_loss"]
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+    def _run(self, draws: Draws | None) -> dict[str, torch.Tensor]:
+        if self.backend is None:
+            return self._update(draws)
+        with dispatch.use_backend(self.backend):
+            return self._update(draws)
+
+    def _ours(self, draws: Draws | None) -> dict[str, torch.Tensor]:
+        return _losses(self.learner.update_with_terms(self.batch, self.number, draws))
+
+
+class JaxVariant:
+    """A variant in a process of its own.
+
+    Args:
+        case: sizes.
+        shared_forwards: nine encoder forwards instead of the published 19.
+        dtype: of the encoder: ``float32`` or ``bfloat16``.
+        platform: ``cpu`` or ``cuda``.
+
+    Raises:
+        RuntimeError: JAX, Flax or Optax are not installed.
+    """
+
+    def __init__(self, case: StepCase, shared_forwards: bool, dtype: str = "float32", platform: str = "cpu") -> None:
+        python = interpreter_with(*JAX_PACKAGES)
+        if python is None:
+            raise RuntimeError("jax, flax and optax are not installed (make peers)")
+        self._folder = tempfile.TemporaryDirectory()
+        cache = Path(tempfile.gettempdir()) / "ptr-fast-bench-jax"
+        environment = {"JAX_PLATFORMS": platform, "PTR_FAST_BENCH_JAX_CACHE": str(cache)}
+        if platform == "cpu":
+            environment["PTR_FAST_BENCH_THREADS"] = str(torch.get_num_threads())
+        self._worker = Worker("benchmarks.peers.jax_worker", python, environment)
+        self._case, self._shared, self._dtype = case, shared_forwards, dtype
+        self._number, self.details = 1, {}
+
+    def check(self) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+        learner = make_learner(self._case)
+        config, encoder = learner.config, learner.config.encoder
+        before, after = Path(self._folder.name) / "before.npz", Path(self._folder.name) / "after.npz"
+        export(before, learner, make_batch(self._case), learner.draw(range(self._case.num_batch), 1))
+        sizes = {
+            "encoder": encoder.name,
+            "num_filters": encoder.num_filters,
+            "num_groups": encoder.num_groups,
+            "num_features": encoder.num_spatial_blocks,
+            "embedding_dim": encoder.embedding_dim,
+            "action_dim": learner.spec.action.dim,
+            "num_task_slots": learner.spec.tasks.num_slots,
+            "target_entropy": learner.target_entropy,
+            "hidden_dims": list(config.hidden_dims),
+        }
+        names = ("num_critics", "num_action_samples", "discount", "tau", "cql_alpha")
+        sizes |= {name: getattr(config, name) for name in (*names, "actor_lr", "critic_lr", "temperature_lr")}
+        answer = self._worker.ask(
+            "setup", file=str(before), sizes=sizes, shared_forwards=self._shared, dtype=self._dtype
+        )
+        self.details = {key: answer[key] for key in ("gflop", "compile_s", "device", "versions")}
+        self._worker.ask("weights", file=str(after))
+        with np.load(after) as weights:
+            return answer["losses"], {name: torch.from_numpy(weights[name]) for name in weights.files}
+
+    def step(self) -> Milliseconds:
+        self._number += 1
+        return Milliseconds(self._worker.ask("step", number=self._number)["ms"])
+
+    def close(self) -> None:
+        self._worker.close()
+        self._folder.cleanup()
+
+
+def gate(
+    case: StepCase, variants: dict[str, Variant], loss_bound: float, update_bound: float
+) -> dict[str, dict[str, float]]:
+    """Every variant's first step against that of the first one.
+
+    Args:
+        case: for the weights before the step.
+        variants: name -> variant; the first is ours.
+        loss_bound: largest relative difference of a loss.
+        update_bound: largest difference of the weights' change, relative to ours, in the 2-norm of all weights. Adam's
+            first step is the sign of the gradient, so elements whose gradient is rounding noise may differ in sign.
+
+    Returns:
+        Per variant ``loss`` and ``update``: what was found.
+
+    Raises:
+        AssertionError: a variant computes something else.
+    """
+    before = {name: value.detach() for name, value in parameters_by_name(make_learner(case)).items()}
+    found: dict[str, dict[str, float]] = {}
+    ours: tuple[dict[str, float], torch.Tensor] | None = None
+    for name, variant in variants.items():
+        losses, weights = variant.check()
+        change = torch.cat([(weights[key] - value).flatten() for key, value in before.items()])
+        ours = ours or (losses, change)
+        loss = max(abs(losses[key] - ours[0][key]) / max(abs(ours[0][key]), 1e-3) for key in LOSSES)
+        update = float((change - ours[1]).norm() / ours[1].norm())
+        found[name] = {"loss": round(loss, 6), "update": round(update, 4)}
+        assert loss <= loss_bound, f"{name}: losses {losses}, ours {ours[0]}"
+        assert update <= update_bound, f"{name}: the update is {update:.3f} away from ours"
+    return found
+
+
+def ablations(explained: list[dispatch.Choice]) -> dict[str, str]:
+    """Name -> forced backends: without each fast kernel that ran, and without all of them.
+
+    Instead of a kernel runs what stands after it in its op's list.
+    """
+    registered = dispatch.ops()
+    instead: dict[str, str] = {}
+    for choice in explained:
+        names = registered[choice.op]
+        if choice.backend.name != names[-1] and not choice.forced:
+            instead[choice.op] = names[names.index(choice.backend.name) + 1]
+    single = {f"without_{op}": f"{op}={backend}" for op, backend in sorted(instead.items())}
+    every = ",".join(single.values())
+    return {**single, "without_any_kernel": every} if single else {}
+
+
+def _losses(terms: Any) -> dict[str, torch.Tensor]:
+    return {name: getattr(terms, name) for name in LOSSES}
