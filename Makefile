@@ -1,6 +1,7 @@
 # make demo   the whole way in toy kitchens: data, pre-training, fine-tuning, selection, 20 trials, report
 # make test   all quick tests
-# make bench  benchmarks (never part of the tests)
+# make bench  benchmarks (never part of the tests); make peers first installs what they compare with, in .venv-peers
+# make bench-gpu  everything that is measured on a GPU, in one program
 # Each sets up the virtual environment it needs and is safe to repeat.
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ NATIVE := setup.py CMakeLists.txt $(shell find csrc -type f)
 export MUJOCO_GL ?= egl
 export PYTHONHASHSEED ?= 0
 
-.PHONY: setup demo test test-slow bench lint format clean
+.PHONY: setup demo test test-slow bench bench-gpu peers lint format clean
 
 setup: $(STAMP)
 
@@ -34,6 +35,21 @@ test-slow: $(STAMP)
 bench: $(STAMP)
 	@$(BIN)/python -m pytest benchmarks
 	@$(BIN)/python -m benchmarks.bench_step
+	@$(BIN)/python -m benchmarks.bench_peers
+
+# GPU_PYTHON: another interpreter with torch for CUDA, triton and jax, e.g. make bench-gpu GPU_PYTHON=python3
+GPU_PYTHON ?= $(BIN)/python
+bench-gpu:
+	@PYTHONPATH=.:python $(GPU_PYTHON) -m benchmarks.bench_gpu $(GPU_ARGS)
+
+# What the benchmarks compare with, in an environment of its own: d3rlpy pins another gymnasium.
+PEERS := .venv-peers/.ptr-fast-installed
+peers: $(PEERS)
+
+$(PEERS): benchmarks/peers/requirements.txt
+	@test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	@.venv-peers/bin/python -m pip install -q --disable-pip-version-check -r $<
+	@touch $@
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .
@@ -45,4 +61,4 @@ format: $(STAMP)
 	@$(BIN)/ruff format .
 
 clean:
-	rm -rf build outputs $(STAMP) ptr_fast/_native*.so
+	rm -rf build outputs .venv-peers $(STAMP) ptr_fast/_native*.so

@@ -75,8 +75,8 @@ def run_ablations(case: StepCase, num_rounds: int) -> None:
     variants: dict[str, Variant] = {"ours": TorchVariant(case, "ours")}
     dispatch.clear()
     variants["ours"].step()
-    for name, backend in ablations(dispatch.explain()).items():
-        variants[name] = TorchVariant(case, "ours", backend=backend)
+    for name, options in ablations(dispatch.explain()).items():
+        variants[name] = TorchVariant(case, "ours", **options)
     variants["ours"] = TorchVariant(case, "ours")
     compare(
         "step_ablation",

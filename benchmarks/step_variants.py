@@ -24,6 +24,7 @@ from benchmarks.peers.literal_port import LiteralPort
 from benchmarks.peers.plain_step import PlainStep
 from ptr_fast.kernels import dispatch
 from ptr_fast.learners import CqlLearner, Draws
+from ptr_fast.learners.optimizer import AdamPolyak
 
 __all__ = ["LOSSES", "JaxVariant", "TorchVariant", "Variant", "ablations", "gate"]
 
@@ -57,6 +58,7 @@ class TorchVariant:
         case: sizes.
         kind: ``ours``, ``plain``, ``compiled`` or ``literal``.
         backend: forced in ``ptr_fast.kernels.dispatch`` while it runs, e.g. ``cql_head=reference``.
+        torch_adam: ours with PyTorch's fused Adam and a foreach average in place of the fused pass.
         dtype: of the encoder's activations.
         compile_options: of ``torch.compile`` for the kind ``compiled``.
         device: where it runs.
@@ -68,6 +70,7 @@ class TorchVariant:
         kind: str,
         *,
         backend: str | None = None,
+        torch_adam: bool = False,
         dtype: torch.dtype = torch.float32,
         compile_options: dict[str, Any] | None = None,
         device: str = "cpu",
@@ -78,6 +81,9 @@ class TorchVariant:
         self.batch = make_batch(case, device)
         self.draws = self.learner.draw(range(case.num_batch), 1)
         self.number, self.details = 1, {}
+        if torch_adam:
+            for name in ("_actor_adam", "_critic_adam", "_temperature_adam"):
+                setattr(self.learner, name, _TorchAdam(getattr(self.learner, name)))
         if kind == "ours":
             self._update: Callable[..., Any] = self._ours
         elif kind == "literal":
@@ -210,10 +216,29 @@ def gate(
     return found
 
 
-def ablations(explained: list[dispatch.Choice]) -> dict[str, str]:
-    """Name -> forced backends: without each fast kernel that ran, and without all of them.
+class _TorchAdam(torch.optim.Adam):
+    """PyTorch's fused Adam, then a foreach average, with the parameters, rate and averages of our optimiser."""
 
-    Instead of a kernel runs what stands after it in its op's list.
+    def __init__(self, ours: AdamPolyak) -> None:
+        self._average, self._tau, parameters = ours._averages, ours._tau, ours._parameters
+        rate = ours.param_groups[0]["lr"]
+        super().__init__(
+            parameters, lr=rate, betas=(0.9, 0.999), eps=1e-8, fused=True, capturable=parameters[0].is_cuda
+        )
+        self._parameters = parameters
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        super().step()
+        if self._average is not None:
+            torch._foreach_lerp_(list(self._average), list(self._parameters), self._tau)
+
+
+def ablations(explained: list[dispatch.Choice]) -> dict[str, dict[str, Any]]:
+    """Name -> options of :class:`TorchVariant`: without each fast kernel that ran, and without all of them.
+
+    Instead of a kernel runs what stands after it in its op's list; instead of ``adam_polyak``, whose reference is
+    written to be read, PyTorch's fused Adam and a foreach average.
     """
     registered = dispatch.ops()
     instead: dict[str, str] = {}
@@ -221,9 +246,14 @@ def ablations(explained: list[dispatch.Choice]) -> dict[str, str]:
         names = registered[choice.op]
         if choice.backend.name != names[-1] and not choice.forced:
             instead[choice.op] = names[names.index(choice.backend.name) + 1]
-    single = {f"without_{op}": f"{op}={backend}" for op, backend in sorted(instead.items())}
-    every = ",".join(single.values())
-    return {**single, "without_any_kernel": every} if single else {}
+    has_adam = instead.pop("adam_polyak", None) is not None
+    forced = {op: f"{op}={backend}" for op, backend in sorted(instead.items())}
+    made: dict[str, dict[str, Any]] = {f"without_{op}": {"backend": pair} for op, pair in forced.items()}
+    if has_adam:
+        made["without_adam_polyak"] = {"torch_adam": True}
+    if made:
+        made["without_any_kernel"] = {"backend": ",".join(forced.values()) or None, "torch_adam": has_adam}
+    return made
 
 
 def _losses(terms: Any) -> dict[str, torch.Tensor]:

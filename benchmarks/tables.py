@@ -6,6 +6,7 @@ Each table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``. Per cas
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -19,23 +20,89 @@ _BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def table(name: str) -> str:
-    """A Markdown table of the newest row of every case in ``results/<name>.jsonl``."""
-    rows: dict[str, dict[str, Any]] = {}
-    for line in (RESULTS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines():
+    """A Markdown table of the newest row of every case in ``results/<name>.jsonl``; ``shares`` is made of step rows."""
+    if name == "shares":
+        return _shares([*newest("step"), *newest("gpu_step")])
+    rows = newest(name)
+    compared = [row for row in rows if "variants" in row]
+    return _compared(compared) if compared else _facts(rows)
+
+
+def newest(name: str) -> list[dict[str, Any]]:
+    """The newest row of every case, in the order of the cases' first rows; none where the file is absent."""
+    path, rows = RESULTS / f"{name}.jsonl", {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         row = json.loads(line)
         rows[row["case"]] = row
-    ours, *others = next(iter(rows.values()))["variants"]
-    has_work = any("gflop" in row for row in rows.values())
+    return list(rows.values())
+
+
+def _compared(rows: list[dict[str, Any]]) -> str:
+    """Rows of :func:`benchmarks.harness.compare`: our time, and how many times slower each other variant is."""
+    ours = next(iter(rows[0]["variants"]))
+    others = list(dict.fromkeys(other for row in rows for other in (*row["speedup"], *row.get("not_installed", ()))))
+    has_work = any("peak_memory_mb" in row and "literal_port" in row["gflop"] for row in rows)
     header = ["case", f"{ours} ms", *(f"times faster than {other}" for other in others)]
     header += ["GFLOP ours / port", "peak MB ours / port"] if has_work else []
     lines = [header + ["load"], ["---"] + ["---:"] * len(header)]
-    for case, row in rows.items():
-        cells = [case, f"{row['variants'][ours]['median_ms']:.3g}"]
-        cells += [f"{row['speedup'][other]:.2f}" if other in row["speedup"] else "" for other in others]
+    for row in rows:
+        cells = [row["case"], f"{next(iter(row['variants'].values()))['median_ms']:.3g}"]
+        for other in others:
+            absent = "not installed" if other in row.get("not_installed", ()) else ""
+            cells.append(f"{row['speedup'][other]:.2f}" if other in row["speedup"] else absent)
         if has_work:
             for key in ("gflop", "peak_memory_mb"):
-                cells.append(f"{row[key][ours]:.3g} / {row[key]['literal_port']:.3g}")
+                cells.append(f"{row[key][ours]:.3g} / {row[key]['literal_port']:.3g}" if key in row else "")
         lines.append([*cells, f"{row['load_average'][0]:.1f}"])
+    return _markdown(lines)
+
+
+def _facts(rows: list[dict[str, Any]]) -> str:
+    """Rows without variants: every number by its name."""
+    flat = [{"case": row["case"], **_numbers(row)} for row in rows]
+    header = list(dict.fromkeys(key for row in flat for key in row))
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1)]
+    return _markdown([*lines, *([str(row.get(key, "")) for key in header] for row in flat)])
+
+
+def _numbers(row: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in row.items():
+        if key == "environment":
+            continue
+        if isinstance(value, dict):
+            out |= _numbers(value, f"{prefix}{key} ")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            out[prefix + key] = value
+    return out
+
+
+def _shares(rows: list[dict[str, Any]]) -> str:
+    """Which part of the speed-up over the literal port is algebra, which is precision, which is kernels.
+
+    The port, then the shared forwards in plain PyTorch, then a narrower encoder, then our kernels (and on a GPU the
+    captured step); a share is the part's logarithm over the whole's.
+    """
+    lines = [
+        ["case", "whole", "shared forwards", "share", "precision", "share", "kernels and capture", "share"],
+        ["---"] + ["---:"] * 7,
+    ]
+    for row in rows:
+        speedup = row.get("speedup", {})
+        port = speedup.get("literal_port", speedup.get("literal_port_fp32"))
+        plain = speedup.get("plain")
+        if port is None or plain is None:
+            continue
+        wide = speedup.get("plain_fp32", plain)
+        parts = (port / wide, wide / plain, plain)
+        cells = [row["case"].removesuffix(", eager"), f"{port:.2f}"]
+        for part in parts:
+            cells += [f"{part:.2f}", f"{100 * math.log(part) / math.log(port):.0f} %"]
+        lines.append(cells)
+    return _markdown(lines)
+
+
+def _markdown(lines: list[list[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 

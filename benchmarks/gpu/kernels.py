@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.cases import StepCase, make_learner
 from benchmarks.gpu.timing import Bench
 from benchmarks.harness import compare
 from ptr_fast.kernels import dispatch
@@ -32,6 +33,7 @@ class OpCase:
         call: runs it through its public door; returns a tensor or a tuple of them.
         leaves: what gradients are taken for; empty: forward only.
         num_bytes: that the forward has to move, and forward with backward.
+        restart: puts back what a call changes in place.
     """
 
     op: str
@@ -39,6 +41,7 @@ class OpCase:
     call: Callable[[], Any]
     leaves: tuple[torch.Tensor, ...] = ()
     num_bytes: tuple[int, int] = (0, 0)
+    restart: Callable[[], None] | None = None
 
 
 def run(bench: Bench, only: str | None = None) -> None:
@@ -65,8 +68,11 @@ def measure(bench: Bench, case: OpCase, backward: bool, label: str) -> dict[str,
     """The row of a case in one mode."""
     bench.need(20)
     grads: list[torch.Tensor] = []
+    checking = [True]
 
     def work() -> list[torch.Tensor]:
+        if case.restart is not None and checking:
+            case.restart()
         with torch.set_grad_enabled(backward):
             out = case.call()
         outputs = [tensor for tensor in (out if isinstance(out, tuple | list) else (out,)) if tensor is not None]
@@ -87,7 +93,7 @@ def measure(bench: Bench, case: OpCase, backward: bool, label: str) -> dict[str,
             why_not[name] = str(error)[:300]
             continue
         variants[name] = forced
-    if not bench.dry:
+    if not bench.dry and case.restart is None and case.op != "counter_random":
         compiled = torch.compile(case.call, dynamic=False)
         original = case.call
 
@@ -102,14 +108,15 @@ def measure(bench: Bench, case: OpCase, backward: bool, label: str) -> dict[str,
         variants["compiled"] = work_compiled
 
     def gate() -> dict[str, Any]:
-        wanted = _forced(work, case.op, dispatch.ops()[case.op][-1])()
+        wanted = [tensor.clone() for tensor in _forced(work, case.op, dispatch.ops()[case.op][-1])()]
         errors = {}
         for name, variant in variants.items():
-            pairs = zip(variant(), wanted, strict=True)
+            pairs = zip([tensor.clone() for tensor in variant()], wanted, strict=True)
             errors[name] = max(
                 float((a.float() - b.float()).norm() / b.float().norm().clamp(min=1e-6)) for a, b in pairs
             )
             assert errors[name] <= ERROR_BOUND, f"{label}: {name} is {errors[name]:.2e} away from the reference"
+        checking.clear()
         return {"errors": {name: float(f"{value:.2e}") for name, value in errors.items()}, "not_run": why_not}
 
     row = compare(
@@ -241,4 +248,55 @@ def cql_head(bench: Bench) -> list[OpCase]:
     return made
 
 
-_MAKERS = (group_norm_act, group_norm_act_pool, spatial_embedding, cql_head)
+def counter_random(bench: Bench) -> list[OpCase]:
+    """Normal numbers of one update at batch 1024."""
+    module = importlib.import_module("ptr_fast.kernels.counter_random")
+    num_samples, num_words = (4, 8) if bench.dry else (1024, 28)
+    step = torch.ones((), dtype=torch.int64, device=bench.device)
+
+    def call() -> torch.Tensor:
+        return module.normal(0, module.Stream.NEXT_EPS, step, range(num_samples), num_words, bench.device)
+
+    return [OpCase("counter_random", f"normal B={num_samples} words={num_words}", call)]
+
+
+def augment(bench: Bench) -> list[OpCase]:
+    """512 frames of 128x128: crop, jitter, scale."""
+    module = importlib.import_module("ptr_fast.kernels.augment")
+    num_images, size, dtype = (4, 16, torch.float32) if bench.dry else (512, 128, torch.bfloat16)
+    case = StepCase(encoder="conv3", num_batch=num_images, num_filters=8)
+    draws = make_learner(case, bench.device).draw(range(num_images), 1)
+    images = torch.randint(0, 256, (num_images, size, size, 3), dtype=torch.uint8, device=bench.device)
+    moved = images.numel() * (1 + dtype.itemsize)
+    call = lambda: module.augment(images, draws.augment, dtype)  # noqa: E731
+    made = [OpCase("augment", f"{num_images} frames of {size}x{size} to {dtype}", call, num_bytes=(moved, moved))]
+    return made if "augment" in dispatch.ops() else []
+
+
+def adam_polyak(bench: Bench) -> list[OpCase]:
+    """Every weight of the ResNet-34 critic: Adam and the average in one pass."""
+    module = importlib.import_module("ptr_fast.kernels.adam_polyak")
+    name, width = ("resnet_small", 8) if bench.dry else ("resnet34", 64)
+    learner = make_learner(StepCase(encoder=name, num_batch=2, num_filters=width), bench.device)
+    parameters = [p.detach() for p in learner.critic.parameters()]
+    gradients = [torch.randn_like(p) for p in parameters]
+    moments = [[torch.zeros_like(p) for p in parameters] for _ in range(3)]
+    steps_N = torch.zeros(len(parameters), device=bench.device)
+    operands = module.Operands(parameters, *moments[:2], steps_N, moments[2])
+    starts = [[tensor.clone() for tensor in tensors] for tensors in (parameters, *moments)]
+
+    def call() -> torch.Tensor:
+        module.adam_polyak(operands, gradients, 1e-4, tau=0.005)
+        return parameters[0]
+
+    def restart() -> None:
+        steps_N.zero_()
+        for tensors, start in zip((parameters, *moments), starts, strict=True):
+            torch._foreach_copy_(tensors, start)
+
+    size = sum(p.numel() for p in parameters)
+    label = f"{name} critic, {size / 1e6:.1f} M weights"
+    return [OpCase("adam_polyak", label, call, num_bytes=(36 * size, 36 * size), restart=restart)]
+
+
+_MAKERS = (group_norm_act, group_norm_act_pool, spatial_embedding, cql_head, counter_random, augment, adam_polyak)

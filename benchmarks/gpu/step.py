@@ -52,8 +52,8 @@ class FixedBatch:
 class Captured(TorchVariant):
     """Ours as training runs it: replayed from one CUDA graph (op by op where there is none, with the reason)."""
 
-    def __init__(self, case: StepCase, device: str, backend: str | None = None) -> None:
-        super().__init__(case, "ours", dtype=BF16, device=device, backend=backend)
+    def __init__(self, case: StepCase, device: str, **options: Any) -> None:
+        super().__init__(case, "ours", dtype=BF16, device=device, **options)
         self._captured: CapturedStep | None = None
 
     def step(self) -> None:
@@ -118,7 +118,7 @@ def _others(bench: Bench, name: str, case: StepCase, group: str) -> dict[str, Va
         return others
     if group == "ablations":
         explained = bench_choices(case, device)
-        found = {key: Captured(case, device, backend) for key, backend in ablations(explained).items()}
+        found = {key: Captured(case, device, **options) for key, options in ablations(explained).items()}
         return {"without_graph": TorchVariant(case, "ours", dtype=BF16, device=device), **found}
     if group == "jax":
         return {"jax": JaxVariant(case, True, "bfloat16", platform)}
