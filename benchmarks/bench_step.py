@@ -1,9 +1,10 @@
 """One gradient step of CQL on the CPU: ours beside the same algebra in plain PyTorch, compiled and in JAX, and the
 published computation in PyTorch and JAX.
 
-``python -m benchmarks.bench_step [conv3 resnet_small resnet18]`` measures step time (interleaved), floating-point
-operations and the peak memory of a fresh process, all at 64x64 frames and one thread; a second row per case takes our
-kernels away one by one. Rows of variants whose packages are not installed say so (``make peers``).
+``python -m benchmarks.bench_step [conv3 resnet_small resnet18] [--without compiled,jax,...]`` measures step time
+(interleaved), floating-point operations and the peak memory of a fresh process, all at 64x64 frames and one thread; a
+second row per case takes our kernels away one by one. Rows of variants whose packages are not installed say so
+(``make peers``), and so do rows without those that take long to compile.
 """
 
 from __future__ import annotations
@@ -31,26 +32,28 @@ CASES = {  # rounds
 MEMORY = ("ours", "plain", "literal_port")
 
 
-def make_variants(case: StepCase) -> tuple[dict[str, Variant], dict[str, str]]:
+def make_variants(case: StepCase, without: set[str]) -> tuple[dict[str, Variant], dict[str, str]]:
     """All variants that can run here, and why the others cannot."""
     variants: dict[str, Variant] = {"ours": TorchVariant(case, "ours")}
     # Inductor's default mode: reduce-overhead is CUDA graphs, and max-autotune compiles dozens of GEMM templates here
     # (they are 0.02 % of the work) for more than ten minutes.
-    variants["compiled"] = TorchVariant(case, "compiled", compile_options={})
+    if "compiled" not in without:
+        variants["compiled"] = TorchVariant(case, "compiled", compile_options={})
     variants["plain"] = TorchVariant(case, "plain")
     variants["literal_port"] = TorchVariant(case, "literal")
     if interpreter_with(*JAX_PACKAGES) is None:
         why = "jax, flax and optax are not installed (make peers)"
         return variants, {"jax": why, "jax_reference": why}
-    variants["jax"] = JaxVariant(case, shared_forwards=True)
-    variants["jax_reference"] = JaxVariant(case, shared_forwards=False)
+    for name, shared in (("jax", True), ("jax_reference", False)):
+        if name not in without:
+            variants[name] = JaxVariant(case, shared_forwards=shared)
     return variants, {}
 
 
-def run(name: str) -> None:
+def run(name: str, without: set[str]) -> None:
     """The row of a case, and its row of ablations."""
     case, num_rounds = CASES[name]
-    variants, missing = make_variants(case)
+    variants, missing = make_variants(case, without)
     try:
         dispatch.clear()
         compare(
@@ -61,6 +64,7 @@ def run(name: str) -> None:
             num_rounds=num_rounds,
             num_warmup=1,
             not_installed=missing,
+            left_out=sorted(without),
             peak_memory_mb={variant: round(peak_memory_mb(variant, name)) for variant in MEMORY},
             kept_memory=True,
         )
@@ -129,11 +133,15 @@ def main(argv: list[str]) -> None:
     if argv[:1] == ["--memory"]:
         print_memory(*argv[1:])
         return
+    without: set[str] = set()
+    if "--without" in argv:
+        at = argv.index("--without")
+        without, argv = set(argv[at + 1].split(",")), argv[:at] + argv[at + 2 :]
     unknown = set(argv) - set(CASES)
     if unknown:
         raise SystemExit(f"unknown encoder {sorted(unknown)}; known: {list(CASES)}")
     for name in argv or CASES:
-        run(name)
+        run(name, without)
 
 
 if __name__ == "__main__":

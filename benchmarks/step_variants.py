@@ -7,6 +7,7 @@ same weights and takes the gate's step on the same batch and draws; from then on
 
 from __future__ import annotations
 
+import functools
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from ptr_fast.kernels import dispatch
 from ptr_fast.learners import CqlLearner, Draws
 from ptr_fast.learners.optimizer import AdamPolyak
 
-__all__ = ["LOSSES", "JaxVariant", "TorchVariant", "Variant", "ablations", "gate"]
+__all__ = ["LOSSES", "JaxVariant", "TorchVariant", "Variant", "ablations", "count_gflop", "gate"]
 
 LOSSES = ("critic_loss", "bellman_loss", "cql_loss", "actor_loss", "temperature_loss")
 JAX_PACKAGES = ("jax", "flax", "optax")
@@ -75,7 +76,7 @@ class TorchVariant:
         compile_options: dict[str, Any] | None = None,
         device: str = "cpu",
     ) -> None:
-        self.kind, self.backend, self.device = kind, backend, device
+        self.case, self.kind, self.backend, self.device = case, kind, backend, device
         narrow = {} if dtype == torch.float32 else {"encoder_dtype": dtype}
         self.learner: CqlLearner = make_learner(case, device, **(narrow if kind == "ours" else {}))
         self.batch = make_batch(case, device)
@@ -96,23 +97,22 @@ class TorchVariant:
     def check(self) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
         begin = time.perf_counter()
         if self.kind == "compiled":
-            losses = self._run(self.draws)
+            losses = self.run(self.draws)
             self.details["compile_s"] = round(time.perf_counter() - begin, 1)
         else:
-            with FlopCounterMode(display=False) as counter:
-                losses = self._run(self.draws)
-            self.details["gflop"] = round(counter.get_total_flops() / 1e9, 3)
+            losses = self.run(self.draws)
+            self.details["gflop"] = count_gflop(self.case, self.kind)
         weights = self._plain.weights if hasattr(self, "_plain") else parameters_by_name(self.learner)
         return {k: float(v) for k, v in losses.items()}, {k: v.detach().cpu() for k, v in weights.items()}
 
     def step(self) -> torch.Tensor:
         self.number += 1
-        return self._run(None)["critic_loss"]
+        return self.run(None)["critic_loss"]
 
     def close(self) -> None:
         """Nothing to let go of."""
 
-    def _run(self, draws: Draws | None) -> dict[str, torch.Tensor]:
+    def run(self, draws: Draws | None) -> dict[str, torch.Tensor]:
         if self.backend is None:
             return self._update(draws)
         with dispatch.use_backend(self.backend):
@@ -120,6 +120,15 @@ class TorchVariant:
 
     def _ours(self, draws: Draws | None) -> dict[str, torch.Tensor]:
         return _losses(self.learner.update_with_terms(self.batch, self.number, draws))
+
+
+@functools.cache
+def count_gflop(case: StepCase, kind: str) -> float:
+    """Floating-point operations of one update, 1e9; those of our own kernels by their reference."""
+    variant = TorchVariant(case, kind, backend="cql_head=reference" if kind == "ours" else None)
+    with FlopCounterMode(display=False) as counter:
+        variant.run(variant.draws)
+    return round(counter.get_total_flops() / 1e9, 3)
 
 
 class JaxVariant:
