@@ -41,7 +41,7 @@ def _compared(rows: list[dict[str, Any]]) -> str:
     """Rows of :func:`benchmarks.harness.compare`: our time, and how many times slower each other variant is."""
     ours = next(iter(rows[0]["variants"]))
     others = list(dict.fromkeys(other for row in rows for other in (*row["speedup"], *row.get("not_installed", ()))))
-    has_work = any("peak_memory_mb" in row and "literal_port" in row["gflop"] for row in rows)
+    has_work = any("peak_memory_mb" in row and "literal_port" in row.get("gflop", ()) for row in rows)
     header = ["case", f"{ours} ms", *(f"times faster than {other}" for other in others)]
     header += ["GFLOP ours / port", "peak MB ours / port"] if has_work else []
     lines = [header + ["load"], ["---"] + ["---:"] * len(header)]
@@ -84,7 +84,7 @@ def _shares(rows: list[dict[str, Any]]) -> str:
     captured step); a share is the part's logarithm over the whole's.
     """
     lines = [
-        ["case", "whole", "shared forwards", "share", "precision", "share", "kernels and capture", "share"],
+        ["case", "whole", "shared forwards", "share", "precision", "share", "ours over plain PyTorch", "share"],
         ["---"] + ["---:"] * 7,
     ]
     for row in rows:
