@@ -8,7 +8,7 @@ import warnings
 
 __all__ = ["build_info", "isa", "keep_freed_memory", "module", "require", "set_isa", "warn_missing", "why_missing"]
 
-_INTERFACE = 2  # of csrc/bindings; a module with another one was built from other sources
+_INTERFACE = 3  # of csrc/bindings; a module with another one was built from other sources
 
 
 @functools.cache

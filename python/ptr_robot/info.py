@@ -144,14 +144,11 @@ def kernels() -> Report:
         importlib.import_module(module.name)
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     found: Report = {}
-    for op, backends in dispatch.ops().items():
-        for device in devices:
-            example = EXAMPLES[op](device) if op in EXAMPLES else None
-            if example is None:
-                found[op] = f"has {', '.join(backends)}"
-                continue
+    for device in devices:
+        examples = _examples(device)
+        for op in dispatch.ops():
             try:
-                choice = dispatch.explain(op, *example)[0]
+                choice = dispatch.explain(op, *examples[op])[0]
                 found[f"{op} on {device}"] = str(choice)
             except (RuntimeError, ValueError) as error:  # a backend is forced that cannot run
                 found[f"{op} on {device}"] = f"error: {error}"
@@ -188,22 +185,30 @@ SECTIONS: dict[str, Callable[[], Report]] = {
 }
 
 
-def _group_norm_act_example(device: str) -> tuple[Any, ...]:
+def _examples(device: str) -> dict[str, tuple[Any, ...]]:
+    """Per op the arguments by which its implementation is chosen, of a usual size."""
     import torch
 
-    x = torch.zeros(8, 64, 32, 32, device=device).contiguous(memory_format=torch.channels_last)
-    channel = torch.ones(64, device=device)
-    return x, channel, channel, 4, 1e-5, None, "relu", None, None
+    from ptr_fast.kernels.adam_polyak import Operands
 
+    def zeros(*shape: int) -> torch.Tensor:
+        return torch.zeros(*shape, device=device)
 
-def _group_norm_act_pool_example(device: str) -> tuple[Any, ...]:
-    return _group_norm_act_example(device)[:5]
-
-
-EXAMPLES: dict[str, Callable[[str], tuple[Any, ...]]] = {
-    "group_norm_act": _group_norm_act_example,
-    "group_norm_act_pool": _group_norm_act_pool_example,
-}
+    x, channel = zeros(8, 64, 32, 32).contiguous(memory_format=torch.channels_last), zeros(64)
+    num_critics, batch, actions, hidden, action_dim = 2, 8, 9, 256, 7
+    state_terms = (zeros(num_critics, batch, hidden), zeros(num_critics, batch, hidden), zeros(num_critics, batch, 1))
+    action_weights = (*[zeros(num_critics, action_dim, hidden)] * 2, zeros(num_critics, action_dim, 1))
+    hidden_weights = (zeros(num_critics, hidden, hidden), zeros(num_critics, hidden, 1))
+    frames = torch.zeros(8, 64, 64, 3, dtype=torch.uint8, device=device)
+    return {
+        "adam_polyak": (Operands([zeros(64)], [zeros(64)], [zeros(64)], zeros(1), [zeros(64)]),),
+        "augment": (frames, None, torch.float32),
+        "counter_random": (torch.device(device),),
+        "cql_head": (state_terms, action_weights, hidden_weights, zeros(batch, actions, action_dim), None),
+        "group_norm_act": (x, channel, channel, 4, 1e-5, None, "relu", None, None),
+        "group_norm_act_pool": (x, channel, channel, 4, 1e-5),
+        "spatial_embedding": (x, zeros(64, 32 * 32, 8)),
+    }
 
 
 def _print_section(console: Console, title: str, rows: Report) -> None:
