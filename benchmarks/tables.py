@@ -1,4 +1,4 @@
-"""The tables of README.md, made from ``results/*.jsonl``: ``python -m benchmarks.tables`` writes them in place.
+"""The tables of README.md and RESULTS.md, made from ``results/*.jsonl``: ``python -m benchmarks.tables`` writes them.
 
 Each table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``. Per case the newest row counts.
 """
@@ -13,9 +13,9 @@ from typing import Any
 
 from benchmarks.harness import RESULTS
 
-__all__ = ["main", "render", "table"]
+__all__ = ["PAGES", "main", "render", "table"]
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+PAGES = (Path(__file__).resolve().parents[1] / "README.md", Path(__file__).resolve().with_name("RESULTS.md"))
 _BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -24,6 +24,8 @@ def table(name: str) -> str:
     if name == "shares":
         return _shares([*newest("step"), *newest("gpu_step")])
     rows = newest(name)
+    if any("delay" in row for row in rows):
+        return _delays(rows)
     compared = [row for row in rows if "variants" in row]
     return _compared(compared) if compared else _facts(rows)
 
@@ -54,6 +56,21 @@ def _compared(rows: list[dict[str, Any]]) -> str:
             for key in ("gflop", "peak_memory_mb"):
                 cells.append(f"{row[key][ours]:.3g} / {row[key]['literal_port']:.3g}" if key in row else "")
         lines.append([*cells, f"{row['load_average'][0]:.1f}"])
+    return _markdown(lines)
+
+
+def _delays(rows: list[dict[str, Any]]) -> str:
+    """Rows of the control loop: how late commands are, per variant."""
+    names = list(dict.fromkeys(name for row in rows for name in row["delay"]))
+    lines = [["case", "deadline ms", *(f"{name}: p50 / p99 / max ms, missed" for name in names)]]
+    lines.append(["---"] + ["---:"] * (len(names) + 1))
+    for row in rows:
+        cells = [row["case"], f"{row['deadline_ms']:g}"]
+        for name in names:
+            d = row["delay"].get(name)
+            times = f"{d['p50_ms']:.2f} / {d['p99_ms']:.2f} / {d['max_ms']:.2f}" if d else ""
+            cells.append(f"{times}, {d['missed']} of {d['steps']}" if d else "not permitted")
+        lines.append(cells)
     return _markdown(lines)
 
 
@@ -112,7 +129,8 @@ def render(text: str) -> str:
 
 
 def main() -> None:
-    README.write_text(render(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(render(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":
