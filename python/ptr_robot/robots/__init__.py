@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from typing import Any
 
@@ -9,27 +10,31 @@ from ptr_robot.robots.interface import Robot
 
 __all__ = ["NAMES", "make_robot"]
 
-NAMES = ("simulated", "replay")
+CLASSES = {
+    "simulated": ("ptr_robot.robots.simulated", "SimulatedRobot"),
+    "replay": ("ptr_robot.robots.replay", "ReplayRobot"),
+    "widowx": ("ptr_robot.robots.widowx", "WidowXRobot"),
+}
+NAMES = tuple(CLASSES)
 
 
 def make_robot(name: str, **options: Any) -> Robot:
     """A robot that is not connected yet.
 
     Args:
-        name: ``simulated`` (a toy kitchen in real time) or ``replay`` (a stored episode).
+        name: ``simulated`` (a toy kitchen in real time), ``replay`` (a stored episode) or ``widowx`` (a WidowX behind
+            its environment service).
         options: of that robot's class.
 
     Raises:
         ValueError: an unknown name or option.
     """
-    if name == "simulated":
-        from ptr_robot.robots.simulated import SimulatedRobot as Kind
-    elif name == "replay":
-        from ptr_robot.robots.replay import ReplayRobot as Kind  # type: ignore[assignment]
-    else:
+    if name not in CLASSES:
         raise ValueError(f"robot: expected one of {', '.join(NAMES)}, got {name!r}")
-    known = list(inspect.signature(Kind).parameters)
+    module, kind_name = CLASSES[name]
+    kind = getattr(importlib.import_module(module), kind_name)
+    known = list(inspect.signature(kind).parameters)
     for option in options:
         if option not in known:
             raise ValueError(f"robot {name!r} has no option {option!r}; it has {', '.join(known)}")
-    return Kind(**options)
+    return kind(**options)
