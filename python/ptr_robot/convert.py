@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from ptr_fast.data.store import Episode, EpisodeStore, StoreMeta, StoreWriter
 from ptr_fast.errors import DataError
 from ptr_fast.files import write_atomically
@@ -153,8 +151,12 @@ def convert(args: Args, source: Source) -> Summary:
 
 def _decoders(args: Args) -> JpegDecoders | None:
     """What decodes whole episodes; None where simplejpeg, which the workers run side by side, is the faster one."""
+    if args.decoder == "simplejpeg":
+        return None
+    import torch
+
     on_gpu = torch.cuda.is_available()
-    if args.decoder == "simplejpeg" or (args.decoder == "auto" and not on_gpu):
+    if args.decoder == "auto" and not on_gpu:
         return None
     decoders = JpegDecoders(args.decoder, "cuda" if on_gpu else "cpu")
     print(f"decoder: {decoders.explain()}")

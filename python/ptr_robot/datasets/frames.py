@@ -5,16 +5,19 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import simplejpeg
 from PIL import Image
 
-from ptr_fast.data.decode import Decoder, make_decoder
 from ptr_fast.errors import DataError
 from ptr_fast.resize import RESIZE, resize
 from ptr_fast.types import CameraSpec
 from ptr_robot.datasets.source import Frame
+
+if TYPE_CHECKING:
+    from ptr_fast.data.decode import Decoder
 
 __all__ = ["JpegDecoders", "camera_spec", "convert_frames", "decode_frame"]
 
@@ -68,6 +71,8 @@ class JpegDecoders:
             return list(pixels if isinstance(pixels, np.ndarray) else pixels.cpu().numpy())
 
     def _decoder(self, size: tuple[int, int]) -> Decoder:
+        from ptr_fast.data.decode import make_decoder  # imports torch, which --help need not wait for
+
         if size not in self._by_size:
             self._by_size = {size: make_decoder(*size, self._backend, self._device)}  # cameras differ at most in size
         return self._by_size[size]
