@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -45,9 +45,6 @@ def open_batches(
     """
     sources = [source for source in sources if len(source.train)]
     tables = [transitions_of(source, spec, rewards, source.train) for source in sources]
-    for source in sources:
-        if source.store.num_bytes <= MAX_VERIFIED_BYTES:
-            source.store.verify()
     sizes = [
         [len(rows) for source, rows in zip(sources, tables, strict=True) if source.role == role]
         for role in ("prior", "target")
@@ -68,10 +65,12 @@ def open_batches(
     camera = spec.camera.name
     if taken.name == "jpeg" and device.type == "cuda" and why_not_dali(stores, camera) is None:
         print("frames: decoded by DALI ahead of the step")
+        _verify(by_path.values())
         return DaliLoader(tables, stores, camera, sampler, device)
     opened = {
         path: open_frames(store, camera, budget if taken.name == "host" else 0) for path, store in by_path.items()
     }
+    _verify(by_path.values())  # after decoding, which names the record of a damaged frame
     frames: list[FrameSource] = [opened[store.path] for store in stores]
     if taken.name == "device":
         held = DeviceFrames(tables, frames, sampler, device, taken.what)
@@ -82,6 +81,13 @@ def open_batches(
     for path, source_of_frames in opened.items():
         _print_rate(source_of_frames.describe(), loop.batch_size, f"{path}: ")
     return Loader(tables, frames, sampler, device)
+
+
+def _verify(stores: Iterable[EpisodeStore]) -> None:
+    """Compares the stores of a moderate size with their checksums."""
+    for store in stores:
+        if store.num_bytes <= MAX_VERIFIED_BYTES:
+            store.verify()
 
 
 def _measure(
