@@ -113,7 +113,7 @@ def test_options_out_of_range(options, message):
 
 
 def test_unknown_robots_are_refused():
-    with pytest.raises(ValueError, match="robot: expected one of simulated, replay, widowx"):
+    with pytest.raises(ValueError, match="robot: expected one of simulated, replay, widowx, lerobot:TYPE"):
         make_robot("terminator")
 
 

@@ -12,11 +12,11 @@ Source: LeRobot ``robots/robot.py``.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from ptr_fast.config import PolicySpec
 
-__all__ = ["Robot", "camera_of", "check_fits"]
+__all__ = ["LeRobotShape", "Robot", "camera_of", "check_fits"]
 
 
 class Robot(Protocol):
@@ -45,6 +45,27 @@ class Robot(Protocol):
 
     def disconnect(self) -> None:
         """Closes the devices. Safe to call twice."""
+
+
+class LeRobotShape:
+    """The rest of what LeRobot's programs call on a robot: ours need no calibration."""
+
+    @property
+    def is_calibrated(self) -> bool:
+        return True
+
+    def calibrate(self) -> None:
+        """Nothing to do."""
+
+    def configure(self) -> None:
+        """Nothing to do."""
+
+    def __enter__(self) -> Self:
+        self.connect()  # type: ignore[attr-defined]
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.disconnect()  # type: ignore[attr-defined]
 
 
 def camera_of(robot: Robot, name: str = "") -> str:

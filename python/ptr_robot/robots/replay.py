@@ -10,11 +10,12 @@ import numpy as np
 
 from ptr_fast.data.store import EpisodeStore
 from ptr_fast.runtime.safety import AxisLimits, SafetyLimits
+from ptr_robot.robots.interface import LeRobotShape
 
 __all__ = ["ReplayRobot"]
 
 
-class ReplayRobot:
+class ReplayRobot(LeRobotShape):
     """Plays an episode at its own rate and holds the last frame; keeps what is sent.
 
     Args:

@@ -25,6 +25,8 @@ from ptr_fast.runtime.safety import AxisLimits, SafetyLimits
 from ptr_robot.datasets.source import BRIDGE_NAMES, BRIDGE_UNITS
 from ptr_robot.datasets.target import BRIDGE_HIGH, BRIDGE_LOW
 from ptr_robot.robots.action_channel import ActionChannel
+from ptr_robot.robots.frame_age import FrameAge
+from ptr_robot.robots.interface import LeRobotShape
 
 __all__ = ["WORKSPACE", "WidowXRobot"]
 
@@ -37,7 +39,7 @@ ACTIONS_NEEDED = {"init", "reset", "step_action"}
 OF_FIVE = (0, 1, 2, 5, 6)  # which of the seven actions the mode 3trans1rot has
 
 
-class WidowXRobot:
+class WidowXRobot(LeRobotShape):
     """Client of one environment service.
 
     Args:
@@ -117,8 +119,7 @@ class WidowXRobot:
         self._act: ActionChannel | None = None
         self._observing = threading.Lock()
         self._stopped = threading.Event()
-        self._frame: np.ndarray | None = None
-        self._captured_ns = 0
+        self._age = FrameAge()
 
     def connect(self, calibrate: bool = True) -> None:
         """Finds the service, sets it up (the arm moves to its start) and waits for a first observation.
@@ -136,7 +137,7 @@ class WidowXRobot:
                 self._command("init", payload, self._start_timeout_s)
             self.is_connected = True
             self._stopped.clear()
-            self._frame = None
+            self._age = FrameAge()
             self.get_observation()
         except BaseException:
             self.disconnect()
@@ -150,7 +151,7 @@ class WidowXRobot:
         """
         with self._observing:
             self._command("reset", {}, self._start_timeout_s)
-            self._frame = None
+            self._age = FrameAge()
         self._stopped.clear()
 
     def get_observation(self) -> dict[str, Any]:
@@ -168,12 +169,10 @@ class WidowXRobot:
                 {"type": "obs", "keys": ["image", "state", "full_image"]}, self._timeout_s
             )
             state, frame = self._read(answer)
-            if self._frame is None or not np.array_equal(frame, self._frame):
-                self._frame, self._captured_ns = frame, asked_ns
             return {
                 **dict(zip(BRIDGE_NAMES, state.tolist(), strict=True)),
                 self._camera: frame,
-                "captured_ns": self._captured_ns,
+                "captured_ns": self._age.captured_ns(frame, asked_ns),
             }
 
     def send_action(self, action: dict[str, float]) -> dict[str, float]:
