@@ -260,19 +260,20 @@ def load_networks(info: CheckpointInfo, modules: dict[str, nn.Module]) -> None:
         if not wanted:
             continue
         path = info.path / MODEL / file
-        tensors = _load_tensors(path)
         for name, module in wanted.items():
-            prefix = name + "."
-            own = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+            own = _load_tensors(path, name + ".")
             try:
                 module.load_state_dict(own)
             except RuntimeError as error:
                 raise DataError(f"{path}: {name} does not match the configuration: {error}") from error
 
 
-def _load_tensors(path: Path) -> dict[str, torch.Tensor]:
+def _load_tensors(path: Path, prefix: str = "") -> dict[str, torch.Tensor]:
+    """Those of a file's tensors whose names begin with ``prefix``, without it; the others are not read."""
     try:
-        return safetensors.torch.load_file(path)
+        with safetensors.safe_open(path, framework="pt") as file:
+            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 (it is no mapping)
+            return {name[len(prefix) :]: file.get_tensor(name) for name in names}
     except FileNotFoundError as error:
         raise DataError(f"{path}: missing from the checkpoint") from error
     except safetensors.SafetensorError as error:

@@ -12,6 +12,7 @@
 #include "runtime/control_loop.h"
 #include "runtime/latency_histogram.h"
 #include "runtime/mailbox.h"
+#include "runtime/openvino_executor.h"
 #include "runtime/safety_filter.h"
 
 namespace ptr_fast {
@@ -222,6 +223,7 @@ void bind_runtime(py::module_& module) {
       .def("run", [](Executor& executor, const py::array_t<uint8_t, py::array::c_style>& frame, const Floats& state,
                      int64_t num_axes) -> py::object {
         check(num_axes >= 1 && num_axes <= kMaxAxes, "num_axes: expected 1 to ", kMaxAxes, ", got ", num_axes);
+        executor.check_sizes(frame.size(), state.size(), num_axes);
         py::array_t<float> action(num_axes);
         float* out = action.mutable_data();
         const ObservationView view{frame.data(), state.data()};
@@ -235,6 +237,16 @@ void bind_runtime(py::module_& module) {
   py::class_<PythonExecutor, Executor, std::shared_ptr<PythonExecutor>>(module, "PythonExecutor")
       .def(py::init<py::object, int64_t, int64_t, int64_t, int64_t>(), py::arg("policy"), py::arg("height"),
            py::arg("width"), py::arg("num_state"), py::arg("num_axes"));
+  py::class_<OpenVinoExecutor, Executor, std::shared_ptr<OpenVinoExecutor>>(module, "OpenVinoExecutor")
+      .def(py::init([](const std::string& library, const py::bytes& model, const std::vector<std::string>& properties,
+                       int64_t num_frame_bytes, int64_t num_state, int64_t num_axes, int64_t task_slot) {
+             const std::string bytes = model;
+             const py::gil_scoped_release release;
+             return std::make_shared<OpenVinoExecutor>(library, bytes, properties, num_frame_bytes, num_state, num_axes,
+                                                       task_slot);
+           }),
+           py::arg("library"), py::arg("model"), py::arg("properties"), py::arg("num_frame_bytes"),
+           py::arg("num_state"), py::arg("num_axes"), py::arg("task_slot"));
   py::class_<Arm, std::shared_ptr<Arm>>(module, "Arm");
   py::class_<PythonArm, Arm, std::shared_ptr<PythonArm>>(module, "PythonArm")
       .def(py::init<py::object, int64_t>(), py::arg("arm"), py::arg("num_axes"));

@@ -71,6 +71,7 @@ ControlLoop::ControlLoop(LoopConfig config, SafetyLimits limits, std::shared_ptr
         filter_.state_size());
   check(states_->num_bytes() == int64_t(sizeof(float)) * filter_.state_size(), "loop: the state mailbox holds ",
         states_->num_bytes(), " bytes, expected ", filter_.state_size(), " float32");
+  executor_->check_sizes(frames_->num_bytes(), filter_.state_size(), filter_.num_axes());
   ring_.resize(kRingSteps);
   recorded_.resize(config.record_frames);
   for (size_t i = 0; i < recorded_.size(); ++i) {

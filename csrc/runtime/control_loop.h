@@ -35,6 +35,8 @@ class Executor {
  public:
   virtual ~Executor() = default;
   virtual bool run(const ObservationView& observation, float* action) = 0;
+  // Throws std::invalid_argument where it was made for other sizes.
+  virtual void check_sizes(int64_t /*num_frame_bytes*/, int64_t /*num_state*/, int64_t /*num_axes*/) const {}
 };
 
 // Sends commands; throws std::exception where it cannot. stop() comes from another thread than send(), and may come

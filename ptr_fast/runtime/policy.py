@@ -1,7 +1,7 @@
 """A checkpoint that acts: frame, state and task in, an action in the robot's own units out.
 
-Shapes: N frames, K candidate actions, S state, A action, E critics. Training and acting share the resize kernel
-(:mod:`ptr_fast.resize`) and the scaling to [0, 1]; acting neither crops nor jitters.
+Shapes: N frames, K candidate actions, S state, A action, E critics. Training, acting and export share one preprocessing
+(:mod:`ptr_fast.runtime.preprocess`); acting neither crops nor jitters.
 """
 
 from __future__ import annotations
@@ -16,41 +16,54 @@ from torch import nn
 
 from ptr_fast.checkpoint import ACTOR_NETWORKS, CheckpointInfo, load_networks, read_checkpoint
 from ptr_fast.config import ActConfig, ActMode, CqlConfig, PolicySpec
-from ptr_fast.kernels.augment import augment
 from ptr_fast.nets.build import make_actor, make_critic
 from ptr_fast.nets.critic import Critic
-from ptr_fast.resize import resize
+from ptr_fast.nets.policy import Actor
+from ptr_fast.runtime.engine import Engine, make_engine, native_executor, why_not
+from ptr_fast.runtime.export import to_onnx
+from ptr_fast.runtime.graph import ActingGraph, search_noise
+from ptr_fast.runtime.preprocess import fit_frame, to_unit
 
 __all__ = ["Policy"]
 
+CRITIC_NETWORKS = ("critic", "target_critic")
+
 
 class Policy:
-    """The actor of a checkpoint, with the critic where there is one and the mode or the caller needs it.
+    """The net that acts, and nothing else: other nets of the checkpoint are read when they are first asked for.
 
     Args:
         info: the checkpoint.
         device: where the nets run.
         act: acting mode and number of candidates; None takes the checkpoint's own.
+        engine: what runs a single action: ``eager`` (the same numbers as in training), a name of
+            :data:`ptr_fast.runtime.engine.ENGINES`, or ``auto`` for the fastest that is installed. It is made by
+            :meth:`warm_up`, or by the first action.
 
     Raises:
-        ValueError: search was asked of a checkpoint without a critic.
+        ValueError: search was asked of a checkpoint without a critic; an unknown engine.
+        RuntimeError: the engine cannot run here.
         DataError: the weights are missing, broken, or do not match the configuration.
     """
 
-    def __init__(self, info: CheckpointInfo, device: torch.device | str = "cpu", act: ActConfig | None = None) -> None:
+    def __init__(
+        self,
+        info: CheckpointInfo,
+        device: torch.device | str = "cpu",
+        act: ActConfig | None = None,
+        engine: str = "eager",
+    ) -> None:
         self.info = info
         self.act_config = act or info.act
         self.device = torch.device(device)
-        config, spec = info.config, info.spec
-        if self.mode == "search" and not isinstance(config, CqlConfig):
+        if self.mode == "search" and not self.has_critic:
             raise ValueError(f"{info.path}: acting mode 'search' needs a critic; {type(info.config).__name__} has none")
-        self._actors = {name: make_actor(config, spec) for name in ACTOR_NETWORKS}
-        self._critics: dict[str, Critic] = {}
-        if isinstance(config, CqlConfig):
-            self._critics = {name: make_critic(config, spec) for name in ("critic", "target_critic")}
-        load_networks(info, self.networks)
-        for module in self.networks.values():
-            module.to(self.device).requires_grad_(False).eval()
+        if engine != "auto" and (why := why_not(engine, self.device)):
+            raise RuntimeError(f"engine {engine!r} cannot run: {why}")
+        self._engine_wanted = engine
+        self._engines: dict[tuple[int, int], tuple[str, Engine, list[str]]] = {}  # by size of the frame
+        self._networks: dict[str, nn.Module] = {}
+        self._load("actor" if self.mode == "mean" else "ema_actor", *(["target_critic"] * (self.mode == "search")))
 
     @staticmethod
     def load(
@@ -58,6 +71,7 @@ class Policy:
         device: torch.device | str = "cpu",
         mode: str | None = None,
         num_candidates: int | None = None,
+        engine: str = "eager",
     ) -> Policy:
         """Reads a checkpoint (a run, a step's folder, or its ``pretrained_model``) and overrides its acting mode."""
         info = read_checkpoint(checkpoint)
@@ -69,12 +83,23 @@ class Policy:
             num_candidates=num_candidates or info.act.num_candidates,
             num_elites=min(info.act.num_elites, num_candidates or info.act.num_candidates),
         )
-        return Policy(info, device, act)
+        return Policy(info, device, act, engine)
 
     @property
     def networks(self) -> dict[str, nn.Module]:
         """``actor`` and ``ema_actor``; where the checkpoint has critics, ``critic`` and ``target_critic`` too."""
-        return {**self._actors, **self._critics}
+        names = (*ACTOR_NETWORKS, *(CRITIC_NETWORKS if self.has_critic else ()))
+        self._load(*names)
+        return {name: self._networks[name] for name in names}
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """Names of the nets that are in memory."""
+        return tuple(self._networks)
+
+    @property
+    def has_critic(self) -> bool:
+        return isinstance(self.info.config, CqlConfig)
 
     @property
     def spec(self) -> PolicySpec:
@@ -99,41 +124,114 @@ class Policy:
         Raises:
             ValueError: unknown task, or a frame or state of the wrong shape or type.
         """
-        camera = self.spec.camera
-        image = np.asarray(image)
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(f"image: expected uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
-        if image.shape[:2] != (camera.height, camera.width):
-            image = resize(image, camera.height, camera.width)
-        inputs = self._inputs(image[None], np.asarray(state, np.float32)[None], task)
-        with torch.inference_mode():
-            if self.mode == "search":
-                scaled = self._search(*inputs, seed=seed)
-            else:
-                scaled = self._actors["ema_actor" if self.mode == "ema_mean" else "actor"].mean_action(*inputs)
-        return self.spec.action.unscale(scaled[0].cpu().numpy())
+        image, state = np.asarray(image), np.asarray(state, np.float32)
+        # A captured graph resizes by itself; the others get the pixels that training saw, by the same function.
+        frame = image if self._resizes(image) else fit_frame(image, self.spec.camera)
+        self._check_states(state[None], 1)
+        inputs = [frame, state, np.array([self.spec.tasks.slot(task)])]
+        if self.mode == "search":
+            inputs.append(search_noise(seed, self.act_config.num_candidates, self.spec.action.dim)[0].numpy())
+        return self._engine(frame.shape[:2]).run(*inputs)
 
-    def _search(self, images: torch.Tensor, state: torch.Tensor, task_id: torch.Tensor, seed: int) -> torch.Tensor:
-        """The mean of the best of the averaged actor's samples by the minimum over the averaged critics, ``[1, A]``."""
-        generator = torch.Generator().manual_seed(seed)
-        eps = torch.randn(1, self.act_config.num_candidates, self.spec.action.dim, generator=generator)
-        candidates_NKA = self._actors["ema_actor"](images, state, task_id).sample(eps.to(self.device))
-        critic = self._critics["target_critic"]
-        q_ENK = critic.head.q(critic.hoist(images, state, task_id), candidates_NKA)
-        best_NK = q_ENK.amin(dim=0).topk(self.act_config.num_elites, dim=1).indices
-        return candidates_NKA.take_along_dim(best_NK[..., None], dim=1).mean(dim=1)
+    def warm_up(self, frame_size: tuple[int, int] | None = None, num_runs: int = 3) -> None:
+        """Makes the engine and acts a few times on a black frame, so that the first action is as fast as the others.
+
+        Args:
+            frame_size: height and width of the camera's frames, pixels; None takes the checkpoint's own.
+        """
+        height, width = frame_size or (self.spec.camera.height, self.spec.camera.width)
+        frame, state = np.zeros((height, width, 3), np.uint8), np.zeros(self.spec.state.dim, np.float32)
+        for _ in range(num_runs):
+            self.act(frame, state, self.spec.tasks.names[0])
+
+    def reset(self) -> None:
+        """The start of an episode. An action depends on one observation alone: nothing of an episode is kept."""
+
+    def explain(self) -> str:
+        """Which engine acts, and why not those that would be preferred; of :meth:`warm_up` or the first action."""
+        if not self._engines:
+            return f"{self._engine_wanted} (not made yet)"
+        name, _, reasons = next(iter(self._engines.values()))
+        return f"{name} ({'; '.join(reasons)})" if reasons else name
+
+    def graph(self, frame_size: tuple[int, int] | None = None, task: str | None = None) -> ActingGraph:
+        """All of acting as one module, for frames of one size; see :class:`ptr_fast.runtime.graph.ActingGraph`."""
+        camera = self.spec.camera
+        actor = typing.cast(Actor, self._network("actor" if self.mode == "mean" else "ema_actor"))
+        critic = typing.cast(Critic, self._network("target_critic")) if self.mode == "search" else None
+        size = frame_size or (camera.height, camera.width)
+        return ActingGraph(actor, critic, self.spec, self.act_config, size, task).to(self.device).eval()
+
+    def to_onnx(self, frame_size: tuple[int, int] | None = None, task: str | None = None) -> bytes:
+        """The policy as an ONNX file; see :mod:`ptr_fast.runtime.export`.
+
+        Raises:
+            RuntimeError: the packages of the extra ``export`` are missing, or the policy is not on the CPU.
+            ValueError: an unknown task, or a policy that cannot be exported.
+        """
+        if self.device.type != "cpu":
+            raise RuntimeError(f"export: load the policy on the CPU, it is on the {self.device.type}")
+        metadata = {"ptr_fast.checkpoint": str(self.info.path), "ptr_fast.step": str(self.info.step)}
+        return to_onnx(self.graph(frame_size, task), self.spec, metadata)
+
+    def make_executor(self, frame_size: tuple[int, int], task: str) -> typing.Any:
+        """What :class:`ptr_fast.runtime.control.ControlLoop` takes as a policy, for one task.
+
+        With the engine ``openvino``, and outside of ``search``, it is native and takes no GIL; else it is a function
+        of Python, whose ``search`` counts its calls as seeds.
+        """
+        self.warm_up(frame_size)
+        if next(iter(self._engines.values()))[0] == "openvino" and self.mode != "search":
+            return native_executor(self.graph(frame_size, task), self.to_onnx(frame_size, task))
+        calls = iter(range(2**63 - 1))
+        return lambda frame, state: self.act(frame, state, task, seed=next(calls))
+
+    def _resizes(self, image: np.ndarray) -> bool:
+        """Whether the engine takes frames of the camera's size."""
+        is_frame = image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and 0 not in image.shape
+        return is_frame and self.device.type == "cuda" and self._engine_wanted in ("auto", "cuda_graph")
+
+    def _engine(self, frame_size: tuple[int, int]) -> Engine:
+        made = self._engines.get(frame_size)
+        if made is None:
+            graph = self.graph(frame_size)
+            made = make_engine(self._engine_wanted, graph, lambda: self.to_onnx(frame_size))
+            self._engines[frame_size] = made
+        return made[1]
+
+    def _load(self, *names: str) -> None:
+        """Reads those of the nets that are not in memory yet."""
+        config, spec = self.info.config, self.spec
+        fresh: dict[str, nn.Module] = {}
+        for name in names:
+            if name in self._networks:
+                continue
+            if name in CRITIC_NETWORKS:
+                assert isinstance(config, CqlConfig)
+                fresh[name] = make_critic(config, spec)
+            else:
+                fresh[name] = make_actor(config, spec)
+        load_networks(self.info, fresh)
+        for module in fresh.values():
+            module.to(self.device).requires_grad_(False).eval()
+        self._networks |= fresh
+
+    def _network(self, name: str) -> nn.Module:
+        self._load(name)
+        return self._networks[name]
 
     def actions(self, images: np.ndarray, states: np.ndarray, task: str, averaged: bool = False) -> np.ndarray:
         """Mean actions on many frames: uint8 ``[N, H, W, 3]`` and float32 ``[N, S]`` to raw float32 ``[N, A]``."""
         with torch.inference_mode():
             inputs = self._inputs(images, states, task)
-            scaled = self._actors["ema_actor" if averaged else "actor"].mean_action(*inputs)
+            actor = typing.cast(Actor, self._network("ema_actor" if averaged else "actor"))
+            scaled = actor.mean_action(*inputs)
         return self.spec.action.unscale(scaled.cpu().numpy())
 
     def log_prob(self, images: np.ndarray, states: np.ndarray, task: str, actions: np.ndarray) -> np.ndarray:
         """Log density float32 ``[N]`` (nats, in scaled action space) of raw actions ``[N, A]``."""
         with torch.inference_mode():
-            distribution = self._actors["actor"](*self._inputs(images, states, task))
+            distribution = self._network("actor")(*self._inputs(images, states, task))
             return distribution.log_prob(self._scaled(actions)).cpu().numpy()
 
     def predict_value(
@@ -144,9 +242,9 @@ class Policy:
         Raises:
             ValueError: the checkpoint has no critic.
         """
-        if not self._critics:
+        if not self.has_critic:
             raise ValueError(f"{self.info.path}: {type(self.info.config).__name__} has no critic")
-        critic = self._critics["target_critic" if averaged else "critic"]
+        critic = typing.cast(Critic, self._network("target_critic" if averaged else "critic"))
         with torch.inference_mode():
             hoisted = critic.hoist(*self._inputs(images, states, task))
             return critic.head.q(hoisted, self._scaled(actions)[:, None, :])[..., 0].cpu().numpy()
@@ -157,16 +255,20 @@ class Policy:
     def _inputs(
         self, images: np.ndarray, states: np.ndarray, task: str
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        camera, num_state = self.spec.camera, self.spec.state.dim
+        camera = self.spec.camera
         states = np.asarray(states, np.float32)
         if images.dtype != np.uint8 or images.shape[1:] != (camera.height, camera.width, 3):
             expected = f"uint8 [N, {camera.height}, {camera.width}, 3]"
             raise ValueError(f"images: expected {expected}, got {images.dtype} {list(images.shape)}")
-        if states.shape != (len(images), num_state):
+        self._check_states(states, len(images))
+        slot = self.spec.tasks.slot(task)
+        frames = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(self.device)
+        task_id = torch.full((len(images),), slot, dtype=torch.int64, device=self.device)
+        return to_unit(frames), torch.from_numpy(states).to(self.device), task_id
+
+    def _check_states(self, states: np.ndarray, num_frames: int) -> None:
+        num_state = self.spec.state.dim
+        if states.shape != (num_frames, num_state):
             raise ValueError(f"state: expected [{num_state}] per frame, got {list(states.shape[1:])}")
         if not np.isfinite(states).all():
             raise ValueError("state: expected finite numbers, got NaN or infinity")
-        slot = self.spec.tasks.slot(task)
-        pixels = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(self.device)
-        task_id = torch.full((len(images),), slot, dtype=torch.int64, device=self.device)
-        return augment(pixels, None), torch.from_numpy(states).to(self.device), task_id

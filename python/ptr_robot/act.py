@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-__all__ = ["Args", "main"]
+__all__ = ["Args", "episodes_of", "main"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ def main(args: Args) -> int:
     if args.every < 1:
         raise ValueError(f"every must be at least 1, got {args.every}")
     policy = Policy.load(args.checkpoint, device=pick_device(args.device), mode=args.mode or None)
-    store, episodes, held_out = _episodes(args, policy.info.run)
+    store, episodes, held_out = episodes_of(args.store, args.episode_ids, policy.info.run)
     check_matches(store, policy.spec)
     rows = []
     for episode in episodes:
@@ -65,24 +65,25 @@ def main(args: Args) -> int:
     return 0
 
 
-def _episodes(args: Args, run: dict):
+def episodes_of(path: Path | None, episode_ids: tuple[str, ...], run: dict):
+    """The store at ``path``, or a run's own; numbers of the episodes; whether they were held out (None: unknown)."""
     from ptr_fast.data.store import EpisodeStore
     from ptr_robot.train_data import Source
 
-    if args.store is None:
+    if path is None:
         sources = [Source.from_record(record) for record in run["split"]["sources"]]
         source = next((s for s in reversed(sources) if len(s.validation)), None)
         store, chosen = (source.store, source.validation) if source else (sources[-1].store, sources[-1].train)
         held_out = source is not None
     else:
-        store = EpisodeStore.open(args.store)
+        store = EpisodeStore.open(path)
         chosen, held_out = np.arange(store.num_episodes), None
-    if args.episode_ids:
+    if episode_ids:
         number = {episode_id: i for i, episode_id in enumerate(store.episodes.episode_id)}
-        unknown = [e for e in args.episode_ids if e not in number]
+        unknown = [e for e in episode_ids if e not in number]
         if unknown:
             raise ValueError(f"{store.path}: no episode {unknown[0]!r}")
-        return store, [number[e] for e in args.episode_ids], held_out
+        return store, [number[e] for e in episode_ids], held_out
     return store, [int(e) for e in chosen[:2]], held_out
 
 

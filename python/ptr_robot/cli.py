@@ -21,6 +21,7 @@ VERBS = {
     "select": ("ptr_robot.select", "rank the checkpoints of a run and pick one"),
     "act": ("ptr_robot.act", "actions of a checkpoint on the frames of a stored episode"),
     "rollout": ("ptr_robot.rollout", "try a policy in a simulated kitchen"),
+    "export": ("ptr_robot.export", "a checkpoint -> one ONNX file, from camera frame to the robot's units"),
     "serve": ("ptr_robot.serve", "a checkpoint's actions over a websocket, in openpi's protocol"),
     "report": ("ptr_robot.report.verb", "one HTML page about runs, checkpoints and trials"),
     "demo": ("ptr_robot.demo", "the whole way in toy kitchens, from data to a table of success rates"),

@@ -1,0 +1,232 @@
+"""What runs the nets when a policy acts on one frame: eager PyTorch, or a compiler's form of the same graph.
+
+All of them take the module :class:`ptr_fast.runtime.graph.ActingGraph`; ONNX Runtime and OpenVINO take its ONNX form.
+Before an engine is used its action is compared with the eager one.
+
+Note "Choice of the engine". ``auto`` does not measure on the spot, so that two runs of a checkpoint act alike: it takes
+the first of ``PREFERENCE`` that is installed, an order measured by ``benchmarks/bench_act.py``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from ptr_fast import native
+from ptr_fast.kernels import dispatch
+from ptr_fast.runtime.export import OUTPUT, why_not_onnx
+from ptr_fast.runtime.graph import ActingGraph
+
+__all__ = ["BOUND", "ENGINES", "PREFERENCE", "Engine", "make_engine", "native_executor", "why_not"]
+
+BOUND = 1e-3
+"""Largest difference of an engine's action from the eager one, of the action's half range."""
+
+PREFERENCE = {"cpu": ("openvino", "onnxruntime", "eager"), "cuda": ("cuda_graph", "eager")}
+
+
+class Engine(Protocol):
+    """Runs one graph on one frame at a time."""
+
+    def run(self, *inputs: np.ndarray) -> np.ndarray:
+        """``graph.input_names`` as arrays to the action float32 ``[A]`` in raw units."""
+        ...
+
+
+class EagerEngine:
+    """Op by op, with the kernels of this package; weights and frames are channels_last."""
+
+    def __init__(self, graph: ActingGraph, model: Callable[[], bytes]) -> None:
+        self._graph, self._device = graph, graph.low.device
+
+    def run(self, *inputs: np.ndarray) -> np.ndarray:
+        """See :class:`Engine`."""
+        with torch.inference_mode():
+            tensors = [
+                torch.from_numpy(np.require(array, requirements=["C", "W"])).to(self._device) for array in inputs
+            ]
+            return self._graph(*tensors).cpu().numpy()
+
+
+class CompiledEngine:
+    """``torch.compile`` of the exported program, weights frozen; takes a minute and needs a C++ compiler."""
+
+    def __init__(self, graph: ActingGraph, model: Callable[[], bytes]) -> None:
+        from torch._inductor import config
+
+        with torch.no_grad(), dispatch.use_backend("reference"):
+            module = torch.export.export(graph, graph.example(), strict=False).module()
+        self._compiled = torch.compile(module)
+        with torch.no_grad(), config.patch(freezing=True):
+            self._compiled(*graph.example())
+
+    def run(self, *inputs: np.ndarray) -> np.ndarray:
+        """See :class:`Engine`."""
+        with torch.no_grad():
+            return self._compiled(*[torch.from_numpy(np.require(a, requirements=["C", "W"])) for a in inputs]).numpy()
+
+
+class OnnxRuntimeEngine:
+    """ONNX Runtime's CPU provider on as many threads as torch uses."""
+
+    def __init__(self, graph: ActingGraph, model: Callable[[], bytes]) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self._names = graph.input_names
+        self._session = onnxruntime.InferenceSession(model(), options, providers=["CPUExecutionProvider"])
+
+    def run(self, *inputs: np.ndarray) -> np.ndarray:
+        """See :class:`Engine`."""
+        return self._session.run([OUTPUT], dict(zip(self._names, inputs, strict=True)))[0]
+
+
+class OpenVinoEngine:
+    """OpenVINO's CPU plugin in float32 on as many threads as torch uses."""
+
+    def __init__(self, graph: ActingGraph, model: Callable[[], bytes]) -> None:
+        import openvino
+
+        core = openvino.Core()
+        compiled = core.compile_model(core.read_model(model()), "CPU", dict(_openvino_properties()))
+        self._request, self._names = compiled.create_infer_request(), graph.input_names
+
+    def run(self, *inputs: np.ndarray) -> np.ndarray:
+        """See :class:`Engine`."""
+        answer = self._request.infer(dict(zip(self._names, inputs, strict=True)), share_inputs=True)
+        return np.array(answer[OUTPUT])
+
+
+def _openvino_properties() -> list[tuple[str, str]]:
+    threads = str(torch.get_num_threads())
+    return [
+        ("INFERENCE_NUM_THREADS", threads),
+        ("NUM_STREAMS", "1"),
+        ("PERFORMANCE_HINT", "LATENCY"),
+        ("INFERENCE_PRECISION_HINT", "f32"),  # it would take bfloat16 where the processor has it
+    ]
+
+
+def _captured(graph: ActingGraph, model: Callable[[], bytes]) -> Engine:
+    from ptr_fast.runtime.captured import CapturedEngine
+
+    return CapturedEngine(graph)
+
+
+ENGINES: dict[str, Callable[[ActingGraph, Callable[[], bytes]], Engine]] = {
+    "eager": EagerEngine,
+    "compile": CompiledEngine,
+    "onnxruntime": OnnxRuntimeEngine,
+    "openvino": OpenVinoEngine,
+    "cuda_graph": _captured,
+}
+
+
+def why_not(name: str, device: torch.device) -> str | None:
+    """Why an engine cannot run on this device, or None.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if name not in ENGINES:
+        raise ValueError(f"engine: expected auto or one of {sorted(ENGINES)}, got {name!r}")
+    if name == "cuda_graph":
+        return None if device.type == "cuda" else f"a CUDA graph needs a GPU, the policy is on the {device.type}"
+    if name in ("compile", "onnxruntime", "openvino") and device.type != "cpu":
+        return f"it runs on the CPU, the policy is on the {device.type}"
+    if name in ("onnxruntime", "openvino"):
+        if find_spec(name) is None:
+            return "not installed: pip install 'ptr-fast[export]'"
+        return why_not_onnx()
+    return None
+
+
+def make_engine(name: str, graph: ActingGraph, model: Callable[[], bytes]) -> tuple[str, Engine, list[str]]:
+    """An engine for a graph, checked against the eager one.
+
+    Args:
+        name: of ``ENGINES``, or ``auto`` (note "Choice of the engine").
+        model: makes the graph's ONNX form, where the engine wants it.
+
+    Returns:
+        Its name, the engine, and why the ones preferred to it were not taken.
+
+    Raises:
+        RuntimeError: the engine that was asked for cannot run, or acts differently.
+    """
+    device = graph.low.device
+    reasons: list[str] = []
+    for candidate in PREFERENCE[device.type] if name == "auto" else (name,):
+        why = why_not(candidate, device)
+        if why is None:
+            engine = ENGINES[candidate](graph, model)
+            if candidate == "eager":
+                return candidate, engine, reasons
+            difference = _difference(engine, graph)
+            if difference <= BOUND:
+                return candidate, engine, [*reasons, f"within {difference:.1e} of eager, of the action's half range"]
+            why = f"its action differs from the eager one by {difference:.2g} of the half range, allowed are {BOUND:g}"
+        if name != "auto":
+            raise RuntimeError(f"engine {name!r} cannot run: {why}")
+        reasons.append(f"not {candidate}: {why}")
+    raise AssertionError("the eager engine always runs")
+
+
+def _difference(engine: Engine, graph: ActingGraph) -> float:
+    """Of the engine's action on one made-up observation from the eager one's, of the action's half range."""
+    rng = np.random.default_rng(0)
+    inputs: list[np.ndarray] = []
+    for name, example in zip(graph.input_names, graph.example(), strict=True):
+        array: np.ndarray = example.cpu().numpy()
+        if name == "frame":
+            array = rng.integers(0, 256, array.shape, np.uint8)
+        elif name == "noise":
+            array = rng.standard_normal(array.shape, np.float32)
+        inputs.append(array)
+    expected = EagerEngine(graph, bytes).run(*inputs)
+    difference = np.abs(engine.run(*inputs) - expected) / graph.half_range.cpu().numpy()
+    return float(np.max(np.nan_to_num(difference, nan=np.inf)))
+
+
+def native_executor(graph: ActingGraph, model: bytes, slot: int = 0) -> Any:
+    """OpenVINO behind the control loop's own interface: the loop then runs the policy without Python and its lock.
+
+    Args:
+        graph: what ``model`` was made of; not of mode ``search``, whose noise comes from Python.
+        slot: of the task, where the graph does not fix one.
+
+    Returns:
+        What :class:`ptr_fast.runtime.control.ControlLoop` takes as a policy; frames must have ``graph.frame_size``.
+
+    Raises:
+        RuntimeError: OpenVINO or the native module is missing, or OpenVINO refuses the model.
+        ValueError: a graph in mode ``search``.
+    """
+    if "noise" in graph.input_names:
+        raise ValueError("native executor: mode 'search' draws its noise in Python; act by policy.act there")
+    module = native.require()
+    library = _openvino_library()
+    if isinstance(library, str):
+        raise RuntimeError(f"native executor: {library}")
+    properties = [text for pair in _openvino_properties() for text in pair]
+    height, width = graph.frame_size
+    sizes = (height * width * 3, graph.num_state, graph.num_axes)
+    return module.OpenVinoExecutor(os.fspath(library), model, properties, *sizes, slot)
+
+
+def _openvino_library() -> Path | str:
+    """OpenVINO's C library inside its wheel, or why there is none."""
+    spec = find_spec("openvino")
+    if spec is None or spec.origin is None:
+        return "OpenVINO is not installed: pip install 'ptr-fast[export]'"
+    found = sorted((Path(spec.origin).parent / "libs").glob("libopenvino_c.so*"))
+    return found[0] if found else f"{Path(spec.origin).parent / 'libs'} has no libopenvino_c.so"

@@ -1,0 +1,113 @@
+"""A policy as one ONNX file: from a camera's uint8 frame to an action in the robot's units.
+
+Inputs: ``frame`` uint8 ``[H, W, 3]`` RGB, ``state`` float32 ``[S]``, ``task_id`` int64 ``[1]`` (absent where the task
+is fixed), ``noise`` float32 ``[K, A]``, standard normal (``search`` alone). Output: ``action`` float32 ``[A]``, raw
+units. What else a user has to know stands in the file's metadata.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+import torch
+
+from ptr_fast.config import PolicySpec, to_dict
+from ptr_fast.kernels import dispatch
+from ptr_fast.runtime.graph import ActingGraph
+
+__all__ = ["OUTPUT", "to_onnx", "why_not_onnx"]
+
+OUTPUT = "action"
+OPSET = 20
+
+
+def why_not_onnx() -> str | None:
+    """Why nothing can be exported on this machine, or None."""
+    missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
+    return f"{' and '.join(missing)} missing: pip install 'ptr-fast[export]'" if missing else None
+
+
+def to_onnx(graph: ActingGraph, spec: PolicySpec, metadata: dict[str, str]) -> bytes:
+    """The graph as an ONNX model.
+
+    Args:
+        graph: on the CPU.
+        spec: of the checkpoint; goes into the metadata.
+        metadata: further entries, e.g. ``checkpoint``.
+
+    Returns:
+        The file's bytes, weights inside.
+
+    Raises:
+        RuntimeError: the packages of the extra ``export`` are missing.
+        ValueError: a policy without an image encoder, or one larger than an ONNX file can be (2 GiB).
+    """
+    if why := why_not_onnx():
+        raise RuntimeError(f"export: {why}")
+    import onnx
+
+    if not hasattr(graph.actor.encoder, "trunk"):
+        raise ValueError("export: the policy acts on the state alone; there is no image for a graph to see")
+    graph = graph.eval()
+    with torch.inference_mode(False), torch.no_grad(), dispatch.use_backend("reference"), _quiet():
+        program = torch.onnx.export(
+            graph,
+            graph.example(),
+            input_names=list(graph.input_names),
+            output_names=[OUTPUT],
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+            optimize=True,
+        )
+    assert program is not None
+    model = program.model_proto
+    onnx.helper.set_model_props(model, {**describe(graph, spec), **metadata})
+    model.producer_name = "ptr-fast"
+    model.doc_string = __doc__ or ""
+    buffer = io.BytesIO()
+    try:
+        onnx.save_model(model, buffer)
+    except ValueError as error:
+        raise ValueError(f"export: the model does not fit into one ONNX file: {error}") from error
+    return buffer.getvalue()
+
+
+def describe(graph: ActingGraph, spec: PolicySpec) -> dict[str, str]:
+    """What a user of the file has to know: names, units and bounds, tasks, mode, rate."""
+    return {
+        "ptr_fast.action.names": json.dumps(spec.action.names),
+        "ptr_fast.action.units": json.dumps(spec.action.units),
+        "ptr_fast.action.low": json.dumps(spec.action.low),
+        "ptr_fast.action.high": json.dumps(spec.action.high),
+        "ptr_fast.state.names": json.dumps(spec.state.names),
+        "ptr_fast.state.units": json.dumps(spec.state.units),
+        "ptr_fast.camera": json.dumps(to_dict(spec.camera)),
+        "ptr_fast.frame": json.dumps({"height": graph.frame_size[0], "width": graph.frame_size[1], "order": "RGB"}),
+        "ptr_fast.tasks": json.dumps(spec.tasks.names),
+        "ptr_fast.task": "" if graph.slot is None else spec.tasks.names[int(graph.slot)],
+        "ptr_fast.act": json.dumps(to_dict(graph.act)),
+        "ptr_fast.control_hz": json.dumps(spec.control_hz),
+    }
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter tells of its own deprecations and progress on standard output and as warnings."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

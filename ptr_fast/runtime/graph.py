@@ -1,0 +1,112 @@
+"""The whole of acting as one module of tensors: a camera's frame in, an action in the robot's units out.
+
+It is what is exported to ONNX, compiled and captured in a CUDA graph; :class:`ptr_fast.runtime.policy.Policy` does the
+same with nets of any batch size. Shapes: K candidates, A action, S state.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from ptr_fast.config import ActConfig, PolicySpec
+from ptr_fast.nets.critic import Critic
+from ptr_fast.nets.policy import Actor
+from ptr_fast.runtime.preprocess import GraphResize
+
+__all__ = ["ActingGraph", "best_of", "search_noise"]
+
+
+def search_noise(seed: int, num_candidates: int, num_axes: int) -> torch.Tensor:
+    """Standard normal noise float32 ``[1, K, A]`` on the CPU; the same on every device and in every engine."""
+    return torch.randn(1, num_candidates, num_axes, generator=torch.Generator().manual_seed(seed))
+
+
+def best_of(
+    actor: Actor, critic: Critic, inputs: tuple[torch.Tensor, ...], noise_BKA: torch.Tensor, num_elites: int
+) -> torch.Tensor:
+    """The mean ``[B, A]`` of the best of the actor's samples by the minimum over the critics.
+
+    Each encoder runs once per state; the K candidates meet the critics in one call of ``cql_head``.
+    """
+    candidates_BKA = actor(*inputs).sample(noise_BKA)
+    q_EBK = critic.head.q(critic.hoist(*inputs), candidates_BKA)
+    best_BK = q_EBK.amin(dim=0).topk(num_elites, dim=1).indices
+    return candidates_BKA.take_along_dim(best_BK[..., None], dim=1).mean(dim=1)
+
+
+class ActingGraph(nn.Module):
+    """Resize, scale, nets, choice of the action, un-scaling.
+
+    Args:
+        actor: the one that acts.
+        critic: the averaged critics, where the mode is ``search``; else None.
+        spec: of the checkpoint.
+        act: mode, candidates, elites.
+        frame_size: height and width of the camera's frames, pixels; the checkpoint's own size resizes nothing.
+        task: the one task that the graph acts on; None makes the task an input.
+
+    Raises:
+        ValueError: an unknown task.
+    """
+
+    def __init__(
+        self,
+        actor: Actor,
+        critic: Critic | None,
+        spec: PolicySpec,
+        act: ActConfig,
+        frame_size: tuple[int, int],
+        task: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.actor, self.critic, self.act = actor, critic, act
+        self.frame_size, self.num_state, self.num_axes = frame_size, spec.state.dim, spec.action.dim
+        self.resize = GraphResize(*frame_size, spec.camera)
+        low, high = np.asarray(spec.action.low, np.float32), np.asarray(spec.action.high, np.float32)
+        self.low: torch.Tensor
+        self.half_range: torch.Tensor
+        self.slot: torch.Tensor | None
+        self.register_buffer("low", torch.from_numpy(low), persistent=False)
+        self.register_buffer("half_range", torch.from_numpy(0.5 * (high - low)), persistent=False)
+        slot = None if task is None else torch.tensor([spec.tasks.slot(task)])
+        self.register_buffer("slot", slot, persistent=False)
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """``frame`` and ``state``; ``task_id`` where no task is fixed; ``noise`` in ``search``."""
+        names = ["frame", "state"]
+        names += ["task_id"] if self.slot is None else []
+        names += ["noise"] if self.critic is not None else []
+        return tuple(names)
+
+    def example(self) -> tuple[torch.Tensor, ...]:
+        """Inputs of the right shapes and types, all zero."""
+        zeros = {
+            "frame": torch.zeros(*self.frame_size, 3, dtype=torch.uint8),
+            "state": torch.zeros(self.num_state),
+            "task_id": torch.zeros(1, dtype=torch.int64),
+            "noise": torch.zeros(self.act.num_candidates, self.num_axes),
+        }
+        return tuple(zeros[name].to(self.low.device) for name in self.input_names)
+
+    def forward(self, frame_HWC: torch.Tensor, state_S: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+        """One action.
+
+        Args:
+            frame_HWC: uint8 ``[H, W, 3]`` RGB.
+            state_S: float32 ``[S]``.
+            rest: ``task_id`` int64 ``[1]`` and ``noise`` float32 ``[K, A]``, where :attr:`input_names` has them.
+
+        Returns:
+            float32 ``[A]`` in the units of the checkpoint's action space.
+        """
+        given = dict(zip(self.input_names[2:], rest, strict=True))
+        task_id = given["task_id"] if self.slot is None else self.slot
+        inputs = (self.resize(frame_HWC), state_S.unsqueeze(0), task_id)
+        if self.critic is None:
+            scaled = self.actor.mean_action(*inputs)
+        else:
+            scaled = best_of(self.actor, self.critic, inputs, given["noise"].unsqueeze(0), self.act.num_elites)
+        return (scaled[0] + 1.0) * self.half_range + self.low

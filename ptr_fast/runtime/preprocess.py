@@ -1,0 +1,110 @@
+"""From a camera's frame to what the nets see: one definition for training, acting, serving and export.
+
+A frame is resized by :func:`ptr_fast.resize.resize` to the size of the checkpoint's camera and divided by 255. Inside
+a graph, where there is no Pillow, the same resize is two matrix products (:class:`GraphResize`).
+
+Shapes: H, W of the camera; h, w of the nets.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from ptr_fast.resize import resize
+from ptr_fast.types import CameraSpec
+
+__all__ = ["GraphResize", "fit_frame", "lanczos_matrix", "to_unit"]
+
+_LOBES = 3.0  # of the Lanczos kernel
+
+
+def fit_frame(image: np.ndarray, camera: CameraSpec) -> np.ndarray:
+    """A frame of any size in the size of the checkpoint's camera.
+
+    Args:
+        image: uint8 ``[H, W, 3]`` RGB.
+
+    Returns:
+        uint8 ``[h, w, 3]``; the frame itself where it has that size already.
+
+    Raises:
+        ValueError: another type or shape.
+    """
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise ValueError(f"image: expected uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
+    if image.shape[:2] == (camera.height, camera.width):
+        return image
+    return resize(image, camera.height, camera.width)
+
+
+def to_unit(frames_BHWC: torch.Tensor) -> torch.Tensor:
+    """uint8 ``[B, h, w, 3]`` to float32 ``[B, 3, h, w]`` in [0, 1]; a batch of HWC frames is channels_last already."""
+    return frames_BHWC.permute(0, 3, 1, 2).to(torch.float32) / 255.0
+
+
+def lanczos_matrix(num_in: int, num_out: int) -> np.ndarray:
+    """Weights float64 ``[num_out, num_in]`` of an antialiased Lanczos resize along one axis; every row sums to 1.
+
+    Source: Pillow ``src/libImaging/Resample.c:precompute_coeffs``.
+    """
+    scale = num_in / num_out
+    stretch = max(scale, 1.0)
+    centre = (np.arange(num_out)[:, None] + 0.5) * scale
+    reach = _LOBES * stretch
+    first = np.maximum(np.floor(centre - reach + 0.5), 0.0)
+    last = np.minimum(np.floor(centre + reach + 0.5), num_in)
+    pixel = np.arange(num_in)[None, :]
+    x = (pixel - centre + 0.5) / stretch
+    inside = (pixel >= first) & (pixel < last) & (np.abs(x) < _LOBES)
+    weights = np.where(inside, np.sinc(x) * np.sinc(x / _LOBES), 0.0)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+class GraphResize(nn.Module):
+    """The resize as two separable products, each rounded to whole levels as Pillow rounds: within 1 level of it.
+
+    Args:
+        height, width: of the camera's frames, pixels.
+        camera: what the nets were trained on.
+    """
+
+    def __init__(self, height: int, width: int, camera: CameraSpec) -> None:
+        super().__init__()
+        self.columns: torch.Tensor | None
+        self.rows: torch.Tensor | None
+        for name, num_in, num_out in (("rows", height, camera.height), ("columns", width, camera.width)):
+            matrix = None if num_in == num_out else torch.from_numpy(lanczos_matrix(num_in, num_out)).float()
+            self.register_buffer(name, matrix, persistent=False)
+        # Which axis comes first shows where levels are clipped in between. Pillow chooses it by the sizes, and has
+        # changed how: so it is asked, with black and white noise.
+        self.rows_first = False
+        if self.rows is not None and self.columns is not None:
+            probe = np.random.default_rng(0).integers(0, 2, (height, width, 3), dtype=np.uint8) * np.uint8(255)
+            errors = []
+            for self.rows_first in (False, True):
+                errors.append(self._error(probe, camera))
+            self.rows_first = errors[1] < errors[0]
+
+    def forward(self, frame_HWC: torch.Tensor) -> torch.Tensor:
+        """uint8 ``[H, W, 3]`` to float32 ``[1, 3, h, w]`` in [0, 1]."""
+        levels_CHW = frame_HWC.permute(2, 0, 1).to(torch.float32)
+        if self.rows is not None and self.rows_first:
+            levels_CHW = _round_to_levels(torch.matmul(self.rows, levels_CHW))
+        if self.columns is not None:
+            levels_CHW = _round_to_levels(torch.matmul(levels_CHW, self.columns.t()))
+        if self.rows is not None and not self.rows_first:
+            levels_CHW = _round_to_levels(torch.matmul(self.rows, levels_CHW))
+        return (levels_CHW / 255.0).unsqueeze(0)
+
+    def _error(self, probe_HWC: np.ndarray, camera: CameraSpec) -> float:
+        """Sum of the differences from Pillow on one frame, levels."""
+        levels = (self(torch.from_numpy(probe_HWC))[0].permute(1, 2, 0) * 255.0).numpy()
+        return float(np.abs(levels - fit_frame(probe_HWC, camera)).sum())
+
+
+def _round_to_levels(values: torch.Tensor) -> torch.Tensor:
+    """Halves upwards, as integer arithmetic with half a unit added does; kept in 0 to 255."""
+    return torch.floor(values + 0.5).clamp(0.0, 255.0)

@@ -1,0 +1,126 @@
+"""Write a checkpoint as one ONNX file: a camera's uint8 frame and the state in, an action in the robot's units out.
+
+Resize, division by 255, nets, choice of the action and un-scaling are inside the file; nothing else has to be known.
+Before it is written it acts on held-out frames beside the checkpoint itself, and must agree within --bound.
+TensorRT takes the same file: trtexec --onnx=policy.onnx --saveEngine=policy.plan (not tested here; check its actions).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+__all__ = ["Args", "largest_difference", "main"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Options of the verb."""
+
+    checkpoint: Path
+    """Run (its newest checkpoint), or one checkpoint."""
+    out: Path = Path("policy.onnx")
+    """The file; an old one is replaced when the new one has passed its check."""
+    camera: str = ""
+    """Size of the camera's frames as HEIGHTxWIDTH, e.g. 480x640. Default: the checkpoint's own, nothing is resized."""
+    task: str = ""
+    """Fix the task. Default: the task is an input (task_id)."""
+    mode: Literal["", "mean", "ema_mean", "search"] = ""
+    """Acting mode; the file of search has its noise as an input. Default: the checkpoint's own."""
+    store: Path | None = None
+    """Store with the frames to check on. Default: the run's own, its held-out episodes."""
+    num_frames: int = 16
+    """Frames to check on."""
+    bound: float = 0.01
+    """Largest difference from the checkpoint's own action, of the action's half range."""
+
+
+def main(args: Args) -> int:
+    """Exports, checks, writes."""
+    from ptr_fast.files import write_atomically
+    from ptr_fast.runtime.policy import Policy
+
+    if args.num_frames < 1 or args.bound <= 0.0:
+        raise ValueError(f"num-frames and bound must be positive, got {args.num_frames} and {args.bound:g}")
+    policy = Policy.load(args.checkpoint, mode=args.mode or None)
+    size = _camera_size(args.camera, policy)
+    samples = _samples(args, policy, size)
+    model = policy.to_onnx(size, args.task or None)
+    difference = largest_difference(policy, model, samples, args.task)
+    told = f"{len(samples)} frames of {size[0]}x{size[1]}: {difference:.1e} of the action's half range"
+    if not difference <= args.bound:
+        raise RuntimeError(
+            f"{args.out} is not written: it differs from the checkpoint on {told}, allowed {args.bound:g}"
+        )
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(args.out, model)
+    inputs = ", ".join(policy.graph(size, args.task or None).input_names)
+    print(f"{args.out}: {len(model) / 1e6:.1f} MB, mode {policy.mode}, inputs {inputs}; largest difference on {told}")
+    return 0
+
+
+def largest_difference(
+    policy: Any, model: bytes, samples: list[tuple[np.ndarray, np.ndarray, str]], task: str
+) -> float:
+    """Between an ONNX file's actions and :meth:`Policy.act` on (frame, state, task), of the action's half range."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise RuntimeError(f"export: {error}; the check needs it: pip install 'ptr-fast[export]'") from error
+    from ptr_fast.runtime.graph import search_noise
+
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    names = [item.name for item in session.get_inputs()]
+    spec, act = policy.spec, policy.act_config
+    half_range = 0.5 * (np.asarray(spec.action.high) - np.asarray(spec.action.low))
+    worst = 0.0
+    for seed, (frame, state, own_task) in enumerate(samples):
+        given = {
+            "frame": frame,
+            "state": state,
+            "task_id": np.array([spec.tasks.slot(task or own_task)]),
+            "noise": search_noise(seed, act.num_candidates, spec.action.dim)[0].numpy(),
+        }
+        (action,) = session.run(["action"], {name: given[name] for name in names})
+        expected = policy.act(frame, state, task or own_task, seed=seed)
+        error = np.abs(action - expected) / half_range
+        worst = max(worst, float(np.nan_to_num(error, nan=np.inf).max()))
+    return worst
+
+
+def _camera_size(text: str, policy: Any) -> tuple[int, int]:
+    if not text:
+        return policy.spec.camera.height, policy.spec.camera.width
+    height, x, width = text.partition("x")
+    if not (x and height.isdigit() and width.isdigit() and int(height) > 0 and int(width) > 0):
+        raise ValueError(f"camera: expected HEIGHTxWIDTH, e.g. 480x640, got {text!r}")
+    return int(height), int(width)
+
+
+def _samples(args: Args, policy: Any, size: tuple[int, int]) -> list[tuple[np.ndarray, np.ndarray, str]]:
+    """Frames spread over episodes, enlarged to the camera's size, with their states and tasks."""
+    from PIL import Image
+
+    from ptr_robot.act import episodes_of
+    from ptr_robot.train_data import check_matches
+
+    store, episodes, _ = episodes_of(args.store, (), policy.info.run)
+    check_matches(store, policy.spec)
+    records = np.concatenate([_records(store, episode) for episode in episodes])
+    tasks = [task for episode in episodes for task in [store.episodes.task[episode]] * len(_records(store, episode))]
+    samples = []
+    for i in np.linspace(0, len(records) - 1, min(args.num_frames, len(records))).round().astype(int):
+        frame = store.frame(policy.spec.camera.name, int(records[i]))
+        if frame.shape[:2] != size:
+            frame = np.asarray(Image.fromarray(frame).resize(size[::-1], Image.Resampling.BICUBIC))
+        known = tasks[i] if tasks[i] in policy.spec.tasks.names else policy.spec.tasks.names[0]
+        samples.append((frame, np.asarray(store.state[int(records[i])], np.float32), known))
+    return samples
+
+
+def _records(store: Any, episode: int) -> np.ndarray:
+    first = int(store.episodes.first[episode])
+    return np.arange(first, first + int(store.episodes.num_steps[episode]))

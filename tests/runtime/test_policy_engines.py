@@ -1,0 +1,283 @@
+"""What runs a policy's nets: every engine against the eager one, what is in memory, and what is refused."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import toy_robot
+
+from ptr_fast import native
+from ptr_fast.checkpoint import save_checkpoint
+from ptr_fast.config import ActConfig, AugmentConfig, CqlConfig, EncoderConfig, PolicySpec, TaskTable
+from ptr_fast.learners import make_learner
+from ptr_fast.resize import resize
+from ptr_fast.runtime import engine as engines
+from ptr_fast.runtime.captured import CapturedEngine
+from ptr_fast.runtime.control import ControlLoop, LoopConfig
+from ptr_fast.runtime.engine import BOUND, make_engine, native_executor, why_not
+from ptr_fast.runtime.graph import search_noise
+from ptr_fast.runtime.policy import Policy
+from ptr_fast.runtime.preprocess import GraphResize
+from ptr_fast.runtime.safety import AxisLimits, SafetyLimits
+from ptr_fast.types import CameraSpec
+
+TASKS = ("put carrot on plate", "flip pot upright")
+CAMERA_SIZE = (60, 80)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    meta = toy_robot.toy_meta(("image_0",))
+    spec = PolicySpec(
+        camera=meta.cameras[0],
+        state=meta.state,
+        action=meta.action,
+        tasks=TaskTable(names=TASKS, num_slots=4),
+        control_hz=5.0,
+    )
+    encoder = EncoderConfig(name="conv3", num_filters=8, embedding_dim=16)
+    learner = make_learner(CqlConfig(encoder=encoder, hidden_dims=(16, 16), augment=AugmentConfig()), spec, seed=1)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():  # actions that differ from one another
+        for network in learner.networks().values():
+            for parameter in network.parameters():
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    act = ActConfig(num_candidates=6, num_elites=2)
+    return save_checkpoint(tmp_path_factory.mktemp("engines"), 7, learner, spec, act, {"split": {"sources": []}})
+
+
+@pytest.fixture(scope="module")
+def models(checkpoint) -> dict[str, bytes]:
+    """ONNX files by acting mode."""
+    pytest.importorskip("onnxscript")
+    return {mode: Policy.load(checkpoint, mode=mode).to_onnx() for mode in ("mean", "search")}
+
+
+def seen(seed: int = 0, size: tuple[int, int] = (toy_robot.SIZE, toy_robot.SIZE)):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (*size, 3), dtype=np.uint8), rng.normal(size=7).astype(np.float32)
+
+
+def inputs_of(policy: Policy, frame, state, task: str, seed: int = 0) -> list[np.ndarray]:
+    inputs = [frame, state, np.array([policy.spec.tasks.slot(task)])]
+    if policy.mode == "search":
+        inputs.append(search_noise(seed, policy.act_config.num_candidates, policy.spec.action.dim)[0].numpy())
+    return inputs
+
+
+def half_range(policy: Policy) -> np.ndarray:
+    return 0.5 * (np.array(policy.spec.action.high) - np.array(policy.spec.action.low))
+
+
+@pytest.mark.parametrize(
+    ("mode", "loaded"),
+    [("mean", ("actor",)), ("ema_mean", ("ema_actor",)), ("search", ("ema_actor", "target_critic"))],
+)
+def test_only_the_nets_that_act_are_in_memory(checkpoint, mode, loaded):
+    policy = Policy.load(checkpoint, mode=mode)
+    frame, state = seen()
+    policy.act(frame, state, TASKS[0])
+    assert policy.loaded == loaded
+    policy.predict_value(frame[None], state[None], TASKS[0], np.zeros((1, 7), np.float32))
+    assert set(policy.loaded) == {*loaded, "critic"}
+    assert set(policy.networks) == {"actor", "ema_actor", "critic", "target_critic"}
+
+
+@pytest.mark.parametrize("mode", ["mean", "search"])
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_an_engine_acts_like_the_eager_one(checkpoint, models, name, mode):
+    pytest.importorskip(name)
+    policy = Policy.load(checkpoint, mode=mode)
+    chosen, engine, told = make_engine(name, policy.graph(), lambda: models[mode])
+    assert chosen == name
+    assert "of eager" in told[-1]
+    for seed, task in enumerate(TASKS):
+        frame, state = seen(seed)
+        expected = policy.act(frame, state, task, seed=seed)
+        given = inputs_of(policy, frame, state, task, seed)
+        difference = np.abs(engine.run(*given) - expected) / half_range(policy)
+        assert difference.max() < BOUND
+        assert (engine.run(*given) == engine.run(*given)).all()
+
+
+def test_auto_takes_the_first_that_can_run_and_tells(checkpoint, monkeypatch):
+    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    policy = Policy.load(checkpoint, engine="auto")
+    assert policy.explain() == "auto (not made yet)"
+    policy.warm_up()
+    assert policy.explain().startswith("eager (not openvino: not installed")
+    eager = Policy.load(checkpoint)
+    frame, state = seen()
+    assert (policy.act(frame, state, TASKS[1]) == eager.act(frame, state, TASKS[1])).all()
+    assert eager.explain() == "eager"
+    policy.reset()
+
+
+def test_engines_that_cannot_run_are_refused(checkpoint, monkeypatch):
+    with pytest.raises(ValueError, match="expected auto or one of"):
+        Policy.load(checkpoint, engine="tensorflow")
+    with pytest.raises(RuntimeError, match="needs a GPU"):
+        Policy.load(checkpoint, engine="cuda_graph")
+    assert "it runs on the CPU" in str(why_not("openvino", torch.device("cuda")))
+    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    with pytest.raises(RuntimeError, match="pip install 'ptr-fast\\[export\\]'"):
+        Policy.load(checkpoint, engine="onnxruntime")
+
+
+class _Wrong:
+    def __init__(self, graph, model):
+        self.graph = graph
+
+    def run(self, *inputs):
+        return np.full(self.graph.num_axes, np.nan, np.float32)
+
+
+def test_an_engine_that_acts_differently_is_not_used(checkpoint, monkeypatch):
+    monkeypatch.setattr(engines, "why_not", lambda name, device: None if name != "openvino" else "not today")
+    monkeypatch.setitem(engines.ENGINES, "onnxruntime", _Wrong)
+    policy = Policy.load(checkpoint)
+    name, _, reasons = make_engine("auto", policy.graph(), bytes)
+    assert name == "eager"
+    assert "not onnxruntime: its action differs" in reasons[1]
+    with pytest.raises(RuntimeError, match="its action differs from the eager one by inf"):
+        make_engine("onnxruntime", policy.graph(), bytes)
+
+
+class EagerRecorder:
+    """Stands in for a CUDA graph: the replay runs the work again."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def warm_up(self, work):
+        self.calls.append("warm up")
+        work()
+
+    def capture(self, work):
+        self.calls.append("capture")
+        return work
+
+
+@pytest.mark.parametrize("mode", ["mean", "search"])
+def test_a_captured_action_works_on_fixed_buffers(checkpoint, mode):
+    policy, recorder = Policy.load(checkpoint, mode=mode), EagerRecorder()
+    engine = CapturedEngine(policy.graph(CAMERA_SIZE), recorder)
+    assert recorder.calls == ["warm up"] * 3 + ["capture"]
+    for seed, task in enumerate(TASKS):
+        frame, state = seen(seed, CAMERA_SIZE)
+        got = engine.run(*inputs_of(policy, frame, state, task, seed))
+        difference = np.abs(got - policy.act(frame, state, task, seed=seed)) / half_range(policy)
+        assert difference.max() < 0.02  # the resize may differ by a level
+    with pytest.raises(ValueError, match="input: expected"):
+        engine.run(*inputs_of(policy, frame[1:], state, TASKS[0]))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_cuda_graph_acts_like_the_eager_policy(checkpoint):
+    eager, captured = Policy.load(checkpoint, "cuda"), Policy.load(checkpoint, "cuda", engine="cuda_graph")
+    captured.warm_up(CAMERA_SIZE)
+    frame, state = seen(1, CAMERA_SIZE)
+    difference = np.abs(captured.act(frame, state, TASKS[0]) - eager.act(frame, state, TASKS[0])) / half_range(eager)
+    assert difference.max() < 0.02
+    assert captured.explain().startswith("cuda_graph")
+
+
+@pytest.mark.parametrize("fitted", [(48, 48), (128, 128), (37, 70)], ids=["fifth", "quarter", "odd"])
+@pytest.mark.parametrize("size", [(120, 160), (48, 48), (31, 64)], ids=["camera", "same", "enlarged"])
+def test_the_resize_of_a_graph_is_pillows_within_a_level(size, fitted):
+    camera = CameraSpec(name="image_0", height=fitted[0], width=fitted[1])
+    frame, _ = seen(3, size)
+    frame[: size[0] // 2] = np.where(frame[: size[0] // 2] > 127, 255, 0)  # overshoot is clipped
+    levels = GraphResize(*size, camera)(torch.from_numpy(frame))[0].permute(1, 2, 0) * 255.0
+    difference = np.abs(levels.numpy() - resize(frame, *fitted))
+    assert difference.max() <= 1.0 + 1e-4
+    assert (difference > 1e-3).mean() < 0.01
+
+
+@pytest.fixture(scope="module")
+def executor(checkpoint):
+    """OpenVINO behind the loop's interface, for frames of a camera and one task."""
+    pytest.importorskip("openvino")
+    pytest.importorskip("onnxscript")
+    if native.module() is None:
+        pytest.skip(f"the native module is missing: {native.why_missing()}")
+    policy = Policy.load(checkpoint)
+    return native_executor(policy.graph(CAMERA_SIZE, TASKS[1]), policy.to_onnx(CAMERA_SIZE, TASKS[1]))
+
+
+def test_the_native_executor_acts_like_the_policy(checkpoint, executor):
+    policy = Policy.load(checkpoint)
+    for seed in range(3):
+        frame, state = seen(seed, CAMERA_SIZE)
+        difference = np.abs(executor.run(frame, state, 7) - policy.act(frame, state, TASKS[1])) / half_range(policy)
+        assert difference.max() < 0.02
+    with pytest.raises(ValueError, match="frame: the model takes 14400 bytes, got 14160"):
+        executor.run(frame[1:], state, 7)
+    with pytest.raises(ValueError, match="state: the model takes 7 numbers, got 3"):
+        executor.run(frame, state[:3], 7)
+
+
+def test_the_native_executor_takes_the_task_and_says_what_it_refuses(checkpoint, models, executor):
+    policy = Policy.load(checkpoint)
+    with_input = native_executor(policy.graph(), models["mean"], slot=1)
+    frame, state = seen()
+    difference = np.abs(with_input.run(frame, state, 7) - policy.act(frame, state, TASKS[1])) / half_range(policy)
+    assert difference.max() < BOUND
+    with pytest.raises(RuntimeError, match="reading the model failed"):
+        native_executor(policy.graph(), b"no model")
+    with pytest.raises(ValueError, match="bytes of frame"):
+        native_executor(policy.graph(CAMERA_SIZE), models["mean"])
+    with pytest.raises(ValueError, match="mode 'search'"):
+        native_executor(Policy.load(checkpoint, mode="search").graph(), models["search"])
+    with pytest.raises(RuntimeError, match="cannot be opened"):
+        native.require().OpenVinoExecutor("/nowhere.so", b"", [], 1, 1, 1, 0)
+
+
+class StillArm:
+    def __init__(self) -> None:
+        self.sent = 0
+
+    def send(self, command):
+        self.sent += 1
+
+    def stop(self):
+        pass
+
+
+def test_the_loop_runs_the_native_executor(checkpoint, executor):
+    policy, arm = Policy.load(checkpoint), StillArm()
+    axes = [AxisLimits(name=n, relative=True, position=i, low=-1.0, high=1.0) for i, n in enumerate(toy_robot.NAMES)]
+    limits = SafetyLimits(axes=axes, state_size=7, period_s=0.1, ramp_s=0.0, hold_after_s=20.0, stop_after_s=30.0)
+    config = LoopConfig(hz=10.0, num_steps=3, policy_timeout_s=20.0, watchdog_s=20.0)
+    with pytest.raises(ValueError, match="frame: the model takes"):
+        ControlLoop(config, limits, executor, arm, (48, 48))
+    frame, state = seen(1, CAMERA_SIZE)
+    with ControlLoop(config, limits, executor, arm, CAMERA_SIZE) as loop:
+        loop.put_frame(frame, time.monotonic_ns())
+        loop.put_state(state, time.monotonic_ns())
+        loop.warm_up(2)
+        loop.start()
+        assert loop.wait(30.0)
+        records = list(loop.drain())
+    assert arm.sent == 3
+    expected = policy.act(frame, state, TASKS[1])
+    for record, _ in records:
+        assert (np.abs(record["action"][:7] - expected) / half_range(policy)).max() < 0.02
+
+
+def test_an_executor_of_a_policy_without_openvino_is_python(checkpoint):
+    policy = Policy.load(checkpoint, mode="search")
+    act = policy.make_executor(CAMERA_SIZE, TASKS[0])
+    frame, state = seen(0, CAMERA_SIZE)
+    first, second = act(frame, state), act(frame, state)
+    assert (first == policy.act(frame, state, TASKS[0], seed=0)).all()
+    assert (second == policy.act(frame, state, TASKS[0], seed=1)).all()

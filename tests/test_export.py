@@ -1,0 +1,87 @@
+"""``ptr-fast export``: the file acts like the checkpoint, says what it is, and is there only when it passed."""
+
+import json
+
+import numpy as np
+import pytest
+from valued_run import BC, make_run, make_store
+
+from ptr_fast.runtime.policy import Policy
+from ptr_robot import export
+from ptr_robot.cli import main as cli
+
+onnx = pytest.importorskip("onnx", reason="the extra 'export' is not installed")
+onnxruntime = pytest.importorskip("onnxruntime", reason="the extra 'export' is not installed")
+pytest.importorskip("onnxscript", reason="the extra 'export' is not installed")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export")
+    return make_run(folder / "run", make_store(folder / "store"), steps=(2,))
+
+
+def half_range(policy):
+    return 0.5 * (np.array(policy.spec.action.high) - np.array(policy.spec.action.low))
+
+
+def test_a_file_for_a_camera_and_a_task_acts_like_the_checkpoint(run, tmp_path, capfd):
+    policy = Policy.load(run)
+    task, out = policy.spec.tasks.names[1], tmp_path / "deep" / "policy.onnx"
+    code = cli(["export", "--checkpoint", str(run), "--out", str(out), "--camera", "60x80", "--task", task])
+    shown = capfd.readouterr()
+    assert code == 0, shown.err
+    assert "inputs frame, state; largest difference on 16 frames of 60x80" in shown.out
+    assert [path.name for path in out.parent.iterdir()] == ["policy.onnx"]
+    session = onnxruntime.InferenceSession(out.read_bytes(), providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(0)
+    frame, state = rng.integers(0, 256, (60, 80, 3), dtype=np.uint8), rng.normal(size=7).astype(np.float32)
+    (action,) = session.run(["action"], {"frame": frame, "state": state})
+    assert (np.abs(action - policy.act(frame, state, task)) / half_range(policy)).max() < 0.01
+    told = {prop.key: prop.value for prop in onnx.load(out).metadata_props}
+    assert json.loads(told["ptr_fast.action.names"]) == list(policy.spec.action.names)
+    assert json.loads(told["ptr_fast.action.units"]) == list(policy.spec.action.units)
+    assert json.loads(told["ptr_fast.frame"]) == {"height": 60, "width": 80, "order": "RGB"}
+    assert (told["ptr_fast.task"], told["ptr_fast.step"]) == (task, "2")
+    assert told["ptr_fast.checkpoint"] == str(policy.info.path)
+
+
+def test_search_takes_its_noise_as_an_input(run, tmp_path, capfd):
+    out = tmp_path / "search.onnx"
+    assert cli(["export", "--checkpoint", str(run), "--out", str(out), "--mode", "search", "--num-frames", "4"]) == 0
+    assert "mode search, inputs frame, state, task_id, noise" in capfd.readouterr().out
+    session = onnxruntime.InferenceSession(out.read_bytes(), providers=["CPUExecutionProvider"])
+    shapes = {item.name: item.shape for item in session.get_inputs()}
+    assert shapes == {"frame": [48, 48, 3], "state": [7], "task_id": [1], "noise": [50, 7]}
+
+
+def test_a_file_that_acts_differently_is_not_written(run, tmp_path, monkeypatch, capfd):
+    out = tmp_path / "policy.onnx"
+    out.write_bytes(b"an older file")
+    monkeypatch.setattr(Policy, "to_onnx", lambda *_: b"")
+    for difference in (0.02, float("inf"), float("nan")):
+        monkeypatch.setattr(export, "largest_difference", lambda *_, value=difference: value)
+        assert cli(["export", "--checkpoint", str(run), "--out", str(out)]) == 2
+        assert f"{out} is not written: it differs from the checkpoint on 16 frames" in capfd.readouterr().err
+    assert out.read_bytes() == b"an older file"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--camera", "480"], "camera: expected HEIGHTxWIDTH"),
+        (["--task", "turn levr"], "did you mean"),
+        (["--num-frames", "0"], "num-frames and bound must be positive"),
+        (["--store", "/nowhere"], "/nowhere"),
+    ],
+)
+def test_mistakes_are_named(run, tmp_path, options, message, capfd):
+    assert cli(["export", "--checkpoint", str(run), "--out", str(tmp_path / "p.onnx"), *options]) == 2
+    assert message in capfd.readouterr().err
+    assert not (tmp_path / "p.onnx").exists()
+
+
+def test_a_clone_cannot_search(tmp_path, capfd):
+    run = make_run(tmp_path / "run", make_store(tmp_path / "store"), config=BC, steps=(2,))
+    assert cli(["export", "--checkpoint", str(run), "--mode", "search"]) == 2
+    assert "needs a critic" in capfd.readouterr().err
