@@ -9,15 +9,19 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
 from ptr_fast.checkpoint import save_checkpoint
 from ptr_fast.config import ActConfig, BcConfig, EncoderConfig, PolicySpec, TaskTable
+from ptr_fast.data.store import EpisodeStore
 from ptr_fast.errors import DataError
 from ptr_fast.learners import make_learner
 from ptr_fast.types import CameraSpec
 from ptr_robot.robot_rollout import robot_options
+from ptr_robot.robots.limits_file import write_limits
+from ptr_robot.robots.simulated import SimulatedRobot
 from ptr_robot.sim.environment import STATE_SPEC, action_spec
 from ptr_robot.trial_sheet import TrialRecord, TrialSheet
 
@@ -167,6 +171,30 @@ def test_a_remote_policy_and_a_server_that_dies(checkpoint, tmp_path):
     gone = run(None, tmp_path / "gone", "--remote", url, "--trials", "1")
     assert gone.returncode == 2
     assert "no policy server answers there" in gone.stderr
+
+
+def test_trials_are_recorded_as_episodes_that_can_be_trained_on(checkpoint, tmp_path):
+    store = tmp_path / "store"
+    done = run(checkpoint, tmp_path / "out", "--trials", "2", "--record", str(store))
+    assert done.returncode == 0, done.stderr
+    opened = EpisodeStore.open(store)
+    assert opened.num_episodes == 2
+    assert set(opened.episodes.task) == {TASK}
+    assert set(opened.episodes.outcome) == {"failure"}
+    assert all(8 <= steps <= 12 for steps in opened.episodes.num_steps.tolist())
+    assert opened.frame("image_0", 0).shape == (32, 32, 3)
+    assert abs(opened.action).max() <= 1.0, "the commands that were sent, inside the limits"
+
+
+def test_limits_from_a_file(checkpoint, tmp_path):
+    limits = SimulatedRobot(image_size=32).limits(20.0)
+    slow = replace(limits, axes=[replace(axis, max_step=0.01 if axis.relative else 2.0) for axis in limits.axes])
+    robot = SimulatedRobot(image_size=32)
+    write_limits(tmp_path / "limits.json", slow, robot.units, STATE_SPEC.names)
+    done = run(checkpoint, tmp_path / "out", "--trials", "1", "--limits", str(tmp_path / "limits.json"))
+    assert done.returncode == 0, done.stderr
+    assert "step 0.01" in done.stdout
+    assert sheet(tmp_path / "out")[0]["interventions"]["step"] > 0
 
 
 def test_the_stop_file(checkpoint, tmp_path):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import time
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from html import escape
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +18,18 @@ from ptr_fast.diagnostics import wilson_interval
 from ptr_fast.files import write_atomically
 from ptr_fast.runtime.control import ControlLoop, LoopConfig
 from ptr_fast.runtime.policy import Policy
-from ptr_fast.runtime.safety import SafetyLimits, names_of
+from ptr_fast.runtime.safety import AxisLimits, SafetyLimits
 from ptr_fast.types import ActionSpec, CameraSpec, StateSpec
-from ptr_robot.report.page import Section, write_page
-from ptr_robot.report.plots import Series, interval_bar, line_chart
+from ptr_robot.recorder import Recorder
+from ptr_robot.report.page import write_page
 from ptr_robot.robots import make_robot
-from ptr_robot.robots.interface import Robot, check_fits
+from ptr_robot.robots.interface import Robot, camera_of, check_fits
+from ptr_robot.robots.limits_file import read_limits
 from ptr_robot.serving.client import RemotePolicy
 from ptr_robot.session import Operator, SessionResult, run_session
+from ptr_robot.trial_page import pooled_legs, sections
 from ptr_robot.trial_sheet import TrialRecord, TrialSheet
-from ptr_robot.video import write_video
+from ptr_robot.video import VideoWriter
 
 __all__ = [
     "Contender",
@@ -39,15 +40,6 @@ __all__ = [
     "robot_options",
     "run_robot_trials",
 ]
-
-LEGS = {
-    "jitter": "wakes after its time",
-    "frame_age": "frame to policy",
-    "policy": "policy",
-    "overhead": "the loop's own",
-    "send": "command to arm",
-    "capture_to_command": "frame to command sent",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +62,8 @@ class RobotTrials:
         num_trials: of each policy. max_steps: of a trial. seed: of order and starts.
         dry_run: the arm gets no commands. realtime_priority: of the loop, 0 for none.
         video: file each trial as ``mp4`` or ``gif``, or ``none``. stop_file: ends the run where it exists.
+        limits: file of safety limits (:mod:`ptr_robot.robots.limits_file`) instead of the robot's own.
+        record: store that the trials are added to as episodes; None records none.
         out: folder of sheet, videos and page.
     """
 
@@ -84,6 +78,8 @@ class RobotTrials:
     realtime_priority: int = 0
     video: str = "mp4"
     stop_file: Path | None = None
+    limits: Path | None = None
+    record: Path | None = None
     out: Path
 
 
@@ -119,7 +115,7 @@ def run_robot_trials(plan: RobotTrials, contenders: list[Contender]) -> int:
     for contender in contenders:
         check_fits(robot, contender.spec, plan.camera)
         contender.spec.tasks.slot(plan.task)
-    limits = _limits(robot, contenders[0].spec.control_hz)
+    limits = _limits(plan, robot, contenders[0].spec)
     about = {
         "robot": plan.robot,
         "options": plan.options,
@@ -145,7 +141,7 @@ def run_robot_trials(plan: RobotTrials, contenders: list[Contender]) -> int:
                 _tell(sheet, record, blinded=len(contenders) > 1)
     finally:
         robot.disconnect()
-    page = write_page(plan.out / "report.html", f"{plan.task}: trials on {plan.robot}", _sections(sheet, limits))
+    page = write_page(plan.out / "report.html", f"{plan.task}: trials on {plan.robot}", sections(sheet, limits))
     _write_result(plan, sheet)
     for contender in contenders:
         successes, judged = sheet.counts(contender.label)
@@ -155,11 +151,21 @@ def run_robot_trials(plan: RobotTrials, contenders: list[Contender]) -> int:
     return 128 + operator.quit_signal if operator.quit_signal else 0
 
 
-def _limits(robot: Robot, hz: float) -> SafetyLimits:
-    limits = getattr(robot, "limits", None)
-    if limits is None:
-        raise ValueError(f"{robot.name}: no safety limits are known for this robot; nothing moves without them")
-    return limits(hz)
+def _limits(plan: RobotTrials, robot: Robot, spec: PolicySpec) -> SafetyLimits:
+    """The robot's limits, or the file's, in the order of the checkpoint's actions and states."""
+    if plan.limits is not None:
+        return read_limits(plan.limits).limits(spec.action.names, spec.state.names, spec.control_hz)
+    own = getattr(robot, "limits", None)
+    if own is None:
+        raise ValueError(f"{robot.name}: no safety limits are known for this robot; write a file and use --limits")
+    limits: SafetyLimits = own(spec.control_hz)
+    states = [name for name, feature in robot.observation_features.items() if not isinstance(feature, tuple)]
+    by_name = {axis.name: axis for axis in limits.axes}
+
+    def placed(axis: AxisLimits) -> AxisLimits:
+        return axis if axis.position < 0 else replace(axis, position=spec.state.names.index(states[axis.position]))
+
+    return replace(limits, axes=[placed(by_name[name]) for name in spec.action.names])
 
 
 def _trial(
@@ -174,8 +180,9 @@ def _trial(
     reset = getattr(robot, "reset", None)
     if reset is not None:
         reset(seed)
+    spec = contender.spec
     config = LoopConfig(
-        hz=contender.spec.control_hz,
+        hz=spec.control_hz,
         num_steps=plan.max_steps,
         dry_run=plan.dry_run,
         realtime_priority=plan.realtime_priority,
@@ -188,10 +195,34 @@ def _trial(
         steps += 1
         return contender.policy.act(frame, state, plan.task, seed=seed * 100_003 + steps)
 
-    result = run_session(robot, act, contender.spec, limits, config, operator, plan.camera, watch=_Console(index))
-    record = _record(result, index, contender.label, seed)
-    video = _write_video(plan, result, record, contender.spec.control_hz)
-    return TrialRecord(**{**record, "video": video})
+    name = "" if plan.video == "none" else f"trial-{index + 1:03d}.{plan.video}"
+    with contextlib.ExitStack() as stack:
+        video = stack.enter_context(VideoWriter(plan.out / name, spec.control_hz)) if name else None
+        recorder = stack.enter_context(_recorder(plan, robot, contender)) if plan.record is not None else None
+        if recorder is not None:
+            stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S%f")
+            recorder.begin_episode(f"{plan.robot}-{stamp}-trial-{index + 1}", plan.task, domain=plan.robot)
+
+        def keep(record: np.void, frame: np.ndarray | None) -> None:
+            if frame is None:
+                return
+            if video is not None:
+                video.add(frame)
+            if recorder is not None:
+                recorder.add(frame, record["state"][: spec.state.dim], record["command"][: spec.action.dim])
+
+        result = run_session(robot, act, spec, limits, config, operator, plan.camera, _Console(index), keep)
+        if recorder is not None:
+            verdict = {True: "success", False: "failure", None: "unknown"}[result.success]
+            recorder.end_episode(verdict, keep=not operator.quit_signal)
+    has_video = bool(name) and (plan.out / name).is_file()
+    return TrialRecord(**{**_record(result, index, contender.label, seed), "video": name if has_video else ""})
+
+
+def _recorder(plan: RobotTrials, robot: Robot, contender: Contender) -> Recorder:
+    assert plan.record is not None
+    height, width, _ = robot.observation_features[camera_of(robot, plan.camera)]
+    return Recorder(plan.record, contender.spec, (height, width), source=contender.label)
 
 
 class _Console:
@@ -216,9 +247,6 @@ class _Console:
 
 def _record(result: SessionResult, index: int, label: str, seed: int) -> dict[str, Any]:
     outcome = result.outcome
-    interventions: Counter[str] = Counter()
-    for record in result.records:
-        interventions.update(names_of(int(record["interventions"])))
     scale = {"p50": "p50_ns", "p95": "p95_ns", "p99": "p99_ns", "p999": "p999_ns", "max": "max_ns"}
     done = outcome.reason == "stopped_operator" and outcome.message == "done"
     return {
@@ -234,7 +262,7 @@ def _record(result: SessionResult, index: int, label: str, seed: int) -> dict[st
         "num_dropped_frames": outcome.num_dropped_frames,
         "num_unrecorded": outcome.num_unrecorded,
         "arm_stopped": outcome.arm_stopped,
-        "interventions": dict(interventions),
+        "interventions": dict(result.interventions),
         "legs_ms": {
             leg: {short: round(values[key] * 1e-6, 4) for short, key in scale.items()}
             for leg, values in outcome.legs.items()
@@ -244,15 +272,6 @@ def _record(result: SessionResult, index: int, label: str, seed: int) -> dict[st
             for leg, values in outcome.legs.items()
         },
     }
-
-
-def _write_video(plan: RobotTrials, result: SessionResult, record: dict[str, Any], hz: float) -> str:
-    frames = [frame for frame in result.frames if frame is not None]
-    if plan.video == "none" or not frames:
-        return ""
-    path = plan.out / f"trial-{record['index'] + 1:03d}.{plan.video}"
-    write_video(path, frames, hz)
-    return path.name
 
 
 def _tell(sheet: TrialSheet, record: TrialRecord, *, blinded: bool) -> None:
@@ -277,115 +296,14 @@ def _write_result(plan: RobotTrials, sheet: TrialSheet) -> None:
             "interval95": wilson_interval(successes, judged) if judged else None,
         }
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    result = {"task": plan.task, "robot": plan.robot, "written": now, "policies": policies, "legs_ms": _pooled(sheet)}
+    result = {
+        "task": plan.task,
+        "robot": plan.robot,
+        "written": now,
+        "policies": policies,
+        "legs_ms": pooled_legs(sheet),
+    }
     write_atomically(plan.out / "result.json", (json.dumps(result, indent=1) + "\n").encode())
-
-
-def _histogram(sheet: TrialSheet, leg: str) -> tuple[np.ndarray, np.ndarray]:
-    """Lower bounds (ns) and counts of one leg over all trials."""
-    total: Counter[int] = Counter()
-    for record in sheet.records:
-        begins, counts = record.histograms.get(leg, ([], []))
-        total.update(dict(zip(begins, counts, strict=True)))
-    bounds = sorted(total)
-    return np.array(bounds, np.int64), np.array([total[b] for b in bounds], np.int64)
-
-
-def _pooled(sheet: TrialSheet) -> dict[str, dict[str, float]]:
-    """Percentiles of every leg over all trials, ms."""
-    out = {}
-    for leg in LEGS:
-        bounds, counts = _histogram(sheet, leg)
-        if counts.sum() == 0:
-            continue
-        share = np.cumsum(counts) / counts.sum()
-        values = {name: float(bounds[np.searchsorted(share, p)]) * 1e-6 for name, p in _SHARES.items()}
-        out[leg] = {**values, "max": max(record.legs_ms[leg]["max"] for record in sheet.records)}
-    return out
-
-
-_SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "p999": 0.999}
-
-
-def _sections(sheet: TrialSheet, limits: SafetyLimits) -> list[Section]:
-    return [
-        Section(heading="Success", body=_success_table(sheet)),
-        Section(heading="Latency", body=_latency_table(sheet)),
-        Section(heading="Safety", body=_safety_table(sheet, limits)),
-        Section(heading="Trials", body=_trial_table(sheet)),
-    ]
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    cells = "".join(f"<th>{escape(h)}</th>" for h in head)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _success_table(sheet: TrialSheet) -> str:
-    rows = []
-    for label in sheet.policies:
-        successes, judged = sheet.counts(label)
-        low, high = wilson_interval(successes, judged) if judged else (0.0, 1.0)
-        bar = interval_bar(successes / judged if judged else 0.0, low, high, label=f"{successes} of {judged}")
-        rows.append([escape(label), f"{successes} / {judged}", bar, f"{low:.0%} to {high:.0%}"])
-    return _table(["policy", "success", "0 to 100 %", "95 % interval (Wilson)"], rows)
-
-
-def _latency_table(sheet: TrialSheet) -> str:
-    pooled = _pooled(sheet)
-    rows = [
-        [escape(LEGS[leg]), *(f"{values[name]:.3g}" for name in (*_SHARES, "max"))] for leg, values in pooled.items()
-    ]
-    if not rows:
-        return ""
-    charts = []
-    for leg in ("capture_to_command", "jitter"):
-        bounds, counts = _histogram(sheet, leg)
-        if counts.sum():
-            # Eight buckets to a doubling are enough for a picture.
-            key = np.floor(8 * np.log2(np.maximum(bounds, 1))).astype(int)
-            merged = Counter[int]()
-            for k, count in zip(key.tolist(), counts.tolist(), strict=True):
-                merged[k] += count
-            keys = range(min(merged) - 1, max(merged) + 2)
-            x, y = [2 ** ((k + 0.5) / 8) * 1e-6 for k in keys], [merged.get(k, 0) for k in keys]
-            series = Series(label=LEGS[leg], x=np.log10(x), y=np.array(y, float))
-            charts.append(
-                f"<h3>{escape(LEGS[leg])}: steps over log10(ms)</h3>"
-                + line_chart([series], title=LEGS[leg], x_label="log10 of milliseconds", zero_line=True)
-            )
-    return _table(["leg, ms", "p50", "p95", "p99", "p99.9", "max"], rows) + "".join(charts)
-
-
-def _safety_table(sheet: TrialSheet, limits: SafetyLimits) -> str:
-    total: Counter[str] = Counter()
-    for record in sheet.records:
-        total.update(record.interventions)
-    steps = sum(record.num_steps for record in sheet.records)
-    rows = [[escape(name), str(count), f"{count / max(steps, 1):.1%}"] for name, count in total.most_common()]
-    lines = "".join(f"<li>{escape(line)}</li>" for line in limits.describe())
-    table = _table(["the filter did", "steps", "share"], rows) if rows else "<p>The filter changed nothing.</p>"
-    return f"{table}<p>Limits:</p><ul>{lines}</ul>"
-
-
-def _trial_table(sheet: TrialSheet) -> str:
-    rows = []
-    for record in sheet.records:
-        verdict = {True: "success", False: "failure", None: "not judged"}[record.success]
-        rows.append(
-            [
-                str(record.index + 1),
-                escape(record.policy),
-                verdict,
-                str(record.num_steps),
-                str(record.num_missed),
-                str(record.num_held),
-                escape(f"{record.reason} {record.message}".strip()),
-                escape(record.video),
-            ]
-        )
-    return _table(["trial", "policy", "verdict", "steps", "missed", "held", "ended early by", "video"], rows)
 
 
 def load_contenders(checkpoints: Sequence[Path], labels: Sequence[str], mode: str, device: str) -> list[Contender]:

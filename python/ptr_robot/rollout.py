@@ -61,15 +61,20 @@ class Args:
     workers: int = 2
     """Processes; each acts on one CPU thread."""
     robot: str = ""
-    """Try it on this robot in real time: simulated or replay."""
+    """Try it on this robot in real time: simulated, replay, widowx or lerobot:TYPE."""
     robot_options: tuple[str, ...] = ()
-    """NAME=VALUE options of the robot, e.g. kitchen=H latency_ms=50 (simulated), store=DIR episode=3 (replay)."""
+    """NAME=VALUE options of the robot, e.g. kitchen=H latency_ms=50 (simulated), store=DIR episode=3 (replay),
+    host=ADDRESS (widowx)."""
     against: tuple[Path, ...] = ()
     """Other runs or checkpoints that are tried in turns with the first, in blinded random order (with --robot)."""
     remote: str = ""
     """Ask the policy server at this URL (ws://HOST:PORT) instead of loading a checkpoint (with --robot)."""
     camera: str = ""
     """Camera of the robot; needed where it has several."""
+    limits: Path | None = None
+    """File of safety limits instead of the robot's own; a LeRobot robot needs one (robots/limits_file.py)."""
+    record: Path | None = None
+    """Store that the trials on a robot are added to as episodes, to train on; made where there is none."""
     dry_run: bool = False
     """The robot gets no commands."""
     realtime_priority: int = 0
@@ -202,6 +207,8 @@ def _on_robot(args: Args) -> int:
             realtime_priority=args.realtime_priority,
             video=args.video,
             stop_file=args.stop_file,
+            limits=args.limits,
+            record=args.record,
             out=folder,
         ),
         contenders,

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 
 from ptr_fast.config import PolicySpec
 from ptr_fast.runtime.control import ControlLoop, LoopConfig, Outcome
-from ptr_fast.runtime.safety import SafetyLimits
+from ptr_fast.runtime.safety import SafetyLimits, names_of
 from ptr_robot.robots.interface import Robot, camera_of
 
 __all__ = ["Operator", "SessionResult", "run_session"]
@@ -34,14 +35,12 @@ class SessionResult:
     Attributes:
         outcome: of the control loop.
         success: the robot's own verdict or the operator's; None where nobody said.
-        records: one struct per step (:meth:`ptr_fast.runtime.control.ControlLoop.drain`).
-        frames: what the policy saw at each step; None where a frame was not kept.
+        interventions: name -> steps in which the safety filter did that.
     """
 
     outcome: Outcome
     success: bool | None
-    records: list[np.void] = field(default_factory=list)
-    frames: list[np.ndarray | None] = field(default_factory=list)
+    interventions: Counter[str] = field(default_factory=Counter)
 
 
 class Operator:
@@ -131,6 +130,7 @@ def run_session(
     operator: Operator,
     camera: str = "",
     watch: Callable[[ControlLoop], None] | None = None,
+    sink: Callable[[np.void, np.ndarray | None], None] | None = None,
 ) -> SessionResult:
     """Runs the control loop on a connected robot until it ends, somebody stops it, or the robot sees success.
 
@@ -143,6 +143,8 @@ def run_session(
         operator: entered already.
         camera: of the robot.
         watch: called about ten times a second.
+        sink: takes every finished step, and the frame that the policy saw where it was kept; an error of it stops the
+            arm and is raised.
 
     Raises:
         RuntimeError: no observation came.
@@ -159,7 +161,7 @@ def run_session(
         success = getattr(robot, "success", None)
         next_watch = time.monotonic()
         while not loop.wait(0.02):
-            _drain(loop, result)
+            _drain(loop, result, sink)
             if failure:
                 loop.stop(f"the robot's observation failed: {failure[0]}")
             elif operator.wants_stop():
@@ -170,7 +172,7 @@ def run_session(
             if watch is not None and time.monotonic() >= next_watch:
                 watch(loop)
                 next_watch = time.monotonic() + 0.1
-        _drain(loop, result)
+        _drain(loop, result, sink)
     result.outcome = loop.outcome()
     if operator.verdict is not None:
         result.success = operator.verdict
@@ -179,10 +181,11 @@ def run_session(
     return result
 
 
-def _drain(loop: ControlLoop, result: SessionResult) -> None:
+def _drain(loop: ControlLoop, result: SessionResult, sink: Callable[[np.void, np.ndarray | None], None] | None) -> None:
     for record, frame in loop.drain():
-        result.records.append(record)
-        result.frames.append(frame)
+        result.interventions.update(names_of(int(record["interventions"])))
+        if sink is not None:
+            sink(record, frame)
 
 
 def _wait_for_observation(robot: Robot, loop: ControlLoop, failure: list[BaseException]) -> None:
