@@ -188,12 +188,12 @@ def test_trials_are_recorded_as_episodes_that_can_be_trained_on(checkpoint, tmp_
 
 def test_limits_from_a_file(checkpoint, tmp_path):
     limits = SimulatedRobot(image_size=32).limits(20.0)
-    slow = replace(limits, axes=[replace(axis, max_step=0.01 if axis.relative else 2.0) for axis in limits.axes])
+    slow = replace(limits, axes=[replace(axis, max_step=1e-6 if axis.relative else 2.0) for axis in limits.axes])
     robot = SimulatedRobot(image_size=32)
     write_limits(tmp_path / "limits.json", slow, robot.units, STATE_SPEC.names)
     done = run(checkpoint, tmp_path / "out", "--trials", "1", "--limits", str(tmp_path / "limits.json"))
     assert done.returncode == 0, done.stderr
-    assert "step 0.01" in done.stdout
+    assert "step 1e-06" in done.stdout
     assert sheet(tmp_path / "out")[0]["interventions"]["step"] > 0
 
 
