@@ -15,7 +15,7 @@ CLASSES = {
     "replay": ("ptr_robot.robots.replay", "ReplayRobot"),
     "widowx": ("ptr_robot.robots.widowx", "WidowXRobot"),
 }
-LEROBOT = "lerobot:"
+LEROBOT, CAMERA = "lerobot:", "camera:"
 NAMES = (*CLASSES, LEROBOT + "TYPE")
 
 
@@ -25,11 +25,20 @@ def make_robot(name: str, **options: Any) -> Robot:
     Args:
         name: ``simulated`` (a toy kitchen in real time), ``replay`` (a stored episode), ``widowx`` (a WidowX behind
             its environment service) or ``lerobot:so101_follower`` (a robot of LeRobot's).
-        options: of that robot's class; a LeRobot robot also takes LeRobot's own settings.
+        options: of that robot's class; a LeRobot robot also takes LeRobot's own settings. ``camera:NAME`` gives the
+            robot a camera of this machine's (text as :func:`ptr_robot.cameras.make_camera` takes it).
 
     Raises:
         ValueError: an unknown name or option.
+        RuntimeError: a library that is not installed, or a camera that does not open.
     """
+    cameras = {key.removeprefix(CAMERA): options.pop(key) for key in list(options) if key.startswith(CAMERA)}
+    if cameras:
+        from ptr_robot.cameras import make_camera
+        from ptr_robot.robots.with_camera import WithCameras
+
+        made = {key: make_camera(text) for key, text in cameras.items()}
+        return WithCameras(make_robot(name, **options), made)
     if name.startswith(LEROBOT):
         from ptr_robot.robots.lerobot import LeRobotRobot
 
