@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -148,3 +150,20 @@ def test_replay(tmp_path):
     assert robot.sent == [{"x": 1.0}]
     with pytest.raises(ValueError, match="episode must lie in 0 to 1, got 2"):
         make_robot("replay", store=path, episode=2)
+
+
+def test_triton_can_be_imported_after_something_was_drawn():
+    pytest.importorskip("triton")
+    program = """
+from ptr_robot.sim.gl import choose_gl
+choose_gl()
+import mujoco
+model = mujoco.MjModel.from_xml_string("<mujoco><worldbody><geom size='1'/></worldbody></mujoco>")
+renderer = mujoco.Renderer(model, 8, 8)
+renderer.update_scene(mujoco.MjData(model))
+renderer.render()
+import triton  # by torch, say, when an optimiser is made
+print("done")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "done\n", f"{done.returncode}: {done.stderr}"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import ctypes.util
 import os
 import warnings
+from importlib.util import find_spec
+from pathlib import Path
 
 __all__ = ["choose_gl"]
 
@@ -20,6 +24,7 @@ def choose_gl() -> str:
     Raises:
         RuntimeError: neither library is installed.
     """
+    _load_triton_first()
     chosen = os.environ.get("MUJOCO_GL", "")
     if chosen:
         return chosen
@@ -34,3 +39,12 @@ def choose_gl() -> str:
         "the toy kitchens need an off-screen OpenGL library and found neither EGL nor OSMesa; "
         "install libegl1 with Mesa's drivers (Debian: libegl1 libegl-mesa0 libgl1-mesa-dri) or libosmesa6"
     )
+
+
+def _load_triton_first() -> None:
+    """Mesa and Triton each bring their own LLVM; Triton's, loaded after Mesa's, crashes the process (torch imports it
+    for an optimiser, say). The other order is sound."""
+    triton = find_spec("triton")
+    for folder in (triton.submodule_search_locations or ()) if triton else ():
+        with contextlib.suppress(OSError):  # not a whole Triton: then nothing will load it later either
+            ctypes.CDLL(str(Path(folder, "_C", "libtriton.so")))
