@@ -119,7 +119,7 @@ def test_preprocessing(pixels: int) -> None:
         assert (ours() - products()).abs().max() <= 1.01 / 255
 
     variants = {"pillow": ours, "two_products": products, "torch_bicubic": antialiased}
-    compare("act", f"preprocessing alone to {pixels} px", variants, gate, num_rounds=25)
+    compare("act_preprocessing", f"preprocessing alone to {pixels} px", variants, gate, num_rounds=25)
 
 
 @pytest.mark.parametrize("name", ["conv3", "resnet18"])
@@ -143,4 +143,4 @@ def test_search(name: str) -> None:
     def gate() -> None:
         assert all(np.isfinite(run()).all() for run in variants.values())
 
-    compare("act", f"{name} {net.pixels} px, search", variants, gate, num_rounds=net.rounds)
+    compare("act_search", f"{name} {net.pixels} px, search", variants, gate, num_rounds=net.rounds)

@@ -23,12 +23,25 @@ from ptr_fast.kernels import dispatch
 from ptr_fast.runtime.export import OUTPUT, why_not_onnx
 from ptr_fast.runtime.graph import ActingGraph
 
-__all__ = ["BOUND", "ENGINES", "PREFERENCE", "Engine", "make_engine", "native_executor", "why_not"]
+__all__ = [
+    "BOUND",
+    "ENGINES",
+    "PREFERENCE",
+    "RESIZES",
+    "Engine",
+    "first_choice",
+    "make_engine",
+    "native_executor",
+    "why_not",
+]
 
 BOUND = 1e-3
 """Largest difference of an engine's action from the eager one, of the action's half range."""
 
-PREFERENCE = {"cpu": ("openvino", "onnxruntime", "eager"), "cuda": ("cuda_graph", "eager")}
+PREFERENCE = {"cpu": ("onnxruntime", "openvino", "eager"), "cuda": ("cuda_graph", "eager")}
+
+RESIZES = ("onnxruntime", "openvino", "cuda_graph")
+"""Engines that take the camera's frame as it is: their graph resizes faster than Pillow does, within 1 level of it."""
 
 
 class Engine(Protocol):
@@ -148,6 +161,20 @@ def why_not(name: str, device: torch.device) -> str | None:
             return "not installed: pip install 'ptr-fast[export]'"
         return why_not_onnx()
     return None
+
+
+def first_choice(name: str, device: torch.device) -> str:
+    """The engine that ``auto`` tries first here, or the named one.
+
+    Raises:
+        ValueError: an unknown name.
+        RuntimeError: the named engine cannot run.
+    """
+    if name == "auto":
+        return next(one for one in PREFERENCE[device.type] if why_not(one, device) is None)
+    if why := why_not(name, device):
+        raise RuntimeError(f"engine {name!r} cannot run: {why}")
+    return name
 
 
 def make_engine(name: str, graph: ActingGraph, model: Callable[[], bytes]) -> tuple[str, Engine, list[str]]:

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from ptr_fast import native
 from ptr_fast.checkpoint import ACTOR_NETWORKS, CheckpointInfo, load_networks, read_checkpoint
 from ptr_fast.config import ActConfig, ActMode, CqlConfig, PolicySpec
 from ptr_fast.nets.build import make_actor, make_critic
 from ptr_fast.nets.critic import Critic
 from ptr_fast.nets.policy import Actor
-from ptr_fast.runtime.engine import Engine, make_engine, native_executor, why_not
+from ptr_fast.runtime.engine import RESIZES, Engine, first_choice, make_engine, native_executor, why_not
 from ptr_fast.runtime.export import to_onnx
 from ptr_fast.runtime.graph import ActingGraph, search_noise
 from ptr_fast.runtime.preprocess import fit_frame, to_unit
@@ -38,7 +39,7 @@ class Policy:
         act: acting mode and number of candidates; None takes the checkpoint's own.
         engine: what runs a single action: ``eager`` (the same numbers as in training), a name of
             :data:`ptr_fast.runtime.engine.ENGINES`, or ``auto`` for the fastest that is installed. It is made by
-            :meth:`warm_up`, or by the first action.
+            :meth:`warm_up`, or by the first action, for every size of frame that comes: this takes seconds.
 
     Raises:
         ValueError: search was asked of a checkpoint without a critic; an unknown engine.
@@ -58,8 +59,7 @@ class Policy:
         self.device = torch.device(device)
         if self.mode == "search" and not self.has_critic:
             raise ValueError(f"{info.path}: acting mode 'search' needs a critic; {type(info.config).__name__} has none")
-        if engine != "auto" and (why := why_not(engine, self.device)):
-            raise RuntimeError(f"engine {engine!r} cannot run: {why}")
+        self._graph_resizes = first_choice(engine, self.device) in RESIZES
         self._engine_wanted = engine
         self._engines: dict[tuple[int, int], tuple[str, Engine, list[str]]] = {}  # by size of the frame
         self._networks: dict[str, nn.Module] = {}
@@ -125,7 +125,7 @@ class Policy:
             ValueError: unknown task, or a frame or state of the wrong shape or type.
         """
         image, state = np.asarray(image), np.asarray(state, np.float32)
-        # A captured graph resizes by itself; the others get the pixels that training saw, by the same function.
+        # Some engines resize in their graph; the others get the pixels that training saw, by the same function.
         frame = image if self._resizes(image) else fit_frame(image, self.spec.camera)
         self._check_states(state[None], 1)
         inputs = [frame, state, np.array([self.spec.tasks.slot(task)])]
@@ -177,19 +177,21 @@ class Policy:
     def make_executor(self, frame_size: tuple[int, int], task: str) -> typing.Any:
         """What :class:`ptr_fast.runtime.control.ControlLoop` takes as a policy, for one task.
 
-        With the engine ``openvino``, and outside of ``search``, it is native and takes no GIL; else it is a function
-        of Python, whose ``search`` counts its calls as seeds.
+        With the engine ``openvino`` or ``auto`` on the CPU, and outside of ``search``, it is OpenVINO behind the
+        loop's native interface and takes no GIL; else it is a function of Python, whose ``search`` counts its calls
+        as seeds.
         """
-        self.warm_up(frame_size)
-        if next(iter(self._engines.values()))[0] == "openvino" and self.mode != "search":
+        wants_native = self._engine_wanted in ("auto", "openvino") and self.mode != "search"
+        if wants_native and native.module() is not None and why_not("openvino", self.device) is None:
             return native_executor(self.graph(frame_size, task), self.to_onnx(frame_size, task))
+        self.warm_up(frame_size)
         calls = iter(range(2**63 - 1))
         return lambda frame, state: self.act(frame, state, task, seed=next(calls))
 
     def _resizes(self, image: np.ndarray) -> bool:
         """Whether the engine takes frames of the camera's size."""
         is_frame = image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and 0 not in image.shape
-        return is_frame and self.device.type == "cuda" and self._engine_wanted in ("auto", "cuda_graph")
+        return is_frame and self._graph_resizes
 
     def _engine(self, frame_size: tuple[int, int]) -> Engine:
         made = self._engines.get(frame_size)

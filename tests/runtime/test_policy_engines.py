@@ -113,7 +113,7 @@ def test_auto_takes_the_first_that_can_run_and_tells(checkpoint, monkeypatch):
     policy = Policy.load(checkpoint, engine="auto")
     assert policy.explain() == "auto (not made yet)"
     policy.warm_up()
-    assert policy.explain().startswith("eager (not openvino: not installed")
+    assert policy.explain().startswith("eager (not onnxruntime: not installed")
     eager = Policy.load(checkpoint)
     frame, state = seen()
     assert (policy.act(frame, state, TASKS[1]) == eager.act(frame, state, TASKS[1])).all()
@@ -146,7 +146,7 @@ def test_an_engine_that_acts_differently_is_not_used(checkpoint, monkeypatch):
     policy = Policy.load(checkpoint)
     name, _, reasons = make_engine("auto", policy.graph(), bytes)
     assert name == "eager"
-    assert "not onnxruntime: its action differs" in reasons[1]
+    assert "not onnxruntime: its action differs" in reasons[0]
     with pytest.raises(RuntimeError, match="its action differs from the eager one by inf"):
         make_engine("onnxruntime", policy.graph(), bytes)
 
@@ -272,6 +272,19 @@ def test_the_loop_runs_the_native_executor(checkpoint, executor):
     expected = policy.act(frame, state, TASKS[1])
     for record, _ in records:
         assert (np.abs(record["action"][:7] - expected) / half_range(policy)).max() < 0.02
+
+
+def test_auto_takes_the_cameras_frame_and_resizes_in_its_graph(checkpoint):
+    for package in ("onnxruntime", "onnxscript", "openvino"):
+        pytest.importorskip(package)
+    fast, eager = Policy.load(checkpoint, engine="auto"), Policy.load(checkpoint)
+    fast.warm_up(CAMERA_SIZE)
+    frame, state = seen(2, CAMERA_SIZE)
+    difference = np.abs(fast.act(frame, state, TASKS[0]) - eager.act(frame, state, TASKS[0])) / half_range(eager)
+    assert difference.max() < 0.02
+    assert fast.explain().startswith("onnxruntime (within")
+    if native.module() is not None:
+        assert type(fast.make_executor(CAMERA_SIZE, TASKS[0])).__name__ == "OpenVinoExecutor"
 
 
 def test_an_executor_of_a_policy_without_openvino_is_python(checkpoint):
