@@ -18,7 +18,18 @@ from typing import Any
 
 import torch
 
-__all__ = ["Backend", "Choice", "clear", "explain", "forced", "ops", "register", "select", "use_backend"]
+__all__ = [
+    "Backend",
+    "Choice",
+    "check_forced",
+    "clear",
+    "explain",
+    "forced",
+    "ops",
+    "register",
+    "select",
+    "use_backend",
+]
 
 
 @dataclass(frozen=True)
@@ -108,6 +119,28 @@ def forced(op: str) -> str | None:
     return _wanted(op, _forced_names())
 
 
+def check_forced() -> None:
+    """Refuses a misspelled backend before anything is run, for a program that writes files before its first op.
+
+    Raises:
+        ValueError: an unknown op, a backend that its op does not have, or a lone name that no op has.
+    """
+    names = _forced_names()
+    if names is None:
+        return
+    wanted = {op: _wanted(op, names) for op in _ops}
+    if "=" not in names:
+        known = sorted({name for backends in ops().values() for name in backends})
+        if names not in known:
+            raise ValueError(f"PTR_FAST_BACKEND or use_backend: no op has a backend {names!r}; there are {known}")
+        return
+    for op, backends in ops().items():
+        if wanted[op] is not None and wanted[op] not in backends:
+            raise ValueError(
+                f"PTR_FAST_BACKEND or use_backend: {op} has no backend {wanted[op]!r}; it has {list(backends)}"
+            )
+
+
 def clear() -> None:
     """Forgets all choices (after a change of what is available: for tests)."""
     _choices.clear()
@@ -161,7 +194,10 @@ def _choose(op: str, forced: str | None, args: tuple[Any, ...]) -> Choice:
 def _wanted(op: str, forced: str | None) -> str | None:
     if forced is None or "=" not in forced:
         return forced
-    pairs = dict(part.split("=", 1) for part in forced.split(","))
+    parts = [part.partition("=") for part in forced.split(",")]
+    if not all(name and equals and backend for name, equals, backend in parts):
+        raise ValueError(f"PTR_FAST_BACKEND or use_backend: expected op=backend,op=backend, got {forced!r}")
+    pairs = {name: backend for name, _, backend in parts}
     unknown = [name for name in pairs if name not in _ops]
     if unknown:
         raise ValueError(f"PTR_FAST_BACKEND or use_backend names unknown ops {unknown}; known: {sorted(_ops)}")

@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 
 from ptr_fast import native
+from ptr_fast.kernels import dispatch
 from ptr_fast.learners.distributed import Ranks
 from ptr_robot.precision import resolve_precision, set_matmul_precision
 from ptr_robot.train_config import LoopConfig
@@ -64,7 +65,11 @@ def prepare_process(loop: LoopConfig) -> tuple[LoopConfig, torch.device]:
 
     Returns:
         The configuration with its precision settled, and the device.
+
+    Raises:
+        ValueError: a device or precision that cannot be had here, or a kernel backend that there is not.
     """
+    dispatch.check_forced()
     if loop.num_threads:
         torch.set_num_threads(loop.num_threads)
     native.keep_freed_memory()

@@ -64,6 +64,24 @@ def test_forced_runs_or_raises(asked: list[torch.Size], monkeypatch: pytest.Monk
         dispatch.select("double", torch.ones(4))
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("fats", "no op has a backend 'fats'"),
+        ("double=fats", "double has no backend 'fats'"),
+        ("treble=fast", "unknown ops"),
+        ("double=fast,fast", "expected op=backend"),
+    ],
+)
+def test_a_misspelled_backend_is_refused_before_the_first_op(asked: list[torch.Size], names: str, message: str) -> None:
+    with dispatch.use_backend(names), pytest.raises(ValueError, match=message):
+        dispatch.check_forced()
+    assert asked == []
+    for right in ("fast", "reference", "double=fast"):
+        with dispatch.use_backend(right):
+            dispatch.check_forced()
+
+
 def test_registration_errors(asked: list[torch.Size]) -> None:
     only = Backend("fast", lambda x: x, lambda x: None)
     with pytest.raises(ValueError, match="registered already"):
