@@ -15,9 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.bench_step import CASES
-from benchmarks.bench_step import make_batch as make_random_batch
-from benchmarks.bench_step import make_learner as make_step_learner
+from benchmarks import cases
 from benchmarks.harness import compare, environment, record, rounds
 from ptr_fast import native
 from ptr_fast.config import AugmentConfig, CqlConfig, EncoderConfig, PolicySpec, TaskTable
@@ -132,19 +130,23 @@ def run_curves(file: Path) -> None:
     )
 
 
+STEPS = {
+    "conv3": cases.StepCase(encoder="conv3", num_batch=64, num_filters=16),
+    "resnet_small": cases.StepCase(encoder="resnet_small", num_batch=64),
+}
+
+
 def run_steps(encoder: str) -> None:
-    batch = make_random_batch(CASES[encoder][0])
-    learners = {name: make_step_learner(encoder) for name in DTYPES}
-    for name, dtype in DTYPES.items():
-        learners[name]._encoder_dtype = dtype
+    case = STEPS[encoder]
+    batch = cases.make_batch(case)
+    learners = {name: cases.make_learner(case, encoder_dtype=dtype) for name, dtype in DTYPES.items()}
     losses = {name: float(learner.update(batch, 0)["train/critic_loss"]) for name, learner in learners.items()}
 
     def gate() -> None:
         np.testing.assert_allclose(losses["bf16"], losses["fp32"], rtol=0.02)
 
     steps = {name: (lambda learner=learners[name]: learner.update(batch, 1)) for name in ("bf16", "fp32")}
-    case = f"{encoder} {SIZE} px B={CASES[encoder][0]}, a step on the CPU"
-    compare("precision", case, steps, gate, num_rounds=rounds(5))
+    compare("precision", f"{case}, a step on the CPU", steps, gate, num_rounds=rounds(5))
 
 
 if __name__ == "__main__":

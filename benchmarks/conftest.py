@@ -8,12 +8,6 @@ import torch
 from ptr_fast import native
 
 
-def pytest_collect_file(file_path, parent):
-    if file_path.name.startswith("bench_") and file_path.suffix == ".py":
-        return pytest.Module.from_parent(parent, path=file_path)
-    return None
-
-
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread_and_kept_memory():
     """As in training, but one thread unless PTR_FAST_BENCH_THREADS says otherwise."""

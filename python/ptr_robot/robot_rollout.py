@@ -44,12 +44,17 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class Contender:
-    """A policy that is tried: its label, its acting (``act`` as in Policy), and what it was trained for."""
+    """A policy that is tried: its label, its acting (``act`` as in Policy), and what it was trained for.
+
+    ``engine`` is ``eager`` where :meth:`act` is called with a seed per step; any other one acts through the policy's
+    own executor, without Python where it can.
+    """
 
     label: str
     policy: Any
     spec: Any
     about: dict[str, Any]
+    engine: str = "eager"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,12 +216,18 @@ def _trial(
             if recorder is not None:
                 recorder.add(frame, record["state"][: spec.state.dim], record["command"][: spec.action.dim])
 
-        result = run_session(robot, act, spec, limits, config, operator, plan.camera, _Console(index), keep)
+        policy = act if contender.engine == "eager" else _executor(plan, robot, contender)
+        result = run_session(robot, policy, spec, limits, config, operator, plan.camera, _Console(index), keep)
         if recorder is not None:
             verdict = {True: "success", False: "failure", None: "unknown"}[result.success]
             recorder.end_episode(verdict, keep=not operator.quit_signal)
     has_video = bool(name) and (plan.out / name).is_file()
     return TrialRecord(**{**_record(result, index, contender.label, seed), "video": name if has_video else ""})
+
+
+def _executor(plan: RobotTrials, robot: Robot, contender: Contender) -> Any:
+    height, width, _ = robot.observation_features[camera_of(robot, plan.camera)]
+    return contender.policy.make_executor((height, width), plan.task)
 
 
 def _recorder(plan: RobotTrials, robot: Robot, contender: Contender) -> Recorder:
@@ -306,13 +317,14 @@ def _write_result(plan: RobotTrials, sheet: TrialSheet) -> None:
     write_atomically(plan.out / "result.json", (json.dumps(result, indent=1) + "\n").encode())
 
 
-def load_contenders(checkpoints: Sequence[Path], labels: Sequence[str], mode: str, device: str) -> list[Contender]:
-    """The policies of some checkpoints."""
+def load_contenders(checkpoints: Sequence[Path], labels: Sequence[str], mode: str, engine: str) -> list[Contender]:
+    """The policies of some checkpoints, on the CPU."""
     contenders = []
     for path, label in zip(checkpoints, labels, strict=True):
-        policy = Policy.load(path, device, mode or None)
+        policy = Policy.load(path, mode=mode or None, engine=engine)
         about = {"label": label, "checkpoint": str(policy.info.path), "step": policy.info.step, "mode": policy.mode}
-        contenders.append(Contender(label=label, policy=policy, spec=policy.spec, about=about))
+        about["engine"] = engine
+        contenders.append(Contender(label=label, policy=policy, spec=policy.spec, about=about, engine=engine))
     return contenders
 
 

@@ -69,6 +69,8 @@ class Args:
     """Other runs or checkpoints that are tried in turns with the first, in blinded random order (with --robot)."""
     remote: str = ""
     """Ask the policy server at this URL (ws://HOST:PORT) instead of loading a checkpoint (with --robot)."""
+    engine: Literal["eager", "auto", "onnxruntime", "openvino", "compile"] = "eager"
+    """What computes the actions on a robot: eager as in training; auto the fastest installed one."""
     camera: str = ""
     """Camera of the robot; needed where it has several."""
     limits: Path | None = None
@@ -191,7 +193,7 @@ def _on_robot(args: Args) -> int:
     else:
         paths = [*first, *args.against]
         labels = [args.label or _label(args.run or paths[0]), *(_label(path) for path in args.against)]
-        contenders = load_contenders(paths, labels, args.mode, "cpu")
+        contenders = load_contenders(paths, labels, args.mode, args.engine)
     words = [args.robot, args.task, *(contender.label for contender in contenders)]
     folder = args.out or Path("outputs/rollouts") / "-".join(w.replace(" ", "_").replace("/", "_") for w in words)
     return run_robot_trials(

@@ -44,6 +44,9 @@ class Args:
     """Acting mode: mean, ema_mean or search. Default: the checkpoint's own."""
     device: str = "cpu"
     """Where the policy runs."""
+    engine: str = "eager"
+    """What computes the actions: eager as in training, auto the fastest that is installed and agrees with it,
+    onnxruntime, openvino, compile, or cuda_graph on a GPU."""
     max_connections: int = 8
     """Clients at once."""
     max_message_mib: float = 8.0
@@ -63,9 +66,9 @@ def main(args: Args) -> int:
     if not 0 <= args.port < 65536:
         raise ValueError(f"port: expected 0 to 65535, got {args.port}")
     tls = _tls(args)
-    policy = Policy.load(args.checkpoint, args.device, args.mode or None)
+    policy = Policy.load(args.checkpoint, args.device, args.mode or None, engine=args.engine)
     infer = make_infer(policy)
-    _warm_up(policy, infer)
+    policy.warm_up()
     limits = Limits(
         message_bytes=int(args.max_message_mib * 2**20), connections=args.max_connections, idle_s=args.idle_s
     )
@@ -82,7 +85,8 @@ async def _run(server: Any, args: Args, tls: ssl.SSLContext | None, policy: Any)
     async with await server.start(args.host, args.port, tls) as listening:
         port = listening.sockets[0].getsockname()[1]
         scheme = "wss" if tls else "ws"
-        print(f"{policy.info.path} ({policy.mode}) on {scheme}://{args.host}:{port}; Ctrl-C stops", flush=True)
+        where = f"{scheme}://{args.host}:{port}"
+        print(f"{policy.info.path} ({policy.mode}, {policy.explain()}) on {where}; Ctrl-C stops", flush=True)
         await stop.wait()
     server.close()
     print(f"stopped after {server.num_requests} requests", flush=True)
@@ -127,17 +131,6 @@ def metadata_of(policy: Any) -> dict[str, Any]:
         },
         "tasks": {"key": PROMPT, "names": list(spec.tasks.names)},
     }
-
-
-def _warm_up(policy: Any, infer: Any) -> None:
-    camera, tasks = policy.spec.camera, policy.spec.tasks.names
-    request = {
-        IMAGE: np.zeros((camera.height, camera.width, 3), np.uint8),
-        STATE: np.zeros(policy.spec.state.dim, np.float32),
-        PROMPT: tasks[0],
-    }
-    for _ in range(3):
-        infer(request)
 
 
 def _tls(args: Args) -> ssl.SSLContext | None:
