@@ -147,7 +147,7 @@ class JaxVariant:
     def __init__(self, case: StepCase, shared_forwards: bool, dtype: str = "float32", platform: str = "cpu") -> None:
         python = interpreter_with(*JAX_PACKAGES)
         if python is None:
-            raise RuntimeError("jax, flax and optax are not installed (make peers)")
+            raise ModuleNotFoundError("jax, flax and optax are not installed (make peers)")
         self._folder = tempfile.TemporaryDirectory()
         cache = Path(tempfile.gettempdir()) / "ptr-fast-bench-jax"
         environment = {"JAX_PLATFORMS": platform, "PTR_FAST_BENCH_JAX_CACHE": str(cache)}

@@ -50,10 +50,13 @@ class Bench:
             raise OutOfTimeError(f"{self.seconds_left:.0f} s left, {seconds:.0f} s needed")
 
     def attempt(self, name: str, case: str, work: Callable[[], Any]) -> Any:
-        """Runs one row's work; a failure becomes a row, and the others go on. In a dry run it is raised."""
+        """Runs one row's work; a failure becomes a row, and the others go on. In a dry run it is raised.
+
+        A peer that is not installed is a row in either.
+        """
         try:
             return work()
-        except OutOfTimeError as error:
+        except (OutOfTimeError, ModuleNotFoundError) as error:
             record({"name": name, "case": case, "skipped": str(error)})
         except Exception as error:
             if self.dry:

@@ -74,14 +74,15 @@ def interpreting() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def why_not_triton(op: str, *tensors: torch.Tensor | None) -> str | None:
-    """None where Triton kernels of ``op`` can run on these tensors (None values are skipped), else why not.
+def why_not_triton(op: str, *places: Any) -> str | None:
+    """None where Triton kernels of ``op`` can run on these tensors, else why not.
 
-    CPU tensors are taken only by the interpreter, and only where the Triton backend is forced.
+    ``places``: tensors, anything else with a ``device``, or devices; None is skipped. CPU tensors are taken only by the
+    interpreter, and only where the Triton backend is forced.
     """
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed"
-    devices = {tensor.device for tensor in tensors if tensor is not None}
+    devices = {getattr(place, "device", place) for place in places if place is not None}
     if len(devices) != 1:
         return f"tensors are on several devices: {sorted(map(str, devices))}"
     device = devices.pop()
@@ -106,8 +107,8 @@ def lazy_backend(op: str) -> dispatch.Backend:
         return getattr(module(), op)(*args)
 
     def supports(*args: Any) -> str | None:
-        tensors = [arg for arg in args if isinstance(arg, torch.Tensor)]
-        return why_not_triton(op, *tensors) or module().supports(*args)
+        places = [arg for arg in args if isinstance(arg, torch.device) or hasattr(arg, "device")]
+        return why_not_triton(op, *places) or module().supports(*args)
 
     return dispatch.Backend("triton", run, supports)
 

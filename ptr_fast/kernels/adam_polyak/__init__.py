@@ -7,11 +7,10 @@ moments and average; write all but the gradient).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
-from ptr_fast.kernels import dispatch
+from ptr_fast.kernels import cubins, dispatch
 from ptr_fast.kernels.adam_polyak import native, reference
 from ptr_fast.kernels.adam_polyak.operands import Operands
 from ptr_fast.native import warn_missing
@@ -21,27 +20,10 @@ __all__ = ["Operands", "adam_polyak"]
 _OP = "adam_polyak"
 
 
-def _triton(operands: Operands, *args: Any) -> None:
-    from ptr_fast.kernels.adam_polyak import triton
-
-    triton.adam_polyak(operands, *args)
-
-
-def _triton_supports(operands: Operands) -> str | None:
-    from ptr_fast.kernels.cubins import why_not_triton
-
-    reason = why_not_triton(_OP, operands.parameters[0])
-    if reason is not None:
-        return reason
-    from ptr_fast.kernels.adam_polyak import triton
-
-    return triton.supports(operands)
-
-
 dispatch.register(
     _OP,
     (
-        dispatch.Backend("triton", _triton, _triton_supports),
+        cubins.lazy_backend(_OP),
         dispatch.Backend("native", native.adam_polyak, native.supports),
         dispatch.Backend("reference", reference.adam_polyak, reference.supports),
     ),

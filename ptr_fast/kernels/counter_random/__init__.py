@@ -11,13 +11,10 @@ Shapes: B samples, W words of each.
 from __future__ import annotations
 
 import enum
-from importlib import import_module
-from importlib.util import find_spec
-from typing import Any
 
 import torch
 
-from ptr_fast.kernels import dispatch
+from ptr_fast.kernels import cubins, dispatch
 from ptr_fast.kernels.counter_random import native, reference
 from ptr_fast.native import warn_missing
 
@@ -39,20 +36,10 @@ class Stream(enum.IntEnum):
     BATCH = 6  # which transitions make up a batch
 
 
-def _why_not_triton(device: torch.device) -> str | None:
-    if find_spec("triton") is None:
-        return "triton is not installed"
-    return import_module("ptr_fast.kernels.counter_random.triton").supports(device)
-
-
-def _run_triton(*args: Any) -> torch.Tensor:
-    return import_module("ptr_fast.kernels.counter_random.triton").counter_random(*args)
-
-
 dispatch.register(
     _OP,
     (
-        dispatch.Backend("triton", _run_triton, _why_not_triton),
+        cubins.lazy_backend(_OP),
         dispatch.Backend("native", native.counter_random, native.supports),
         dispatch.Backend("reference", reference.counter_random, reference.supports),
     ),
