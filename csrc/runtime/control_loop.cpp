@@ -122,7 +122,12 @@ void ControlLoop::request_stop(uint32_t reason, const std::string& message) {
 
 bool ControlLoop::wait(double timeout_s) {
   std::unique_lock lock(end_mutex_);
-  return end_changed_.wait_until(lock, at(now_ns() + nanoseconds(timeout_s)), [&] { return guardian_ended_.load(); });
+  const auto deadline = at(now_ns() + nanoseconds(timeout_s));
+  if (!end_changed_.wait_until(lock, deadline, [&] { return guardian_ended_.load(); })) return false;
+  // A thread that is still in a call of Python's when the interpreter goes away would take the process with it.
+  const auto last = at(now_ns() + nanoseconds(config_.watchdog_s));
+  end_changed_.wait_until(lock, last, [&] { return loop_ended_.load(); });
+  return true;
 }
 
 std::string ControlLoop::message() const {
@@ -182,6 +187,11 @@ void ControlLoop::run_loop() {
   }
   if (!stop_) sleep_until(scheduled + period_ns_);  // the last command has its time too
   request_stop(0, "");
+  {
+    const std::lock_guard lock(end_mutex_);
+    loop_ended_ = true;
+  }
+  end_changed_.notify_all();
 }
 
 void ControlLoop::run_step(int64_t step, int64_t scheduled_ns, StepRecord* record) {

@@ -89,6 +89,7 @@ class ControlLoop : public std::enable_shared_from_this<ControlLoop> {
   // Asks for a stop; the guardian stops the arm at once. From any thread; the first reason counts.
   void request_stop(uint32_t reason, const std::string& message);
   // True when the arm was brought to rest, or did not answer within the watchdog's time; false where the run goes on.
+  // The loop's thread has ended by then too, unless a policy or arm call has not come back for the watchdog's time.
   bool wait(double timeout_s);
 
   bool running() const { return started_.load() && !guardian_ended_.load(); }
@@ -135,7 +136,7 @@ class ControlLoop : public std::enable_shared_from_this<ControlLoop> {
   LatencyHistogram legs_[kNumLegs];
   std::atomic<int64_t> num_steps_{0}, num_missed_{0}, num_held_{0}, num_unrecorded_{0};
   std::atomic<uint32_t> stop_reason_{0};
-  std::atomic<bool> started_{false}, stop_{false}, arm_stopped_{false}, guardian_ended_{false};
+  std::atomic<bool> started_{false}, stop_{false}, arm_stopped_{false}, guardian_ended_{false}, loop_ended_{false};
   mutable std::mutex text_mutex_;  // message_, notes_
   std::string message_;
   std::vector<std::string> notes_;

@@ -20,6 +20,7 @@ class RecordingArm:
     def __init__(self) -> None:
         self.commands: list[np.ndarray] = []
         self.stops = 0
+        self.stopped_at = 0.0
         self.error: Exception | None = None
         self.block = threading.Event()
         self.block.set()
@@ -32,6 +33,7 @@ class RecordingArm:
 
     def stop(self):
         self.stops += 1
+        self.stopped_at = time.monotonic()
 
 
 def limits(**changes) -> SafetyLimits:
@@ -227,10 +229,12 @@ def test_an_arm_that_blocks_ends_the_run_and_is_said_not_to_have_answered():
         loop.start()
         keep_observing(loop, 0.1)
         arm.block.clear()
+        begin = time.monotonic()
         outcome, took = run_until_end(loop, arm)
         assert outcome.reason == "stopped_arm"
         assert "has not come back" in outcome.message
-        assert took < 4 * WATCHDOG_S
+        assert arm.stopped_at - begin < 3 * WATCHDOG_S, "found after one watchdog's time, tried after a second"
+        assert took < 5 * WATCHDOG_S, "the thread that blocks is left behind after a third"
         assert arm.stops == 1, "the stop is tried while the command blocks"
         sent = len(arm.commands)
         arm.block.set()
