@@ -197,13 +197,25 @@ def test_limits_from_a_file(checkpoint, tmp_path):
     assert sheet(tmp_path / "out")[0]["interventions"]["step"] > 0
 
 
-def test_the_stop_file(checkpoint, tmp_path):
-    stop = tmp_path / "stop"
+def test_the_stop_file_ends_the_run_and_nothing_moves_while_it_is_there(checkpoint, tmp_path):
+    stop, out = tmp_path / "stop", tmp_path / "out"
+    arguments = command(checkpoint, out, "--trials", "3", "--max-steps", "200", "--stop-file", str(stop))
+    process = started(arguments)
+    wait_for(process, "trial 1  step")
+    other = subprocess.run(arguments, capture_output=True, text=True, timeout=120)
+    assert other.returncode == 2
+    assert "another rollout is running there" in other.stderr
     stop.touch()
-    done = run(checkpoint, tmp_path / "out", "--trials", "1", "--stop-file", str(stop))
-    assert done.returncode == 0
-    (trial,) = sheet(tmp_path / "out")
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    assert "remove it and run again to go on" in stdout
+    (trial,) = sheet(out)
     assert (trial["reason"], trial["message"]) == ("stopped_operator", f"{stop} exists")
+    assert trial["success"] is None, "broken off, so nobody knows"
+    again = subprocess.run(arguments, capture_output=True, text=True, timeout=120)
+    assert again.returncode == 2
+    assert "exists, nothing moves" in again.stderr
+    assert len(sheet(out)) == 1
 
 
 @pytest.mark.parametrize(

@@ -111,10 +111,14 @@ void ControlLoop::start() {
 }
 
 void ControlLoop::request_stop(uint32_t reason, const std::string& message) {
-  if (!stop_.exchange(true)) {
+  {
+    // The reason is there before anybody sees the stop: a run that ended never looks as if all steps were done.
     const std::lock_guard lock(text_mutex_);
-    stop_reason_ = reason;
-    message_ = message;
+    if (!stop_) {
+      stop_reason_ = reason;
+      message_ = message;
+      stop_ = true;
+    }
   }
   { const std::lock_guard lock(guard_mutex_); }
   guard_wake_.notify_all();

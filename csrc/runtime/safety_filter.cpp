@@ -97,6 +97,7 @@ uint32_t SafetyFilter::apply(const float* wanted, const float* state, int64_t ob
     return stopped_;
   }
   if (wanted == nullptr || age > limits_.hold_after_s) {
+    if (first_) start_ns_ = now_ns;  // as long as nothing may move, the ramp has not begun
     stand_still(state, command);
     return wanted == nullptr ? kHeldLate : kHeldStale;
   }
@@ -126,7 +127,9 @@ uint32_t SafetyFilter::apply(const float* wanted, const float* state, int64_t ob
     allowed.limit(-step, step, move, kStep, &interventions);
     allowed.limit(-velocity, velocity, move, kVelocity, &interventions);
     if (ramp < 1.0) {
-      const double least = ramp * std::min(step, velocity);
+      // Where nothing else bounds a displacement, its own bounds do.
+      const double most = axis.relative ? std::max(-axis.low, axis.high) : INFINITY;
+      const double least = ramp * std::min({step, velocity, most});
       if (std::isfinite(least)) allowed.limit(-least, least, move, kRamp, &interventions);
       else if (ramp == 0.0) allowed.limit(0.0, 0.0, move, kRamp, &interventions);
     }

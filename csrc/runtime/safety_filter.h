@@ -47,7 +47,9 @@ struct SafetyLimits {
   std::vector<AxisLimits> axes;
   int state_size;
   double period_s;            // between two commands
-  double ramp_s;              // from the start on, step and velocity limits grow from 0 to full over this time
+  // From the start on, the limits of a displacement (step, velocity, a relative axis' bounds) grow from 0 to full over
+  // this time.
+  double ramp_s;
   double hold_after_s;        // an observation older than this: stand still
   double stop_after_s;        // older than this: stop
   double max_start_mismatch;  // of an absolute axis' first command from its measured position, in the command's unit

@@ -80,7 +80,8 @@ class SafetyLimits:
         axes: one per dimension of the command.
         state_size: numbers in the robot's state.
         period_s: time between two commands, s.
-        ramp_s: from the start on, the limits of step and velocity grow from 0 to full over this time, s.
+        ramp_s: from the first command that is not held back on, the limits of a displacement (step, velocity, a
+            relative axis' bounds) grow from 0 to full over this time, s.
         hold_after_s: an observation older than this makes the arm stand still, s.
         stop_after_s: older than this stops the run, s.
         max_start_mismatch: of an absolute axis' first command from its measured position, in the command's unit.

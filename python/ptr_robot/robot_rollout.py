@@ -134,18 +134,23 @@ def run_robot_trials(plan: RobotTrials, contenders: list[Contender]) -> int:
     print(f"safety of {robot.name}:\n  " + "\n  ".join(limits.describe()), flush=True)
     if sheet.records:
         print(f"{plan.out}: {len(sheet.records)} trials are done, {len(sheet.remaining())} to go", flush=True)
-    robot.connect()
-    try:
+    if plan.stop_file is not None and plan.stop_file.exists():
+        raise ValueError(f"{plan.stop_file} exists, nothing moves; remove it and run again")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(sheet.held())
+        robot.connect()
+        stack.callback(robot.disconnect)
         with Operator(plan.stop_file) as operator:
             for index, label, seed in sheet.remaining():
+                if operator.button_pressed():
+                    print(f"{plan.stop_file} exists, nothing moves; remove it and run again to go on", flush=True)
+                    break
                 record = _trial(plan, robot, by_label[label], limits, operator, index, seed)
                 if operator.quit_signal:
                     print(f"stopped in trial {index + 1}, which is not counted; run it again to go on", flush=True)
                     break
                 sheet.add(record)
                 _tell(sheet, record, blinded=len(contenders) > 1)
-    finally:
-        robot.disconnect()
     page = write_page(plan.out / "report.html", f"{plan.task}: trials on {plan.robot}", sections(sheet, limits))
     _write_result(plan, sheet)
     for contender in contenders:

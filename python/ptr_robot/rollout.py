@@ -57,7 +57,7 @@ class Args:
     label: str = ""
     """Name in tables. Default: the run's name, random or expert."""
     out: Path | None = None
-    """Result, a JSON file. Default: in RUN/rollouts, or outputs/rollouts."""
+    """Result, a JSON file; with --robot a folder. Default: in RUN/rollouts, or outputs/rollouts."""
     workers: int = 2
     """Processes; each acts on one CPU thread."""
     robot: str = ""
@@ -82,7 +82,7 @@ class Args:
     realtime_priority: int = 0
     """SCHED_FIFO priority of the control loop, 1 to 98; 0 leaves it as it is. Needs the right to (CAP_SYS_NICE)."""
     stop_file: Path | None = None
-    """A run ends as soon as this file exists."""
+    """The arm stops as soon as this file exists, and no trial begins while it does (with --robot)."""
 
 
 def main(args: Args) -> int:

@@ -94,9 +94,13 @@ class Operator:
                 self.verdict, self.stop_reason = key == b"s", "the operator judged the trial"
             elif key == b" ":
                 self.stop_reason = "the operator pressed space"
-        if self._stop_file is not None and self._stop_file.exists():
+        if self.button_pressed():
             self.stop_reason = f"{self._stop_file} exists"
         return bool(self.stop_reason)
+
+    def button_pressed(self) -> bool:
+        """Whether the stop file exists: nothing may move while it does."""
+        return self._stop_file is not None and self._stop_file.exists()
 
     def _interrupt(self, number: int, _frame: object) -> None:
         if self.quit_signal:
@@ -177,7 +181,9 @@ def run_session(
     if operator.verdict is not None:
         result.success = operator.verdict
     elif result.success is None and success is not None:
-        result.success = success()
+        # A trial that the operator broke off says nothing about the policy, unless it had succeeded.
+        seen = success()
+        result.success = None if operator.stop_reason and not seen else seen
     return result
 
 
@@ -213,7 +219,8 @@ def _observing(robot: Robot, loop: ControlLoop, camera: str, states: tuple[str, 
                 captured = int(seen.get("captured_ns", now))
                 loop.put_state(np.array([seen[name] for name in states], np.float32), now)
                 if captured != last:
-                    loop.put_frame(np.ascontiguousarray(seen[camera]), captured)
+                    # A camera whose clock is ahead must not look fresh for ever: then the arrival counts.
+                    loop.put_frame(np.ascontiguousarray(seen[camera]), min(captured, now))
                     last = captured
                 ended.wait(OBSERVE_S)
         except BaseException as error:  # noqa: BLE001  (the run ends with it)

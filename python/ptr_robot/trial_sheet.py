@@ -6,9 +6,11 @@ wears out or a light that changes meets all alike. Every finished trial is on di
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,6 +101,21 @@ class TrialSheet:
         ]
         self._log = folder / "trials.jsonl"
         self.records = self._finished()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """While trials run: no other process writes to the folder, or moves the arm for it.
+
+        Raises:
+            ValueError: another one does.
+        """
+        with writing(self.folder), open(self.folder / ".lock", "w", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(f"{self.folder}: another rollout is running there") from None
+            self.records = self._finished()
+            yield
 
     def remaining(self) -> list[tuple[int, str, int]]:
         """Index, policy and seed of the trials that are still to come."""

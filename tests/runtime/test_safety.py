@@ -59,7 +59,7 @@ def test_no_sequence_gets_a_command_outside_the_limits_through(data):
     ramp_s = data.draw(st.sampled_from([0.0, 0.5]))
     filter_ = SafetyFilter(limits(*axes, ramp_s=ramp_s))
     filter_.start(0)
-    dt, last, last_velocity = 0.2, [None, None], [0.0, 0.0]
+    dt, last, last_velocity, ramp_begin, free = 0.2, [None, None], [0.0, 0.0], 0, False
     for step in range(data.draw(st.integers(1, 12))):
         state = np.array(data.draw(st.lists(st.one_of(numbers, any_float), min_size=2, max_size=2)), np.float32)
         wanted = data.draw(st.one_of(st.none(), st.lists(any_float, min_size=2, max_size=2)))
@@ -70,6 +70,8 @@ def test_no_sequence_gets_a_command_outside_the_limits_through(data):
         if age > 2000 * MS or not np.isfinite(state).all() or (given_ is not None and not np.isfinite(given_).all()):
             assert bits & STOP_MASK
         still = bool(bits & STOP_MASK) or wanted is None or age > 500 * MS
+        free = free or not still
+        ramp_begin = ramp_begin if free else step
         for i, a in enumerate(axes):
             value = float(command[i])
             start = state[i] if np.isfinite(state[i]) else a.low
@@ -84,10 +86,11 @@ def test_no_sequence_gets_a_command_outside_the_limits_through(data):
             if still and (a.relative or last[i] is not None):
                 assert abs(move) <= slack
             if not still:
-                ramp = 1.0 if ramp_s == 0 else min(1.0, step * dt / ramp_s)
                 assert abs(move) <= min(a.max_step, a.max_velocity * dt) * (1 + slack) + slack
-                if ramp < 1 and math.isfinite(min(a.max_step, a.max_velocity * dt)):
-                    assert abs(move) <= ramp * min(a.max_step, a.max_velocity * dt) + slack
+                ramp = 1.0 if ramp_s == 0 else min(1.0, (step - ramp_begin) * dt / ramp_s)
+                most = min(a.max_step, a.max_velocity * dt, max(-a.low, a.high) if a.relative else math.inf)
+                if ramp < 1 and math.isfinite(most):
+                    assert abs(move) <= ramp * most + slack
                 velocity = move / dt
                 if math.isfinite(a.max_acceleration) and velocity * last_velocity[i] >= 0:
                     assert abs(velocity) <= abs(last_velocity[i]) + a.max_acceleration * dt + 10 * slack
@@ -156,6 +159,15 @@ def test_ramp():
     assert [command[0] for command, _ in moves] == pytest.approx([0.0, 0.125, 0.25, 0.375, 0.5])
     assert "ramp" in moves[0][1]
     assert "ramp" not in moves[4][1]
+
+
+def test_the_ramp_holds_where_only_the_command_is_bounded_and_waits_for_the_first_command():
+    filter_ = SafetyFilter(limits(axis(low=-1.0, high=1.0), ramp_s=1.0))
+    filter_.start(0)
+    assert run(filter_, None, now_ns=3000 * MS) == ([0.0], ["held_late"])
+    moves = [run(filter_, [1.0], now_ns=(3000 + 250 * i) * MS) for i in range(5)]
+    assert [command[0] for command, _ in moves] == pytest.approx([0.0, 0.25, 0.5, 0.75, 1.0])
+    assert [names for _, names in moves] == [["ramp"]] * 4 + [[]]
 
 
 def test_stale_observations_hold_and_then_stop():
