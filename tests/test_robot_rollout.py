@@ -265,5 +265,5 @@ def test_a_sheet_whose_last_line_was_cut_short_does_that_trial_again(tmp_path):
 def test_a_full_disk_is_told(tmp_path):
     sheet = TrialSheet(tmp_path, {}, ["a"], 1)
     os.symlink("/dev/full", tmp_path / "trials.jsonl")
-    with pytest.raises(OSError, match=r"trials\.jsonl"):
+    with pytest.raises(OSError, match=r"trials\.jsonl"), sheet.held():
         sheet.add(record(0))

@@ -6,6 +6,7 @@ policies that are written in Python are wrapped so that only their own calls tak
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -156,8 +157,14 @@ class ControlLoop:
         return self._loop.warm_up(num_runs) * 1e-9
 
     def start(self) -> None:
-        """Arms. Raises RuntimeError where no observation has arrived yet."""
+        """Arms. Raises RuntimeError where no observation has arrived yet.
+
+        A run that is still going when the interpreter exits is stopped then: its threads could not stop the arm later.
+        """
         self._loop.start()
+        for loop in [loop for loop in _started if not loop.running]:
+            del _started[loop]
+        _started[self._loop] = 3 * self.config.watchdog_s
 
     def stop(self, message: str = "the operator stopped the run") -> None:
         """Asks for a stop; :meth:`wait` returns soon after. Safe from any thread and more than once."""
@@ -210,3 +217,15 @@ class ControlLoop:
         if self._loop.running:
             self.stop("the run was left")
             self.wait(3 * self.config.watchdog_s)
+
+
+# Native loops that may still run, and how long their arm may take to come to rest, s.
+_started: dict[Any, float] = {}
+
+
+@atexit.register
+def _stop_at_exit() -> None:
+    for loop, seconds in _started.items():
+        if loop.running:
+            loop.request_stop(INTERVENTIONS["stopped_operator"], "the program ended")
+            loop.wait(seconds)

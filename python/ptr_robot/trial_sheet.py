@@ -109,7 +109,10 @@ class TrialSheet:
         Raises:
             ValueError: another one does.
         """
-        with writing(self.folder), open(self.folder / ".lock", "w", encoding="utf-8") as file:
+        path = self.folder / ".lock"
+        with writing(path):
+            file = open(path, "w", encoding="utf-8")  # noqa: SIM115 (held until the trials end)
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

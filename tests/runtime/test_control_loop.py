@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -323,3 +325,30 @@ def test_what_is_not_permitted_is_told():
         loop.start()
         run_until_end(loop, None)
         assert any("is not pinned to core 1023" in note for note in loop.outcome().notes)
+
+
+@pytest.mark.parametrize("end", ["", "del loop", "raise SystemExit(0)"])
+def test_a_program_that_ends_during_a_run_stops_the_arm(end):
+    program = """
+import time
+import numpy as np
+from ptr_fast.runtime.control import ControlLoop, LoopConfig
+from ptr_fast.runtime.safety import AxisLimits, SafetyLimits
+
+class Arm:
+    def send(self, command):
+        return None
+
+    def stop(self):
+        print("stopped", flush=True)
+
+limits = SafetyLimits(axes=[AxisLimits(name="x", relative=True, low=-1, high=1)], state_size=1, period_s=0.01)
+policy = lambda frame, state: np.zeros(1, np.float32)
+loop = ControlLoop(LoopConfig(hz=100), limits, policy, Arm(), (4, 4))
+loop.put_frame(np.zeros((4, 4, 3), np.uint8), time.monotonic_ns())
+loop.put_state(np.zeros(1, np.float32), time.monotonic_ns())
+loop.start()
+time.sleep(0.1)
+"""
+    done = subprocess.run([sys.executable, "-c", program + end], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "stopped\n"), done.stderr
