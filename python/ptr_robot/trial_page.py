@@ -94,10 +94,11 @@ def _latency_table(sheet: TrialSheet) -> str:
             x, y = [2 ** ((k + 0.5) / 8) * 1e-6 for k in keys], [merged.get(k, 0) for k in keys]
             series = Series(label=LEGS[leg], x=np.log10(x), y=np.array(y, float))
             charts.append(
-                f"<h3>{escape(LEGS[leg])}: steps over log10(ms)</h3>"
-                + line_chart([series], title=LEGS[leg], x_label="log10 of milliseconds", zero_line=True)
+                f'<figure><h4>{escape(LEGS[leg])} <span class="unit">steps over log10 of ms</span></h4>'
+                + line_chart([series], title=LEGS[leg], zero_line=True)
+                + "</figure>"
             )
-    return _table(["leg, ms", "p50", "p95", "p99", "p99.9", "max"], rows) + "".join(charts)
+    return _table(["leg, ms", "p50", "p95", "p99", "p99.9", "max"], rows) + f'<div class="grid">{"".join(charts)}</div>'
 
 
 def _safety_table(sheet: TrialSheet, limits: SafetyLimits) -> str:
