@@ -36,6 +36,7 @@ bench: $(STAMP)
 	@$(BIN)/python -m pytest benchmarks
 	@$(BIN)/python -m benchmarks.bench_step
 	@$(BIN)/python -m benchmarks.bench_peers
+	@$(BIN)/python -m benchmarks.bench_loop
 
 # GPU_PYTHON: another interpreter with torch for CUDA, triton and jax, e.g. make bench-gpu GPU_PYTHON=python3
 GPU_PYTHON ?= $(BIN)/python
