@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -19,6 +20,11 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # Without a GPU the Triton kernels are interpreted; this must be set before Triton is imported.
 if not torch.cuda.is_available() and find_spec("triton"):
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+# The same examples in every run, wherever it runs; to look for new ones: --hypothesis-profile=default.
+settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
+settings.load_profile("repeatable")
 
 
 def pytest_configure(config):

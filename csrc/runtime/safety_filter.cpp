@@ -139,7 +139,9 @@ uint32_t SafetyFilter::apply(const float* wanted, const float* state, int64_t ob
                     &interventions);
     }
     const double done = std::clamp(move, allowed.low, allowed.high);
-    command[i] = round_inside(from + done, from + allowed.low, from + allowed.high);
+    // Where `from` is not 0, from + (low - from) need not be low: the bounds hold exactly, not the sum.
+    const double low = std::max(from + allowed.low, axis.low), high = std::min(from + allowed.high, axis.high);
+    command[i] = round_inside(std::clamp(from + done, low, high), low, high);
     last_velocity_[i] = (double(command[i]) - from) / dt;
     last_command_[i] = command[i];
   }

@@ -52,7 +52,7 @@ def any_axis(draw, position: int) -> AxisLimits:
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_no_sequence_gets_a_command_outside_the_limits_through(data):
     axes = [data.draw(any_axis(i)) for i in range(2)]
@@ -108,6 +108,15 @@ def test_no_sequence_gets_a_command_outside_the_limits_through(data):
             assert more & STOP_MASK, "a stop stays until start()"
             assert np.isfinite(again).all()
             break
+
+
+def test_the_bound_of_a_position_holds_where_the_sum_would_round_past_it():
+    low = float(np.float32(-1.8620337e-16))  # 1 + (low - 1) is below low
+    filter_ = SafetyFilter(limits(axis(relative=False, low=low)))
+    filter_.start(0)
+    assert run(filter_, [0.0], [1.0, 0.0]) == ([0.0], [])
+    filter_.start(0)
+    assert run(filter_, [-1.0], [1.0, 0.0]) == ([low], ["bounds"])
 
 
 @pytest.mark.parametrize(

@@ -56,14 +56,14 @@ def test_what_is_not_a_message_is_refused(message, expected):
         unpack(message)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_message_or_a_protocol_error(data):
     with contextlib.suppress(ProtocolError):
         unpack(data)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_a_damaged_message_is_a_message_or_a_protocol_error(data):
     message = bytearray(pack({"observation/image": np.zeros((2, 2, 3), np.uint8), "prompt": "task"}))
