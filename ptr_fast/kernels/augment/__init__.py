@@ -10,6 +10,7 @@ import torch
 from ptr_fast.kernels import cubins, dispatch
 from ptr_fast.kernels.augment import native, planar, reference
 from ptr_fast.kernels.augment.parameters import NUM_WORDS, AugmentParams, JitterParams, draw_augment
+from ptr_fast.native import why_not_on
 
 __all__ = ["NUM_WORDS", "AugmentParams", "JitterParams", "augment", "draw_augment"]
 
@@ -20,7 +21,7 @@ dispatch.register(
     _OP,
     (
         cubins.lazy_backend(_OP),
-        dispatch.Backend("native", native.augment, native.supports),
+        dispatch.Backend("native", native.augment, native.supports, why_not_on),
         dispatch.Backend("planar", planar.augment, planar.supports),
         dispatch.Backend("reference", reference.augment, reference.supports),
     ),
