@@ -63,7 +63,8 @@ class LoopConfig:
         deterministic: on a GPU, two runs (and a resumed one) are equal bit by bit, as they always are on the CPU; else
             cuDNN takes the convolutions that are fastest when it tries them.
         num_threads: CPU threads of the learner; 0 takes torch's default.
-        frames: where the frames lie: ``device`` (raw pixels, sampled and gathered there), ``host`` (JPEG decoded once
+        frames: where the frames lie: ``device`` (raw pixels, sampled and gathered there), ``device-yuv420`` (the same
+            in half the memory: colour at half the resolution, as in most JPEG files), ``host`` (JPEG decoded once
             into memory), ``map`` (raw pixels in the store's memory map) or ``jpeg`` (decoded batch by batch). ``auto``
             takes the first of these that fits what is free.
         memory_gib: host memory for decoded frames, GiB, shared by the run's processes on a machine; 0 takes half of
@@ -84,7 +85,7 @@ class LoopConfig:
     precision: Precision = "auto"
     deterministic: bool = False
     num_threads: int = 0
-    frames: Literal["auto", "device", "host", "map", "jpeg"] = "auto"
+    frames: Literal["auto", "device", "device-yuv420", "host", "map", "jpeg"] = "auto"
     memory_gib: float = 0.0
     rank_timeout_s: float = 1800.0
     wandb: str = ""
