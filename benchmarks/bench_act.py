@@ -1,22 +1,29 @@
 """One action from a camera's 480x640 frame, batch 1: the engines of a policy against each other.
 
-``end to end`` begins with the uint8 frame on the host and ends with the action in raw units. Engines get the
-checkpoint's own pixels (Pillow's resize); those called ``_resize`` run the exported file with the resize inside it.
-``preprocessing`` is the frame's part alone; ``search`` is N = 50 candidates beside one and the mean action, all eager.
+``end to end`` begins with the uint8 frame on the host and ends with the action in raw units. Engines get pixels of our
+resize; ``_pillow`` has Pillow's, as without this package, and ``_resize_inside`` runs the exported file with the resize
+in its graph. ``preprocessing`` is the frame's part alone, to float32 in [0, 1]; Pillow-SIMD, which cannot live in one
+process with Pillow, takes part where ``PTR_FAST_PILLOW_SIMD`` names the folder that it was installed into.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
-from collections.abc import Callable
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from benchmarks.harness import compare
+from benchmarks.harness import Milliseconds, compare
 from ptr_fast.config import ActConfig, CqlConfig, EncoderConfig, PolicySpec, TaskTable
 from ptr_fast.nets.build import make_actor, make_critic
 from ptr_fast.resize import resize
@@ -34,7 +41,7 @@ NETS = {
     "resnet34": (EncoderConfig(name="resnet34"), 128, 7),
     "resnet50": (EncoderConfig(name="resnet50"), 128, 5),
 }
-ENGINES = ("openvino", "onnxruntime", "compile", "eager")
+ENGINES = ("onnxruntime", "openvino", "compile", "eager")  # the first is what `auto` takes
 AXES = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
 
 
@@ -73,53 +80,113 @@ def test_act(name: str) -> None:
     frame, state, task = _observation()
     own = ActingGraph(net.actor, None, net.spec, ActConfig(), (net.pixels, net.pixels))
     whole = ActingGraph(net.actor, None, net.spec, ActConfig(), CAMERA)
-    model, whole_model = to_onnx(own, net.spec, {}), to_onnx(whole, net.spec, {})
+    model = to_onnx(own, net.spec, {})
     made = {engine: make_engine(engine, own, lambda: model)[1] for engine in ENGINES}
-    executor = native_executor(own, model)
+    executor = native_executor(own, model, CAMERA)
+    inside = make_engine("onnxruntime", whole, lambda: to_onnx(whole, net.spec, {}))[1]
 
     def fitted(engine) -> Callable[[], np.ndarray]:
         return lambda: engine.run(resize(frame, net.pixels, net.pixels), state, task)
 
     variants = {engine: fitted(made[engine]) for engine in ENGINES}
-    variants["openvino_native"] = lambda: executor.run(resize(frame, net.pixels, net.pixels), state, 7)
-    for engine in ("openvino", "onnxruntime"):
-        inside = make_engine(engine, whole, lambda: whole_model)[1]
-        variants[f"{engine}_resize"] = functools.partial(inside.run, frame, state, task)
+    variants["openvino_native"] = lambda: executor.run(frame, state, 7)
+    variants["onnxruntime_pillow"] = lambda: made["onnxruntime"].run(_pillow(frame, net.pixels), state, task)
+    variants["onnxruntime_resize_inside"] = functools.partial(inside.run, frame, state, task)
 
     def gate() -> None:
         expected = variants["eager"]()
         for variant, run in variants.items():
-            allowed = 0.01 if variant.endswith("resize") else BOUND
+            allowed = 0.01 if variant.endswith("resize_inside") else BOUND
             assert np.abs(run() - expected).max() <= allowed, variant
 
     compare("act", f"{name} {net.pixels} px, end to end", variants, gate, num_rounds=net.rounds)
+
+
+def _pillow(frame: np.ndarray, pixels: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(frame).resize((pixels, pixels), Image.Resampling.LANCZOS))
+
+
+def _to_unit(frame_HWC: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(frame_HWC).permute(2, 0, 1)[None].to(torch.float32).div_(255)
 
 
 @pytest.mark.parametrize("pixels", [64, 128])
 def test_preprocessing(pixels: int) -> None:
     torch.set_num_threads(1)
     frame, *_ = _observation()
-    camera = _spec(pixels).camera
-    graph = GraphResize(*CAMERA, camera)
-
-    def ours() -> torch.Tensor:
-        return torch.from_numpy(resize(frame, pixels, pixels).copy()).permute(2, 0, 1)[None].to(torch.float32).div_(255)
+    size = (pixels, pixels)
+    graph = GraphResize(*CAMERA, _spec(pixels).camera)
 
     def products() -> torch.Tensor:
         with torch.inference_mode():
             return graph(torch.from_numpy(frame))
 
-    def antialiased() -> torch.Tensor:
-        """torch's own antialiased resize (bicubic: it has no Lanczos)."""
+    def torch_bicubic() -> torch.Tensor:
         planes = torch.from_numpy(frame).permute(2, 0, 1)[None]
-        size = (pixels, pixels)
         return torch.nn.functional.interpolate(planes, size, mode="bicubic", antialias=True).to(torch.float32).div_(255)
 
-    def gate() -> None:
-        assert (ours() - products()).abs().max() <= 1.01 / 255
+    variants: dict[str, Callable[[], Any]] = {
+        "ours": lambda: _to_unit(resize(frame, *size)),
+        "pillow": lambda: _to_unit(_pillow(frame, pixels).copy()),
+        "two_products": products,
+        "other_filter_torch_bicubic": torch_bicubic,
+    }
+    if importlib.util.find_spec("cv2") is not None:
+        import cv2
 
-    variants = {"pillow": ours, "two_products": products, "torch_bicubic": antialiased}
-    compare("act_preprocessing", f"preprocessing alone to {pixels} px", variants, gate, num_rounds=25)
+        cv2.setNumThreads(1)
+        for name, filter_ in (("area", cv2.INTER_AREA), ("lanczos4_aliased", cv2.INTER_LANCZOS4)):
+            variants[f"other_filter_opencv_{name}"] = functools.partial(
+                lambda filter_: _to_unit(cv2.resize(frame, size, interpolation=filter_)), filter_
+            )
+
+    def gate() -> None:
+        assert (variants["ours"]() == variants["pillow"]()).all()
+        assert (variants["ours"]() - products()).abs().max() <= 1.01 / 255
+
+    with _pillow_simd(pixels) as simd:
+        variants |= simd
+        compare("act_preprocessing", f"preprocessing alone to {pixels} px", variants, gate, num_rounds=51)
+
+
+@contextlib.contextmanager
+def _pillow_simd(pixels: int) -> Iterator[dict[str, Callable[[], Any]]]:
+    """Pillow-SIMD in a process of its own, which tells its time; nothing where it is not installed."""
+    folder = os.environ.get("PTR_FAST_PILLOW_SIMD")
+    if folder is None:
+        yield {}
+        return
+    command = [sys.executable, "-c", _PILLOW_SIMD, folder, str(pixels)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        asked, told = child.stdin, child.stdout
+        assert asked is not None
+        assert told is not None
+
+        def resize_there() -> Milliseconds:
+            asked.write("\n")
+            asked.flush()
+            return Milliseconds(told.readline())
+
+        yield {"pillow_simd": resize_there}
+        child.kill()
+
+
+_PILLOW_SIMD = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+import numpy as np, torch
+import PIL
+from PIL import Image
+assert "post" in PIL.__version__, PIL.__version__
+torch.set_num_threads(1)
+pixels = int(sys.argv[2])
+frame = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+for _ in sys.stdin:
+    begin = time.perf_counter()
+    small = np.array(Image.fromarray(frame).resize((pixels, pixels), Image.Resampling.LANCZOS))
+    torch.from_numpy(small).permute(2, 0, 1)[None].to(torch.float32).div_(255)
+    print((time.perf_counter() - begin) * 1e3, flush=True)
+"""
 
 
 @pytest.mark.parametrize("name", ["conv3", "resnet18"])

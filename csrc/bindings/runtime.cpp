@@ -120,7 +120,6 @@ SafetyLimits limits_of(const py::object& object) {
   const auto get = [&](const char* name) { return py::cast<double>(object.attr(name)); };
   limits.period_s = get("period_s");
   limits.ramp_s = get("ramp_s");
-  limits.response_s = get("response_s");
   limits.hold_after_s = get("hold_after_s");
   limits.stop_after_s = get("stop_after_s");
   limits.max_start_mismatch = get("max_start_mismatch");
@@ -142,8 +141,7 @@ LoopConfig config_of(const py::object& object) {
   return config;
 }
 
-py::tuple apply(SafetyFilter& filter, const py::object& wanted, const Floats& state, int64_t age_ns, int64_t now_ns,
-                int64_t state_age_ns) {
+py::tuple apply(SafetyFilter& filter, const py::object& wanted, const Floats& state, int64_t age_ns, int64_t now_ns) {
   check(state.size() == filter.state_size(), "state: expected ", filter.state_size(), " numbers, got ", state.size());
   const float* action = nullptr;
   Floats kept;
@@ -154,9 +152,8 @@ py::tuple apply(SafetyFilter& filter, const py::object& wanted, const Floats& st
     action = kept.data();
   }
   py::array_t<float> command(filter.num_axes());
-  const uint32_t interventions =
-      filter.apply(action, state.data(), now_ns - state_age_ns, age_ns, now_ns, command.mutable_data());
-  return py::make_tuple(filter.has_command() ? py::object(command) : py::none(), interventions);
+  const uint32_t interventions = filter.apply(action, state.data(), age_ns, now_ns, command.mutable_data());
+  return py::make_tuple(command, interventions);
 }
 
 py::array_t<StepRecord> drain(ControlLoop& loop, int max_records) {
@@ -191,13 +188,11 @@ py::dict histogram(const LatencyHistogram& leg) {
 void bind_runtime(py::module_& module) {
   PYBIND11_NUMPY_DTYPE(StepRecord, step, scheduled_ns, woke_ns, captured_ns, policy_in_ns, policy_out_ns, filtered_ns,
                        sent_ns, frame_sequence, state_captured_ns, interventions, missed_deadline, frame_slot, action,
-                       command, sent, state);
+                       command, state);
   py::class_<SafetyFilter>(module, "SafetyFilter")
       .def(py::init([](const py::object& limits) { return SafetyFilter(limits_of(limits)); }), py::arg("limits"))
       .def("start", &SafetyFilter::start, py::arg("now_ns"))
-      .def("apply", &apply, py::arg("wanted"), py::arg("state"), py::arg("observation_age_ns"), py::arg("now_ns"),
-           py::arg("state_age_ns"))
-      .def("sent", &SafetyFilter::sent, py::arg("now_ns"))
+      .def("apply", &apply, py::arg("wanted"), py::arg("state"), py::arg("observation_age_ns"), py::arg("now_ns"))
       .def("stop", &SafetyFilter::stop, py::arg("reason"))
       .def_property_readonly("stopped", &SafetyFilter::stopped);
   py::class_<LatencyHistogram>(module, "LatencyHistogram")
@@ -244,13 +239,15 @@ void bind_runtime(py::module_& module) {
            py::arg("width"), py::arg("num_state"), py::arg("num_axes"));
   py::class_<OpenVinoExecutor, Executor, std::shared_ptr<OpenVinoExecutor>>(module, "OpenVinoExecutor")
       .def(py::init([](const std::string& library, const py::bytes& model, const std::vector<std::string>& properties,
-                       int64_t num_frame_bytes, int64_t num_state, int64_t num_axes, int64_t task_slot) {
+                       std::pair<int64_t, int64_t> camera, std::pair<int64_t, int64_t> size,
+                       int64_t num_state, int64_t num_axes, int64_t task_slot) {
              const std::string bytes = model;
              const py::gil_scoped_release release;
-             return std::make_shared<OpenVinoExecutor>(library, bytes, properties, num_frame_bytes, num_state, num_axes,
-                                                       task_slot);
+             return std::make_shared<OpenVinoExecutor>(
+                 library, bytes, properties, OpenVinoExecutor::Size{camera.first, camera.second},
+                 OpenVinoExecutor::Size{size.first, size.second}, num_state, num_axes, task_slot);
            }),
-           py::arg("library"), py::arg("model"), py::arg("properties"), py::arg("num_frame_bytes"),
+           py::arg("library"), py::arg("model"), py::arg("properties"), py::arg("camera"), py::arg("size"),
            py::arg("num_state"), py::arg("num_axes"), py::arg("task_slot"));
   py::class_<Arm, std::shared_ptr<Arm>>(module, "Arm");
   py::class_<PythonArm, Arm, std::shared_ptr<PythonArm>>(module, "PythonArm")

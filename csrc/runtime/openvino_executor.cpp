@@ -111,11 +111,14 @@ struct OpenVinoExecutor::Session {
 };
 
 OpenVinoExecutor::OpenVinoExecutor(const std::string& library, const std::string& model,
-                                   const std::vector<std::string>& properties, int64_t num_frame_bytes,
+                                   const std::vector<std::string>& properties, Size camera, Size size,
                                    int64_t num_state, int64_t num_axes, int64_t task_slot)
-    : num_frame_bytes_(num_frame_bytes), num_state_(num_state), num_axes_(num_axes) {
+    : camera_(camera), num_state_(num_state), num_axes_(num_axes) {
   check(properties.size() % 2 == 0 && properties.size() <= 2 * kMaxProperties, "properties: expected at most ",
         kMaxProperties, " pairs, got ", properties.size(), " strings");
+  if (camera.height != size.height || camera.width != size.width) {
+    resize_.emplace(camera.height, camera.width, size.height, size.width);
+  }
   session_ = std::make_unique<Session>(library);
   Session& s = *session_;
   s.require(s.api.core_create(&s.core), "creating a core");
@@ -126,7 +129,7 @@ OpenVinoExecutor::OpenVinoExecutor(const std::string& library, const std::string
                                 p[5], p[6], p[7], p[8], p[9], p[10], p[11], p[12], p[13], p[14], p[15]),
             "compiling the model");
   s.require(s.api.create_request(s.compiled, &s.request), "creating a request");
-  s.frame = s.tensor("frame", num_frame_bytes);
+  s.frame = s.tensor("frame", size.bytes());
   s.state = s.tensor("state", 4 * num_state);
   s.action = s.tensor("action", 4 * num_axes);
   Handle task = nullptr;
@@ -139,7 +142,7 @@ OpenVinoExecutor::OpenVinoExecutor(const std::string& library, const std::string
 OpenVinoExecutor::~OpenVinoExecutor() = default;
 
 void OpenVinoExecutor::check_sizes(int64_t num_frame_bytes, int64_t num_state, int64_t num_axes) const {
-  check(num_frame_bytes == num_frame_bytes_, "frame: the model takes ", num_frame_bytes_, " bytes, got ",
+  check(num_frame_bytes == camera_.bytes(), "frame: the model takes ", camera_.bytes(), " bytes, got ",
         num_frame_bytes);
   check(num_state == num_state_, "state: the model takes ", num_state_, " numbers, got ", num_state);
   check(num_axes == num_axes_, "action: the model has ", num_axes_, " numbers, expected were ", num_axes);
@@ -147,7 +150,12 @@ void OpenVinoExecutor::check_sizes(int64_t num_frame_bytes, int64_t num_state, i
 
 bool OpenVinoExecutor::run(const ObservationView& observation, float* action) {
   const Session& s = *session_;
-  std::memcpy(s.data(s.frame, "frame"), observation.frame, num_frame_bytes_);
+  auto* const frame = static_cast<uint8_t*>(s.data(s.frame, "frame"));
+  if (resize_) {
+    resize_->run(observation.frame, 1, frame);
+  } else {
+    std::memcpy(frame, observation.frame, camera_.bytes());
+  }
   std::memcpy(s.data(s.state, "state"), observation.state, sizeof(float) * num_state_);
   s.require(s.api.infer(s.request), "inference");
   std::memcpy(action, s.data(s.action, "action"), sizeof(float) * num_axes_);

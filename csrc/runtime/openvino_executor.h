@@ -5,21 +5,28 @@
 #pragma once
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "kernels/resize.h"
 #include "runtime/control_loop.h"
 
 namespace ptr_fast {
 
 class OpenVinoExecutor final : public Executor {
  public:
-  // model: ONNX bytes with inputs frame (uint8), state (float32) and, optionally, task_id (int64 [1]), output action.
-  // properties: key, value, key, value ... of the CPU device (at most eight pairs).
+  struct Size {
+    int64_t height, width;
+    int64_t bytes() const { return 3 * height * width; }
+  };
+
+  // model: ONNX bytes with inputs frame (uint8 of height and width), state (float32) and, optionally, task_id (int64
+  // [1]), output action. Frames of the camera have another size, perhaps, and are resized. properties: key, value, key, value ... of the CPU device (at most eight pairs).
   // std::runtime_error where the library cannot be opened or refuses the model, std::invalid_argument where the model's
   // inputs or output have other sizes.
   OpenVinoExecutor(const std::string& library, const std::string& model, const std::vector<std::string>& properties,
-                   int64_t num_frame_bytes, int64_t num_state, int64_t num_axes, int64_t task_slot);
+                   Size camera, Size size, int64_t num_state, int64_t num_axes, int64_t task_slot);
   ~OpenVinoExecutor() override;
   OpenVinoExecutor(const OpenVinoExecutor&) = delete;
 
@@ -28,7 +35,9 @@ class OpenVinoExecutor final : public Executor {
 
  private:
   struct Session;
-  const int64_t num_frame_bytes_, num_state_, num_axes_;
+  const Size camera_;
+  const int64_t num_state_, num_axes_;
+  std::optional<Resize> resize_;  // where the camera's frames have not the model's size
   std::unique_ptr<Session> session_;
 };
 

@@ -40,8 +40,8 @@ BOUND = 1e-3
 
 PREFERENCE = {"cpu": ("onnxruntime", "openvino", "eager"), "cuda": ("cuda_graph", "eager")}
 
-RESIZES = ("onnxruntime", "openvino", "cuda_graph")
-"""Engines that take the camera's frame as it is: their graph resizes faster than Pillow does, within 1 level of it."""
+RESIZES = ("cuda_graph",)
+"""Engines that take the camera's frame as it is and resize in their graph, within 1 level of the host's resize."""
 
 
 class Engine(Protocol):
@@ -224,15 +224,16 @@ def _difference(engine: Engine, graph: ActingGraph) -> float:
     return float(np.max(np.nan_to_num(difference, nan=np.inf)))
 
 
-def native_executor(graph: ActingGraph, model: bytes, slot: int = 0) -> Any:
+def native_executor(graph: ActingGraph, model: bytes, frame_size: tuple[int, int], slot: int = 0) -> Any:
     """OpenVINO behind the control loop's own interface: the loop then runs the policy without Python and its lock.
 
     Args:
         graph: what ``model`` was made of; not of mode ``search``, whose noise comes from Python.
+        frame_size: height and width of the camera's frames, pixels; resized where the graph takes others.
         slot: of the task, where the graph does not fix one.
 
     Returns:
-        What :class:`ptr_fast.runtime.control.ControlLoop` takes as a policy; frames must have ``graph.frame_size``.
+        What :class:`ptr_fast.runtime.control.ControlLoop` takes as a policy.
 
     Raises:
         RuntimeError: OpenVINO or the native module is missing, or OpenVINO refuses the model.
@@ -245,8 +246,7 @@ def native_executor(graph: ActingGraph, model: bytes, slot: int = 0) -> Any:
     if isinstance(library, str):
         raise RuntimeError(f"native executor: {library}")
     properties = [text for pair in _openvino_properties() for text in pair]
-    height, width = graph.frame_size
-    sizes = (height * width * 3, graph.num_state, graph.num_axes)
+    sizes = (frame_size, graph.frame_size, graph.num_state, graph.num_axes)
     return module.OpenVinoExecutor(os.fspath(library), model, properties, *sizes, slot)
 
 

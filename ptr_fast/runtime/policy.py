@@ -183,7 +183,7 @@ class Policy:
         """
         wants_native = self._engine_wanted in ("auto", "openvino") and self.mode != "search"
         if wants_native and native.module() is not None and why_not("openvino", self.device) is None:
-            return native_executor(self.graph(frame_size, task), self.to_onnx(frame_size, task))
+            return native_executor(self.graph(task=task), self.to_onnx(task=task), frame_size)
         self.warm_up(frame_size)
         calls = iter(range(2**63 - 1))
         return lambda frame, state: self.act(frame, state, task, seed=next(calls))

@@ -1,7 +1,7 @@
 """From a camera's frame to what the nets see: one definition for training, acting, serving and export.
 
 A frame is resized by :func:`ptr_fast.resize.resize` to the size of the checkpoint's camera and divided by 255. Inside
-a graph, where there is no Pillow, the same resize is two matrix products (:class:`GraphResize`).
+a graph (an exported file, a CUDA graph) the same resize is two matrix products (:class:`GraphResize`).
 
 Shapes: H, W of the camera; h, w of the nets.
 """
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ptr_fast.resize import resize
+from ptr_fast.resize import resize, rows_come_first
 from ptr_fast.types import CameraSpec
 
 __all__ = ["GraphResize", "fit_frame", "lanczos_matrix", "to_unit"]
@@ -78,15 +78,7 @@ class GraphResize(nn.Module):
         for name, num_in, num_out in (("rows", height, camera.height), ("columns", width, camera.width)):
             matrix = None if num_in == num_out else torch.from_numpy(lanczos_matrix(num_in, num_out)).float()
             self.register_buffer(name, matrix, persistent=False)
-        # Which axis comes first shows where levels are clipped in between. Pillow chooses it by the sizes, and has
-        # changed how: so it is asked, with black and white noise.
-        self.rows_first = False
-        if self.rows is not None and self.columns is not None:
-            probe = np.random.default_rng(0).integers(0, 2, (height, width, 3), dtype=np.uint8) * np.uint8(255)
-            errors = []
-            for self.rows_first in (False, True):
-                errors.append(self._error(probe, camera))
-            self.rows_first = errors[1] < errors[0]
+        self.rows_first = rows_come_first(height, width, camera.height, camera.width)
 
     def forward(self, frame_HWC: torch.Tensor) -> torch.Tensor:
         """uint8 ``[H, W, 3]`` to float32 ``[1, 3, h, w]`` in [0, 1]."""
@@ -98,11 +90,6 @@ class GraphResize(nn.Module):
         if self.rows is not None and not self.rows_first:
             levels_CHW = _round_to_levels(torch.matmul(self.rows, levels_CHW))
         return (levels_CHW / 255.0).unsqueeze(0)
-
-    def _error(self, probe_HWC: np.ndarray, camera: CameraSpec) -> float:
-        """Sum of the differences from Pillow on one frame, levels."""
-        levels = (self(torch.from_numpy(probe_HWC))[0].permute(1, 2, 0) * 255.0).numpy()
-        return float(np.abs(levels - fit_frame(probe_HWC, camera)).sum())
 
 
 def _round_to_levels(values: torch.Tensor) -> torch.Tensor:
