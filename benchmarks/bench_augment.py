@@ -1,4 +1,7 @@
-"""augment: the native kernel against the best plain PyTorch that we know of, as in a training program."""
+"""augment: the native kernel against the best plain PyTorch that we know of, as in a training program.
+
+Frames that are kept as YUV 4:2:0 planes stand beside both: plain PyTorch decodes them by the definition first.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from benchmarks.peers import augment_by_permutation
 from ptr_fast import native
 from ptr_fast.config import AugmentConfig
 from ptr_fast.kernels import dispatch
-from ptr_fast.kernels.augment import NUM_WORDS, augment, draw_augment
+from ptr_fast.kernels.augment import NUM_WORDS, augment, draw_augment, yuv420
 from ptr_fast.kernels.counter_random import Stream, uniform_bits
 
 # (images, height = width, dtype): the frames at s and s' of a batch of 64 and of 256
@@ -64,3 +67,34 @@ def test_augment(case: tuple[int, int, torch.dtype], request: pytest.FixtureRequ
             floor_ms=round((read + written) / bandwidth / 1e6, 4),
         )
         assert row["variants"]["native"]["median_ms"] > 0
+
+
+@pytest.mark.skipif(native.module() is None, reason="there is no native module to measure")
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_augment_planes(case: tuple[int, int, torch.dtype], request: pytest.FixtureRequest) -> None:
+    num_images, size, dtype = case
+    images, params = make(num_images, size)
+    planes = yuv420.encode(images)
+    native.keep_freed_memory()
+
+    def run(frames: torch.Tensor) -> torch.Tensor:
+        with dispatch.use_backend("augment=native"):
+            return augment(frames, params, dtype)
+
+    def gate() -> None:
+        assert torch.equal(run(planes), run(yuv420.decode(planes)))
+
+    read, written = planes.numel(), images.numel() * dtype.itemsize
+    row = compare(
+        "augment",
+        f"{request.node.callspec.id} {num_images}x{size}x{size}x3 crop and jitter, from YUV 4:2:0",
+        {
+            "native": lambda: run(planes),
+            "native_from_rgb": lambda: run(images),
+            "plain torch": lambda: augment_by_permutation.augment(yuv420.decode(planes), params, dtype),
+        },
+        gate,
+        num_rounds=15,
+        floor_ms=round((read + written) / memory_bandwidth(read + written) / 1e6, 4),
+    )
+    assert row["variants"]["native"]["median_ms"] > 0

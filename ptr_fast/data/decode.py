@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -82,6 +83,7 @@ class SimpleJpegDecoder:
 
     def __init__(self, height: int, width: int, num_threads: int = 1, why: str = "asked for") -> None:
         self.height, self.width, self._why = height, width, why
+        self._threads = num_threads
         self._pool = ThreadPoolExecutor(num_threads, "ptr-fast-decode") if num_threads > 1 else None
 
     def explain(self) -> str:
@@ -95,15 +97,19 @@ class SimpleJpegDecoder:
     def decode_into(self, frames: Sequence[Encoded], out: np.ndarray, rows: np.ndarray | None = None) -> None:
         """Decodes frame i into ``out[rows[i]]`` (``out[i]`` where ``rows`` is None)."""
 
-        def one(index: int) -> None:
-            self._decode_one(index, frames[index], out[index if rows is None else rows[index]])
+        def some(first: int, end: int) -> None:
+            for index in range(first, end):
+                self._decode_one(index, frames[index], out[index if rows is None else rows[index]])
 
         if self._pool is None:
-            for index in range(len(frames)):
-                one(index)
-        else:
-            for _ in self._pool.map(one, range(len(frames))):
-                pass
+            some(0, len(frames))
+            return
+        # One task per thread: a task per frame costs as much as a small frame does.
+        ends = [len(frames) * number // self._threads for number in range(self._threads + 1)]
+        tasks = [self._pool.submit(some, *share) for share in pairwise(ends)]
+        wait(tasks)  # nobody writes into `out` any more when an error is raised
+        for task in tasks:
+            task.result()
 
     def close(self) -> None:
         """Ends the decoder's threads."""

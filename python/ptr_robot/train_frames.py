@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -26,6 +27,7 @@ __all__ = ["Batches", "open_batches"]
 Batches = Loader | DeviceFrames | DaliLoader
 
 _DECODED_SHARE = 0.5  # of the host's free memory
+_MAX_THREADS = 8  # that copy or decode frames, of each process
 
 
 def open_batches(
@@ -67,8 +69,12 @@ def open_batches(
         print("frames: decoded by DALI ahead of the step")
         _verify(by_path.values())
         return DaliLoader(tables, stores, camera, sampler, device)
+    # A learner on the CPU needs the cores itself, and its steps leave one thread time enough.
+    cores = len(os.sched_getaffinity(0)) // num_local_ranks()
+    threads = 1 if device.type == "cpu" else max(1, min(_MAX_THREADS, cores))
     opened = {
-        path: open_frames(store, camera, budget if taken.name == "host" else 0) for path, store in by_path.items()
+        path: open_frames(store, camera, budget if taken.name == "host" else 0, threads)
+        for path, store in by_path.items()
     }
     _verify(by_path.values())  # after decoding, which names the record of a damaged frame
     frames: list[FrameSource] = [opened[store.path] for store in stores]

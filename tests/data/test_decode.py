@@ -76,7 +76,7 @@ def test_threads_change_nothing(encoded: list[bytes]) -> None:
     one, three = SimpleJpegDecoder(HEIGHT, WIDTH), SimpleJpegDecoder(HEIGHT, WIDTH, num_threads=3)
     assert np.array_equal(one.decode(encoded), three.decode(encoded))
     with pytest.raises(DataError, match="frame 2: "):
-        three.decode([encoded[0], encoded[1], b"no JPEG"])
+        three.decode([encoded[0], encoded[1], b"no JPEG", encoded[3], b"no JPEG", encoded[5]])
     three.close()
 
 

@@ -7,13 +7,15 @@ import time
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from ptr_fast.config import RewardConfig, TaskTable
-from ptr_fast.data.frames import open_frames
+from ptr_fast.data.dali_loader import DaliLoader, why_not_dali
+from ptr_fast.data.frames import JpegFrames, open_frames
 from ptr_fast.data.loader import Loader
 from ptr_fast.data.sampler import MixtureSampler
 from ptr_fast.data.store import EpisodeStore
@@ -179,6 +181,28 @@ def test_wrong_arguments(sources, make_store):
         Loader(tables, [frames[0], odd], mixture(tables))
 
 
+def test_the_next_observation_is_neither_stored_nor_moved_twice(sources):
+    """A store has a record per step and one for the end of each episode; a batch moves two frames a transition."""
+    tables, frames, stores = sources
+    for table, store in zip(tables, stores, strict=True):
+        assert store.num_records == store.num_steps + store.num_episodes
+        assert np.array_equal(table.next_record, table.record + 1)
+    moved = []
+
+    class Counting:
+        def __init__(self, source):
+            self.source, self.height, self.width = source, source.height, source.width
+
+        def gather(self, records, out, rows=None):
+            moved.append(len(records))
+            self.source.gather(records, out, rows)
+
+    with Loader(tables, [Counting(source) for source in frames], mixture(tables)) as loader:
+        for step in range(10):
+            loader._fill(loader._free[0], step)
+    assert sum(moved) == 10 * 2 * 8
+
+
 def private_bytes() -> int:
     """Memory of this process that is not a file's: the page cache behind the store is not the loader's."""
     for line in Path("/proc/self/status").read_text().splitlines():
@@ -187,9 +211,19 @@ def private_bytes() -> int:
     raise AssertionError("/proc/self/status has no RssAnon")
 
 
-def test_memory_after_20_000_batches_is_that_after_2_000(sources):
-    tables, frames, _ = sources
-    with Loader(tables, frames, mixture(tables)) as loader:
+@pytest.mark.parametrize("kind", ["pixels", "jpeg", pytest.param("dali", marks=pytest.mark.slow)])
+def test_memory_after_20_000_batches_is_that_after_2_000(sources, kind):
+    tables, frames, stores = sources
+    if kind == "dali":
+        reason = why_not_dali(stores[:1], "image_0")
+        if reason:
+            pytest.skip(reason)
+        opened: Any = DaliLoader(tables[:1], stores[:1], "image_0", MixtureSampler([[len(tables[0])]], 1.0, 8, 0))
+    else:
+        if kind == "jpeg":
+            frames = [JpegFrames(stores[0], "image_0"), frames[1]]
+        opened = Loader(tables, frames, mixture(tables))
+    with opened as loader:
         held = {}
         for step in range(20_000):
             loader.batch(step)
