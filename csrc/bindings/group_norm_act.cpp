@@ -1,5 +1,7 @@
 #include "kernels/group_norm_act.h"
 
+#include <memory>
+
 #include "bindings/bindings.h"
 #include "kernels/group_norm_act_pool.h"
 
@@ -43,11 +45,22 @@ T* needed(const char* name, T* pointer) {
   return pointer;
 }
 
-uint8_t* bits(const py::object& capsule, const GroupNormShape& shape) {
-  if (capsule.is_none()) return nullptr;
-  check(shape.C % 16 == 0, "positive: expected a multiple of 16 channels, got ", shape.C);
-  return dense<uint8_t>("positive", capsule, {shape.B * shape.P * shape.C / 8});
-}
+// What the forward pass leaves for the backward pass beside the caller's tensors: mean and rstd, [2, B, G], with a
+// second norm [4, B, G], and the bits of y > 0 where they are wanted. Two tensors less to allocate and to check.
+struct Kept {
+  Kept(const GroupNormShape& shape, bool two_norms, bool mask)
+      : shape(shape),
+        two_norms(two_norms),
+        statistics(new float[(two_norms ? 4 : 2) * shape.B * shape.G]),
+        positive(mask ? new uint8_t[shape.B * shape.P * shape.C / 8] : nullptr) {}
+
+  float* second() const { return statistics.get() + 2 * shape.B * shape.G; }
+
+  GroupNormShape shape;
+  bool two_norms;
+  std::unique_ptr<float[]> statistics;
+  std::unique_ptr<uint8_t[]> positive;
+};
 
 GroupNorm norm_of(const GroupNormShape& shape, const float* x, const py::object& weight, const py::object& bias,
                   float* statistics) {
@@ -60,60 +73,56 @@ GroupNorm norm_of(const GroupNormShape& shape, const float* x, const py::object&
   return norm;
 }
 
-// mean and rstd, [2, B, G]; with the shortcut's [4, B, G].
-float* statistics_of(const GroupNormShape& shape, const py::object& statistics, bool two) {
-  return needed("statistics", dense("statistics", statistics, {two ? 4 : 2, shape.B, shape.G}));
-}
-
-void forward(const py::object& x, const py::object& weight, const py::object& bias, const py::object& residual,
-             const py::object& residual_weight, const py::object& residual_bias, const py::object& y,
-             const py::object& positive, const py::object& statistics, int64_t num_groups, double eps, bool relu,
-             int num_threads) {
+std::unique_ptr<Kept> forward(const py::object& x, const py::object& weight, const py::object& bias,
+                              const py::object& residual, const py::object& residual_weight,
+                              const py::object& residual_bias, const py::object& y, bool keep_mask, int64_t num_groups,
+                              double eps, bool relu, int num_threads) {
   check_threads(num_threads);
   const TensorView view = borrow("x", x);
   const GroupNormShape shape = shape_of(view, num_groups);
-  const bool two = !residual_weight.is_none();
-  float* const kept = statistics_of(shape, statistics, two);
+  check(!keep_mask || shape.C % 16 == 0, "keep_mask: expected a multiple of 16 channels, got ", shape.C);
+  auto kept = std::make_unique<Kept>(shape, !residual_weight.is_none(), keep_mask);
   GroupNormActForward op{};
   op.shape = shape;
-  op.norm = norm_of(shape, view.data<float>(), weight, bias, kept);
+  op.norm = norm_of(shape, view.data<float>(), weight, bias, kept->statistics.get());
   op.residual = image_like(view, "residual", residual);
-  if (two) {
+  if (kept->two_norms) {
     op.shortcut =
-        norm_of(shape, needed("residual", op.residual), residual_weight, residual_bias, kept + 2 * shape.B * shape.G);
+        norm_of(shape, needed("residual", op.residual), residual_weight, residual_bias, kept->second());
   }
   op.y = needed("y", image_like(view, "y", y));
-  op.positive = bits(positive, shape);
+  op.positive = kept->positive.get();
   op.eps = eps;
   op.relu = relu;
   const py::gil_scoped_release release;
   group_norm_act_forward(op, num_threads);
+  return kept;
 }
 
-void backward(const py::object& dy, const py::object& x, const py::object& residual, const py::object& y,
-              const py::object& positive, const py::object& weight, const py::object& bias,
-              const py::object& residual_weight, const py::object& statistics, const py::object& dx,
-              const py::object& dresidual, const py::object& dweight, const py::object& dbias,
-              const py::object& dresidual_weight, const py::object& dresidual_bias, int64_t num_groups, bool relu,
-              int num_threads) {
+void backward(const Kept& kept, const py::object& dy, const py::object& x, const py::object& residual,
+              const py::object& y, const py::object& weight, const py::object& bias, const py::object& residual_weight,
+              const py::object& dx, const py::object& dresidual, const py::object& dweight, const py::object& dbias,
+              const py::object& dresidual_weight, const py::object& dresidual_bias, bool relu, int num_threads) {
   check_threads(num_threads);
   const TensorView view = borrow("x", x);
-  const GroupNormShape shape = shape_of(view, num_groups);
-  const bool two = !residual_weight.is_none();
-  float* const kept = statistics_of(shape, statistics, two);
+  const GroupNormShape& shape = kept.shape;
+  const GroupNormShape given = shape_of(view, shape.G);
+  check(given.B == shape.B && given.P == shape.P && given.C == shape.C, "x: not of the forward pass's shape, got ",
+        view.shape_text());
+  check(kept.two_norms == !residual_weight.is_none(), "residual_weight: expected one where the forward pass had one");
   GroupNormActBackward op{};
   op.shape = shape;
   op.dy = needed("dy", image_like(view, "dy", dy));
   op.y = image_like(view, "y", y);
-  op.positive = bits(positive, shape);
-  op.norm = norm_of(shape, view.data<float>(), weight, bias, kept);
+  op.positive = kept.positive.get();
+  op.norm = norm_of(shape, view.data<float>(), weight, bias, kept.statistics.get());
   op.norm.dx = needed("dx", image_like(view, "dx", dx));
   op.norm.dweight = needed("dweight", dense("dweight", dweight, {shape.C}));
   op.norm.dbias = needed("dbias", dense("dbias", dbias, {shape.C}));
   op.dresidual = image_like(view, "dresidual", dresidual);
-  if (two) {
+  if (kept.two_norms) {
     const float* const from = needed("residual", image_like(view, "residual", residual));
-    op.shortcut = norm_of(shape, from, residual_weight, bias, kept + 2 * shape.B * shape.G);
+    op.shortcut = norm_of(shape, from, residual_weight, bias, kept.second());
     op.shortcut.dx = needed("dresidual", op.dresidual);
     op.shortcut.dweight = needed("dresidual_weight", dense("dresidual_weight", dresidual_weight, {shape.C}));
     op.shortcut.dbias = needed("dresidual_bias", dense("dresidual_bias", dresidual_bias, {shape.C}));
@@ -130,7 +139,7 @@ GroupNormActPool pool_of(const TensorView& x, const py::object& weight, const py
   GroupNormActPool op{};
   op.shape = shape_of(x, num_groups);
   op.size = {x.size(2), x.size(3), x.size(1)};
-  op.norm = norm_of(op.shape, x.data<float>(), weight, bias, statistics_of(op.shape, statistics, false));
+  op.norm = norm_of(op.shape, x.data<float>(), weight, bias, needed("statistics", dense("statistics", statistics, {2, op.shape.B, op.shape.G})));
   op.picked = image("picked", picked, op.shape.B, op.shape.C, op.size.out_height(), op.size.out_width());
   op.index = image<uint8_t>("index", index, op.shape.B, op.shape.C, op.size.out_height(), op.size.out_width());
   check((op.picked == nullptr) == (op.index == nullptr), "picked and index: expected both or neither");
@@ -167,13 +176,13 @@ void pool_backward(const py::object& dy, const py::object& x, const py::object& 
 
 void bind_group_norm_act(py::module_& module) {
   using py::arg;
+  py::class_<Kept>(module, "GroupNormActKept");
   module.def("group_norm_act_forward", &forward, arg("x"), arg("weight"), arg("bias"), arg("residual"),
-             arg("residual_weight"), arg("residual_bias"), arg("y"), arg("positive"), arg("statistics"),
-             arg("num_groups"), arg("eps"), arg("relu"), arg("num_threads"));
-  module.def("group_norm_act_backward", &backward, arg("dy"), arg("x"), arg("residual"), arg("y"), arg("positive"),
-             arg("weight"), arg("bias"), arg("residual_weight"), arg("statistics"), arg("dx"), arg("dresidual"),
-             arg("dweight"), arg("dbias"), arg("dresidual_weight"), arg("dresidual_bias"), arg("num_groups"),
+             arg("residual_weight"), arg("residual_bias"), arg("y"), arg("keep_mask"), arg("num_groups"), arg("eps"),
              arg("relu"), arg("num_threads"));
+  module.def("group_norm_act_backward", &backward, arg("kept"), arg("dy"), arg("x"), arg("residual"), arg("y"),
+             arg("weight"), arg("bias"), arg("residual_weight"), arg("dx"), arg("dresidual"), arg("dweight"),
+             arg("dbias"), arg("dresidual_weight"), arg("dresidual_bias"), arg("relu"), arg("num_threads"));
   module.def("group_norm_act_pool_forward", &pool_forward, arg("x"), arg("weight"), arg("bias"), arg("y"),
              arg("picked"), arg("index"), arg("statistics"), arg("num_groups"), arg("eps"), arg("num_threads"));
   module.def("group_norm_act_pool_backward", &pool_backward, arg("dy"), arg("x"), arg("picked"), arg("index"),

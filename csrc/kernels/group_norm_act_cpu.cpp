@@ -39,11 +39,11 @@ void group_norm_act_forward(const GroupNormActForward& op, int num_threads) {
     const Part part(rows.rows, i, parts);
     const GroupNormMatrix size{part.end - part.first, cols, 0};
     const int64_t at = n * sample + part.first * cols;
-    const auto of = [&](const GroupNorm& norm, Moments& moments) {
-      loops.moments(size, norm.x + at, moments.sum.data() + i * cols, moments.squares.data() + i * cols);
+    const auto of = [&](const GroupNorm& norm, const float* beside, Moments& moments) {
+      loops.moments(size, norm.x + at, beside, moments.sum.data() + i * cols, moments.squares.data() + i * cols);
     };
-    of(norm, work.moments);
-    if (shortcut.x) of(shortcut, work.shortcut_moments);
+    of(norm, op.residual ? op.residual + at : nullptr, work.moments);
+    if (shortcut.x) of(shortcut, nullptr, work.shortcut_moments);
   };
   const auto finish = [&](ForwardWork& work, int64_t n) {
     work.moments.finish(op.shape, op.eps, parts, cols, norm.mean + n * G, norm.rstd + n * G);

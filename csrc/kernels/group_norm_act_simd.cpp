@@ -33,6 +33,18 @@ inline void for_each_block(int64 cols, int64 first_row, int64 end_row, const F& 
   }
 }
 
+// Calls f(tile, first_column, first_row, end_row) in the order of memory, which is what writing likes best (measured:
+// rows of 128 written as two columns of tiles cost 1.3 to 1.4 times as much). A row of one tile is walked down with its
+// coefficients in registers, wider rows one after another. kWide: whether a tile of eight vectors is one.
+template <bool kWide, class F>
+inline void for_each_in_order(const GroupNormMatrix& size, const F& f) {
+  if (kWide && size.cols == 8 * kLanes) return f(Tile<Vec, 8>{}, int64(0), int64(0), size.rows);
+  const int64 step = size.cols <= 4 * kLanes ? size.rows : 1;
+  for (int64 first = 0; first < size.rows; first += step) {
+    for_each_tile(size.cols, [&](auto tile, int64 c) { f(tile, c, first, first + step); });
+  }
+}
+
 // Calls f(first_column, num_columns, first_row, end_row): parts of which sums in float are exact enough.
 template <class F>
 inline void for_each_chunk(const GroupNormMatrix& size, const F& f) {
@@ -45,19 +57,22 @@ inline void for_each_chunk(const GroupNormMatrix& size, const F& f) {
 
 // The bits of a tile. A matrix with bits has a multiple of 16 columns, so it has no tile of less than a byte.
 template <class T>
-inline std::uint64_t load_bits(const std::uint8_t* bits, int64 element) {
-  std::uint64_t all = 0;
-  if constexpr (T::kWidth % 8 == 0) __builtin_memcpy(&all, bits + element / 8, T::kWidth / 8);
-  return all;
-}
-template <class T>
-inline void store_bits(std::uint8_t* bits, int64 element, std::uint64_t all) {
-  if constexpr (T::kWidth % 8 == 0) __builtin_memcpy(bits + element / 8, &all, T::kWidth / 8);
-}
+struct TileBits {
+  void load(const std::uint8_t* bits, int64 element) {
+    if constexpr (T::kWidth % 8 == 0) __builtin_memcpy(words, bits + element / 8, T::kWidth / 8);
+  }
+  void store(std::uint8_t* bits, int64 element) const {
+    if constexpr (T::kWidth % 8 == 0) __builtin_memcpy(bits + element / 8, words, T::kWidth / 8);
+  }
+  void set(int u, unsigned lanes) { words[u * T::kStep / 64] |= std::uint64_t(lanes) << (u * T::kStep % 64); }
+  unsigned of(int u) const { return unsigned(words[u * T::kStep / 64] >> (u * T::kStep % 64)); }
+
+  std::uint64_t words[(T::kWidth + 63) / 64] = {};
+};
 
 // Each chunk is summed about a pivot close to its mean (the mean of the rows before it), so that the float sums of
 // squares lose nothing where the mean is large beside the deviation; the totals about zero are exact enough in double.
-void moments(const GroupNormMatrix& size, const float* x, double* sum, double* sum_squares) {
+void moments(const GroupNormMatrix& size, const float* x, const float* beside, double* sum, double* sum_squares) {
   for_each_chunk(size, [&](int64 panel, int64 num, int64 first, int64 end) {
     float pivot[kPanelColumns], d1[kPanelColumns], d2[kPanelColumns];
     const double per_row = first == 0 ? 0.0 : 1.0 / double(first);
@@ -75,9 +90,10 @@ void moments(const GroupNormMatrix& size, const float* x, double* sum, double* s
         s2[u] = load<V>(d2 + c + u * T::kStep);
       }
       for (int64 r = begin; r < stop; ++r) {
-        const float* row = x + r * size.cols + panel + c;
+        const int64 at = r * size.cols + panel + c;
         for (int u = 0; u < T::U; ++u) {
-          const V d = load<V>(row + u * T::kStep) - p[u];
+          if (beside) prefetch(beside + at + u * T::kStep);
+          const V d = load<V>(x + at + u * T::kStep) - p[u];
           s1[u] += d;
           s2[u] += d * d;
         }
@@ -100,7 +116,7 @@ enum class Residual { kNone, kPlain, kScaled };
 
 template <bool kRelu, Residual kResidual, bool kBits>
 void apply_blocks(const GroupNormMatrix& size, const GroupNormApply& op) {
-  for_each_block<kFlat>(size.cols, 0, size.rows, [&](auto tile, int64 c, int64 first, int64 end) {
+  for_each_in_order<kResidual != Residual::kScaled>(size, [&](auto tile, int64 c, int64 first, int64 end) {
     using T = decltype(tile);
     using V = typename T::V;
     V scale[T::U], shift[T::U], residual_scale[T::U];
@@ -111,7 +127,7 @@ void apply_blocks(const GroupNormMatrix& size, const GroupNormApply& op) {
     }
     for (int64 r = first; r < end; ++r) {
       const int64 at = r * size.cols + c;
-      std::uint64_t bits = 0;
+      TileBits<T> bits;
       for (int u = 0; u < T::U; ++u) {
         const int64 k = at + u * T::kStep;
         if (size.ahead) prefetch(op.x + k + size.ahead);
@@ -121,10 +137,10 @@ void apply_blocks(const GroupNormMatrix& size, const GroupNormApply& op) {
           if (size.ahead) prefetch(op.residual + k + size.ahead);
           v += load<V>(op.residual + k) * residual_scale[u];
         }
-        if constexpr (kBits) bits |= std::uint64_t(bits_of(v)) << (u * T::kStep);
+        if constexpr (kBits) bits.set(u, bits_of(v));
         store<V>(op.y + k, kRelu ? relu(v) : v);
       }
-      if constexpr (kBits) store_bits<T>(op.positive, at, bits);
+      if constexpr (kBits) bits.store(op.positive, at);
     }
   });
 }
@@ -157,19 +173,19 @@ struct MaskedTile {
   }
 
   void row(int64 at) {
-    if constexpr (kMask == Mask::kBits) bits = load_bits<T>(by.positive, at);
+    if constexpr (kMask == Mask::kBits) bits.load(by.positive, at);
   }
 
   V operator()(V dy, V x, int u, int64 element) const {
     if constexpr (kMask == Mask::kAffine) return mask(dy, x * scale[u] + shift[u]);
     if constexpr (kMask == Mask::kOutput) return mask(dy, load<V>(by.y + element));
-    if constexpr (kMask == Mask::kBits) return keep(dy, unsigned(bits >> (u * T::kStep)));
+    if constexpr (kMask == Mask::kBits) return keep(dy, bits.of(u));
     return dy;
   }
 
   const GroupNormActMask& by;
   V scale[T::U], shift[T::U];
-  std::uint64_t bits = 0;
+  TileBits<T> bits;
 };
 
 template <class F>
@@ -235,7 +251,7 @@ struct Coefficients {
     }
   }
 
-  V dx(V dz, V x, int u) const { return dz * a[u] - (x * b[u] + c[u]); }
+  V dx(V dz, V x, V scale, int u) const { return dz * scale - (x * b[u] + c[u]); }
 
   V a[T::U], b[T::U], c[T::U];
 };
@@ -245,7 +261,7 @@ enum class Branch { kNone, kPlain, kNorm };
 template <Mask kMask, Branch kBranch>
 void gradient_apply_blocks(const GroupNormMatrix& size, const float* dy, const GroupNormActMask& by,
                            const GroupNormGradientApply& norm, const GroupNormGradientApply& shortcut, float* dz_out) {
-  for_each_block<kDeep>(size.cols, 0, size.rows, [&](auto tile, int64 c, int64 first, int64 end) {
+  for_each_in_order<true>(size, [&](auto tile, int64 c, int64 first, int64 end) {
     using T = decltype(tile);
     using V = typename T::V;
     MaskedTile<T, kMask> masked(by, c);
@@ -265,9 +281,10 @@ void gradient_apply_blocks(const GroupNormMatrix& size, const float* dy, const G
         const V dz = masked(load<V>(dy + k), v, u, k);
         if constexpr (kBranch == Branch::kPlain) store<V>(dz_out + k, dz);
         if constexpr (kBranch == Branch::kNorm) {
-          store<V>(shortcut.dx + k, of_shortcut.dx(dz, load<V>(shortcut.x + k), u));
+          store<V>(shortcut.dx + k, of_shortcut.dx(dz, load<V>(shortcut.x + k), of_shortcut.a[u], u));
         }
-        store<V>(norm.dx + k, of_x.dx(dz, v, u));
+        // The mask's scale is weight * rstd, as a is: one register less.
+        store<V>(norm.dx + k, of_x.dx(dz, v, kMask == Mask::kAffine ? masked.scale[u] : of_x.a[u], u));
       }
     }
   });

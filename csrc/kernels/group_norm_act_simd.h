@@ -39,8 +39,9 @@ struct GroupNormGradientApply {
 };
 
 struct GroupNormActLoops {
-  // sum[c] += sum of x[:, c]; sum_squares[c] += sum of x[:, c]^2
-  void (*moments)(const GroupNormMatrix& size, const float* x, double* sum, double* sum_squares);
+  // sum[c] += sum of x[:, c]; sum_squares[c] += sum of x[:, c]^2. beside: null, or a matrix like x that is not needed
+  // yet, but will be: fetched meanwhile.
+  void (*moments)(const GroupNormMatrix& size, const float* x, const float* beside, double* sum, double* sum_squares);
 
   void (*apply)(const GroupNormMatrix& size, const GroupNormApply& op);
 

@@ -216,14 +216,25 @@ def test_wrong_arguments(change: dict, message: str) -> None:
 def test_native_checks_its_own_arguments() -> None:
     from torch.utils.dlpack import to_dlpack
 
-    dense, w, statistics = torch.ones(2, 8, 6, 4), torch.ones(8), torch.ones(2, 2, 2)
+    dense, w = torch.ones(2, 8, 6, 4), torch.ones(8)
     last = dense.contiguous(memory_format=torch.channels_last)
 
-    def call(x: torch.Tensor, weight: torch.Tensor = w, y: torch.Tensor = last, threads: int = 1, **more) -> None:
-        given = {"residual": None, "residual_weight": None, "residual_bias": None, "positive": None} | more
-        given |= {"x": x, "weight": weight, "bias": w, "y": y, "statistics": statistics}
-        capsules = {name: None if tensor is None else to_dlpack(tensor) for name, tensor in given.items()}
-        native.require().group_norm_act_forward(**capsules, num_groups=2, eps=1e-5, relu=True, num_threads=threads)
+    def capsules(**given: torch.Tensor | None) -> dict:
+        return {name: None if tensor is None else to_dlpack(tensor) for name, tensor in given.items()}
+
+    def call(x: torch.Tensor, weight: torch.Tensor = w, y: torch.Tensor = last, mask=False, threads=1, **more):
+        given = {"residual": None, "residual_weight": None, "residual_bias": None} | more
+        given |= {"x": x, "weight": weight, "bias": w, "y": y}
+        return native.require().group_norm_act_forward(
+            **capsules(**given), keep_mask=mask, num_groups=2, eps=1e-5, relu=True, num_threads=threads
+        )
+
+    def back(kept, x: torch.Tensor, **more) -> None:
+        given = {"residual": None, "y": None, "residual_weight": None, "dresidual": None}
+        given |= {"dresidual_weight": None, "dresidual_bias": None} | more
+        given |= {"dy": x, "x": x, "weight": w, "bias": w, "dx": torch.empty_like(x)}
+        given |= {"dweight": torch.empty(8), "dbias": torch.empty(8)}
+        native.require().group_norm_act_backward(kept, **capsules(**given), relu=True, num_threads=1)
 
     call(last)
     with pytest.raises(ValueError, match="x: expected channels_last memory"):
@@ -232,15 +243,18 @@ def test_native_checks_its_own_arguments() -> None:
         call(last, weight=w.double())
     with pytest.raises(ValueError, match=r"y: expected shape \[2, 8, 6, 4\], got \[1, 8, 6, 4\]"):
         call(last, y=last[:1])
-    with pytest.raises(ValueError, match="positive: expected a multiple of 16 channels"):
-        call(last, positive=torch.ones(48, dtype=torch.uint8))
-    with pytest.raises(ValueError, match=r"statistics: expected shape \[4, 2, 2\]"):
-        call(last, residual=last, residual_weight=w, residual_bias=w)
-    statistics = torch.ones(4, 2, 2)
+    with pytest.raises(ValueError, match="keep_mask: expected a multiple of 16 channels"):
+        call(last, mask=True)
     with pytest.raises(ValueError, match="residual: expected a tensor, got None"):
         call(last, residual_weight=w, residual_bias=w)
     with pytest.raises(ValueError, match="num_threads"):
         call(last, threads=0)
+    kept = call(last)
+    back(kept, last)
+    with pytest.raises(ValueError, match="x: not of the forward pass's shape"):
+        back(kept, last[:1])
+    with pytest.raises(ValueError, match="residual_weight: expected one where the forward pass had one"):
+        back(kept, last, residual=last, residual_weight=w)
 
 
 def test_runs_without_the_native_module_and_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """group_norm_act by csrc/kernels/group_norm_act: CPU, float32, channels_last.
 
 Note "Little around the kernel". Below about a megabyte the kernel takes tens of microseconds, as long as what surrounds
-it: without gradients no autograd function is entered, and statistics are one tensor.
+it: without gradients no autograd function is entered, and what only the kernel needs again stays in the native module.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def group_norm_act(
     tensors = (x_BCHW, weight_C, bias_C, residual_BCHW, residual_weight_C, residual_bias_C)
     if wants_gradient(*tensors):
         return _GroupNormAct.apply(*tensors, num_groups, eps, relu)
-    return _forward(*tensors, num_groups, eps, relu, None)[0]
+    return _forward(*tensors, num_groups, eps, relu)[0]
 
 
 def wants_gradient(*tensors: torch.Tensor | None) -> bool:
@@ -83,12 +83,11 @@ def _forward(
     num_groups: int,
     eps: float,
     relu: bool,
-    positive: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """y and the statistics; fills ``positive`` with the bits of y > 0."""
-    y_BCHW = torch.empty_like(x_BCHW, memory_format=_LAST)
-    statistics = _statistics(x_BCHW, num_groups, residual_weight_C is not None)
-    native.require().group_norm_act_forward(
+    keep_mask: bool = False,
+) -> tuple[torch.Tensor, Any]:
+    """y, and what the native backward pass keeps: the statistics, with ``keep_mask`` also the bits of y > 0."""
+    y_BCHW = torch.empty_like(x_BCHW)
+    kept = native.require().group_norm_act_forward(
         to_dlpack(x_BCHW),
         _dense(weight_C),
         _dense(bias_C),
@@ -96,19 +95,13 @@ def _forward(
         _dense(residual_weight_C),
         _dense(residual_bias_C),
         to_dlpack(y_BCHW),
-        _capsule(positive),
-        to_dlpack(statistics),
+        keep_mask,
         num_groups,
         eps,
         relu,
         torch.get_num_threads(),
     )
-    return y_BCHW, statistics
-
-
-def _statistics(x_BCHW: torch.Tensor, num_groups: int, two: bool) -> torch.Tensor:
-    """Room for mean and rstd per sample and group, ``[2, B, G]``, and those of the shortcut."""
-    return torch.empty((4 if two else 2, x_BCHW.shape[0], num_groups), dtype=torch.float32)
+    return y_BCHW, kept
 
 
 def _capsule(tensor: torch.Tensor | None) -> Any:
@@ -135,12 +128,10 @@ class _GroupNormAct(torch.autograd.Function):
     ) -> torch.Tensor:
         # The backward pass needs the mask of the activation. Without a residual it finds it from x again, cheaper than
         # reading anything; with one, a bit per element is a 32nd of reading y (whole bytes need 16 channels).
-        positive = None
-        keeps_mask = relu and residual_BCHW is not None
-        if keeps_mask and x_BCHW.shape[1] % 16 == 0:
-            positive = torch.empty(x_BCHW.numel() // 8, dtype=torch.uint8)
-        y_BCHW, statistics = _forward(
-            x_BCHW, weight_C, bias_C, residual_BCHW, residual_weight_C, residual_bias_C, num_groups, eps, relu, positive
+        needs_mask = relu and residual_BCHW is not None
+        bits = needs_mask and x_BCHW.shape[1] % 16 == 0
+        y_BCHW, ctx.kept = _forward(
+            x_BCHW, weight_C, bias_C, residual_BCHW, residual_weight_C, residual_bias_C, num_groups, eps, relu, bits
         )
         ctx.save_for_backward(
             x_BCHW,
@@ -148,11 +139,9 @@ class _GroupNormAct(torch.autograd.Function):
             bias_C,
             residual_weight_C,
             residual_BCHW if residual_weight_C is not None else None,
-            y_BCHW if keeps_mask and positive is None else None,
-            positive,
-            statistics,
+            y_BCHW if needs_mask and not bits else None,
         )
-        ctx.num_groups, ctx.relu, ctx.has_residual = num_groups, relu, residual_BCHW is not None
+        ctx.relu, ctx.has_residual = relu, residual_BCHW is not None
         return y_BCHW
 
     @staticmethod
@@ -162,9 +151,9 @@ class _GroupNormAct(torch.autograd.Function):
                 "group_norm_act: the native backend has no second derivative; "
                 "run the forward pass inside dispatch.use_backend('reference')"
             )
-        x_BCHW, weight_C, bias_C, residual_weight_C, shortcut_BCHW, y_BCHW, positive, statistics = ctx.saved_tensors
+        x_BCHW, weight_C, bias_C, residual_weight_C, shortcut_BCHW, y_BCHW = ctx.saved_tensors
         dy_BCHW = dy_BCHW.contiguous(memory_format=_LAST)
-        dx_BCHW = torch.empty_like(x_BCHW, memory_format=_LAST)
+        dx_BCHW = torch.empty_like(x_BCHW)
         dweight_C, dbias_C = torch.empty_like(weight_C), torch.empty_like(weight_C)
         dresidual_BCHW = dresidual_weight_C = dresidual_bias_C = None
         # Without norm and activation of its own the gradient of the residual is dy itself.
@@ -174,22 +163,20 @@ class _GroupNormAct(torch.autograd.Function):
         elif ctx.relu and ctx.needs_input_grad[3]:
             dresidual_BCHW = torch.empty_like(dx_BCHW)
         native.require().group_norm_act_backward(
+            ctx.kept,
             to_dlpack(dy_BCHW),
             to_dlpack(x_BCHW),
             _capsule(shortcut_BCHW),
             _capsule(y_BCHW),
-            _capsule(positive),
             _dense(weight_C),
             _dense(bias_C),
             _dense(residual_weight_C),
-            to_dlpack(statistics),
             to_dlpack(dx_BCHW),
             _capsule(dresidual_BCHW),
             to_dlpack(dweight_C),
             to_dlpack(dbias_C),
             _capsule(dresidual_weight_C),
             _capsule(dresidual_bias_C),
-            ctx.num_groups,
             ctx.relu,
             torch.get_num_threads(),
         )
