@@ -27,9 +27,10 @@ from benchmarks.harness import Milliseconds, compare
 from ptr_fast.config import ActConfig, CqlConfig, EncoderConfig, PolicySpec, TaskTable
 from ptr_fast.nets.build import make_actor, make_critic
 from ptr_fast.resize import resize
-from ptr_fast.runtime.engine import BOUND, make_engine, native_executor
+from ptr_fast.runtime.engine import BOUND, OnnxRuntimeEngine, OpenVinoEngine, make_engine, native_executor
 from ptr_fast.runtime.export import to_onnx
 from ptr_fast.runtime.graph import ActingGraph, search_noise
+from ptr_fast.runtime.int8 import to_int8
 from ptr_fast.runtime.preprocess import GraphResize
 from ptr_fast.types import ActionSpec, CameraSpec, StateSpec
 
@@ -100,6 +101,31 @@ def test_act(name: str) -> None:
             assert np.abs(run() - expected).max() <= allowed, variant
 
     compare("act", f"{name} {net.pixels} px, end to end", variants, gate, num_rounds=net.rounds)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="the extra 'export' is not installed")
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
+def test_int8(name: str) -> None:
+    """Time alone: these nets are not trained, so how far their actions move says little (see NOTES.md)."""
+    torch.set_num_threads(1)
+    net = _net(name)
+    frame, state, task = _observation()
+    small = resize(frame, net.pixels, net.pixels)
+    graph = ActingGraph(net.actor, None, net.spec, ActConfig(), (net.pixels, net.pixels))
+    model = to_onnx(graph, net.spec, {})
+    quantised = to_int8(model, [{"frame": small, "state": state, "task_id": task}])
+    variants = {
+        "openvino_int8": functools.partial(OpenVinoEngine(graph, lambda: quantised).run, small, state, task),
+        "onnxruntime_int8": functools.partial(OnnxRuntimeEngine(graph, lambda: quantised).run, small, state, task),
+        "openvino": functools.partial(OpenVinoEngine(graph, lambda: model).run, small, state, task),
+        "onnxruntime": functools.partial(OnnxRuntimeEngine(graph, lambda: model).run, small, state, task),
+    }
+
+    def gate() -> None:
+        expected = variants["onnxruntime"]()
+        assert all(np.abs(run() - expected).max() <= 0.05 for run in variants.values())
+
+    compare("act_int8", f"{name} {net.pixels} px, resized frame to action", variants, gate, num_rounds=net.rounds)
 
 
 def _pillow(frame: np.ndarray, pixels: int) -> np.ndarray:

@@ -42,6 +42,7 @@ __all__ = [
     "read_checkpoint",
     "remove_checkpoint",
     "save_checkpoint",
+    "weights_digest",
 ]
 
 SCHEMA_VERSION = 1
@@ -233,6 +234,13 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: missing") from error
     except ValueError as error:
         raise DataError(f"{path}: not valid JSON ({error})") from error
+
+
+def weights_digest(info: CheckpointInfo) -> str:
+    """SHA-256 over the recorded digests of the nets' weights: what identifies them wherever the checkpoint lies."""
+    files = _read_json(info.path / "files.json")
+    names = sorted(name for name in files if name.startswith(MODEL) and name.endswith(".safetensors"))
+    return hashlib.sha256("".join(files[name]["sha256"] for name in names).encode()).hexdigest()
 
 
 def _verify(folder: Path) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from valued_run import BC, make_run, make_store
 
+from ptr_fast import native
 from ptr_fast.runtime.policy import Policy
 from ptr_robot import export
 from ptr_robot.cli import main as cli
@@ -31,7 +32,7 @@ def test_a_file_for_a_camera_and_a_task_acts_like_the_checkpoint(run, tmp_path, 
     code = cli(["export", "--checkpoint", str(run), "--out", str(out), "--camera", "60x80", "--task", task])
     shown = capfd.readouterr()
     assert code == 0, shown.err
-    assert "inputs frame, state; largest difference on 16 frames of 60x80" in shown.out
+    assert "inputs frame, state; largest difference on" in shown.out
     assert [path.name for path in out.parent.iterdir()] == ["policy.onnx"]
     session = onnxruntime.InferenceSession(out.read_bytes(), providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(0)
@@ -62,8 +63,39 @@ def test_a_file_that_acts_differently_is_not_written(run, tmp_path, monkeypatch,
     for difference in (0.02, float("inf"), float("nan")):
         monkeypatch.setattr(export, "largest_difference", lambda *_, value=difference: value)
         assert cli(["export", "--checkpoint", str(run), "--out", str(out)]) == 2
-        assert f"{out} is not written: it differs from the checkpoint on 16 frames" in capfd.readouterr().err
+        assert f"{out} is not written: it differs from the checkpoint on" in capfd.readouterr().err
     assert out.read_bytes() == b"an older file"
+
+
+def test_int8_is_a_file_and_an_engine(run, tmp_path, capfd):
+    pytest.importorskip("openvino")
+    out = tmp_path / "int8.onnx"
+    command = ["export", "--checkpoint", str(run), "--out", str(out), "--int8", "--num-frames", "8"]
+    assert cli(command) == 0, capfd.readouterr().err
+    kinds = {node.op_type for node in onnx.load(out).graph.node}
+    assert {"QuantizeLinear", "DequantizeLinear", "Conv"} <= kinds
+    policy, fast = Policy.load(run), Policy.load(run, engine=str(out))
+    task, rng = policy.spec.tasks.names[0], np.random.default_rng(0)
+    frame, state = rng.integers(0, 256, (60, 80, 3), dtype=np.uint8), rng.normal(size=7).astype(np.float32)
+    expected = policy.act(frame, state, task)
+    assert (np.abs(fast.act(frame, state, task) - expected) / half_range(policy)).max() < 0.05
+    assert "by OpenVINO, 8-bit convolutions, largest difference on 8 frames of 48x48" in fast.explain()
+    if native.module() is not None:
+        executor = fast.make_executor((60, 80), task)
+        assert (np.abs(executor.run(frame, state, 7) - expected) / half_range(policy)).max() < 0.05
+
+
+def test_a_file_of_another_checkpoint_or_camera_is_no_engine(run, tmp_path, capfd):
+    pytest.importorskip("openvino")
+    other = make_run(tmp_path / "run", make_store(tmp_path / "store"), steps=(2, 4))
+    for options, checkpoint, entry in (([], other, "ptr_fast.step"), (["--camera", "60x80"], run, "ptr_fast.frame")):
+        out = tmp_path / "policy.onnx"
+        assert cli(["export", "--checkpoint", str(run), "--out", str(out), "--num-frames", "2", *options]) == 0
+        with pytest.raises(ValueError, match=f"policy.onnx: expected {entry}"):
+            Policy.load(checkpoint, engine=str(out)).warm_up()
+    out.write_bytes(b"no model")
+    with pytest.raises(ValueError, match="not an ONNX file"):
+        Policy.load(run, engine=str(out)).warm_up()
 
 
 @pytest.mark.parametrize(
@@ -71,7 +103,7 @@ def test_a_file_that_acts_differently_is_not_written(run, tmp_path, monkeypatch,
     [
         (["--camera", "480"], "camera: expected HEIGHTxWIDTH"),
         (["--task", "turn levr"], "did you mean"),
-        (["--num-frames", "0"], "num-frames and bound must be positive"),
+        (["--num-frames", "0"], "num-frames, num-calibration and bound must be positive"),
         (["--store", "/nowhere"], "/nowhere"),
     ],
 )

@@ -151,7 +151,7 @@ def why_not(name: str, device: torch.device) -> str | None:
         ValueError: an unknown name.
     """
     if name not in ENGINES:
-        raise ValueError(f"engine: expected auto or one of {sorted(ENGINES)}, got {name!r}")
+        raise ValueError(f"engine: expected auto, one of {sorted(ENGINES)} or a file .onnx, got {name!r}")
     if name == "cuda_graph":
         return None if device.type == "cuda" else f"a CUDA graph needs a GPU, the policy is on the {device.type}"
     if name in ("compile", "onnxruntime", "openvino") and device.type != "cpu":
@@ -164,7 +164,7 @@ def why_not(name: str, device: torch.device) -> str | None:
 
 
 def first_choice(name: str, device: torch.device) -> str:
-    """The engine that ``auto`` tries first here, or the named one.
+    """The engine that ``auto`` tries first here, or the named one; OpenVINO for an exported file.
 
     Raises:
         ValueError: an unknown name.
@@ -172,6 +172,8 @@ def first_choice(name: str, device: torch.device) -> str:
     """
     if name == "auto":
         return next(one for one in PREFERENCE[device.type] if why_not(one, device) is None)
+    if name.endswith(".onnx"):
+        name = "openvino"
     if why := why_not(name, device):
         raise RuntimeError(f"engine {name!r} cannot run: {why}")
     return name

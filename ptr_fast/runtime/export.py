@@ -14,6 +14,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 
@@ -21,9 +22,10 @@ from ptr_fast.config import PolicySpec, to_dict
 from ptr_fast.kernels import dispatch
 from ptr_fast.runtime.graph import ActingGraph
 
-__all__ = ["OUTPUT", "to_onnx", "why_not_onnx"]
+__all__ = ["CHECKED", "OUTPUT", "add_metadata", "describe", "read_exported", "to_onnx", "why_not_onnx"]
 
 OUTPUT = "action"
+CHECKED = "ptr_fast.checked"
 OPSET = 20
 
 
@@ -77,6 +79,38 @@ def to_onnx(graph: ActingGraph, spec: PolicySpec, metadata: dict[str, str]) -> b
     except ValueError as error:
         raise ValueError(f"export: the model does not fit into one ONNX file: {error}") from error
     return buffer.getvalue()
+
+
+def add_metadata(model: bytes, entries: dict[str, str]) -> bytes:
+    """The file with further entries in its metadata."""
+    import onnx
+
+    proto = onnx.load_from_string(model)
+    onnx.helper.set_model_props(proto, {**{prop.key: prop.value for prop in proto.metadata_props}, **entries})
+    return proto.SerializeToString()
+
+
+def read_exported(path: Path, expected: dict[str, str]) -> tuple[bytes, str]:
+    """An exported file, and how near to its checkpoint it was found to act.
+
+    Args:
+        expected: entries that its metadata must have.
+
+    Raises:
+        ValueError: it is no such file, or an entry differs; the entry is named.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    model = path.read_bytes()
+    try:
+        told = {prop.key: prop.value for prop in onnx.load_from_string(model).metadata_props}
+    except DecodeError as error:
+        raise ValueError(f"{path}: not an ONNX file: {error}") from error
+    for key, value in expected.items():
+        if told.get(key) != value:
+            raise ValueError(f"{path}: expected {key} {value!r}, as the checkpoint has it, got {told.get(key)!r}")
+    return model, told.get(CHECKED, "not checked")
 
 
 def describe(graph: ActingGraph, spec: PolicySpec) -> dict[str, str]:

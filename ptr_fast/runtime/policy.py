@@ -15,13 +15,21 @@ import torch
 from torch import nn
 
 from ptr_fast import native
-from ptr_fast.checkpoint import ACTOR_NETWORKS, CheckpointInfo, load_networks, read_checkpoint
+from ptr_fast.checkpoint import ACTOR_NETWORKS, CheckpointInfo, load_networks, read_checkpoint, weights_digest
 from ptr_fast.config import ActConfig, ActMode, CqlConfig, PolicySpec
 from ptr_fast.nets.build import make_actor, make_critic
 from ptr_fast.nets.critic import Critic
 from ptr_fast.nets.policy import Actor
-from ptr_fast.runtime.engine import RESIZES, Engine, first_choice, make_engine, native_executor, why_not
-from ptr_fast.runtime.export import to_onnx
+from ptr_fast.runtime.engine import (
+    RESIZES,
+    Engine,
+    OpenVinoEngine,
+    first_choice,
+    make_engine,
+    native_executor,
+    why_not,
+)
+from ptr_fast.runtime.export import describe, read_exported, to_onnx
 from ptr_fast.runtime.graph import ActingGraph, search_noise
 from ptr_fast.runtime.preprocess import fit_frame, to_unit
 
@@ -38,8 +46,9 @@ class Policy:
         device: where the nets run.
         act: acting mode and number of candidates; None takes the checkpoint's own.
         engine: what runs a single action: ``eager`` (the same numbers as in training), a name of
-            :data:`ptr_fast.runtime.engine.ENGINES`, or ``auto`` for the fastest that is installed. It is made by
-            :meth:`warm_up`, or by the first action, for every size of frame that comes: this takes seconds.
+            :data:`ptr_fast.runtime.engine.ENGINES`, ``auto`` for the fastest that is installed, or a file of
+            ``ptr-fast export`` of this checkpoint (``policy.onnx``; with 8-bit convolutions, the fastest). It is made
+            by :meth:`warm_up`, or by the first action: this takes seconds.
 
     Raises:
         ValueError: search was asked of a checkpoint without a critic; an unknown engine.
@@ -60,7 +69,7 @@ class Policy:
         if self.mode == "search" and not self.has_critic:
             raise ValueError(f"{info.path}: acting mode 'search' needs a critic; {type(info.config).__name__} has none")
         self._graph_resizes = first_choice(engine, self.device) in RESIZES
-        self._engine_wanted = engine
+        self._engine_wanted, self._acts_by_file = engine, engine.endswith(".onnx")
         self._engines: dict[tuple[int, int], tuple[str, Engine, list[str]]] = {}  # by size of the frame
         self._networks: dict[str, nn.Module] = {}
         self._load("actor" if self.mode == "mean" else "ema_actor", *(["target_critic"] * (self.mode == "search")))
@@ -171,19 +180,29 @@ class Policy:
         """
         if self.device.type != "cpu":
             raise RuntimeError(f"export: load the policy on the CPU, it is on the {self.device.type}")
-        metadata = {"ptr_fast.checkpoint": str(self.info.path), "ptr_fast.step": str(self.info.step)}
+        metadata = {"ptr_fast.checkpoint": str(self.info.path), **self._identity()}
         return to_onnx(self.graph(frame_size, task), self.spec, metadata)
+
+    def _identity(self) -> dict[str, str]:
+        """What an exported file tells of the checkpoint that it was made of."""
+        return {"ptr_fast.step": str(self.info.step), "ptr_fast.weights": weights_digest(self.info)}
+
+    def _exported(self) -> tuple[bytes, str]:
+        """The file that was named as the engine, made of this checkpoint for frames of its size and for all tasks."""
+        return read_exported(Path(self._engine_wanted), {**describe(self.graph(), self.spec), **self._identity()})
 
     def make_executor(self, frame_size: tuple[int, int], task: str) -> typing.Any:
         """What :class:`ptr_fast.runtime.control.ControlLoop` takes as a policy, for one task.
 
-        With the engine ``openvino`` or ``auto`` on the CPU, and outside of ``search``, it is OpenVINO behind the
+        With the engine ``openvino``, ``auto`` or a file on the CPU, outside of ``search``, it is OpenVINO behind the
         loop's native interface and takes no GIL; else it is a function of Python, whose ``search`` counts its calls
         as seeds.
         """
-        wants_native = self._engine_wanted in ("auto", "openvino") and self.mode != "search"
-        if wants_native and native.module() is not None and why_not("openvino", self.device) is None:
-            return native_executor(self.graph(task=task), self.to_onnx(task=task), frame_size)
+        wants_native = self._acts_by_file or self._engine_wanted in ("auto", "openvino")
+        can_native = native.module() is not None and why_not("openvino", self.device) is None
+        if wants_native and can_native and self.mode != "search":
+            model = self._exported()[0] if self._acts_by_file else self.to_onnx()
+            return native_executor(self.graph(), model, frame_size, self.spec.tasks.slot(task))
         self.warm_up(frame_size)
         calls = iter(range(2**63 - 1))
         return lambda frame, state: self.act(frame, state, task, seed=next(calls))
@@ -197,7 +216,11 @@ class Policy:
         made = self._engines.get(frame_size)
         if made is None:
             graph = self.graph(frame_size)
-            made = make_engine(self._engine_wanted, graph, lambda: self.to_onnx(frame_size))
+            if self._acts_by_file:
+                model, checked = self._exported()
+                made = self._engine_wanted, OpenVinoEngine(graph, lambda: model), [f"by OpenVINO, {checked}"]
+            else:
+                made = make_engine(self._engine_wanted, graph, lambda: self.to_onnx(frame_size))
             self._engines[frame_size] = made
         return made[1]
 

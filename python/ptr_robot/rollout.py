@@ -69,8 +69,9 @@ class Args:
     """Other runs or checkpoints that are tried in turns with the first, in blinded random order (with --robot)."""
     remote: str = ""
     """Ask the policy server at this URL (ws://HOST:PORT) instead of loading a checkpoint (with --robot)."""
-    engine: Literal["eager", "auto", "onnxruntime", "openvino", "compile"] = "eager"
-    """What computes the actions on a robot: eager as in training; auto the fastest installed one."""
+    engine: str = "eager"
+    """What computes the actions on a robot: eager as in training, auto the fastest that is installed, onnxruntime,
+    openvino, compile, or a file of ptr-fast export (with --int8 the fastest)."""
     camera: str = ""
     """Camera of the robot; needed where it has several."""
     limits: Path | None = None

@@ -46,7 +46,7 @@ class Args:
     """Where the policy runs."""
     engine: str = "eager"
     """What computes the actions: eager as in training, auto the fastest that is installed and agrees with it,
-    onnxruntime, openvino, compile, or cuda_graph on a GPU."""
+    onnxruntime, openvino, compile, cuda_graph on a GPU, or a file of ptr-fast export (with --int8 the fastest)."""
     max_connections: int = 8
     """Clients at once."""
     max_message_mib: float = 8.0

@@ -122,7 +122,7 @@ def test_auto_takes_the_first_that_can_run_and_tells(checkpoint, monkeypatch):
 
 
 def test_engines_that_cannot_run_are_refused(checkpoint, monkeypatch):
-    with pytest.raises(ValueError, match="expected auto or one of"):
+    with pytest.raises(ValueError, match="expected auto, one of"):
         Policy.load(checkpoint, engine="tensorflow")
     with pytest.raises(RuntimeError, match="needs a GPU"):
         Policy.load(checkpoint, engine="cuda_graph")
