@@ -87,8 +87,7 @@ std::unique_ptr<Kept> forward(const py::object& x, const py::object& weight, con
   op.norm = norm_of(shape, view.data<float>(), weight, bias, kept->statistics.get());
   op.residual = image_like(view, "residual", residual);
   if (kept->two_norms) {
-    op.shortcut =
-        norm_of(shape, needed("residual", op.residual), residual_weight, residual_bias, kept->second());
+    op.shortcut = norm_of(shape, needed("residual", op.residual), residual_weight, residual_bias, kept->second());
   }
   op.y = needed("y", image_like(view, "y", y));
   op.positive = kept->positive.get();
@@ -139,7 +138,8 @@ GroupNormActPool pool_of(const TensorView& x, const py::object& weight, const py
   GroupNormActPool op{};
   op.shape = shape_of(x, num_groups);
   op.size = {x.size(2), x.size(3), x.size(1)};
-  op.norm = norm_of(op.shape, x.data<float>(), weight, bias, needed("statistics", dense("statistics", statistics, {2, op.shape.B, op.shape.G})));
+  op.norm = norm_of(op.shape, x.data<float>(), weight, bias,
+                    needed("statistics", dense("statistics", statistics, {2, op.shape.B, op.shape.G})));
   op.picked = image("picked", picked, op.shape.B, op.shape.C, op.size.out_height(), op.size.out_width());
   op.index = image<uint8_t>("index", index, op.shape.B, op.shape.C, op.size.out_height(), op.size.out_width());
   check((op.picked == nullptr) == (op.index == nullptr), "picked and index: expected both or neither");

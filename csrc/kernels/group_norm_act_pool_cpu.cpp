@@ -32,8 +32,8 @@ void group_norm_act_pool_forward(const GroupNormActPool& op, int num_threads) {
   const auto start = [&](PoolForwardWork& work, int64_t) { work.moments.reset(parts, rows.cols); };
   const auto sums = [&](PoolForwardWork& work, int64_t n, int64_t i) {
     const Part part(rows.rows, i, parts);
-    loops.moments({part.end - part.first, rows.cols, 0}, op.norm.x + n * sample + part.first * rows.cols,
-                  nullptr, work.moments.sum.data() + i * rows.cols, work.moments.squares.data() + i * rows.cols);
+    loops.moments({part.end - part.first, rows.cols, 0}, op.norm.x + n * sample + part.first * rows.cols, nullptr,
+                  work.moments.sum.data() + i * rows.cols, work.moments.squares.data() + i * rows.cols);
   };
   const auto finish = [&](PoolForwardWork& work, int64_t n) {
     work.moments.finish(op.shape, op.eps, parts, rows.cols, op.norm.mean + n * G, op.norm.rstd + n * G);

@@ -62,6 +62,9 @@ def group_norm_act(
     relu = activation == "relu"
     if residual_BCHW is not None:
         residual_BCHW = residual_BCHW.contiguous(memory_format=_LAST)
+    if residual_weight_C is not None and residual_bias_C is not None:
+        residual_weight_C, residual_bias_C = residual_weight_C.contiguous(), residual_bias_C.contiguous()
+    weight_C, bias_C = weight_C.contiguous(), bias_C.contiguous()
     tensors = (x_BCHW, weight_C, bias_C, residual_BCHW, residual_weight_C, residual_bias_C)
     if wants_gradient(*tensors):
         return _GroupNormAct.apply(*tensors, num_groups, eps, relu)
@@ -89,11 +92,11 @@ def _forward(
     y_BCHW = torch.empty_like(x_BCHW)
     kept = native.require().group_norm_act_forward(
         to_dlpack(x_BCHW),
-        _dense(weight_C),
-        _dense(bias_C),
+        to_dlpack(weight_C),
+        to_dlpack(bias_C),
         _capsule(residual_BCHW),
-        _dense(residual_weight_C),
-        _dense(residual_bias_C),
+        _capsule(residual_weight_C),
+        _capsule(residual_bias_C),
         to_dlpack(y_BCHW),
         keep_mask,
         num_groups,
@@ -106,10 +109,6 @@ def _forward(
 
 def _capsule(tensor: torch.Tensor | None) -> Any:
     return None if tensor is None else to_dlpack(tensor)
-
-
-def _dense(tensor: torch.Tensor | None) -> Any:
-    return None if tensor is None else to_dlpack(tensor.contiguous())
 
 
 class _GroupNormAct(torch.autograd.Function):
@@ -168,9 +167,9 @@ class _GroupNormAct(torch.autograd.Function):
             to_dlpack(x_BCHW),
             _capsule(shortcut_BCHW),
             _capsule(y_BCHW),
-            _dense(weight_C),
-            _dense(bias_C),
-            _dense(residual_weight_C),
+            to_dlpack(weight_C),
+            to_dlpack(bias_C),
+            _capsule(residual_weight_C),
             to_dlpack(dx_BCHW),
             _capsule(dresidual_BCHW),
             to_dlpack(dweight_C),
