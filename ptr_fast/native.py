@@ -5,8 +5,22 @@ from __future__ import annotations
 import functools
 import types
 import warnings
+from typing import TYPE_CHECKING
 
-__all__ = ["build_info", "isa", "keep_freed_memory", "module", "require", "set_isa", "warn_missing", "why_missing"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "build_info",
+    "isa",
+    "keep_freed_memory",
+    "module",
+    "require",
+    "set_isa",
+    "warn_missing",
+    "why_missing",
+    "why_not_on",
+]
 
 _INTERFACE = 4  # of csrc/bindings; a module with another one was built from other sources
 
@@ -31,6 +45,11 @@ def module() -> types.ModuleType | None:
 def why_missing() -> str | None:
     """Why there is no native module; None where there is one."""
     return _load()[1]
+
+
+def why_not_on(device: torch.device) -> str | None:
+    """Why native kernels cannot run on a device; None where they can."""
+    return why_missing() or (None if device.type == "cpu" else "native kernels are for the CPU")
 
 
 def require() -> types.ModuleType:

@@ -127,7 +127,8 @@ class PooledFrames:
     """Frames named by their place in a pool, so that a batch neither copies nor stores them.
 
     Attributes:
-        pool: uint8 ``[N, H, W, 3]`` RGB, every frame once.
+        pool: uint8, every frame once: ``[N, H, W, 3]`` RGB, or ``[N, 3 * H / 2, W]`` YUV 4:2:0 planes
+            (:mod:`ptr_fast.kernels.augment.yuv420`).
         index: int64 ``[B]`` on the pool's device, in [0, N).
     """
 
@@ -136,8 +137,9 @@ class PooledFrames:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """``(B, H, W, 3)``."""
-        return (self.index.shape[0], *self.pool.shape[1:])
+        """``(B, H, W, 3)``, of planes too."""
+        height, width = self.pool.shape[1:3]
+        return (self.index.shape[0], height if self.pool.dim() == 4 else height // 3 * 2, width, 3)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -146,10 +148,6 @@ class PooledFrames:
     @property
     def device(self) -> torch.device:
         return self.pool.device
-
-    def gather(self) -> torch.Tensor:
-        """The frames themselves, ``[B, H, W, 3]``."""
-        return self.pool.index_select(0, self.index)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PooledFrames:
         """The same frames on ``device``."""

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from importlib.util import find_spec
 
 import pytest
 
@@ -22,6 +23,7 @@ from ptr_fast.types import CameraSpec
 from ptr_robot.robot_rollout import robot_options
 from ptr_robot.robots.limits_file import write_limits
 from ptr_robot.robots.simulated import SimulatedRobot
+from ptr_robot.rollout import Args, _labels
 from ptr_robot.sim.environment import STATE_SPEC, action_spec
 from ptr_robot.trial_sheet import TrialRecord, TrialSheet
 
@@ -46,7 +48,7 @@ def command(checkpoint, out, *more, options=()) -> list[str]:
     return [
         *(sys.executable, "-m", "ptr_robot", "rollout", "--robot", "simulated", "--out", str(out)),
         *(["--checkpoint", str(checkpoint)] if checkpoint else []),
-        *("--max-steps", "12", "--robot-options", "image_size=32", *options),
+        *("--max-steps", "12", "--engine", "eager", "--robot-options", "image_size=32", *options),
         *more,
     ]
 
@@ -82,6 +84,7 @@ def test_trials_of_two_policies_in_blinded_order(checkpoint, tmp_path):
     for word in ("95 % interval", "frame to command sent", "p99.9", "workspace", "<svg", "trial-001.gif"):
         assert word in page, word
     assert "safety of simulated" in done.stdout
+    assert "one acts by eager" in done.stdout
     again = run(checkpoint, out, "--trials", "2", "--label", "one", "--against", str(checkpoint), "--video", "gif")
     assert again.returncode == 0
     assert "4 trials are done, 0 to go" in again.stdout
@@ -218,9 +221,38 @@ def test_the_stop_file_ends_the_run_and_nothing_moves_while_it_is_there(checkpoi
     assert len(sheet(out)) == 1
 
 
+def test_the_fastest_engine_acts_unless_told_otherwise_and_is_named(checkpoint, tmp_path):
+    done = run(checkpoint, tmp_path / "out", "--trials", "1", "--engine", "auto", "--video", "none")
+    assert done.returncode == 0, done.stderr
+    told = re.search(r"acts by (.*)", done.stdout)[1]
+    has_onnx = all(map(find_spec, ("onnx", "onnxscript")))
+    if has_onnx and find_spec("openvino"):
+        assert told == "openvino inside the control loop"
+    elif has_onnx and find_spec("onnxruntime"):
+        assert told.startswith("onnxruntime (within ")
+    else:
+        assert told.startswith("eager (not onnxruntime: not installed")
+    assert sheet(tmp_path / "out")[0]["num_steps"] == 12
+    assert Args(out=tmp_path).engine == "auto"
+
+
+def test_labels_tell_paths_apart(tmp_path):
+    runs = [tmp_path / "a" / "finetune", tmp_path / "b" / "finetune"]
+    assert _labels(runs[:1], "") == ["finetune"]
+    assert _labels(runs, "") == ["a/finetune", "b/finetune"]
+    assert _labels(runs, "mine") == ["mine", "finetune"]
+    steps = [runs[0] / "checkpoints" / "000100", runs[0] / "checkpoints" / "000200"]
+    assert _labels(steps, "") == ["finetune/000100", "finetune/000200"]
+    assert _labels([*steps, runs[1] / "checkpoints" / "000100"], "")[2] == "b/finetune/000100"
+    with pytest.raises(ValueError, match="finetune: is named twice; --label gives"):
+        _labels([runs[0], runs[0]], "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--dry-run", "--record", "store"], "nothing to --record"),
+        (["--ca-file", "ca.pem"], "--ca-file needs --remote"),
         (["--trials", "0"], "trials must be at least 1"),
         (["--task", "juggle"], "juggle"),
         (["--robot-options", "hz=5"], "action 'dx' is in '16 cm', the checkpoint's is in '4 cm'"),

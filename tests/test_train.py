@@ -105,6 +105,15 @@ def test_frames_on_the_device_train_the_same(store, unbroken, tmp_path):
     assert weights(out) == weights(unbroken)
 
 
+def test_planes_on_the_device_train_nearly_the_same(store, unbroken, tmp_path):
+    done = pretrain(store, tmp_path / "planes", "--frames", "device-yuv420")
+    assert done.returncode == 0, done.stderr
+    assert "frames: device-yuv420 (luma, and colour at half the resolution" in done.stdout
+    for planes, raw in zip(numbers(tmp_path / "planes"), numbers(unbroken), strict=True):
+        for name in ("train/critic_loss", "actor/loss"):
+            assert planes[name] == pytest.approx(raw[name], rel=1e-2), (name, raw["step"])
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_says_how_to_go_on_and_stops(store, unbroken, tmp_path, number, code):
     out = tmp_path / "stopped"

@@ -117,7 +117,7 @@ def measure(bench: Bench, case: OpCase, backward: bool, label: str) -> dict[str,
         for name, variant in variants.items():
             pairs = zip([tensor.clone() for tensor in variant()], wanted, strict=True)
             errors[name] = max(
-                float((a.detach().float() - b.detach().float()).norm() / b.float().norm().clamp(min=1e-6))
+                float((a.detach().float() - b.detach().float()).norm() / b.detach().float().norm().clamp(min=1e-6))
                 for a, b in pairs
             )
             assert errors[name] <= ERROR_BOUND, f"{label}: {name} is {errors[name]:.2e} away from the reference"

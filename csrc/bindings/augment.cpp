@@ -17,13 +17,16 @@ void run(const py::object& frames, const py::object& index, const py::object& of
   check_threads(num_threads);
   const TensorView pool = borrow("frames", frames), result = borrow("out", out);
   pool.require_cpu().require_dense();
-  check(pool.ndim() == 4 && pool.size(3) == 3, "frames: expected [N, H, W, 3], got ", pool.shape_text());
+  const bool yuv420 = pool.ndim() == 3 && pool.size(1) % 3 == 0 && pool.size(2) % 2 == 0;
+  check(yuv420 || (pool.ndim() == 4 && pool.size(3) == 3), "frames: expected [N, H, W, 3] or planes [N, 3 H / 2, W], ",
+        "got ", pool.shape_text());
   check(result.ndim() == 4, "out: expected [B, H, W, 3], got ", result.shape_text());
   Augment op{};
   op.frames = pool.data<uint8_t>();
+  op.yuv420 = yuv420;
   op.num_frames = pool.size(0);
   op.B = result.size(0);
-  op.H = pool.size(1);
+  op.H = yuv420 ? pool.size(1) / 3 * 2 : pool.size(1);
   op.W = pool.size(2);
   result.require_cpu().require_shape({op.B, op.H, op.W, 3}).require_dense();
   op.bfloat16 = result.is<Bfloat16>();

@@ -120,6 +120,7 @@ SafetyLimits limits_of(const py::object& object) {
   const auto get = [&](const char* name) { return py::cast<double>(object.attr(name)); };
   limits.period_s = get("period_s");
   limits.ramp_s = get("ramp_s");
+  limits.response_s = get("response_s");
   limits.hold_after_s = get("hold_after_s");
   limits.stop_after_s = get("stop_after_s");
   limits.max_start_mismatch = get("max_start_mismatch");
@@ -141,7 +142,8 @@ LoopConfig config_of(const py::object& object) {
   return config;
 }
 
-py::tuple apply(SafetyFilter& filter, const py::object& wanted, const Floats& state, int64_t age_ns, int64_t now_ns) {
+py::tuple apply(SafetyFilter& filter, const py::object& wanted, const Floats& state, int64_t age_ns, int64_t now_ns,
+                int64_t state_age_ns) {
   check(state.size() == filter.state_size(), "state: expected ", filter.state_size(), " numbers, got ", state.size());
   const float* action = nullptr;
   Floats kept;
@@ -152,8 +154,9 @@ py::tuple apply(SafetyFilter& filter, const py::object& wanted, const Floats& st
     action = kept.data();
   }
   py::array_t<float> command(filter.num_axes());
-  const uint32_t interventions = filter.apply(action, state.data(), age_ns, now_ns, command.mutable_data());
-  return py::make_tuple(command, interventions);
+  const uint32_t interventions =
+      filter.apply(action, state.data(), now_ns - state_age_ns, age_ns, now_ns, command.mutable_data());
+  return py::make_tuple(filter.has_command() ? py::object(command) : py::none(), interventions);
 }
 
 py::array_t<StepRecord> drain(ControlLoop& loop, int max_records) {
@@ -188,11 +191,13 @@ py::dict histogram(const LatencyHistogram& leg) {
 void bind_runtime(py::module_& module) {
   PYBIND11_NUMPY_DTYPE(StepRecord, step, scheduled_ns, woke_ns, captured_ns, policy_in_ns, policy_out_ns, filtered_ns,
                        sent_ns, frame_sequence, state_captured_ns, interventions, missed_deadline, frame_slot, action,
-                       command, state);
+                       command, sent, state);
   py::class_<SafetyFilter>(module, "SafetyFilter")
       .def(py::init([](const py::object& limits) { return SafetyFilter(limits_of(limits)); }), py::arg("limits"))
       .def("start", &SafetyFilter::start, py::arg("now_ns"))
-      .def("apply", &apply, py::arg("wanted"), py::arg("state"), py::arg("observation_age_ns"), py::arg("now_ns"))
+      .def("apply", &apply, py::arg("wanted"), py::arg("state"), py::arg("observation_age_ns"), py::arg("now_ns"),
+           py::arg("state_age_ns"))
+      .def("sent", &SafetyFilter::sent, py::arg("now_ns"))
       .def("stop", &SafetyFilter::stop, py::arg("reason"))
       .def_property_readonly("stopped", &SafetyFilter::stopped);
   py::class_<LatencyHistogram>(module, "LatencyHistogram")

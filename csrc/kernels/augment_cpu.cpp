@@ -44,9 +44,16 @@ void augment(const Augment& op, int num_threads) {
   const int64_t pixels = op.H * op.W, bytes = 3 * pixels;
   const int threads = int(std::clamp<int64_t>(op.B * pixels / kPixelsPerThread, 1, num_threads));
   parallel_for(op.B, threads, [&](int64_t i) {
-    thread_local std::vector<uint8_t> cropped, jittered;
+    thread_local std::vector<uint8_t> decoded, cropped, jittered;
+    thread_local std::vector<int16_t> rows;
     thread_local std::vector<float> planes;
-    const uint8_t* image = op.frames + bytes * (op.index ? op.index[i] : i);
+    const uint8_t* image = op.frames + (op.yuv420 ? bytes / 2 : bytes) * (op.index ? op.index[i] : i);
+    if (op.yuv420) {
+      decoded.resize(bytes);
+      rows.resize(4 * op.W);
+      loops.decode_yuv420(image, op.H, op.W, rows.data(), decoded.data());
+      image = decoded.data();
+    }
     if (op.offsets) {
       const int64_t down = op.offsets[2 * i] - op.padding, right = op.offsets[2 * i + 1] - op.padding;
       if (down != 0 || right != 0) {

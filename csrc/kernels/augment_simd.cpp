@@ -18,6 +18,7 @@ namespace {
 using ptr_fast::AugmentKind;
 using ptr_fast::AugmentOperation;
 using ptr_fast::kAugmentPad;
+using std::int16_t;
 using std::size_t;
 using std::uint16_t;
 using std::uint32_t;
@@ -176,6 +177,40 @@ void jitter(const uint8_t* in, int64 pixels, const AugmentOperation* operations,
   }
 }
 
+// One row of a colour difference, from its row of samples (`near`) and the next nearest one. sums holds width / 2 + 2.
+void upsample_row(const uint8_t* __restrict near, const uint8_t* __restrict far, int64 width, int16_t* __restrict sums,
+                  int16_t* __restrict out) {
+  const int64 samples = width / 2;
+  for (int64 i = 0; i < samples; ++i) sums[i + 1] = int16_t(3 * near[i] + far[i]);
+  sums[0] = sums[1];
+  sums[samples + 1] = sums[samples];
+  for (int64 i = 0; i < samples; ++i) {
+    out[2 * i] = int16_t(((3 * sums[i + 1] + sums[i] + 8) >> 4) - 128);
+    out[2 * i + 1] = int16_t(((3 * sums[i + 1] + sums[i + 2] + 7) >> 4) - 128);
+  }
+}
+
+inline uint8_t clip_byte(int x) { return uint8_t(x < 0 ? 0 : x > 255 ? 255 : x); }
+
+void decode_yuv420(const uint8_t* planes, int64 H, int64 W, int16_t* rows, uint8_t* out) {
+  const int64 samples = W / 2, last = H / 2 - 1;
+  const uint8_t *const blue = planes + H * W, *const red = blue + (H / 2) * samples;
+  int16_t *const cb = rows, *const cr = rows + W, *const sums = rows + 2 * W;
+  for (int64 y = 0; y < H; ++y) {
+    int64 next = (y >> 1) + (y & 1 ? 1 : -1);
+    next = next < 0 ? 0 : next > last ? last : next;
+    upsample_row(blue + (y >> 1) * samples, blue + next * samples, W, sums, cb);
+    upsample_row(red + (y >> 1) * samples, red + next * samples, W, sums, cr);
+    const uint8_t* __restrict luma = planes + y * W;
+    uint8_t* __restrict pixel = out + 3 * y * W;
+    for (int64 x = 0; x < W; ++x) {
+      pixel[3 * x] = clip_byte(luma[x] + ((91881 * cr[x] + 32768) >> 16));
+      pixel[3 * x + 1] = clip_byte(luma[x] + ((-22554 * cb[x] - 46802 * cr[x] + 32768) >> 16));
+      pixel[3 * x + 2] = clip_byte(luma[x] + ((116130 * cb[x] + 32768) >> 16));
+    }
+  }
+}
+
 // kLanes bytes as floats.
 inline Vec widen(const uint8_t* in) {
 #if defined(__AVX512F__)
@@ -234,5 +269,5 @@ void scale_bfloat16(const uint8_t* in, int64 count, uint16_t* out) { scale_to(in
 #define PTR_FAST_JOIN(a, b) PTR_FAST_JOIN_(a, b)
 
 namespace ptr_fast {
-const AugmentLoops PTR_FAST_JOIN(augment_loops_, PTR_FAST_ISA) = {jitter, scale, scale_bfloat16};
+const AugmentLoops PTR_FAST_JOIN(augment_loops_, PTR_FAST_ISA) = {decode_yuv420, jitter, scale, scale_bfloat16};
 }  // namespace ptr_fast

@@ -13,6 +13,9 @@ struct AugmentOperation {
 };
 
 struct AugmentLoops {
+  // RGB pixels of YUV 4:2:0 planes; H and W even. rows holds 4 * W numbers.
+  void (*decode_yuv420)(const std::uint8_t* planes, std::int64_t H, std::int64_t W, std::int16_t* rows,
+                        std::uint8_t* out);
   // Four operations in their order, each followed by a clip, and the truncation to 8 bits. planes holds
   // 3 * (pixels rounded up to kAugmentPad) floats.
   void (*jitter)(const std::uint8_t* in, std::int64_t pixels, const AugmentOperation* operations, float* planes,

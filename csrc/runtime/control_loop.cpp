@@ -220,8 +220,8 @@ void ControlLoop::run_step(int64_t step, int64_t scheduled_ns, StepRecord* recor
   }
   record->policy_out_ns = now_ns();
   const int64_t age = record->policy_out_ns - std::min(record->captured_ns, record->state_captured_ns);
-  record->interventions = filter_.apply(has_action ? record->action : nullptr, record->state, age,
-                                        record->policy_out_ns, record->command);
+  record->interventions = filter_.apply(has_action ? record->action : nullptr, record->state,
+                                        record->state_captured_ns, age, record->policy_out_ns, record->command);
   record->filtered_ns = now_ns();
   if (const uint32_t stopped = filter_.stopped()) {
     const char* why = stopped & kStoppedNotFinite  ? "the policy's action or the robot's state is not finite"
@@ -230,7 +230,7 @@ void ControlLoop::run_step(int64_t step, int64_t scheduled_ns, StepRecord* recor
     request_stop(stopped, text("step ", step, ": ", why, " (age ", double(age) * 1e-6, " ms)"));
   } else {
     if (record->interventions & (kHeldStale | kHeldLate)) ++num_held_;
-    send(record);
+    if (filter_.has_command()) send(record);
   }
   legs_[kFrameAge].record(record->policy_in_ns - record->captured_ns);
   legs_[kPolicy].record(record->policy_out_ns - record->policy_in_ns);
@@ -242,17 +242,17 @@ void ControlLoop::run_step(int64_t step, int64_t scheduled_ns, StepRecord* recor
 
 void ControlLoop::send(StepRecord* record) {
   if (config_.dry_run) return;
-  float sent[kMaxAxes];
   enter(Stage::kArm);
   try {
     const std::lock_guard lock(arm_mutex_);
     if (!is_armed_) return;
-    arm_->send(record->command, sent);
+    arm_->send(record->command, record->sent);
   } catch (const std::exception& error) {
     request_stop(kStoppedArm, text("step ", record->step, ": the arm failed: ", error.what()));
     return;
   }
   record->sent_ns = now_ns();
+  filter_.sent(record->sent_ns);
   legs_[kSend].record(record->sent_ns - record->filtered_ns);
   legs_[kCaptureToCommand].record(record->sent_ns - record->captured_ns);
 }

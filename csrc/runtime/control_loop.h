@@ -67,7 +67,8 @@ struct StepRecord {
   uint32_t interventions;
   bool missed_deadline;
   int32_t frame_slot;         // of the recorder's frames, -1: none
-  float action[kMaxAxes], command[kMaxAxes], state[kMaxState];
+  // command: let through by the filter, sent: what the arm says it took; 0 where there was none.
+  float action[kMaxAxes], command[kMaxAxes], sent[kMaxAxes], state[kMaxState];
 };
 
 // Threads are detached and keep the loop alive: one that never comes back (a policy or arm that blocks for good) is left

@@ -9,6 +9,8 @@
 namespace ptr_fast {
 namespace {
 
+constexpr double kMaxInFlight = 4096;  // commands; more are counted together, as long as the newest of them
+
 // The float nearest to x that lies in [low, high].
 float round_inside(double x, double low, double high) {
   float rounded = float(x);
@@ -37,6 +39,8 @@ SafetyFilter::SafetyFilter(SafetyLimits limits) : limits_(std::move(limits)) {
         limits_.period_s);
   check(limits_.ramp_s >= 0 && std::isfinite(limits_.ramp_s), "safety: ramp_s must not be negative, got ",
         limits_.ramp_s);
+  check(limits_.response_s >= 0 && std::isfinite(limits_.response_s), "safety: response_s must not be negative, got ",
+        limits_.response_s);
   check(limits_.hold_after_s > 0 && limits_.stop_after_s >= limits_.hold_after_s,
         "safety: expected 0 < hold_after_s <= stop_after_s, got ", limits_.hold_after_s, " and ",
         limits_.stop_after_s);
@@ -63,18 +67,66 @@ SafetyFilter::SafetyFilter(SafetyLimits limits) : limits_(std::move(limits)) {
   }
   last_command_.resize(limits_.axes.size());
   last_velocity_.resize(limits_.axes.size());
+  total_ = {0, std::vector<double>(limits_.axes.size()), std::vector<double>(limits_.axes.size())};
+  // With a state that is older nothing moves, so nothing more takes off.
+  const double longest_s = limits_.hold_after_s + limits_.response_s;
+  in_flight_.assign(size_t(std::min(std::ceil(longest_s / limits_.period_s) + 2, kMaxInFlight)), total_);
 }
 
 void SafetyFilter::start(int64_t now_ns) {
   start_ns_ = now_ns;
   first_ = true;
   stopped_ = 0;
+  num_in_flight_ = 0;
+  std::fill(total_.up.begin(), total_.up.end(), 0.0);
+  std::fill(total_.down.begin(), total_.down.end(), 0.0);
   std::fill(last_velocity_.begin(), last_velocity_.end(), 0.0);
 }
 
-uint32_t SafetyFilter::apply(const float* wanted, const float* state, int64_t observation_age_ns, int64_t now_ns,
-                             float* command) {
+void SafetyFilter::sent(int64_t now_ns) {
+  if (moves_) in_flight_[(begin_ + num_in_flight_ - 1) % in_flight_.size()].ns = now_ns;
+}
+
+// Forgets what a state that was captured then has in it.
+void SafetyFilter::land(int64_t state_captured_ns) {
+  const int64_t since = state_captured_ns - std::llround(limits_.response_s * 1e9);
+  for (; num_in_flight_ > 0 && in_flight_[begin_].ns < since; --num_in_flight_) {
+    const Sent& landed = in_flight_[begin_];
+    begin_ = (begin_ + 1) % in_flight_.size();
+    for (int i = 0; i < num_axes(); ++i) {
+      const bool is_last = num_in_flight_ == 1;  // then the sums are 0 exactly
+      total_.up[i] = is_last ? 0.0 : std::max(total_.up[i] - landed.up[i], 0.0);
+      total_.down[i] = is_last ? 0.0 : std::min(total_.down[i] - landed.down[i], 0.0);
+    }
+  }
+}
+
+// last_velocity_ is of the command that is sent now.
+void SafetyFilter::take_off(int64_t now_ns) {
+  moves_ = std::any_of(last_velocity_.begin(), last_velocity_.end(), [](double v) { return v != 0; });
+  if (!moves_) return;
+  if (num_in_flight_ == in_flight_.size()) {  // the two oldest become one
+    const Sent& oldest = in_flight_[begin_];
+    begin_ = (begin_ + 1) % in_flight_.size();
+    --num_in_flight_;
+    for (int i = 0; i < num_axes(); ++i) {
+      in_flight_[begin_].up[i] += oldest.up[i];
+      in_flight_[begin_].down[i] += oldest.down[i];
+    }
+  }
+  Sent& newest = in_flight_[(begin_ + num_in_flight_++) % in_flight_.size()];
+  newest.ns = now_ns;
+  for (int i = 0; i < num_axes(); ++i) {
+    const double move = last_velocity_[i] * limits_.period_s;
+    total_.up[i] += newest.up[i] = std::max(move, 0.0);
+    total_.down[i] += newest.down[i] = std::min(move, 0.0);
+  }
+}
+
+uint32_t SafetyFilter::apply(const float* wanted, const float* state, int64_t state_captured_ns,
+                             int64_t observation_age_ns, int64_t now_ns, float* command) {
   uint32_t interventions = 0;
+  moves_ = false;
   for (int i = 0; i < limits_.state_size; ++i) {
     if (!std::isfinite(state[i])) stopped_ |= kStoppedNotFinite;
   }
@@ -92,15 +144,13 @@ uint32_t SafetyFilter::apply(const float* wanted, const float* state, int64_t ob
       if (std::abs(double(wanted[i]) - state[axis.position] / axis.scale) > limits_.max_start_mismatch) stopped_ |= kStoppedMismatch;
     }
   }
-  if (stopped_ != 0) {
-    stand_still(state, command);
-    return stopped_;
-  }
+  if (stopped_ != 0) return stopped_;
   if (wanted == nullptr || age > limits_.hold_after_s) {
     if (first_) start_ns_ = now_ns;  // as long as nothing may move, the ramp has not begun
-    stand_still(state, command);
+    stand_still(command);
     return wanted == nullptr ? kHeldLate : kHeldStale;
   }
+  land(state_captured_ns);
   const double ramp =
       limits_.ramp_s > 0 ? std::clamp(double(now_ns - start_ns_) * 1e-9 / limits_.ramp_s, 0.0, 1.0) : 1.0;
   for (int i = 0; i < num_axes(); ++i) {
@@ -117,9 +167,11 @@ uint32_t SafetyFilter::apply(const float* wanted, const float* state, int64_t ob
     Interval allowed;
     allowed.limit(axis.low - from, axis.high - from, move, kBounds, &interventions);
     if (measured) {
-      const double at = axis.relative ? position : from;
+      // Note "Commands in flight"; an absolute axis ends where it was last told to be.
+      const double lowest = axis.relative ? position + total_.down[i] : from;
+      const double highest = axis.relative ? position + total_.up[i] : from;
       // From outside the box only towards it: one end of the interval is then 0.
-      const double down = axis.box_low / axis.scale - at, up = axis.box_high / axis.scale - at;
+      const double down = axis.box_low / axis.scale - lowest, up = axis.box_high / axis.scale - highest;
       allowed.limit(std::min(down, 0.0), std::max(up, 0.0), move, kBox, &interventions);
     }
     const double dt = limits_.period_s;
@@ -146,19 +198,14 @@ uint32_t SafetyFilter::apply(const float* wanted, const float* state, int64_t ob
     last_command_[i] = command[i];
   }
   first_ = false;
+  take_off(now_ns);
   return interventions;
 }
 
-void SafetyFilter::stand_still(const float* state, float* command) {
+// Not before the first command: then nothing is sent (has_command).
+void SafetyFilter::stand_still(float* command) {
   for (int i = 0; i < num_axes(); ++i) {
-    const AxisLimits& axis = limits_.axes[i];
-    double still = 0.0;
-    if (!axis.relative) {
-      const bool measured = axis.position >= 0 && std::isfinite(state[axis.position]);
-      still = !first_ ? last_command_[i] : measured ? double(state[axis.position]) / axis.scale : axis.low;
-      still = std::clamp(still, axis.low, axis.high);
-    }
-    command[i] = round_inside(still, axis.relative ? 0.0 : axis.low, axis.relative ? 0.0 : axis.high);
+    command[i] = limits_.axes[i].relative || first_ ? 0.0f : float(last_command_[i]);
     last_velocity_[i] = 0.0;
   }
 }

@@ -5,7 +5,14 @@
 // contains 0, so their intersection is never empty and a clamped displacement lies between 0 and the wanted one. Two
 // exceptions: braking is always allowed (the acceleration limit bounds gaining speed, not losing it), and a position
 // outside the workspace box may only move towards it.
+//
+// Note "Commands in flight". A measured position is old, and lacks what was sent since, or a part of it. What was sent up
+// to response_s before the state was captured, or later, may still come: the arm then ends anywhere between the position
+// plus all such displacements downwards and the position plus all such upwards. A further command keeps both ends in the
+// box; so whatever the latency is, an arm that does what it is told within response_s does not leave it. States come in the
+// order in which they were captured.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -50,6 +57,7 @@ struct SafetyLimits {
   // From the start on, the limits of a displacement (step, velocity, a relative axis' bounds) grow from 0 to full over
   // this time.
   double ramp_s;
+  double response_s;          // the measured position has a command's whole effect so long after it was sent
   double hold_after_s;        // an observation older than this: stand still
   double stop_after_s;        // older than this: stop
   double max_start_mismatch;  // of an absolute axis' first command from its measured position, in the command's unit
@@ -68,19 +76,36 @@ class SafetyFilter {
 
   // Writes the command that may be sent for the wanted one. Returns interventions; one of kStopMask means that the arm
   // must stop now, and stays until start(). `wanted` may be null: there is none in time, stand still (kHeldLate).
-  uint32_t apply(const float* wanted, const float* state, int64_t observation_age_ns, int64_t now_ns, float* command);
+  // Where has_command() is false afterwards, nothing may be sent.
+  uint32_t apply(const float* wanted, const float* state, int64_t state_captured_ns, int64_t observation_age_ns,
+                 int64_t now_ns, float* command);
+  // False where the arm must stop; and before the first wanted command, when there is none yet to stand still at.
+  bool has_command() const { return stopped_ == 0 && !first_; }
+
+  // The last command reached the arm only now.
+  void sent(int64_t now_ns);
 
   // Stops for a reason that was found elsewhere.
   void stop(uint32_t reason) { stopped_ |= reason & kStopMask; }
   uint32_t stopped() const { return stopped_; }
 
  private:
-  void stand_still(const float* state, float* command);
+  // Displacements sent together, u: those upwards and those downwards of each axis.
+  struct Sent {
+    int64_t ns;
+    std::vector<double> up, down;
+  };
+  void stand_still(float* command);
+  void land(int64_t state_captured_ns);
+  void take_off(int64_t now_ns);
 
   SafetyLimits limits_;
   std::vector<double> last_command_;   // of absolute axes
   std::vector<double> last_velocity_;  // u/s
-  bool first_ = true;
+  std::vector<Sent> in_flight_;        // a ring, oldest at begin_
+  size_t begin_ = 0, num_in_flight_ = 0;
+  Sent total_;                         // of all in flight
+  bool first_ = true, moves_ = false;  // moves_: the last command does
   int64_t start_ns_ = 0;
   uint32_t stopped_ = 0;
 };

@@ -1,26 +1,27 @@
 """Batches from frames and tables that lie on the device as a whole: sampled and gathered there, no work for the host.
 
-Every frame that a transition names is on the device once, as raw pixels; the next observation of a transition is the
-frame of another one. A batch names its frames by their places (:class:`ptr_fast.types.PooledFrames`); they are read
-when they are augmented.
+Every frame that a transition names is on the device once, as raw pixels or, in half of that, as YUV 4:2:0 planes; the
+next observation of a transition is the frame of another one. A batch names its frames by their places
+(:class:`ptr_fast.types.PooledFrames`); they are read when they are augmented.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
 
 from ptr_fast.data.frames import FrameSource, FrameSourceInfo
 from ptr_fast.data.loader import TransitionTable
+from ptr_fast.kernels.augment import augment, yuv420
 from ptr_fast.types import Batch, PooledFrames
 
 __all__ = ["DeviceFrames", "num_frames_of", "used_records"]
 
-_LOAD_BYTES = 64 << 20  # moved to the device at a time
+_LOAD_BYTES = 16 << 20  # moved to the device at a time; encoding takes twelve times as much there
 _COLUMNS = ("actions", "rewards", "masks", "task_id")
 
 
@@ -50,12 +51,15 @@ def num_frames_of(transitions: Sequence[TransitionTable], stores: Sequence[objec
 class DeviceFrames:
     """Gives the batch of each step, bit by bit :class:`ptr_fast.data.loader.Loader`'s, without leaving the device.
 
+    With ``layout="yuv420"`` the frames are those that :mod:`ptr_fast.kernels.augment.yuv420` keeps, in half the memory.
+
     Args:
         transitions: one table per source, as the sampler numbers them.
         frames: frame source of each table's store, in the same order; read once. One object for tables of one store.
         sampler: see :class:`RowSampler`.
         device: where everything lies.
         why: why the frames lie there, for :meth:`describe`.
+        layout: ``rgb`` or ``yuv420`` (frames of even height and width).
 
     Attributes:
         on_device: True: :meth:`batch` can be part of a captured step.
@@ -79,6 +83,7 @@ class DeviceFrames:
         sampler: RowSampler,
         device: torch.device | str = "cpu",
         why: str = "asked for",
+        layout: Literal["rgb", "yuv420"] = "rgb",
     ) -> None:
         if not transitions or len(transitions) != len(frames):
             raise ValueError(f"expected one frame source per table, got {len(transitions)} and {len(frames)}")
@@ -90,10 +95,11 @@ class DeviceFrames:
             raise ValueError(f"all sources need one (height, width, state dim, action dim), got {sorted(shapes)}")
         begin = time.perf_counter()
         height, width, _, _ = shapes.pop()
-        self._sampler, self._device, self._why = sampler, torch.device(device), why
+        self._sampler, self._device, self._why, self._layout = sampler, torch.device(device), why, layout
         used = used_records(transitions, frames)
         self.num_frames = num_frames_of(transitions, frames)
-        self._pool = torch.empty((self.num_frames, height, width, 3), dtype=torch.uint8, device=self._device)
+        frame_shape = (height, width, 3) if layout == "rgb" else (height // 2 * 3, width)
+        self._pool = torch.empty((self.num_frames, *frame_shape), dtype=torch.uint8, device=self._device)
         states = np.empty((self.num_frames, transitions[0].state.shape[1]), np.float32)
         places: list[np.ndarray] = []
         next_places: list[np.ndarray] = []
@@ -132,19 +138,20 @@ class DeviceFrames:
         )
 
     def describe(self) -> FrameSourceInfo:
-        """What lies there and how fast it is gathered; measures for a few hundredths of a second."""
+        """What lies there, and how fast it becomes a net's input; measures for a few hundredths of a second."""
+        augment(self._pool[:1], None)  # compiled and loaded before the clock runs
         num_rounds, num_samples = 0, 0
         begin = time.perf_counter()
         while num_rounds == 0 or time.perf_counter() - begin < 0.05:
             batch = self.batch(num_rounds)
             for frames in (batch.images, batch.next_images):
                 assert isinstance(frames, PooledFrames)
-                frames.gather()
+                augment(frames.pool, None, index_B=frames.index)
             num_rounds, num_samples = num_rounds + 1, num_samples + len(batch)
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)
         return FrameSourceInfo(
-            tier="device",
+            tier="device" if self._layout == "rgb" else "device-yuv420",
             why=self._why,
             num_frames=self.num_frames,
             num_bytes=self.num_bytes,
@@ -157,11 +164,13 @@ class DeviceFrames:
 
 
 def _load(source: FrameSource, records: np.ndarray, out: torch.Tensor) -> None:
-    """Moves frames to the device through one buffer (pinned for a GPU)."""
+    """Moves frames to the device through one buffer (pinned for a GPU), as planes where ``out`` is of planes."""
     size = max(1, _LOAD_BYTES // (source.height * source.width * 3))
     on_gpu = out.device.type == "cuda"
-    buffer = torch.empty((min(size, len(records)), *out.shape[1:]), dtype=torch.uint8, pin_memory=on_gpu)
+    shape = (min(size, len(records)), source.height, source.width, 3)
+    buffer = torch.empty(shape, dtype=torch.uint8, pin_memory=on_gpu)
     for first in range(0, len(records), size):
         chunk = records[first : first + size]
         source.gather(chunk, buffer.numpy())
-        out[first : first + len(chunk)].copy_(buffer[: len(chunk)])
+        pixels = buffer[: len(chunk)].to(out.device)
+        out[first : first + len(chunk)] = pixels if out.dim() == 4 else yuv420.encode(pixels)

@@ -1,4 +1,5 @@
-"""Where the frames of a run lie, fastest first: on the device, decoded on the host, in the memory map, as JPEG.
+"""Where the frames of a run lie, fastest first: on the device (as pixels, or as planes of half the size), decoded on
+the host, in the memory map, as JPEG.
 
 A tier is taken where its frames fit the memory that was measured to be free. The decision is a pure function of sizes,
 so that it can be told in advance and tested without a GPU.
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 __all__ = ["FrameSizes", "Tier", "choose_tier", "explain_tiers", "frame_tiers", "step_reserve_bytes"]
 
-NAMES = ("device", "host", "map", "jpeg")
+NAMES = ("device", "device-yuv420", "host", "map", "jpeg")
 
 # What a step needs beside the frames: libraries, parameters, optimiser states, and activations. An estimate: ResNet-50
 # with bfloat16 activations keeps about 1 KiB per pixel of the batch and encoder, and two encoders live at once.
@@ -29,16 +30,22 @@ class FrameSizes:
     """What there is to hold.
 
     Attributes:
-        frame_bytes: of one frame as raw pixels.
+        height, width: of a frame, pixels.
         num_named: distinct frames that the transitions name.
         num_jpeg: frames of the stores that hold JPEG, named or not.
         num_raw: frames of the stores that hold raw pixels.
     """
 
-    frame_bytes: int
+    height: int
+    width: int
     num_named: int
     num_jpeg: int
     num_raw: int
+
+    @property
+    def frame_bytes(self) -> int:
+        """Of one frame as raw pixels."""
+        return self.height * self.width * 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +53,7 @@ class Tier:
     """One place for the frames.
 
     Attributes:
-        name: ``device``, ``jpeg on the device``, ``host``, ``map`` or ``jpeg``.
+        name: ``device``, ``device-yuv420``, ``jpeg on the device``, ``host``, ``map`` or ``jpeg``.
         what: in words.
         why_not: why it cannot be had; None where it can.
         why_not_auto: why it is only taken when asked for; None where it is taken by itself.
@@ -76,18 +83,29 @@ def frame_tiers(
     """
     on_device, decoded = sizes.num_named * sizes.frame_bytes, sizes.num_jpeg * sizes.frame_bytes
     room = max(0, device_free_bytes - device_reserve_bytes)
+    why_not_auto = "the learner is on the CPU" if device == "cpu" else None
     kept = f"{_gb(device_free_bytes)} free, {_gb(device_reserve_bytes)} of it kept for the step"
     return [
         Tier(
             name="device",
             what=f"raw pixels, {_gb(on_device)}",
             why_not=None if on_device <= room else f"does not fit: {kept}",
-            why_not_auto="the learner is on the CPU" if device == "cpu" else None,
+            why_not_auto=why_not_auto,
+        ),
+        Tier(
+            name="device-yuv420",
+            what=f"luma, and colour at half the resolution, {_gb(on_device // 2)}",
+            why_not=f"{sizes.height}x{sizes.width} pixels are an odd number"
+            if sizes.height % 2 or sizes.width % 2
+            else None
+            if on_device // 2 <= room
+            else f"does not fit: {kept}",
+            why_not_auto=why_not_auto,
         ),
         Tier(
             name="jpeg on the device",
             what="decoded in the step",
-            why_not="not available: nvJPEG and DALI need the host, no decoder of this package runs in a captured step",
+            why_not="not available: nvJPEG, and so DALI, reads JPEG from host memory alone, outside a captured step",
         ),
         Tier(
             name="host",

@@ -110,7 +110,7 @@ def lazy_backend(op: str) -> dispatch.Backend:
         places = [arg for arg in args if isinstance(arg, torch.device) or hasattr(arg, "device")]
         return why_not_triton(op, *places) or module().supports(*args)
 
-    return dispatch.Backend("triton", run, supports)
+    return dispatch.Backend("triton", run, supports, lambda device: why_not_triton(op, device))
 
 
 def compile_all(op: str, architectures: tuple[int, ...] = ARCHITECTURES) -> list[dict[str, Any]]:

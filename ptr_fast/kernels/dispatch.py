@@ -40,11 +40,13 @@ class Backend:
         name: ``native``, ``triton``, ``reference`` ...
         run: the implementation; every backend of an op has the same signature.
         supports: of the same arguments; None where it can run, else the reason why not.
+        why_not_on: of a device; None where it can run there on some arguments, else the reason why not.
     """
 
     name: str
     run: Callable[..., Any]
     supports: Callable[..., str | None]
+    why_not_on: Callable[[torch.device], str | None] = lambda device: None
 
 
 @dataclass(frozen=True)
@@ -119,11 +121,11 @@ def forced(op: str) -> str | None:
     return _wanted(op, _forced_names())
 
 
-def check_forced() -> None:
-    """Refuses a misspelled backend before anything is run, for a program that writes files before its first op.
+def check_forced(device: torch.device) -> None:
+    """Refuses a forced backend that cannot be had before anything is run, for a program that writes files before that.
 
     Raises:
-        ValueError: an unknown op, a backend that its op does not have, or a lone name that no op has.
+        ValueError: an unknown op, a backend that an op does not have, or one that cannot run on the device.
     """
     names = _forced_names()
     if names is None:
@@ -133,11 +135,16 @@ def check_forced() -> None:
         known = sorted({name for backends in ops().values() for name in backends})
         if names not in known:
             raise ValueError(f"PTR_FAST_BACKEND or use_backend: no op has a backend {names!r}; there are {known}")
-        return
-    for op, backends in ops().items():
-        if wanted[op] is not None and wanted[op] not in backends:
+    for op, backends in _ops.items():
+        name = wanted[op]
+        if name is None:
+            continue
+        why_not = {backend.name: backend.why_not_on(device) for backend in backends}
+        possible = [other for other, reason in why_not.items() if reason is None]
+        if why_not.get(name, "it has none of this name") is not None:
             raise ValueError(
-                f"PTR_FAST_BACKEND or use_backend: {op} has no backend {wanted[op]!r}; it has {list(backends)}"
+                f"PTR_FAST_BACKEND or use_backend: {op} has no backend {name!r} here "
+                f"({why_not.get(name, 'it has none of this name')}); on this {device.type} it has {possible}"
             )
 
 

@@ -166,9 +166,14 @@ class ControlLoop:
             del _started[loop]
         _started[self._loop] = 3 * self.config.watchdog_s
 
-    def stop(self, message: str = "the operator stopped the run") -> None:
-        """Asks for a stop; :meth:`wait` returns soon after. Safe from any thread and more than once."""
-        self._loop.request_stop(INTERVENTIONS["stopped_operator"], message)
+    def stop(self, message: str = "the operator stopped the run", reason: str = "stopped_operator") -> None:
+        """Asks for a stop; :meth:`wait` returns soon after. Safe from any thread and more than once: the first counts.
+
+        Args:
+            message: for people.
+            reason: name in :data:`ptr_fast.runtime.safety.INTERVENTIONS`.
+        """
+        self._loop.request_stop(INTERVENTIONS[reason], message)
 
     def wait(self, timeout_s: float) -> bool:
         """Waits for the end of the run; False where it goes on after ``timeout_s``."""
@@ -179,7 +184,8 @@ class ControlLoop:
 
         A record is a numpy struct: ``step``, times ``scheduled_ns``, ``woke_ns``, ``captured_ns``, ``policy_in_ns``,
         ``policy_out_ns``, ``filtered_ns``, ``sent_ns`` (0 where it did not happen), ``interventions``,
-        ``missed_deadline``, and ``action``, ``command``, ``state`` (the first A or S numbers count).
+        ``missed_deadline``, and ``action``, ``command`` (let through by the filter), ``sent`` (what the arm says it
+        took), ``state`` (the first A or S numbers count).
         """
         for record in self._loop.drain(max_records):
             slot, frame = int(record["frame_slot"]), None

@@ -49,11 +49,12 @@ class AxisLimits:
     Attributes:
         name: of the axis, e.g. ``x``.
         relative: whether the command is a displacement from the measured position; else it is a position.
-        position: where the state holds the measured position, -1 where it is not measured.
+        position: where the state holds the measured position, -1 where it is not measured: a position that nothing
+            measures goes to the first command at once, and gets none before one is wanted.
         low, high: of the command, u.
         scale: of the command in the position's unit (0.04 where commands are in 4 cm and positions in m).
-        box_low, box_high: the workspace: of the position that a command leads to, in the position's unit (needs a
-            measured position).
+        box_low, box_high: the workspace: of the position that a command leads to, with all that was sent before and
+            is not in the measured position yet, in its unit (needs a measured position).
         max_step: displacement per command, u.
         max_velocity: u/s.
         max_acceleration: gain of speed, u/s^2; braking is always allowed.
@@ -82,6 +83,8 @@ class SafetyLimits:
         period_s: time between two commands, s.
         ramp_s: from the first command that is not held back on, the limits of a displacement (step, velocity, a
             relative axis' bounds) grow from 0 to full over this time, s.
+        response_s: so long after a command was sent the measured position has all of it, s; until then, and as long as
+            the state was captured before that, the command counts as still to come.
         hold_after_s: an observation older than this makes the arm stand still, s.
         stop_after_s: older than this stops the run, s.
         max_start_mismatch: of an absolute axis' first command from its measured position, in the command's unit.
@@ -91,6 +94,7 @@ class SafetyLimits:
     state_size: int
     period_s: float
     ramp_s: float = 1.0
+    response_s: float = 0.2
     hold_after_s: float = 0.5
     stop_after_s: float = 2.0
     max_start_mismatch: float = math.inf
@@ -114,6 +118,10 @@ class SafetyLimits:
             f"ramp {self.ramp_s:g} s, stands still for an observation older than {self.hold_after_s:g} s, "
             f"stops at {self.stop_after_s:g} s"
         )
+        if any(axis.relative and math.isfinite(axis.box_high - axis.box_low) for axis in self.axes):
+            lines.append(
+                f"the workspace counts what was sent up to {self.response_s:g} s before the state was measured"
+            )
         return lines
 
 
@@ -137,20 +145,31 @@ class SafetyFilter:
         self._filter.start(now_ns)
 
     def apply(
-        self, wanted: np.ndarray | None, state: np.ndarray, observation_age_ns: int, now_ns: int
-    ) -> tuple[np.ndarray, int]:
+        self,
+        wanted: np.ndarray | None,
+        state: np.ndarray,
+        observation_age_ns: int,
+        now_ns: int,
+        state_age_ns: int = 0,
+    ) -> tuple[np.ndarray | None, int]:
         """The command that may be sent.
 
         Args:
             wanted: float32 ``[A]``; None where no action came in time.
-            state: float32 ``[S]``, measured now.
+            state: float32 ``[S]``, the newest measured.
             observation_age_ns: of what the action was decided on.
             now_ns: ``time.monotonic_ns()``.
+            state_age_ns: of the state.
 
         Returns:
             float32 ``[A]`` and the bits of :data:`INTERVENTIONS`; one of :data:`STOP_MASK` says that the arm must stop.
+            None instead of a command where nothing may be sent: then, and before the first one that was wanted.
         """
-        return self._filter.apply(wanted, state, observation_age_ns, now_ns)
+        return self._filter.apply(wanted, state, observation_age_ns, now_ns, state_age_ns)
+
+    def sent(self, now_ns: int) -> None:
+        """Says that the arm got the last command only now (sending it took long)."""
+        self._filter.sent(now_ns)
 
     def stop(self, reason: int) -> None:
         """Stops for a reason found elsewhere."""

@@ -28,6 +28,7 @@ from ptr_robot.train_config import LoopConfig
 
 __all__ = [
     "StopRequest",
+    "choose_kernels",
     "is_lost_contact",
     "joined",
     "leave",
@@ -61,24 +62,42 @@ def pick_device(name: str) -> torch.device:
 
 
 def prepare_process(loop: LoopConfig) -> tuple[LoopConfig, torch.device]:
-    """Sets this process up for a learner: CPU threads, memory that is kept for the next step, precision of products.
+    """Sets this process up for a learner: CPU threads, memory that is kept for the next step, precision, kernels.
 
     Returns:
         The configuration with its precision settled, and the device.
 
     Raises:
-        ValueError: a device or precision that cannot be had here, or a kernel backend that there is not.
+        ValueError: a device, precision or kernel backend that cannot be had here.
     """
-    dispatch.check_forced()
     if loop.num_threads:
         torch.set_num_threads(loop.num_threads)
     native.keep_freed_memory()
     device = pick_device(loop.device)
+    dispatch.check_forced(device)
     precision = resolve_precision(loop.precision, device)
     set_matmul_precision(precision)
     processes = f" by {world_size()} processes" if world_size() > 1 else ""
-    print(f"training on {device.type} in {precision}{processes}")
+    kernels = f", {choose_kernels(loop.deterministic)}" if device.type == "cuda" else ""
+    print(f"training on {device.type} in {precision}{kernels}{processes}")
     return replace(loop, precision=precision), device
+
+
+def choose_kernels(deterministic: bool) -> str:
+    """By what the libraries of a GPU choose their kernels, in words.
+
+    By time, cuDNN measures its convolutions on the shapes of the first update and takes the fastest: another process
+    may take others, and then differs in the last bits. Deterministic, it goes by rule, sums have one order, and an op
+    that has no such kernel is an error. Our own kernels are deterministic either way.
+    """
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.backends.cudnn.deterministic = deterministic
+    torch.use_deterministic_algorithms(deterministic)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # it would write every tensor once more
+    if not deterministic:
+        return "the fastest convolutions by time"
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts, which is later
+    return "deterministic"
 
 
 class StopRequest:

@@ -6,8 +6,9 @@ import contextlib
 import datetime
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +47,14 @@ __all__ = [
 class Contender:
     """A policy that is tried: its label, its acting (``act`` as in Policy), and what it was trained for.
 
-    ``engine`` is ``eager`` where :meth:`act` is called with a seed per step; any other one acts through the policy's
-    own executor, without Python where it can.
+    ``engine`` is what computes the actions of a :class:`ptr_fast.runtime.policy.Policy`; empty for any other policy.
     """
 
     label: str
     policy: Any
     spec: Any
     about: dict[str, Any]
-    engine: str = "eager"
+    engine: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +136,7 @@ def run_robot_trials(plan: RobotTrials, contenders: list[Contender]) -> int:
         print(f"{plan.out}: {len(sheet.records)} trials are done, {len(sheet.remaining())} to go", flush=True)
     if plan.stop_file is not None and plan.stop_file.exists():
         raise ValueError(f"{plan.stop_file} exists, nothing moves; remove it and run again")
+    acting = {contender.label: _acting(plan, robot, contender) for contender in contenders if sheet.remaining()}
     with contextlib.ExitStack() as stack:
         stack.enter_context(sheet.held())
         robot.connect()
@@ -145,7 +146,7 @@ def run_robot_trials(plan: RobotTrials, contenders: list[Contender]) -> int:
                 if operator.button_pressed():
                     print(f"{plan.stop_file} exists, nothing moves; remove it and run again to go on", flush=True)
                     break
-                record = _trial(plan, robot, by_label[label], limits, operator, index, seed)
+                record = _trial(plan, robot, by_label[label], acting[label](seed), limits, operator, index, seed)
                 if operator.quit_signal:
                     print(f"stopped in trial {index + 1}, which is not counted; run it again to go on", flush=True)
                     break
@@ -182,6 +183,7 @@ def _trial(
     plan: RobotTrials,
     robot: Robot,
     contender: Contender,
+    policy: Any,
     limits: SafetyLimits,
     operator: Operator,
     index: int,
@@ -198,13 +200,6 @@ def _trial(
         realtime_priority=plan.realtime_priority,
         record_frames=64,
     )
-    steps = 0
-
-    def act(frame: np.ndarray, state: np.ndarray) -> np.ndarray:
-        nonlocal steps
-        steps += 1
-        return contender.policy.act(frame, state, plan.task, seed=seed * 100_003 + steps)
-
     name = "" if plan.video == "none" else f"trial-{index + 1:03d}.{plan.video}"
     with contextlib.ExitStack() as stack:
         video = stack.enter_context(VideoWriter(plan.out / name, spec.control_hz)) if name else None
@@ -218,10 +213,9 @@ def _trial(
                 return
             if video is not None:
                 video.add(frame)
-            if recorder is not None:
-                recorder.add(frame, record["state"][: spec.state.dim], record["command"][: spec.action.dim])
+            if recorder is not None and record["sent_ns"]:
+                recorder.add(frame, record["state"][: spec.state.dim], record["sent"][: spec.action.dim])
 
-        policy = act if contender.engine == "eager" else _executor(plan, robot, contender)
         result = run_session(robot, policy, spec, limits, config, operator, plan.camera, _Console(index), keep)
         if recorder is not None:
             verdict = {True: "success", False: "failure", None: "unknown"}[result.success]
@@ -230,9 +224,28 @@ def _trial(
     return TrialRecord(**{**_record(result, index, contender.label, seed), "video": name if has_video else ""})
 
 
-def _executor(plan: RobotTrials, robot: Robot, contender: Contender) -> Any:
+def _acting(plan: RobotTrials, robot: Robot, contender: Contender) -> Callable[[int], Any]:
+    """``seed of a trial -> policy`` as the control loop takes it, warmed up; tells what computes the actions."""
     height, width, _ = robot.observation_features[camera_of(robot, plan.camera)]
-    return contender.policy.make_executor((height, width), plan.task)
+    policy, engine = contender.policy, contender.engine
+    if engine and engine != "eager" and policy.mode != "search":
+        executor = policy.make_executor((height, width), plan.task)
+        how = policy.explain() if callable(executor) else "openvino inside the control loop"
+        print(f"{contender.label} acts by {how}", flush=True)
+        return lambda seed: executor
+    if engine:
+        policy.warm_up((height, width))
+        print(f"{contender.label} acts by {policy.explain()}", flush=True)
+
+    def trial(seed: int) -> Any:
+        steps = count(1)
+
+        def act(frame: np.ndarray, state: np.ndarray) -> np.ndarray:
+            return policy.act(frame, state, plan.task, seed=seed * 100_003 + next(steps))
+
+        return act
+
+    return trial
 
 
 def _recorder(plan: RobotTrials, robot: Robot, contender: Contender) -> Recorder:
@@ -278,6 +291,7 @@ def _record(result: SessionResult, index: int, label: str, seed: int) -> dict[st
         "num_dropped_frames": outcome.num_dropped_frames,
         "num_unrecorded": outcome.num_unrecorded,
         "arm_stopped": outcome.arm_stopped,
+        "notes": outcome.notes,
         "interventions": dict(result.interventions),
         "legs_ms": {
             leg: {short: round(values[key] * 1e-6, 4) for short, key in scale.items()}
@@ -300,6 +314,10 @@ def _tell(sheet: TrialSheet, record: TrialRecord, *, blinded: bool) -> None:
         f"frame to command p50 {whole['p50']:.1f} ms, p99 {whole['p99']:.1f} ms, missed {record.num_missed}",
         flush=True,
     )
+    if not record.arm_stopped:
+        print("  THE ARM DID NOT CONFIRM THAT IT STOPPED", flush=True)
+    for note in record.notes:
+        print(f"  {note}", flush=True)
 
 
 def _write_result(plan: RobotTrials, sheet: TrialSheet) -> None:
@@ -337,13 +355,13 @@ class RemoteActing:
     """A policy server as a policy: no answer makes the arm stand still; none for ``GIVE_UP_S`` is an error.
 
     Args:
-        url, token: of the server.
+        url, token, ca_file: as :class:`ptr_robot.serving.client.RemotePolicy` takes them.
     """
 
     GIVE_UP_S = 2.0
 
-    def __init__(self, url: str, token: str = "") -> None:
-        self._remote = RemotePolicy(url, token)
+    def __init__(self, url: str, token: str = "", ca_file: Path | None = None) -> None:
+        self._remote = RemotePolicy(url, token, ca_file)
         self.metadata = self._remote.metadata
         self._failing_since: float | None = None
 
@@ -360,13 +378,13 @@ class RemoteActing:
         return action
 
 
-def remote_contender(url: str, token: str = "") -> Contender:
+def remote_contender(url: str, token: str = "", ca_file: Path | None = None) -> Contender:
     """The policy behind a server; what it sees and commands is in the server's metadata.
 
     Raises:
         RuntimeError: nobody answers. ValueError: the server is not one of ours.
     """
-    acting = RemoteActing(url, token)
+    acting = RemoteActing(url, token, ca_file)
     about = acting.metadata
     try:
         image, state, action = about["image"], about["state"], about["action"]

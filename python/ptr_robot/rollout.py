@@ -68,10 +68,14 @@ class Args:
     against: tuple[Path, ...] = ()
     """Other runs or checkpoints that are tried in turns with the first, in blinded random order (with --robot)."""
     remote: str = ""
-    """Ask the policy server at this URL (ws://HOST:PORT) instead of loading a checkpoint (with --robot)."""
-    engine: str = "eager"
-    """What computes the actions on a robot: eager as in training, auto the fastest that is installed, onnxruntime,
-    openvino, compile, or a file of ptr-fast export (with --int8 the fastest)."""
+    """Ask the policy server at this URL (ws://HOST:PORT or wss://) instead of loading a checkpoint (with --robot). The
+    environment's PTR_FAST_TOKEN is sent to it."""
+    ca_file: Path | None = None
+    """Certificates (PEM) that the server's may be signed by, or its own, instead of the system's (wss://)."""
+    engine: str = "auto"
+    """What computes the actions on a robot: auto the fastest installed one that agrees with eager, and says which;
+    eager the very numbers of training; onnxruntime, openvino, compile, or a file of ptr-fast export (with --int8 the
+    fastest)."""
     camera: str = ""
     """Camera of the robot; needed where it has several."""
     limits: Path | None = None
@@ -93,6 +97,7 @@ def main(args: Args) -> int:
     alone = {
         "against": args.against,
         "remote": args.remote,
+        "ca-file": args.ca_file,
         "robot-options": args.robot_options,
         "dry-run": args.dry_run,
     }
@@ -189,11 +194,17 @@ def _on_robot(args: Args) -> int:
     first = [selected_checkpoint(args.run)] if args.run is not None else [args.checkpoint] if args.checkpoint else []
     if bool(first) == bool(args.remote):
         raise ValueError("name one of --run, --checkpoint or --remote")
+    if args.ca_file and not args.remote:
+        raise ValueError("--ca-file needs --remote")
+    if args.dry_run and args.record:
+        raise ValueError("--dry-run sends no commands, so there is nothing to --record")
     if args.remote:
-        contenders = [remote_contender(args.remote, os.environ.get("PTR_FAST_TOKEN", ""))]
+        if args.against:
+            raise ValueError("--against compares checkpoints, not with --remote")
+        contenders = [remote_contender(args.remote, os.environ.get("PTR_FAST_TOKEN", ""), args.ca_file)]
     else:
         paths = [*first, *args.against]
-        labels = [args.label or _label(args.run or paths[0]), *(_label(path) for path in args.against)]
+        labels = _labels([args.run or paths[0], *args.against], args.label)
         contenders = load_contenders(paths, labels, args.mode, args.engine)
     words = [args.robot, args.task, *(contender.label for contender in contenders)]
     folder = args.out or Path("outputs/rollouts") / "-".join(w.replace(" ", "_").replace("/", "_") for w in words)
@@ -218,9 +229,21 @@ def _on_robot(args: Args) -> int:
     )
 
 
-def _label(path: Path) -> str:
-    parts = path.resolve().parts
-    return "/".join(parts[-3::2]) if "checkpoints" in parts[-2:] else parts[-1]
+def _labels(paths: list[Path], first: str) -> list[str]:
+    """Short names, the first one given or made like the others: as many last folders as tell the paths apart.
+
+    Raises:
+        ValueError: two are the same path, and no label tells them apart.
+    """
+    parts = [[part for part in path.resolve().parts if part != "checkpoints"] for path in paths]
+    for depth in range(1, max(map(len, parts)) + 1):
+        # A checkpoint's own folder is a number: its run's name goes with it.
+        labels = ["/".join(p[-depth - p[-1].isdecimal() :]) for p in parts]
+        labels[0] = first or labels[0]
+        if len(set(labels)) == len(labels):
+            return labels
+    twice = next(label for label in labels if labels.count(label) > 1)
+    raise ValueError(f"{twice}: is named twice; --label gives the first one another name")
 
 
 def _source(args: Args, told: str) -> tuple[Any, dict[str, Any], int, int]:

@@ -44,9 +44,13 @@ class Args:
     """Acting mode: mean, ema_mean or search. Default: the checkpoint's own."""
     device: str = "cpu"
     """Where the policy runs."""
-    engine: str = "eager"
-    """What computes the actions: eager as in training, auto the fastest that is installed and agrees with it,
-    onnxruntime, openvino, compile, cuda_graph on a GPU, or a file of ptr-fast export (with --int8 the fastest)."""
+    engine: str = "auto"
+    """What computes the actions: auto the fastest one installed that agrees with eager, and says which; eager the very
+    numbers of training; onnxruntime, openvino, compile, cuda_graph on a GPU, or a file of ptr-fast export (with --int8
+    the fastest)."""
+    frame_size: tuple[int, int] | None = None
+    """Height and width of the clients' frames, e.g. 480 640: the engine is made ready for them. Frames of other sizes
+    are resized as training's were to the checkpoint's own size before they reach it."""
     max_connections: int = 8
     """Clients at once."""
     max_message_mib: float = 8.0
@@ -67,7 +71,8 @@ def main(args: Args) -> int:
         raise ValueError(f"port: expected 0 to 65535, got {args.port}")
     tls = _tls(args)
     policy = Policy.load(args.checkpoint, args.device, args.mode or None, engine=args.engine)
-    infer = make_infer(policy)
+    infer = make_infer(policy, args.frame_size)
+    policy.warm_up(args.frame_size)
     policy.warm_up()
     limits = Limits(
         message_bytes=int(args.max_message_mib * 2**20), connections=args.max_connections, idle_s=args.idle_s
@@ -92,9 +97,16 @@ async def _run(server: Any, args: Args, tls: ssl.SSLContext | None, policy: Any)
     print(f"stopped after {server.num_requests} requests", flush=True)
 
 
-def make_infer(policy: Any) -> Any:
-    """``request map -> answer map`` of a policy. ValueError names the key, what was expected and what came."""
+def make_infer(policy: Any, frame_size: tuple[int, int] | None = None) -> Any:
+    """``request map -> answer map`` of a policy. ValueError names the key, what was expected and what came.
+
+    An engine is made for frames of one size, which takes seconds; so that no client makes the others wait, there are
+    two: for ``frame_size`` and for the checkpoint's own.
+    """
+    from ptr_fast.runtime.preprocess import fit_frame
+
     spec = policy.spec
+    sizes = {(spec.camera.height, spec.camera.width), frame_size}
 
     def infer(request: Mapping[str, Any]) -> dict[str, Any]:
         missing = [key for key in (IMAGE, STATE, PROMPT) if key not in request]
@@ -107,7 +119,8 @@ def make_infer(policy: Any) -> Any:
             raise ValueError(f"{STATE}: expected {spec.state.dim} numbers, got {state.dtype} {list(state.shape)}")
         if not isinstance(prompt, str):
             raise ValueError(f"{PROMPT}: expected the name of a task, got {type(prompt).__name__}")
-        action = policy.act(image, state.astype(np.float32), prompt)
+        frame = image if image.shape[:2] in sizes else fit_frame(image, spec.camera)
+        action = policy.act(frame, state.astype(np.float32), prompt)
         return {"actions": action[None]}
 
     return infer

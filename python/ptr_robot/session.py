@@ -121,8 +121,9 @@ class _Arm:
 
     def stop(self) -> None:
         stop = getattr(self._robot, "stop", None)
-        if stop is not None:
-            stop()
+        if stop is None:
+            raise RuntimeError(f"{self._robot.name} has no stop(); it gets no more commands")
+        stop()
 
 
 def run_session(
@@ -167,7 +168,7 @@ def run_session(
         while not loop.wait(0.02):
             _drain(loop, result, sink)
             if failure:
-                loop.stop(f"the robot's observation failed: {failure[0]}")
+                loop.stop(f"the robot's observation failed: {failure[0]}", "stopped_arm")
             elif operator.wants_stop():
                 loop.stop(operator.stop_reason)
             elif success is not None and success():
@@ -214,13 +215,15 @@ def _observing(robot: Robot, loop: ControlLoop, camera: str, states: tuple[str, 
         last = -1
         try:
             while not ended.is_set():
+                asked = time.monotonic_ns()
                 seen = robot.get_observation()
                 now = time.monotonic_ns()
-                captured = int(seen.get("captured_ns", now))
-                loop.put_state(np.array([seen[name] for name in states], np.float32), now)
+                # A robot whose clock is ahead must not look fresh for ever: then the arrival counts.
+                captured = min(int(seen.get("captured_ns", asked)), now)
+                measured = min(int(seen.get("state_captured_ns", asked)), now)
+                loop.put_state(np.array([seen[name] for name in states], np.float32), measured)
                 if captured != last:
-                    # A camera whose clock is ahead must not look fresh for ever: then the arrival counts.
-                    loop.put_frame(np.ascontiguousarray(seen[camera]), min(captured, now))
+                    loop.put_frame(np.ascontiguousarray(seen[camera]), captured)
                     last = captured
                 ended.wait(OBSERVE_S)
         except BaseException as error:  # noqa: BLE001  (the run ends with it)

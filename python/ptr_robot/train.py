@@ -154,8 +154,8 @@ def _less_memory(run: Run) -> str:
     advice = [f"take a --batch-size below {loop.batch_size}"]
     if loop.precision != "bf16" and run.learner.device.type == "cuda":
         advice.append("--precision bf16")
-    if loop.frames in ("auto", "device"):
-        advice.append("--frames host or map")
+    if loop.frames in ("auto", "device", "device-yuv420"):
+        advice.append(f"--frames {'host' if loop.frames == 'device-yuv420' else 'device-yuv420, host'} or map")
     return ", or ".join([*advice, "a smaller encoder, or more GPUs (torchrun)"])
 
 

@@ -60,8 +60,11 @@ class LoopConfig:
         precision: of the image encoders: ``bf16`` (activations; weights, norms, heads and losses stay float32),
             ``tf32`` (float32 whose products round their inputs; NVIDIA GPUs only) or ``fp32``. ``auto`` is bf16 on a
             GPU of compute capability 8 or above and fp32 elsewhere; the run keeps what it became.
+        deterministic: on a GPU, two runs (and a resumed one) are equal bit by bit, as they always are on the CPU; else
+            cuDNN takes the convolutions that are fastest when it tries them.
         num_threads: CPU threads of the learner; 0 takes torch's default.
-        frames: where the frames lie: ``device`` (raw pixels, sampled and gathered there), ``host`` (JPEG decoded once
+        frames: where the frames lie: ``device`` (raw pixels, sampled and gathered there), ``device-yuv420`` (the same
+            in half the memory: colour at half the resolution, as in most JPEG files), ``host`` (JPEG decoded once
             into memory), ``map`` (raw pixels in the store's memory map) or ``jpeg`` (decoded batch by batch). ``auto``
             takes the first of these that fits what is free.
         memory_gib: host memory for decoded frames, GiB, shared by the run's processes on a machine; 0 takes half of
@@ -80,8 +83,9 @@ class LoopConfig:
     keep_best: int = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Precision = "auto"
+    deterministic: bool = False
     num_threads: int = 0
-    frames: Literal["auto", "device", "host", "map", "jpeg"] = "auto"
+    frames: Literal["auto", "device", "device-yuv420", "host", "map", "jpeg"] = "auto"
     memory_gib: float = 0.0
     rank_timeout_s: float = 1800.0
     wandb: str = ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import torch
 
@@ -78,8 +79,9 @@ def open_batches(
     }
     _verify(by_path.values())  # after decoding, which names the record of a damaged frame
     frames: list[FrameSource] = [opened[store.path] for store in stores]
-    if taken.name == "device":
-        held = DeviceFrames(tables, frames, sampler, device, taken.what)
+    if taken.name in ("device", "device-yuv420"):
+        layout: Literal["rgb", "yuv420"] = "rgb" if taken.name == "device" else "yuv420"
+        held = DeviceFrames(tables, frames, sampler, device, taken.what, layout)
         for source_of_frames in opened.values():
             source_of_frames.close()
         _print_rate(held.describe(), loop.batch_size)
@@ -109,7 +111,8 @@ def _measure(
     for store in dict.fromkeys(stores):
         num_of[store.meta.camera(camera.name).encoding] += store.num_records
     sizes = FrameSizes(
-        frame_bytes=camera.height * camera.width * 3,
+        height=camera.height,
+        width=camera.width,
         num_named=num_frames_of(tables, stores),
         num_jpeg=num_of["jpeg"],
         num_raw=num_of["raw"],

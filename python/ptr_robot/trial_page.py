@@ -11,7 +11,7 @@ from ptr_fast.diagnostics import wilson_interval
 from ptr_fast.runtime.safety import SafetyLimits
 from ptr_robot.report.page import Section
 from ptr_robot.report.plots import Series, interval_bar, line_chart
-from ptr_robot.trial_sheet import TrialSheet
+from ptr_robot.trial_sheet import TrialRecord, TrialSheet
 
 __all__ = ["pooled_legs", "sections"]
 
@@ -112,6 +112,12 @@ def _safety_table(sheet: TrialSheet, limits: SafetyLimits) -> str:
     return f"{table}<p>Limits:</p><ul>{lines}</ul>"
 
 
+def _how_it_ended(record: TrialRecord) -> list[str]:
+    ended = f"{record.reason}: {record.message}" if record.reason else ""
+    stopped = "" if record.arm_stopped else "the arm did not confirm that it stopped"
+    return [line for line in (ended, stopped, *record.notes) if line]
+
+
 def _trial_table(sheet: TrialSheet) -> str:
     rows = []
     for record in sheet.records:
@@ -124,7 +130,7 @@ def _trial_table(sheet: TrialSheet) -> str:
                 str(record.num_steps),
                 str(record.num_missed),
                 str(record.num_held),
-                escape(f"{record.reason} {record.message}".strip()),
+                "<br>".join(escape(line) for line in _how_it_ended(record)),
                 escape(record.video),
             ]
         )

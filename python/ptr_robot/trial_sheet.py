@@ -31,7 +31,7 @@ class TrialRecord:
         index: place in the sheet's order. policy: its label. seed: of the start.
         success: True, False, or None where nobody judged. reason: why the run ended early, or empty. message: in words.
         num_steps, num_missed, num_held, num_dropped_frames, num_unrecorded: as in
-            :class:`ptr_fast.runtime.control.Outcome`.
+            :class:`ptr_fast.runtime.control.Outcome`, as are ``arm_stopped`` and ``notes``.
         interventions: name -> steps in which the safety filter did that.
         legs_ms: leg -> ``p50``, ``p95``, ``p99``, ``p999``, ``max``, milliseconds.
         histograms: leg -> (lower bounds of buckets, counts), ns.
@@ -50,6 +50,7 @@ class TrialRecord:
     num_dropped_frames: int
     num_unrecorded: int
     arm_stopped: bool
+    notes: list[str] = field(default_factory=list)
     interventions: dict[str, int] = field(default_factory=dict)
     legs_ms: dict[str, dict[str, float]] = field(default_factory=dict)
     histograms: dict[str, tuple[list[int], list[int]]] = field(default_factory=dict)

@@ -17,6 +17,7 @@ from ptr_fast.data.loader import Loader
 from ptr_fast.data.sampler import MixtureSampler
 from ptr_fast.data.store import EpisodeStore
 from ptr_fast.data.transitions import Transitions
+from ptr_fast.kernels.augment import yuv420
 from ptr_fast.kernels.dispatch import use_backend
 from ptr_fast.types import Batch, PooledFrames
 
@@ -47,7 +48,8 @@ def mixture(tables, batch_size=8):
 def plain(batch: Batch) -> dict[str, torch.Tensor]:
     """All tensors of a batch, frames gathered, on the CPU."""
     values = {f.name: getattr(batch, f.name) for f in fields(Batch)}
-    return {k: (v.gather() if isinstance(v, PooledFrames) else v).cpu().clone() for k, v in values.items()}
+    gathered = {k: yuv420.rgb_frames(v.pool, v.index) if isinstance(v, PooledFrames) else v for k, v in values.items()}
+    return {k: v.cpu().clone() for k, v in gathered.items()}
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -59,12 +61,29 @@ def test_batches_are_the_loaders(sources, device):
     with Loader(tables, frames, mixture(tables)) as loader:
         for step in (0, 1, 2, 3, 100):
             wanted, got = plain(loader.batch(step)), held.batch(step)
-            assert got.images.shape == wanted["images"].shape
             counter = torch.tensor(step, device=device)
             for batch in (got, held.batch(counter)):
                 for name, value in plain(batch).items():
                     assert torch.equal(value, wanted[name]), name
                     assert value.dtype == wanted[name].dtype
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_planes_are_those_of_the_loaders_frames(sources, device):
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    tables, frames = sources
+    raw = DeviceFrames(tables, frames, mixture(tables), device)
+    held = DeviceFrames(tables, frames, mixture(tables), device, layout="yuv420")
+    assert held._pool.nbytes * 2 == raw._pool.nbytes
+    assert str(held.describe()).startswith("device-yuv420 (asked for): 25 frames")
+    for step in range(3):
+        assert held.batch(step).images.shape == raw.batch(step).images.shape == (8, 16, 24, 3)
+        wanted, got = plain(raw.batch(step)), plain(held.batch(step))
+        for name, value in wanted.items():
+            if name in ("images", "next_images"):
+                value = yuv420.decode(yuv420.encode(value))
+            assert torch.equal(got[name], value), name
 
 
 def test_every_frame_is_held_once_and_no_other(sources):
@@ -80,10 +99,11 @@ def test_every_frame_is_held_once_and_no_other(sources):
 
 def test_loading_in_pieces(sources, monkeypatch):
     tables, frames = sources
-    whole = DeviceFrames(tables, frames, mixture(tables))
+    layouts = ("rgb", "yuv420")
+    whole = [DeviceFrames(tables, frames, mixture(tables), layout=layout)._pool for layout in layouts]
     monkeypatch.setattr("ptr_fast.data.device_frames._LOAD_BYTES", 3 * 16 * 24 * 3)
-    pieces = DeviceFrames(tables, frames, mixture(tables))
-    assert torch.equal(whole._pool, pieces._pool)
+    for layout, pool in zip(layouts, whole, strict=True):
+        assert torch.equal(DeviceFrames(tables, frames, mixture(tables), layout=layout)._pool, pool)
 
 
 def test_sources_that_do_not_fit_together(sources):

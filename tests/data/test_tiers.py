@@ -5,11 +5,12 @@ import pytest
 from ptr_fast.data.tiers import FrameSizes, choose_tier, explain_tiers, frame_tiers, step_reserve_bytes
 
 GIB = 2**30
-H100, H200 = int(78 * GIB), int(139 * GIB)
+A100_40, H100, H200 = int(39 * GIB), int(78 * GIB), int(139 * GIB)
+BRIDGE = 2_280_000
 
 
 def sizes(num_jpeg=0, num_raw=0, side=128):
-    return FrameSizes(frame_bytes=side * side * 3, num_named=num_jpeg + num_raw, num_jpeg=num_jpeg, num_raw=num_raw)
+    return FrameSizes(height=side, width=side, num_named=num_jpeg + num_raw, num_jpeg=num_jpeg, num_raw=num_raw)
 
 
 def tiers(what, device="cuda", free=H100, budget=64 * GIB, batch=64):
@@ -21,11 +22,15 @@ def tiers(what, device="cuda", free=H100, budget=64 * GIB, batch=64):
     [
         (sizes(num_jpeg=200_000), {}, "device"),
         (sizes(num_raw=200_000), {}, "device"),
-        (sizes(num_jpeg=2_280_000), {}, "jpeg"),  # 112 GB
-        (sizes(num_raw=2_280_000), {}, "map"),
-        (sizes(num_jpeg=2_280_000), {"budget": 120 * GIB}, "host"),
-        (sizes(num_jpeg=2_280_000), {"free": H200}, "device"),
-        (sizes(num_jpeg=1_000_000), {"batch": 1024, "budget": 0}, "jpeg"),  # 49 GB beside 38 GB for the step
+        (sizes(num_jpeg=BRIDGE), {}, "device-yuv420"),  # 112 GB as pixels, 56 GB as planes
+        (sizes(num_raw=BRIDGE), {}, "device-yuv420"),
+        (sizes(num_jpeg=BRIDGE), {"free": H200}, "device"),
+        (sizes(num_jpeg=BRIDGE), {"free": A100_40}, "jpeg"),
+        (sizes(num_raw=BRIDGE), {"free": A100_40}, "map"),
+        (sizes(num_jpeg=BRIDGE), {"free": A100_40, "budget": 120 * GIB}, "host"),
+        (sizes(num_jpeg=1_000_000), {"batch": 1024}, "device-yuv420"),  # 49 or 25 GB beside 38 GB for the step
+        (sizes(num_jpeg=BRIDGE), {"batch": 1024, "budget": 0}, "jpeg"),
+        (sizes(num_jpeg=2_220_000, side=129), {"budget": 0}, "jpeg"),
         (sizes(num_jpeg=1000), {"device": "cpu"}, "host"),
         (sizes(num_raw=1000), {"device": "cpu"}, "map"),
         (sizes(num_jpeg=1000), {"device": "cpu", "budget": 0}, "jpeg"),
@@ -42,9 +47,13 @@ def test_auto_takes_the_fastest_that_fits(what, options, expected):
 
 
 def test_the_explanation_has_sizes_and_reasons():
-    every = tiers(sizes(num_jpeg=2_280_000))
+    every = tiers(sizes(num_jpeg=BRIDGE))
     text = explain_tiers(every, choose_tier(every))
-    assert "not device (raw pixels, 112.1 GB): does not fit: 83.8 GB free, 6.4 GB of it kept for the step" in text
+    assert text.startswith("device-yuv420 (luma, and colour at half the resolution, 56.0 GB); not device (")
+    every = tiers(sizes(num_jpeg=BRIDGE), free=A100_40)
+    text = explain_tiers(every, choose_tier(every))
+    assert "not device (raw pixels, 112.1 GB): does not fit: 41.9 GB free, 6.4 GB of it kept for the step" in text
+    assert "56.0 GB): does not fit" in text
     assert "not available" in text
     assert "not host (decoded in memory, 112.1 GB): does not fit: 68.7 GB allowed" in text
 
@@ -52,8 +61,10 @@ def test_the_explanation_has_sizes_and_reasons():
 @pytest.mark.parametrize(
     ("wanted", "what", "message"),
     [
-        ("device", sizes(num_jpeg=2_280_000), "does not fit"),
-        ("host", sizes(num_jpeg=2_280_000), "68.7 GB allowed"),
+        ("device", sizes(num_jpeg=BRIDGE), "does not fit"),
+        ("device-yuv420", sizes(num_jpeg=2 * BRIDGE), "does not fit"),
+        ("device-yuv420", sizes(num_jpeg=5, side=85), "85x85 pixels are an odd number"),
+        ("host", sizes(num_jpeg=BRIDGE), "68.7 GB allowed"),
         ("host", sizes(num_raw=5), "see map"),
         ("map", sizes(num_jpeg=5), "stored as JPEG"),
         ("jpeg", sizes(num_raw=5), "no frame is stored as JPEG"),
@@ -67,4 +78,5 @@ def test_what_cannot_be_had_is_refused_with_the_reason(wanted, what, message):
 
 
 def test_device_frames_can_be_asked_for_on_the_cpu():
-    assert choose_tier(tiers(sizes(num_jpeg=5), device="cpu"), "device").name == "device"
+    for name in ("device", "device-yuv420"):
+        assert choose_tier(tiers(sizes(num_jpeg=5), device="cpu"), name).name == name

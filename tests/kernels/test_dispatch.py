@@ -73,13 +73,38 @@ def test_forced_runs_or_raises(asked: list[torch.Size], monkeypatch: pytest.Monk
         ("double=fast,fast", "expected op=backend"),
     ],
 )
-def test_a_misspelled_backend_is_refused_before_the_first_op(asked: list[torch.Size], names: str, message: str) -> None:
+def test_a_backend_that_there_is_not_is_refused_before_the_first_op(
+    asked: list[torch.Size], names: str, message: str
+) -> None:
     with dispatch.use_backend(names), pytest.raises(ValueError, match=message):
-        dispatch.check_forced()
+        dispatch.check_forced(torch.device("cpu"))
     assert asked == []
     for right in ("fast", "reference", "double=fast"):
         with dispatch.use_backend(right):
-            dispatch.check_forced()
+            dispatch.check_forced(torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("names", "device", "message"),
+    [
+        ("triton", "cpu", "no backend 'triton' here .*GPUs.*; on this cpu it has .*'reference'"),
+        (
+            "augment=triton",
+            "cpu",
+            "augment has no backend 'triton' here .*; on this cpu it has .*'planar', 'reference'",
+        ),
+        ("native", "cuda", "native kernels are for the CPU"),
+        ("planar", "cpu", "has no backend 'planar' here .it has none of this name"),
+    ],
+)
+def test_a_backend_of_another_device_is_refused_before_the_first_op(names, device, message, monkeypatch) -> None:
+    import ptr_fast.learners  # noqa: F401 (registers the ops)
+
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with dispatch.use_backend(names), pytest.raises(ValueError, match=message):
+        dispatch.check_forced(torch.device(device))
+    with dispatch.use_backend("reference"):
+        dispatch.check_forced(torch.device(device))
 
 
 def test_registration_errors(asked: list[torch.Size]) -> None:

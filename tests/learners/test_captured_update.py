@@ -8,6 +8,7 @@ Triton kernels take the same tensors.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from learner_cases import make_batch, make_spec
 from ptr_fast.config import BcConfig, CqlConfig, EncoderConfig
 from ptr_fast.cuda_graph import NUM_WARM_UP, CapturedStep, EagerStep, why_not_captured
 from ptr_fast.kernels import dispatch
+from ptr_fast.kernels.augment import yuv420
 from ptr_fast.learners import base, make_learner
 from ptr_fast.types import Batch, PooledFrames
 
@@ -50,16 +52,17 @@ class Pool:
     on_device = True
     wait_seconds = 0.0
 
-    def __init__(self, device: torch.device | str = "cpu") -> None:
+    def __init__(self, device: torch.device | str = "cpu", layout: str = "rgb") -> None:
         self.rows = make_batch(SPEC, num_batch=24).to(device)
+        self.pool = self.rows.images if layout == "rgb" else yuv420.encode(self.rows.images)
 
     def batch(self, step) -> Batch:
         rows = (torch.arange(6, device=self.rows.rewards.device) * 3 + step) % 24
         rows = rows.to(torch.int64)
         names = ("state", "next_state", "task_id", "actions", "rewards", "masks")
         return Batch(
-            images=PooledFrames(self.rows.images, rows),
-            next_images=PooledFrames(self.rows.images, (rows + 1) % 24),
+            images=PooledFrames(self.pool, rows),
+            next_images=PooledFrames(self.pool, (rows + 1) % 24),
             **{name: getattr(self.rows, name).index_select(0, rows) for name in names},
         )
 
@@ -106,15 +109,17 @@ def state_of(learner) -> dict[str, torch.Tensor]:
     return state
 
 
-@pytest.mark.parametrize("kind", ["direct", "tape"])
-@pytest.mark.parametrize("name", list(CONFIGS))
-def test_replayed_updates_equal_the_eager_ones_bit_by_bit(name, kind, as_on_a_gpu):
+@pytest.mark.parametrize(
+    ("name", "kind", "layout"),
+    [*itertools.product(CONFIGS, ["direct", "tape"], ["rgb"]), ("bc, cosine", "tape", "yuv420")],
+)
+def test_replayed_updates_equal_the_eager_ones_bit_by_bit(name, kind, layout, as_on_a_gpu):
     steps = []
     for captured in (False, True):
         learner = make_learner(CONFIGS[name], SPEC, seed=1)
         rates_on_the_device(learner)
         if captured:
-            step = CapturedStep(learner, Pool(), 0, recorder=DirectRecorder())
+            step = CapturedStep(learner, Pool(layout=layout), 0, recorder=DirectRecorder())
             if kind == "tape":
                 step._recorder = TapeRecorder(
                     lambda step=step, learner=learner: [
@@ -122,7 +127,7 @@ def test_replayed_updates_equal_the_eager_ones_bit_by_bit(name, kind, as_on_a_gp
                     ]
                 )  # fmt: skip
         else:
-            step = EagerStep(learner, Pool(), 0)
+            step = EagerStep(learner, Pool(layout=layout), 0)
         for _ in range(NUM_WARM_UP + 5):
             step.run()
         steps.append(step)
@@ -149,14 +154,14 @@ def test_learners_can_be_captured_where_their_rates_are_on_the_device():
 
 
 @pytest.mark.cuda
-@pytest.mark.parametrize("name", list(CONFIGS))
-def test_a_cuda_graph_trains_as_eager_launches_do(name, deterministic):
+@pytest.mark.parametrize(("name", "layout"), [*itertools.product(CONFIGS, ["rgb"]), ("cql", "yuv420")])
+def test_a_cuda_graph_trains_as_eager_launches_do(name, layout, deterministic):
     """Bit by bit; replays wait for nothing and allocate nothing."""
     steps = []
     for kind in (EagerStep, CapturedStep):
         learner = make_learner(CONFIGS[name], SPEC, seed=1, device="cuda")
         assert why_not_captured(learner) is None
-        step = kind(learner, Pool("cuda"), 0)
+        step = kind(learner, Pool("cuda", layout), 0)
         for _ in range(NUM_WARM_UP + 1):
             step.run()
         torch.cuda.synchronize()
@@ -193,8 +198,9 @@ def test_a_cuda_graph_fed_from_the_host_trains_the_same(deterministic):
 
         def batch(self, step) -> Batch:
             batch = super().batch(step)
-            frames = {name: getattr(batch, name).gather() for name in ("images", "next_images")}
-            return dataclasses.replace(batch, **frames).to("cuda")
+            frames = {"images": batch.images, "next_images": batch.next_images}
+            gathered = {name: pooled.pool[pooled.index] for name, pooled in frames.items()}
+            return dataclasses.replace(batch, **gathered).to("cuda")
 
     infos = []
     for kind in (EagerStep, CapturedStep):

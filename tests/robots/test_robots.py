@@ -71,13 +71,32 @@ def test_a_reset_is_drawn_from_its_seed(kitchen):
     assert kitchen.success() is False
 
 
-def test_frames_are_as_old_as_their_latency(kitchen):
+@pytest.mark.parametrize("latency_ms", [0, 20, 137])
+def test_a_frame_is_as_old_as_its_latency_when_it_comes_and_the_state_is_new(kitchen, latency_ms):
+    kitchen._latency_s = latency_ms * 1e-3
     kitchen.reset(1)
-    time.sleep(0.3)
-    ages = [
-        time.monotonic_ns() - kitchen.get_observation()["captured_ns"] for _ in range(20) if time.sleep(0.01) is None
-    ]
-    assert min(ages) >= 20e6
+    seen, first_ages, state_ages = kitchen.get_observation()["captured_ns"], [], []
+    deadline = time.monotonic() + 0.9
+    while time.monotonic() < deadline:
+        observed, now = kitchen.get_observation(), time.monotonic_ns()
+        state_ages.append(now - observed["state_captured_ns"])
+        if observed["captured_ns"] != seen:
+            seen = observed["captured_ns"]
+            first_ages.append(now - seen)
+        time.sleep(0.001)
+    kitchen._latency_s = 0.02
+    assert min(first_ages) >= latency_ms * 1e6
+    assert np.median(first_ages) < (latency_ms + 10) * 1e6, "it does not wait for the next period"
+    assert np.median(state_ages) < 60e6
+
+
+def test_states_may_be_late_too():
+    robot = make_robot("simulated", image_size=16, state_latency_ms=250)
+    with robot:
+        time.sleep(0.6)
+        observed = robot.get_observation()
+        assert 250e6 <= time.monotonic_ns() - observed["state_captured_ns"] < 400e6
+        assert time.monotonic_ns() - observed["captured_ns"] < 150e6, "the camera is not"
 
 
 def test_a_camera_that_freezes(kitchen):
@@ -107,7 +126,12 @@ def test_an_unknown_task_is_told_by_connect():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"hz": 30}, "divisor"), ({"drop_share": 1.0}, r"drop_share"), ({"latency_ms": -1}, "negative")],
+    [
+        ({"hz": 30}, "divisor"),
+        ({"drop_share": 1.0}, r"drop_share"),
+        ({"latency_ms": -1}, "negative"),
+        ({"state_latency_ms": -1}, "negative"),
+    ],
 )
 def test_options_out_of_range(options, message):
     with pytest.raises(ValueError, match=message):

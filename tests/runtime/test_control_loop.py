@@ -32,6 +32,7 @@ class RecordingArm:
         if self.error is not None:
             raise self.error
         self.commands.append(command.copy())
+        return np.maximum(command, -0.75)  # what it takes
 
     def stop(self):
         self.stops += 1
@@ -97,6 +98,7 @@ def test_a_run_does_its_steps_on_the_grid_and_stops_the_arm():
             assert names_of(int(record["interventions"])) == ["bounds"]
             np.testing.assert_array_equal(record["action"][:2], np.float32([0.25, -2.0]))
             np.testing.assert_array_equal(record["command"][:2], np.float32([0.25, -1.0]))
+            np.testing.assert_array_equal(record["sent"][:2], np.float32([0.25, -0.75]))
             assert frame is None or (frame == 7).all()
     assert sum(frame is not None for _, frame in records) > 0
     assert all((f == 7).all() and f.shape == (4, 6, 3) and not writeable for f, _, writeable in seen)
@@ -192,7 +194,9 @@ def test_no_action_in_time_holds_the_arm():
         loop.start()
         outcome, _ = run_until_end(loop, arm)
     assert (outcome.reason, outcome.num_held) == ("", 5)
-    assert [bool(c.any()) for c in arm.commands] == [False, True] * 5
+    assert [bool(c.any()) for c in arm.commands] == [True, *[False, True] * 4], (
+        "nothing is sent before the first action"
+    )
 
 
 def test_a_policy_that_never_answers_stops():

@@ -24,7 +24,7 @@ def axis(**changes) -> AxisLimits:
 
 def run(filter_: SafetyFilter, wanted, state=(0.0, 0.0), age_ns=0, now_ns=0):
     command, bits = filter_.apply(None if wanted is None else np.float32(wanted), np.float32(state), age_ns, now_ns)
-    return command.tolist(), names_of(bits)
+    return None if command is None else command.tolist(), names_of(bits)
 
 
 any_float = st.floats(width=32, allow_nan=True, allow_infinity=True)
@@ -66,16 +66,23 @@ def test_no_sequence_gets_a_command_outside_the_limits_through(data):
         age = data.draw(st.sampled_from([0, 100 * MS, 700 * MS, 3000 * MS]))
         given_ = None if wanted is None else np.array(wanted, np.float32)
         command, bits = filter_.apply(given_, state, age, round(step * dt * 1e9))
-        assert np.isfinite(command).all()
         if age > 2000 * MS or not np.isfinite(state).all() or (given_ is not None and not np.isfinite(given_).all()):
             assert bits & STOP_MASK
         still = bool(bits & STOP_MASK) or wanted is None or age > 500 * MS
         free = free or not still
         ramp_begin = ramp_begin if free else step
+        assert (command is None) == (bool(bits & STOP_MASK) or not free), "nothing is sent before there is a first one"
+        if bits & STOP_MASK:
+            again, more = filter_.apply(np.zeros(2, np.float32), np.zeros(2, np.float32), 0, 0)
+            assert again is None, "a stop stays until start()"
+            assert more & STOP_MASK
+            break
+        if command is None:
+            continue
+        assert np.isfinite(command).all()
         for i, a in enumerate(axes):
             value = float(command[i])
-            start = state[i] if np.isfinite(state[i]) else a.low
-            begin = last[i] if last[i] is not None else min(max(float(start), a.low), a.high)
+            begin = last[i] if last[i] is not None else min(max(float(state[i]), a.low), a.high)
             if a.relative:
                 assert a.low <= value <= a.high
                 move = value
@@ -83,7 +90,7 @@ def test_no_sequence_gets_a_command_outside_the_limits_through(data):
                 assert np.float32(a.low) <= value <= np.float32(a.high)
                 move = value - begin
             slack = 1e-6
-            if still and (a.relative or last[i] is not None):
+            if still:
                 assert abs(move) <= slack
             if not still:
                 assert abs(move) <= min(a.max_step, a.max_velocity * dt) * (1 + slack) + slack
@@ -101,13 +108,6 @@ def test_no_sequence_gets_a_command_outside_the_limits_through(data):
                     assert outside_after <= outside_before + slack
                 last[i] = value
             last_velocity[i] = 0.0 if still else move / dt
-            if still and not a.relative and last[i] is None:
-                last[i] = None
-        if bits & STOP_MASK:
-            again, more = filter_.apply(np.zeros(2, np.float32), np.zeros(2, np.float32), 0, 0)
-            assert more & STOP_MASK, "a stop stays until start()"
-            assert np.isfinite(again).all()
-            break
 
 
 def test_the_bound_of_a_position_holds_where_the_sum_would_round_past_it():
@@ -152,6 +152,77 @@ def test_each_limit_by_itself(changes, wanted, state, command, reason):
     assert names == reason
 
 
+class LateArm:
+    """An arm in one dimension: a command begins some time after it was sent and is done ``response_s`` after that at
+    the latest, at any speed."""
+
+    def __init__(self, rng: np.random.Generator, position: float, response_s: float) -> None:
+        self._rng, self._position, self._response_s = rng, position, response_s
+        self._begins, self._ends, self._moves = [], [], []
+
+    def send(self, now: float, displacement: float) -> None:
+        # Often as early or as late as it can be.
+        begins, ends = np.sort(now + self._response_s * np.clip(self._rng.uniform(-0.5, 1.5, 2), 0.0, 1.0))
+        self._begins.append(begins)
+        self._ends.append(max(ends, begins + 1e-9))
+        self._moves.append(displacement)
+
+    def at(self, time: float) -> float:
+        begins, ends = np.array(self._begins), np.array(self._ends)
+        return self._position + float(np.clip((time - begins) / (ends - begins), 0.0, 1.0) @ np.array(self._moves))
+
+    def extremes(self) -> tuple[float, float]:
+        """It moves evenly between the times at which a command begins or ends."""
+        visited = [self._position, *(self.at(time) for time in [*self._begins, *self._ends])]
+        return min(visited), max(visited)
+
+
+@settings(max_examples=150)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    response_s=st.sampled_from([0.0, 0.04, 0.15, 0.6]),
+    latency_s=st.sampled_from([0.0, 0.1, 0.45]),
+    scale=st.sampled_from([1.0, 0.04]),
+    pushes=st.sampled_from(["up", "down", "any"]),
+)
+def test_an_arm_that_is_late_does_not_leave_the_box(seed, response_s, latency_s, scale, pushes):
+    rng, dt, captured = np.random.default_rng(seed), 0.05, 0.0
+    begin = rng.uniform(-0.5, 0.5)
+    arm = LateArm(rng, begin, response_s)
+    boxed = axis(box_low=-0.5, box_high=0.5, scale=scale, max_step=rng.choice([0.1, math.inf]))
+    filter_ = SafetyFilter(limits(boxed, period_s=dt, response_s=response_s))
+    filter_.start(0)
+    for now in dt * np.arange(1, 41):
+        captured = max(captured, now - rng.uniform(0.0, latency_s))
+        wanted = {"up": 1.0, "down": -1.0, "any": rng.uniform(-1.0, 1.0)}[pushes]
+        state, age_ns = np.float32([arm.at(captured), 0.0]), round((now - captured) * 1e9)
+        command, _ = filter_.apply(np.float32([wanted]), state, age_ns, round(now * 1e9), age_ns)
+        arm.send(now, float(command[0]) * scale)
+    low, high = arm.extremes()
+    assert -0.5 - 1e-6 <= low <= high <= 0.5 + 1e-6
+    moved, room = (arm.at(9.0) - begin, 0.5 - begin) if pushes == "up" else (begin - arm.at(9.0), begin + 0.5)
+    assert pushes == "any" or moved > min(0.1, 0.9 * room), "it is let to move"
+
+
+def test_a_command_counts_until_the_state_has_it_and_then_no_more():
+    filter_ = SafetyFilter(limits(axis(box_low=-1.0, box_high=1.0), response_s=0.3))
+    filter_.start(0)
+
+    def pushed(now_ms, state, age_ms=0, wanted=1.0):
+        command, bits = filter_.apply(
+            np.float32([wanted]), np.float32([state, 0]), age_ms * MS, now_ms * MS, age_ms * MS
+        )
+        return float(command[0]), names_of(bits)
+
+    assert pushed(0, 0.5) == (0.5, ["box"])
+    filter_.sent(100 * MS)  # the arm took it a little later
+    assert pushed(200, 0.6) == (0.0, ["box"]), "0.5 may still come"
+    assert pushed(300, 0.9, wanted=-0.25) == (-0.25, []), "inwards as far as one likes"
+    assert pushed(400, 0.95) == (0.0, ["box"])
+    assert pushed(500, 0.75, age_ms=150) == (0.0, ["box"]), "captured at 350 ms, 250 after it was sent"
+    assert pushed(500, 0.75, age_ms=50) == (0.25, ["box"]), "captured at 450 ms: it is wholly in"
+
+
 def test_braking_is_not_limited_and_gaining_speed_is():
     filter_ = SafetyFilter(limits(axis(max_acceleration=1.0)))  # 0.2 u/s per step, 0.04 u
     filter_.start(0)
@@ -173,7 +244,7 @@ def test_ramp():
 def test_the_ramp_holds_where_only_the_command_is_bounded_and_waits_for_the_first_command():
     filter_ = SafetyFilter(limits(axis(low=-1.0, high=1.0), ramp_s=1.0))
     filter_.start(0)
-    assert run(filter_, None, now_ns=3000 * MS) == ([0.0], ["held_late"])
+    assert run(filter_, None, now_ns=3000 * MS) == (None, ["held_late"])
     moves = [run(filter_, [1.0], now_ns=(3000 + 250 * i) * MS) for i in range(5)]
     assert [command[0] for command, _ in moves] == pytest.approx([0.0, 0.25, 0.5, 0.75, 1.0])
     assert [names for _, names in moves] == [["ramp"]] * 4 + [[]]
@@ -186,8 +257,8 @@ def test_stale_observations_hold_and_then_stop():
     assert run(filter_, [0.5], age_ns=501 * MS) == ([0.0], ["held_stale"])
     assert run(filter_, None) == ([0.0], ["held_late"])
     assert run(filter_, [0.5]) == ([0.5], [])
-    assert run(filter_, [0.5], age_ns=2001 * MS) == ([0.0], ["stopped_stale"])
-    assert run(filter_, [0.5]) == ([0.0], ["stopped_stale"])
+    assert run(filter_, [0.5], age_ns=2001 * MS) == (None, ["stopped_stale"])
+    assert run(filter_, [0.5]) == (None, ["stopped_stale"])
     filter_.start(0)
     assert run(filter_, [0.5]) == ([0.5], [])
 
@@ -197,14 +268,16 @@ def test_not_finite_stops(bad):
     for wanted, state in (([bad], (0.0, 0.0)), ([0.1], (0.0, bad)), (None, (bad, 0.0))):
         filter_ = SafetyFilter(limits(axis()))
         filter_.start(0)
-        assert run(filter_, wanted, state) == ([0.0], ["stopped_not_finite"])
+        assert run(filter_, wanted, state) == (None, ["stopped_not_finite"])
 
 
 def test_an_absolute_axis_stays_where_it_was_told_to_be():
     gripper = axis(relative=False, position=-1, low=0.0, high=1.0)
     filter_ = SafetyFilter(limits(gripper))
     filter_.start(0)
-    assert run(filter_, [2.0]) == ([1.0], ["bounds"])  # where it begins is unknown: the first command says so
+    assert run(filter_, None) == (None, ["held_late"]), "where it is nobody knows, so it is not told to be anywhere"
+    assert run(filter_, [0.5], age_ns=600 * MS) == (None, ["held_stale"])
+    assert run(filter_, [2.0]) == ([1.0], ["bounds"])  # the first command says where it begins
     assert run(filter_, [0.25]) == ([0.25], [])
     assert run(filter_, None) == ([0.25], ["held_late"])
     assert run(filter_, [-1.0]) == ([0.0], ["bounds"])
@@ -214,7 +287,7 @@ def test_a_first_command_far_from_where_the_joint_is_stops():
     joint = axis(relative=False, low=-3.0, high=3.0)
     filter_ = SafetyFilter(limits(joint, max_start_mismatch=0.2))
     filter_.start(0)
-    assert run(filter_, [1.0], state=(0.5, 0.0)) == ([0.5], ["stopped_mismatch"])
+    assert run(filter_, [1.0], state=(0.5, 0.0)) == (None, ["stopped_mismatch"])
     filter_.start(0)
     assert run(filter_, [0.625], state=(0.5, 0.0)) == ([0.625], [])
 

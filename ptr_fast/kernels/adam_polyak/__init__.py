@@ -13,7 +13,7 @@ import torch
 from ptr_fast.kernels import cubins, dispatch
 from ptr_fast.kernels.adam_polyak import native, reference
 from ptr_fast.kernels.adam_polyak.operands import Operands
-from ptr_fast.native import warn_missing
+from ptr_fast.native import warn_missing, why_not_on
 
 __all__ = ["Operands", "adam_polyak"]
 
@@ -24,7 +24,7 @@ dispatch.register(
     _OP,
     (
         cubins.lazy_backend(_OP),
-        dispatch.Backend("native", native.adam_polyak, native.supports),
+        dispatch.Backend("native", native.adam_polyak, native.supports, why_not_on),
         dispatch.Backend("reference", reference.adam_polyak, reference.supports),
     ),
 )

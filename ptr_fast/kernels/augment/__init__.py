@@ -10,6 +10,8 @@ import torch
 from ptr_fast.kernels import cubins, dispatch
 from ptr_fast.kernels.augment import native, planar, reference
 from ptr_fast.kernels.augment.parameters import NUM_WORDS, AugmentParams, JitterParams, draw_augment
+from ptr_fast.kernels.augment.yuv420 import frame_size
+from ptr_fast.native import why_not_on
 
 __all__ = ["NUM_WORDS", "AugmentParams", "JitterParams", "augment", "draw_augment"]
 
@@ -20,7 +22,7 @@ dispatch.register(
     _OP,
     (
         cubins.lazy_backend(_OP),
-        dispatch.Backend("native", native.augment, native.supports),
+        dispatch.Backend("native", native.augment, native.supports, why_not_on),
         dispatch.Backend("planar", planar.augment, planar.supports),
         dispatch.Backend("reference", reference.augment, reference.supports),
     ),
@@ -28,7 +30,7 @@ dispatch.register(
 
 
 def augment(
-    images_NHWC: torch.Tensor,
+    images: torch.Tensor,
     params: AugmentParams | None,
     dtype: torch.dtype = torch.float32,
     index_B: torch.Tensor | None = None,
@@ -36,7 +38,8 @@ def augment(
     """Gather, crop, jitter, truncate to 8 bits as the reference does, scale and cast.
 
     Args:
-        images_NHWC: uint8 ``[N, H, W, 3]`` RGB.
+        images: uint8 ``[N, H, W, 3]`` RGB, or ``[N, 3 * H / 2, W]`` planes (:mod:`ptr_fast.kernels.augment.yuv420`),
+            which are augmented as the RGB frames are that they decode to.
         params: random numbers of the B images, on the images' device; None only scales (acting does this).
         dtype: of the result: float32 or bfloat16 (all arithmetic is float32), or float64.
         index_B: int64 ``[B]``, the frames that are taken; None takes every frame once (B = N). On a GPU an index is
@@ -46,27 +49,24 @@ def augment(
         ``[B, 3, H, W]`` in [0, 1], channels_last in memory.
 
     Raises:
-        ValueError: images that are not uint8 ``[N, H, W, 3]``, or parameters or an index of another shape or device.
+        ValueError: images of another dtype or layout, or parameters or an index of another shape or device.
 
     Source: PTR, ``jaxrl2/agents/drq/augmentations.py``. Deviation of the fast implementations: saturation and hue are
     changed without the round trip through HSV, equal to within 1e-6 before the truncation.
     """
-    if images_NHWC.dtype != torch.uint8 or images_NHWC.dim() != 4 or images_NHWC.shape[3] != 3:
-        raise ValueError(
-            f"augment: expected uint8 images [N, H, W, 3], got {images_NHWC.dtype} {tuple(images_NHWC.shape)}"
-        )
-    num_images = images_NHWC.shape[0]
+    frame_size(images)  # refuses what is no image
+    num_images = images.shape[0]
     if index_B is not None:
-        if index_B.dtype != torch.int64 or index_B.dim() != 1 or index_B.device != images_NHWC.device:
+        if index_B.dtype != torch.int64 or index_B.dim() != 1 or index_B.device != images.device:
             raise ValueError(
-                f"augment: expected index int64 [B] on {images_NHWC.device}, "
+                f"augment: expected index int64 [B] on {images.device}, "
                 f"got {index_B.dtype} {tuple(index_B.shape)} on {index_B.device}"
             )
         num_images = index_B.shape[0]
     if params is not None:
-        _check_params(params, num_images, images_NHWC.device)
+        _check_params(params, num_images, images.device)
     # Chosen without the parameters: they are small, and every implementation takes any of them.
-    return dispatch.select(_OP, images_NHWC, index_B, dtype).run(images_NHWC, params, dtype, index_B)
+    return dispatch.select(_OP, images, index_B, dtype).run(images, params, dtype, index_B)
 
 
 def _check_params(params: AugmentParams, num_images: int, device: torch.device) -> None:

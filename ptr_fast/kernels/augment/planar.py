@@ -15,26 +15,27 @@ from __future__ import annotations
 import torch
 
 from ptr_fast.kernels.augment.parameters import CONTRAST, SATURATION, AugmentParams, JitterParams
+from ptr_fast.kernels.augment.yuv420 import rgb_frames
 
 __all__ = ["augment", "crop", "supports"]
 
 _TINY = 1e-30
 
 
-def supports(images_NHWC: torch.Tensor, index_B: torch.Tensor | None, dtype: torch.dtype) -> str | None:
+def supports(images: torch.Tensor, index_B: torch.Tensor | None, dtype: torch.dtype) -> str | None:
     """It always can."""
     return None
 
 
 @torch.no_grad()
 def augment(
-    images_NHWC: torch.Tensor,
+    images: torch.Tensor,
     params: AugmentParams | None,
     dtype: torch.dtype = torch.float32,
     index_B: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """See :func:`ptr_fast.kernels.augment.augment`."""
-    images_BHWC = images_NHWC if index_B is None else images_NHWC[index_B]
+    images_BHWC = rgb_frames(images, index_B)
     if params is not None and params.crop_offsets is not None:
         images_BHWC = crop(images_BHWC, params.crop_offsets, params.crop_padding)
     working = torch.float64 if dtype == torch.float64 else torch.float32

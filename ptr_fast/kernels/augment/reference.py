@@ -9,23 +9,24 @@ from __future__ import annotations
 import torch
 
 from ptr_fast.kernels.augment.parameters import BRIGHTNESS, CONTRAST, HUE, SATURATION, AugmentParams, JitterParams
+from ptr_fast.kernels.augment.yuv420 import rgb_frames
 
 __all__ = ["augment", "crop", "hsv_to_rgb", "jitter", "jitter_operation", "rgb_to_hsv", "supports"]
 
 
-def supports(images_NHWC: torch.Tensor, index_B: torch.Tensor | None, dtype: torch.dtype) -> str | None:
+def supports(images: torch.Tensor, index_B: torch.Tensor | None, dtype: torch.dtype) -> str | None:
     """It always can."""
     return None
 
 
 def augment(
-    images_NHWC: torch.Tensor,
+    images: torch.Tensor,
     params: AugmentParams | None,
     dtype: torch.dtype = torch.float32,
     index_B: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """See :func:`ptr_fast.kernels.augment.augment`; in float64 where that is wanted, else in float32."""
-    images_BHWC = images_NHWC if index_B is None else images_NHWC[index_B]
+    images_BHWC = rgb_frames(images, index_B)
     if params is not None and params.crop_offsets is not None:
         images_BHWC = crop(images_BHWC, params.crop_offsets, params.crop_padding)
     working = torch.float64 if dtype == torch.float64 else torch.float32

@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 
 from ptr_fast.kernels.augment.parameters import AugmentParams
+from ptr_fast.kernels.augment.yuv420 import frame_size
 from ptr_fast.kernels.cubins import Cubin
 
 __all__ = ["augment", "cubins", "supports"]
@@ -25,15 +26,16 @@ def _launch(num_pixels: int) -> tuple[int, int]:
     return (1024, 8) if num_pixels <= 128 * 128 else (2048, 16)
 
 
-def supports(images_NHWC: torch.Tensor, index_B: torch.Tensor | None, dtype: torch.dtype) -> str | None:
+def supports(images: torch.Tensor, index_B: torch.Tensor | None, dtype: torch.dtype) -> str | None:
     """None where the kernels can run on tensors of this device, else why not."""
     if dtype not in (torch.float32, torch.bfloat16):
         return f"{str(dtype).removeprefix('torch.')} is wanted, the Triton kernel gives float32 or bfloat16"
-    if not images_NHWC.is_contiguous():
-        return f"images have strides {tuple(images_NHWC.stride())}, the Triton kernel is for contiguous ones"
-    if images_NHWC.numel() == 0:
+    if not images.is_contiguous():
+        return f"images have strides {tuple(images.stride())}, the Triton kernel is for contiguous ones"
+    if images.numel() == 0:
         return "there are no images"
-    if 3 * images_NHWC.shape[1] * images_NHWC.shape[2] >= 1 << 30:
+    height, width = frame_size(images)
+    if 3 * height * width >= 1 << 30:
         return "an image has 2**30 values or more"
     return None
 
@@ -60,16 +62,42 @@ def _shift(offsets_ptr, image, axis: tl.constexpr, padding, HAS_CROP: tl.constex
 
 
 @triton.jit
-def _place(pixel, down, right, H: tl.constexpr, W: tl.constexpr):
-    """The pixel of the frame, or the nearest that exists, behind a pixel of the result."""
-    row = tl.minimum(tl.maximum(pixel // W + down, 0), H - 1)
-    column = tl.minimum(tl.maximum(pixel % W + right, 0), W - 1)
-    return row * W + column
+def _clip(x):
+    return tl.minimum(tl.maximum(x, 0.0), 255.0)
 
 
 @triton.jit
-def _clip(x):
-    return tl.minimum(tl.maximum(x, 0.0), 255.0)
+def _chroma(plane_ptr, row, column, inside, H: tl.constexpr, W: tl.constexpr):
+    """A colour difference at pixels of the frame, of a plane of H x W samples; see yuv420.py."""
+    y = row >> 1
+    x = column >> 1
+    next_y = tl.minimum(tl.maximum(y + 2 * (row & 1) - 1, 0), H - 1)
+    next_x = tl.minimum(tl.maximum(x + 2 * (column & 1) - 1, 0), W - 1)
+    near = 3 * tl.load(plane_ptr + y * W + x, mask=inside, other=0).to(tl.int32)
+    near += tl.load(plane_ptr + next_y * W + x, mask=inside, other=0).to(tl.int32)
+    far = 3 * tl.load(plane_ptr + y * W + next_x, mask=inside, other=0).to(tl.int32)
+    far += tl.load(plane_ptr + next_y * W + next_x, mask=inside, other=0).to(tl.int32)
+    return ((3 * near + far + 8 - (column & 1)) >> 4) - 128
+
+
+@triton.jit
+def _colours(in_ptr, pixel, down, right, inside, H: tl.constexpr, W: tl.constexpr, YUV420: tl.constexpr):
+    """Red, green and blue in 0 to 255 behind pixels of the result: of the frame's nearest pixel that exists."""
+    row = tl.minimum(tl.maximum(pixel // W + down, 0), H - 1)
+    column = tl.minimum(tl.maximum(pixel % W + right, 0), W - 1)
+    at = row * W + column
+    if YUV420:
+        luma = tl.load(in_ptr + at, mask=inside, other=0).to(tl.int32)
+        cb = _chroma(in_ptr + H * W, row, column, inside, H // 2, W // 2)
+        cr = _chroma(in_ptr + H * W + (H // 2) * (W // 2), row, column, inside, H // 2, W // 2)
+        r = _clip((luma + ((91881 * cr + 32768) >> 16)).to(tl.float32))
+        g = _clip((luma + ((-22554 * cb - 46802 * cr + 32768) >> 16)).to(tl.float32))
+        b = _clip((luma + ((116130 * cb + 32768) >> 16)).to(tl.float32))
+    else:
+        r = tl.load(in_ptr + 3 * at, mask=inside, other=0).to(tl.float32)
+        g = tl.load(in_ptr + 3 * at + 1, mask=inside, other=0).to(tl.float32)
+        b = tl.load(in_ptr + 3 * at + 2, mask=inside, other=0).to(tl.float32)
+    return r, g, b
 
 
 @triton.jit
@@ -125,11 +153,13 @@ def _operate(r, g, b, operation, brightness, contrast, saturation, hue, mean_r, 
 def augment_kernel(
     images_ptr, index_ptr, offsets_ptr, apply_ptr, order_ptr, brightness_ptr, contrast_ptr, saturation_ptr, hue_ptr,
     out_ptr, num_frames, padding,
-    H: tl.constexpr, W: tl.constexpr, HAS_INDEX: tl.constexpr, HAS_CROP: tl.constexpr, BLOCK: tl.constexpr,
+    H: tl.constexpr, W: tl.constexpr, YUV420: tl.constexpr, HAS_INDEX: tl.constexpr, HAS_CROP: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
     image = tl.program_id(0)
     pixels: tl.constexpr = H * W
-    in_ptr = images_ptr + _frame(index_ptr, image, num_frames, HAS_INDEX) * (3 * pixels)
+    frame_bytes: tl.constexpr = pixels // 2 * 3 if YUV420 else pixels * 3
+    in_ptr = images_ptr + _frame(index_ptr, image, num_frames, HAS_INDEX) * frame_bytes
     out_ptr += image.to(tl.int64) * (3 * pixels)
     down = _shift(offsets_ptr, image, 0, padding, HAS_CROP)
     right = _shift(offsets_ptr, image, 1, padding, HAS_CROP)
@@ -153,10 +183,7 @@ def augment_kernel(
         sum_b = tl.zeros([BLOCK], dtype=tl.float32)
         for start in range(0, pixels, BLOCK):
             inside = start + lane < pixels
-            place = 3 * _place(start + lane, down, right, H, W)
-            r = tl.load(in_ptr + place, mask=inside, other=0).to(tl.float32)
-            g = tl.load(in_ptr + place + 1, mask=inside, other=0).to(tl.float32)
-            b = tl.load(in_ptr + place + 2, mask=inside, other=0).to(tl.float32)
+            r, g, b = _colours(in_ptr, start + lane, down, right, inside, H, W, YUV420)
             for k in range(0, num_before):
                 operation = tl.load(order_ptr + 4 * image + k)
                 r, g, b = _operate(r, g, b, operation, brightness, contrast, saturation, hue, 0.0, 0.0, 0.0)
@@ -168,10 +195,7 @@ def augment_kernel(
         mean_b = tl.sum(sum_b, axis=0) / pixels
     for start in range(0, pixels, BLOCK):
         inside = start + lane < pixels
-        place = 3 * _place(start + lane, down, right, H, W)
-        r = tl.load(in_ptr + place, mask=inside, other=0).to(tl.float32)
-        g = tl.load(in_ptr + place + 1, mask=inside, other=0).to(tl.float32)
-        b = tl.load(in_ptr + place + 2, mask=inside, other=0).to(tl.float32)
+        r, g, b = _colours(in_ptr, start + lane, down, right, inside, H, W, YUV420)
         for k in range(0, num_operations):
             operation = tl.load(order_ptr + 4 * image + k)
             r, g, b = _operate(r, g, b, operation, brightness, contrast, saturation, hue, mean_r, mean_g, mean_b)
@@ -184,38 +208,43 @@ def augment_kernel(
 @triton.jit
 def scale_kernel(
     images_ptr, index_ptr, offsets_ptr, out_ptr, num_frames, padding,
-    H: tl.constexpr, W: tl.constexpr, HAS_INDEX: tl.constexpr, HAS_CROP: tl.constexpr, BLOCK: tl.constexpr,
+    H: tl.constexpr, W: tl.constexpr, YUV420: tl.constexpr, HAS_INDEX: tl.constexpr, HAS_CROP: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
     image = tl.program_id(0)
     values: tl.constexpr = 3 * H * W
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    in_ptr = images_ptr + _frame(index_ptr, image, num_frames, HAS_INDEX) * values
-    source = at
-    if HAS_CROP:
+    inside = at < values
+    frame_bytes: tl.constexpr = values // 2 if YUV420 else values
+    in_ptr = images_ptr + _frame(index_ptr, image, num_frames, HAS_INDEX) * frame_bytes
+    if YUV420 or HAS_CROP:
         down = _shift(offsets_ptr, image, 0, padding, HAS_CROP)
         right = _shift(offsets_ptr, image, 1, padding, HAS_CROP)
-        source = 3 * _place(at // 3, down, right, H, W) + at % 3
-    x = tl.load(in_ptr + source, mask=at < values, other=0).to(tl.float32)
+        r, g, b = _colours(in_ptr, at // 3, down, right, inside, H, W, YUV420)
+        x = tl.where(at % 3 == 0, r, tl.where(at % 3 == 1, g, b))
+    else:
+        x = tl.load(in_ptr + at, mask=inside, other=0).to(tl.float32)
     out_ptr += image.to(tl.int64) * values
-    tl.store(out_ptr + at, tl.div_rn(x, 255.0).to(out_ptr.dtype.element_ty), mask=at < values)
+    tl.store(out_ptr + at, tl.div_rn(x, 255.0).to(out_ptr.dtype.element_ty), mask=inside)
 
 
 def augment(
-    images_NHWC: torch.Tensor, params: AugmentParams | None, dtype: torch.dtype, index_B: torch.Tensor | None = None
+    images: torch.Tensor, params: AugmentParams | None, dtype: torch.dtype, index_B: torch.Tensor | None = None
 ) -> torch.Tensor:
     """See :func:`ptr_fast.kernels.augment.augment`."""
-    num_frames, height, width, _ = images_NHWC.shape
+    num_frames, (height, width) = len(images), frame_size(images)
     num_images = num_frames if index_B is None else index_B.shape[0]
-    out_BHWC = torch.empty((num_images, height, width, 3), dtype=dtype, device=images_NHWC.device)
+    out_BHWC = torch.empty((num_images, height, width, 3), dtype=dtype, device=images.device)
     out_BCHW = out_BHWC.permute(0, 3, 1, 2)
     if num_images == 0:
         return out_BCHW
     offsets = None if params is None else params.crop_offsets
-    shape = {"H": height, "W": width, "HAS_INDEX": index_B is not None, "HAS_CROP": offsets is not None}
+    layout = {"H": height, "W": width, "YUV420": images.dim() == 3}
+    shape = {**layout, "HAS_INDEX": index_B is not None, "HAS_CROP": offsets is not None}
     frames = (
-        images_NHWC,
-        images_NHWC if index_B is None else index_B.contiguous(),
-        images_NHWC if offsets is None else offsets.to(torch.int64).contiguous(),
+        images,
+        images if index_B is None else index_B.contiguous(),
+        images if offsets is None else offsets.to(torch.int64).contiguous(),
     )
     sizes = (num_frames, 0 if params is None else params.crop_padding)
     if params is None or params.jitter is None:
@@ -231,16 +260,23 @@ def augment(
 
 
 def cubins() -> list[Cubin]:
-    """Frames of 64 to 256 pixels: from a batch and from a pool, jittered and only scaled, in both dtypes."""
+    """Frames of 64 to 256 pixels: from a batch and from a pool of either layout, jittered and only scaled."""
     out = []
-    constants = ("H", "W", "HAS_INDEX", "HAS_CROP", "BLOCK")
+    constants = ("H", "W", "YUV420", "HAS_INDEX", "HAS_CROP", "BLOCK")
     frames = {"images_ptr": "*u8", "index_ptr": "*i64", "offsets_ptr": "*i64"}
     factors = dict.fromkeys(("brightness_ptr", "contrast_ptr", "saturation_ptr", "hue_ptr"), "*fp32")
     tail = {"num_frames": "i32", "padding": "i32", **dict.fromkeys(constants, "constexpr")}
-    for size, dtype, pool in ((64, "bf16", False), (64, "fp32", True), (128, "bf16", True), (256, "bf16", False)):
+    for size, dtype, layout in (
+        (64, "bf16", "a batch"),
+        (64, "fp32", "a pool"),
+        (128, "bf16", "a pool"),
+        (128, "bf16", "a pool of planes"),
+        (256, "bf16", "a batch"),
+    ):
         block, num_warps = _launch(size * size)
-        shape = {"H": size, "W": size, "HAS_INDEX": pool, "HAS_CROP": True}
-        case = f"{size} px, {dtype}, from a {'pool' if pool else 'batch'}"
+        pool, planes = layout != "a batch", layout == "a pool of planes"
+        shape = {"H": size, "W": size, "YUV420": planes, "HAS_INDEX": pool, "HAS_CROP": True}
+        case = f"{size} px, {dtype}, from {layout}"
         jittered = {**frames, "apply_ptr": "*u8", "order_ptr": "*i64", **factors, "out_ptr": f"*{dtype}", **tail}
         scaled = {**frames, "out_ptr": f"*{dtype}", **tail}
         out.append(
@@ -252,7 +288,7 @@ def cubins() -> list[Cubin]:
                 case=case,
             )
         )
-        if size != 128:
+        if size != 128 or planes:
             plain = {**shape, "HAS_CROP": pool, "BLOCK": _SCALE_BLOCK}
             out.append(Cubin(kernel=scale_kernel, signature=scaled, constants=plain, num_warps=_SCALE_WARPS, case=case))
     return out

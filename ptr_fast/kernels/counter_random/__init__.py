@@ -16,7 +16,7 @@ import torch
 
 from ptr_fast.kernels import cubins, dispatch
 from ptr_fast.kernels.counter_random import native, reference
-from ptr_fast.native import warn_missing
+from ptr_fast.native import warn_missing, why_not_on
 
 __all__ = ["Stream", "normal", "uniform", "uniform_bits"]
 
@@ -40,7 +40,7 @@ dispatch.register(
     _OP,
     (
         cubins.lazy_backend(_OP),
-        dispatch.Backend("native", native.counter_random, native.supports),
+        dispatch.Backend("native", native.counter_random, native.supports, why_not_on),
         dispatch.Backend("reference", reference.counter_random, reference.supports),
     ),
 )

@@ -14,7 +14,7 @@ import torch
 
 from ptr_fast.kernels import cubins, dispatch
 from ptr_fast.kernels.cql_head import native, reference
-from ptr_fast.native import warn_missing
+from ptr_fast.native import warn_missing, why_not_on
 
 __all__ = ["cql_head"]
 
@@ -24,7 +24,7 @@ dispatch.register(
     _OP,
     (
         cubins.lazy_backend(_OP),
-        dispatch.Backend("native", native.cql_head, native.supports),
+        dispatch.Backend("native", native.cql_head, native.supports, why_not_on),
         dispatch.Backend("reference", reference.cql_head, reference.supports),
     ),
 )

@@ -6,7 +6,7 @@ import torch
 
 from ptr_fast.kernels import cubins, dispatch
 from ptr_fast.kernels.group_norm_act_pool import native, reference
-from ptr_fast.native import warn_missing
+from ptr_fast.native import warn_missing, why_not_on
 
 __all__ = ["group_norm_act_pool"]
 
@@ -16,7 +16,7 @@ dispatch.register(
     _OP,
     (
         cubins.lazy_backend(_OP),
-        dispatch.Backend("native", native.group_norm_act_pool, native.supports),
+        dispatch.Backend("native", native.group_norm_act_pool, native.supports, why_not_on),
         dispatch.Backend("reference", reference.group_norm_act_pool, reference.supports),
     ),
 )

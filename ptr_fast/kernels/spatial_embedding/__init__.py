@@ -11,6 +11,7 @@ import torch
 from ptr_fast.kernels import dispatch
 from ptr_fast.kernels.cubins import lazy_backend
 from ptr_fast.kernels.spatial_embedding import batched, native, reference
+from ptr_fast.native import why_not_on
 
 __all__ = ["batched", "native", "reference", "spatial_embedding"]
 
@@ -20,7 +21,7 @@ dispatch.register(
     _OP,
     (
         lazy_backend(_OP),
-        dispatch.Backend("native", native.spatial_embedding, native.supports),
+        dispatch.Backend("native", native.spatial_embedding, native.supports, why_not_on),
         dispatch.Backend("batched", batched.spatial_embedding, batched.supports),
         dispatch.Backend("reference", reference.spatial_embedding, reference.supports),
     ),

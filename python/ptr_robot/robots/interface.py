@@ -1,7 +1,8 @@
 """What a robot is to the programs here: LeRobot's shape, so that its robots work here and ours work there.
 
 An observation is a flat dictionary: a float per state name, a uint8 ``[H, W, 3]`` RGB array per camera, and
-``captured_ns`` (``time.monotonic_ns()`` of the frame) where the robot knows it. An action is a float per action name.
+``captured_ns`` and ``state_captured_ns`` (``time.monotonic_ns()`` of the frame and of the state) where the robot knows
+them; else they count as taken when they were asked for. An action is a float per action name.
 
 Robots may also have, looked up where they are needed: ``stop()`` (bring to rest, from any thread, at once),
 ``reset(seed)`` (the start of a trial), ``success()`` (True, False, or None where only a person can tell) and

@@ -12,7 +12,9 @@ the state that measures it; none where nothing does. ``low``, ``high``: of the c
 ``box_low``, ``box_high``: of the position it leads to, in the state's unit. ``max_step``: u per command.
 ``max_velocity``: u/s. ``max_acceleration``: u/s^2. A limit that is left out or null is none; but a position must have
 ``max_step`` or ``max_velocity``. For all axes: ``ramp_s``: time in which step and velocity grow from 0 to full at the
-start. ``hold_after_s``, ``stop_after_s``: age of an observation at which the arm stands still, or the run stops.
+start. ``response_s``: so long after a command was sent the state has all of it (0.2 s). Until then the box counts it as
+still to come: too long makes a displacement slow beside the bounds, too short lets the arm leave by what is missing.
+``hold_after_s``, ``stop_after_s``: age of an observation at which the arm stands still, or the run stops.
 ``max_start_mismatch``: largest distance of a position's first command from where the arm is, u; needed where there is a
 position that is measured.
 """
@@ -62,6 +64,7 @@ class LimitsFile:
     axes: tuple[AxisEntry, ...]
     about: str = ""
     ramp_s: float = 1.0
+    response_s: float = 0.2
     hold_after_s: float = 0.5
     stop_after_s: float = 2.0
     max_start_mismatch: float | None = None
@@ -105,6 +108,7 @@ class LimitsFile:
             state_size=len(state_names),
             period_s=1 / hz,
             ramp_s=self.ramp_s,
+            response_s=self.response_s,
             hold_after_s=self.hold_after_s,
             stop_after_s=self.stop_after_s,
             max_start_mismatch=math.inf if self.max_start_mismatch is None else self.max_start_mismatch,
@@ -180,6 +184,7 @@ def write_limits(
         about=about,
         axes=axes,
         ramp_s=limits.ramp_s,
+        response_s=limits.response_s,
         hold_after_s=limits.hold_after_s,
         stop_after_s=limits.stop_after_s,
         max_start_mismatch=finite(limits.max_start_mismatch),

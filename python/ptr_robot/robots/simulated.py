@@ -24,12 +24,15 @@ _OPEN = -1.0
 class SimulatedRobot(LeRobotShape):
     """The arm of :class:`ptr_robot.sim.environment.KitchenEnv`, stepped by a thread of its own on the wall clock.
 
-    A command lasts for one control period; without a new one the hand stands still and the gripper stays as it is.
+    A command lasts for one control period; without a new one the hand stands still and the gripper stays as it is. The
+    camera takes a frame at the end of each control period. A fault acts on when something is delivered, to the
+    millisecond, and never on when it was measured.
 
     Args:
         task, kitchen, start, distractors, image_size: as in ``KitchenEnv``.
         hz: control rate; divides 80.
         latency_ms: age of a frame when it is delivered. jitter_ms: up to so much more, uniform.
+        state_latency_ms: age of a state when it is delivered.
         drop_share: share of frames that never arrive, in [0, 1).
         freeze_after_s: the camera stops delivering so long after a reset; 0 never.
         seed: of the faults.
@@ -50,6 +53,7 @@ class SimulatedRobot(LeRobotShape):
         distractors: int = 0,
         latency_ms: float = 0.0,
         jitter_ms: float = 0.0,
+        state_latency_ms: float = 0.0,
         drop_share: float = 0.0,
         freeze_after_s: float = 0.0,
         seed: int = 0,
@@ -57,11 +61,12 @@ class SimulatedRobot(LeRobotShape):
         repeat = World.STEP_HZ / hz
         if repeat != round(repeat):
             raise ValueError(f"hz: expected a divisor of {World.STEP_HZ}, got {hz:g}")
-        if latency_ms < 0 or jitter_ms < 0 or freeze_after_s < 0 or not 0 <= drop_share < 1:
-            raise ValueError("latency_ms, jitter_ms and freeze_after_s must not be negative, drop_share lies in [0, 1)")
+        if min(latency_ms, jitter_ms, state_latency_ms, freeze_after_s) < 0 or not 0 <= drop_share < 1:
+            raise ValueError("latencies, jitter_ms and freeze_after_s must not be negative, drop_share lies in [0, 1)")
         self.control_hz, self._repeat, self._image_size = hz, round(repeat), image_size
         self._make = {"task": task, "kitchen": kitchen, "start": start, "distractors": distractors}
         self._latency_s, self._jitter_s = latency_ms * 1e-3, jitter_ms * 1e-3
+        self._state_latency_s = state_latency_ms * 1e-3
         self._drop_share, self._freeze_after_s = drop_share, freeze_after_s
         self._rng = np.random.default_rng(seed)
         self._spec = action_spec(self._repeat)
@@ -77,7 +82,8 @@ class SimulatedRobot(LeRobotShape):
         # All below is guarded by _changed.
         self._command: np.ndarray | None = None
         self._gripper = _OPEN
-        self._newest: dict[str, Any] | None = None
+        self._frames: _Delivery = _Delivery()
+        self._states: _Delivery = _Delivery()
         self._success = False
         self._wanted_seed: int | None = None
         self._resets = 0
@@ -105,11 +111,17 @@ class SimulatedRobot(LeRobotShape):
             self._check()
 
     def get_observation(self) -> dict[str, Any]:
-        """The newest frame that was delivered, and the state now."""
+        """The newest frame and the newest state that were delivered, each with its time."""
         with self._changed:
             self._check()
-            assert self._newest is not None
-            return dict(self._newest)
+            frame, captured_ns = self._frames.newest()
+            state, state_captured_ns = self._states.newest()
+        return {
+            **dict(zip(STATE_SPEC.names, state.tolist(), strict=True)),
+            CAMERA_NAME: frame,
+            "captured_ns": captured_ns,
+            "state_captured_ns": state_captured_ns,
+        }
 
     def send_action(self, action: dict[str, float]) -> dict[str, float]:
         """Hand displacement and gripper for the next control period, in the units of the store."""
@@ -131,7 +143,11 @@ class SimulatedRobot(LeRobotShape):
             return self._success
 
     def limits(self, hz: float) -> SafetyLimits:
-        """Meta-World's own workspace of the hand; the experts' full speed is 1 per command."""
+        """Meta-World's own workspace of the hand; the experts' full speed is 1 per command.
+
+        A command counts as under way for one control period. The hand follows its target like a spring and is there
+        after three; but the simulator clips targets to the same box.
+        """
         axes = [
             AxisLimits(
                 name=name,
@@ -152,6 +168,7 @@ class SimulatedRobot(LeRobotShape):
             state_size=len(STATE_SPEC.names),
             period_s=1 / hz,
             ramp_s=0.25,
+            response_s=1 / hz,
             hold_after_s=0.5,
             stop_after_s=2.0,
         )
@@ -187,7 +204,6 @@ class SimulatedRobot(LeRobotShape):
 
     def _live(self, env: Any) -> None:
         period = 1.0 / self.control_hz
-        on_the_way: deque[tuple[float, dict[str, Any]]] = deque()
         due, reset_at = time.monotonic(), math.inf
         while True:
             with self._changed:
@@ -197,10 +213,12 @@ class SimulatedRobot(LeRobotShape):
                 command, self._command = self._command, None
             if seed is not None:
                 observed, _ = env.reset(seed=seed)
-                on_the_way.clear()
                 due = reset_at = time.monotonic()
                 with self._changed:
-                    self._newest, self._success, self._gripper = self._pack(observed), False, _OPEN
+                    self._frames, self._states = _Delivery(), _Delivery()
+                    self._frames.send(observed["image"], 0.0)
+                    self._states.send(observed["state"], 0.0)
+                    self._success, self._gripper = False, _OPEN
                     self._resets += 1
                     self._changed.notify_all()
             elif reset_at < math.inf:
@@ -208,21 +226,34 @@ class SimulatedRobot(LeRobotShape):
                     command = np.array([0.0, 0.0, 0.0, self._gripper])
                 self._gripper = float(command[3])
                 observed, _, _, _, info = env.step(command.astype(np.float32))
+                frozen = 0 < self._freeze_after_s < time.monotonic() - reset_at
                 with self._changed:
                     self._success = self._success or bool(info["success"])
-                if self._rng.random() >= self._drop_share:
-                    delay = self._latency_s + self._jitter_s * self._rng.random()
-                    on_the_way.append((time.monotonic() + delay, self._pack(observed)))
+                    self._states.send(observed["state"], self._state_latency_s)
+                    if self._rng.random() >= self._drop_share and not frozen:
+                        self._frames.send(observed["image"], self._latency_s + self._jitter_s * self._rng.random())
             now = time.monotonic()
-            frozen = self._freeze_after_s > 0 and now - reset_at > self._freeze_after_s
-            while on_the_way and on_the_way[0][0] <= now:
-                _, arrived = on_the_way.popleft()
-                if not frozen:
-                    with self._changed:
-                        self._newest = arrived
             due = max(due + period, now - period)  # a machine that is too slow makes the kitchen slow, not hasty
             time.sleep(max(0.0, due - now))
 
-    def _pack(self, observed: dict[str, np.ndarray]) -> dict[str, Any]:
-        state = dict(zip(STATE_SPEC.names, observed["state"].tolist(), strict=True))
-        return {**state, CAMERA_NAME: observed["image"], "captured_ns": time.monotonic_ns()}
+
+class _Delivery:
+    """What was measured and is on its way; it arrives when it is due, in order, whoever looks."""
+
+    def __init__(self) -> None:
+        self._on_the_way: deque[tuple[float, np.ndarray, int]] = deque()
+
+    def send(self, measured: np.ndarray, delay_s: float) -> None:
+        """On its way from now on."""
+        self._arrive()
+        now_ns = time.monotonic_ns()
+        self._on_the_way.append((now_ns * 1e-9 + delay_s, measured, now_ns))
+
+    def newest(self) -> tuple[np.ndarray, int]:
+        """What arrived last, and when it was measured (ns)."""
+        self._arrive()
+        return self._on_the_way[0][1:]
+
+    def _arrive(self) -> None:
+        while len(self._on_the_way) > 1 and self._on_the_way[1][0] <= time.monotonic():
+            self._on_the_way.popleft()

@@ -202,8 +202,8 @@ class WidowXRobot(LeRobotShape):
         """The service's workspace box and Bridge's action bounds (``robot_base_env.py``: +-0.05 m, +-0.25 rad).
 
         Full speed is reached after two commands at the earliest. Roll and pitch have no box: the service has none. A
-        target of the service may run ahead of the measured hand that the box is checked with; the service clips its
-        targets to the same box.
+        step counts as under way for its duration; should the hand be later still, the service clips its targets to the
+        same box.
 
         Raises:
             ValueError: a rate at which steps would overlap.
@@ -229,7 +229,13 @@ class WidowXRobot(LeRobotShape):
                 )
             )
         return SafetyLimits(
-            axes=axes, state_size=len(BRIDGE_NAMES), period_s=1 / hz, ramp_s=1.0, hold_after_s=0.5, stop_after_s=2.0
+            axes=axes,
+            state_size=len(BRIDGE_NAMES),
+            period_s=1 / hz,
+            ramp_s=1.0,
+            response_s=1 / self.control_hz,
+            hold_after_s=0.5,
+            stop_after_s=2.0,
         )
 
     def disconnect(self) -> None:

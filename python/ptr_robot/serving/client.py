@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ssl
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,22 +23,26 @@ class RemotePolicy:
     Args:
         url: ``ws://HOST:PORT`` or ``wss://HOST:PORT``.
         token: sent as ``Authorization: Api-Key TOKEN``.
+        ca_file: certificates (PEM) that the server's must be signed by, or its own; None takes the system's.
         connect_timeout_s: for the handshake and the server's first message, s.
         timeout_s: for one answer, s; an answer that comes later is never used.
 
     Raises:
         RuntimeError: the server is not there or does not speak the protocol; the message names the URL.
+        ValueError: not a URL of a websocket, or no certificates in the file.
     """
 
     def __init__(
         self,
         url: str,
         token: str = "",
+        ca_file: Path | None = None,
         connect_timeout_s: float = 5.0,
         timeout_s: float = 1.0,
         max_bytes: int = 8 << 20,
     ) -> None:
         self.url, self._token, self._max_bytes = url, token, max_bytes
+        self._tls = _tls(url, ca_file)
         self._connect_timeout_s, self._timeout_s = connect_timeout_s, timeout_s
         self._socket: ClientConnection | None = None
         self._open = contextlib.ExitStack()
@@ -98,6 +104,7 @@ class RemotePolicy:
             self._socket = self._open.enter_context(
                 connect(
                     self.url,
+                    ssl=self._tls,
                     compression=None,
                     max_size=self._max_bytes,
                     additional_headers=headers,
@@ -117,3 +124,16 @@ class RemotePolicy:
         self.metadata = metadata
         self._retry_at = 0.0
         return metadata
+
+
+def _tls(url: str, ca_file: Path | None) -> ssl.SSLContext | None:
+    if not url.startswith(("ws://", "wss://")):
+        raise ValueError(f"{url}: expected ws://HOST:PORT or wss://HOST:PORT")
+    if url.startswith("ws://"):
+        if ca_file is not None:
+            raise ValueError(f"{url}: certificates belong to wss://, this is not encrypted")
+        return None
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise ValueError(f"{ca_file}: no certificates in PEM ({error})") from error
