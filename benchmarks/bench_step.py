@@ -26,7 +26,7 @@ from ptr_fast.kernels import dispatch
 
 CASES = {  # rounds
     "conv3": (StepCase(encoder="conv3", num_batch=64, num_filters=16), 9),
-    "resnet_small": (StepCase(encoder="resnet_small", num_batch=64), 4),
+    "resnet_small": (StepCase(encoder="resnet_small", num_batch=16), 5),
     "resnet18": (StepCase(encoder="resnet18", num_batch=8), 5),
 }
 MEMORY = ("ours", "plain", "literal_port")

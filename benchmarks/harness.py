@@ -10,6 +10,7 @@ losing rows stay too (``PTR_FAST_BENCH_OUT`` names another folder). ``PTR_FAST_B
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
@@ -135,8 +136,9 @@ def environment() -> dict[str, Any]:
     }
 
 
+@functools.cache
 def _gpu() -> dict[str, Any]:
-    """Name, clocks and limits of the GPU, where there is one."""
+    """Name, clocks and limits of the GPU, where there is one; asked once, as nvidia-smi may take a second."""
     if not torch.cuda.is_available():
         return {}
     query = "name,driver_version,clocks.sm,clocks.mem,clocks.max.sm,power.limit,temperature.gpu,utilization.gpu"

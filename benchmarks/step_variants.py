@@ -11,6 +11,7 @@ import functools
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -124,11 +125,14 @@ class TorchVariant:
 
 @functools.cache
 def count_gflop(case: StepCase, kind: str) -> float:
-    """Floating-point operations of one update, 1e9; those of our own kernels by their reference."""
-    variant = TorchVariant(case, kind, backend="cql_head=reference" if kind == "ours" else None)
+    """Floating-point operations of one update, 1e9; those of our own kernels by their reference.
+
+    Counted on the CPU at batch 2: they are proportional to the batch.
+    """
+    variant = TorchVariant(replace(case, num_batch=2), kind, backend="cql_head=reference" if kind == "ours" else None)
     with FlopCounterMode(display=False) as counter:
         variant.run(variant.draws)
-    return round(counter.get_total_flops() / 1e9, 3)
+    return round(counter.get_total_flops() / 2e9 * case.num_batch, 3)
 
 
 class JaxVariant:
@@ -243,16 +247,15 @@ class _TorchAdam(torch.optim.Adam):
             torch._foreach_lerp_(list(self._average), list(self._parameters), self._tau)
 
 
-def ablations(explained: list[dispatch.Choice]) -> dict[str, dict[str, Any]]:
+def ablations(explained: list[dispatch.Choice], device: str = "cpu") -> dict[str, dict[str, Any]]:
     """Name -> options of :class:`TorchVariant`: without each fast kernel that ran, and without all of them.
 
-    Instead of a kernel runs what stands after it in its op's list; instead of ``adam_polyak``, whose reference is
-    written to be read, PyTorch's fused Adam and a foreach average.
+    Instead of a kernel runs what stands after it in its op's list and can run on the device; instead of
+    ``adam_polyak``, whose reference is written to be read, PyTorch's fused Adam and a foreach average.
     """
-    registered = dispatch.ops()
     instead: dict[str, str] = {}
     for choice in explained:
-        names = registered[choice.op]
+        names = dispatch.possible(choice.op, torch.device(device))
         if choice.backend.name != names[-1] and not choice.forced:
             instead[choice.op] = names[names.index(choice.backend.name) + 1]
     has_adam = instead.pop("adam_polyak", None) is not None

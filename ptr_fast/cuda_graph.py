@@ -288,9 +288,15 @@ class CudaGraphRecorder:
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         """See :class:`Recorder`. The loader's thread may go on using the device meanwhile (thread-local mode)."""
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
-            work()
+        graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        try:
+            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+                work()
+        except RuntimeError as error:
+            # The end of a broken capture raises as well: it hides the reason, and leaves the capture's stream current.
+            torch.cuda.set_stream(current)
+            first = error.__context__
+            raise (first if isinstance(first, RuntimeError) else error) from None
         return graph.replay
 
 

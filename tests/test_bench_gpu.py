@@ -1,5 +1,6 @@
-"""Every section of the GPU benchmarks runs at tiny sizes on the CPU: a rented GPU should not find a typing error."""
+"""Every part of the GPU benchmarks runs at tiny sizes on the CPU: a rented GPU should not find a typing error."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import bench_gpu
+from benchmarks.gpu import supervise
+from benchmarks.gpu.supervise import BEGIN
 from benchmarks.peers.client import interpreter_with
 
 
@@ -14,24 +17,79 @@ def run(*arguments: str) -> None:
     assert bench_gpu.main(["--dry", "--out", "/nonexistent", *arguments]) == 0
 
 
-@pytest.mark.parametrize("section", ["build", "roofline", "kernels", "act", "touch"])
-def test_a_section_runs(section, capsys):
-    run("--sections", section)
-    assert "failed" not in capsys.readouterr().out
+PARTS = ["build", "tests", "roofline", "act", "sanitizer", "step/r34_64/eager", "step/r34_64/ablations"]
+PARTS += ["step/r34_64/compiled", "step/r34_256/autotuned"]
 
 
-@pytest.mark.parametrize("group", ["eager", "ablations", "compiled", "autotuned"])
-def test_a_group_of_steps_passes_its_gate_and_runs(group, capsys):
-    run("--sections", "step", "--groups", group)
-    assert "gate" in capsys.readouterr().out
+@pytest.mark.parametrize("part", [*PARTS, "kernels", "compiled"])
+def test_a_part_runs(part, capsys):
+    run("--parts", part)
+    said = capsys.readouterr().out
+    assert "failed" not in said
+    assert said.count(BEGIN) == sum(name.startswith(part) for name in bench_gpu.PARTS)
+    assert "gate" in said or not part.startswith("step")
 
 
 @pytest.mark.parametrize("group", ["jax", "jax_reference"])
 def test_the_steps_in_jax_pass_their_gate(group, capsys):
     if interpreter_with("jax", "flax", "optax") is None:
         pytest.skip("jax, flax and optax are not installed (make peers)")
-    run("--sections", "step", "--groups", group)
+    run("--parts", f"step/r34_256/{group}")
     assert "gate" in capsys.readouterr().out
+
+
+CHILD = """
+import os, sys, time
+for part in sys.argv[1].split(","):
+    print("== part", part, flush=True)
+    if part == "crashes":
+        os.abort()
+    if part == "hangs":
+        time.sleep(60)
+    print("row of", part, flush=True)
+sys.exit(1 if "bad" in part else 0)
+"""
+
+
+@pytest.fixture
+def supervised(monkeypatch):
+    """Runs parts of a child that crashes or hangs in some of them; returns failures, rows and the children's parts."""
+
+    def supervised(*parts, seconds=30.0, limit=10.0):
+        rows, started = [], []
+        monkeypatch.setattr(supervise, "record", rows.append)
+
+        def start(left, seconds):
+            started.append(left)
+            command = [sys.executable, "-u", "-c", CHILD, ",".join(left)]
+            pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+            return subprocess.Popen(command, **pipe, start_new_session=True)
+
+        failures = supervise.supervise(dict.fromkeys(parts, limit), start, seconds)
+        return failures, rows, started
+
+    return supervised
+
+
+def test_one_process_runs_all_parts(supervised, capsys):
+    assert supervised("one", "two") == ([], [], [["one", "two"]])
+    assert "row of two" in capsys.readouterr().out
+    assert supervised("one", "bad")[0] == ["rows (see above)"]
+
+
+def test_a_part_that_crashes_or_hangs_takes_no_other_with_it(supervised, capsys):
+    failures, rows, started = supervised("one", "crashes", "two", "hangs", "three", limit=1.5)
+    assert failures == ["crashes: the process ended with code -6", "hangs: took over 2 s"]
+    assert [row["case"] for row in rows] == ["crashes", "hangs"]
+    assert started[1:] == [["two", "hangs", "three"], ["three"]]
+    said = capsys.readouterr().out
+    assert all(f"row of {part}" in said for part in ("one", "two", "three"))
+
+
+def test_what_no_time_was_left_for_is_a_row(supervised):
+    failures, rows, _ = supervised("hangs", "two", "three", seconds=1.0)
+    assert failures == ["hangs: ended with the whole program's time"]
+    assert [(row["case"], "skipped" in row) for row in rows] == [("hangs", False), ("two", True), ("three", True)]
 
 
 def test_without_a_gpu_it_says_so(capsys):
@@ -40,5 +98,5 @@ def test_without_a_gpu_it_says_so(capsys):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     with pytest.raises(SystemExit):
-        bench_gpu.main(["--sections", "roofline"])
+        bench_gpu.main(["--parts", "roofline"])
     assert "no GPU" in capsys.readouterr().err

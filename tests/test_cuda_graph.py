@@ -231,11 +231,18 @@ class Calls:
     def CUDAGraph(self):
         return SimpleNamespace(replay=lambda: self.log.append("replay"))
 
+    def set_stream(self, stream):
+        self.on = stream.name
+
     @contextmanager
     def graph(self, graph, stream, capture_error_mode):
         assert capture_error_mode == "thread_local"
-        with self.stream(stream):
+        self.on, before = stream.name, self.on
+        try:
             yield
+        except RuntimeError:
+            raise RuntimeError("the capture was invalidated")  # noqa: B904 (as torch's own; the stream stays)
+        self.on = before
 
 
 def test_streams_of_the_recorder_wait_for_each_other(monkeypatch):
@@ -290,3 +297,16 @@ def test_streams_of_the_recorder_wait_for_each_other(monkeypatch):
         "stream1: recorded",
         "replay",
     ]
+
+
+def test_a_capture_that_breaks_tells_the_first_reason_and_gives_the_stream_back(monkeypatch):
+    calls = Calls()
+    monkeypatch.setattr(torch, "cuda", calls)
+    recorder = CudaGraphRecorder()
+
+    def reads_back():
+        raise RuntimeError("an op reads back")
+
+    with pytest.raises(RuntimeError, match="an op reads back"):
+        recorder.capture(reads_back)
+    assert calls.on == "main"

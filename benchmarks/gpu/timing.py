@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from benchmarks.harness import Milliseconds, record
 __all__ = ["Bench", "OutOfTimeError"]
 
 L2_FLUSH_BYTES = 256 * 2**20  # five times an H100's L2
+WAIT_CYCLES = 4_000_000  # two milliseconds: longer than the launches of any op here
+BROKEN = 70  # exit status of a process whose GPU answers no more
 
 
 class OutOfTimeError(Exception):
@@ -27,21 +30,28 @@ class Bench:
     Attributes:
         dry: run everything at tiny sizes on the CPU; nothing that is measured means anything.
         seconds: time for the whole program.
+        small: tiny sizes on the GPU too.
     """
 
     dry: bool
     seconds: float
+    small: bool = False
     begin: float = field(default_factory=time.monotonic)
     failures: list[str] = field(default_factory=list)
     peaks: dict[str, float] = field(default_factory=dict)
     _flush: torch.Tensor | None = None
 
+    def __post_init__(self) -> None:
+        self.small = self.small or self.dry
+
     @property
     def device(self) -> str:
+        """Where everything runs."""
         return "cpu" if self.dry else "cuda"
 
     @property
     def seconds_left(self) -> float:
+        """Of the whole program's."""
         return self.seconds - (time.monotonic() - self.begin)
 
     def need(self, seconds: float) -> None:
@@ -52,7 +62,8 @@ class Bench:
     def attempt(self, name: str, case: str, work: Callable[[], Any]) -> Any:
         """Runs one row's work; a failure becomes a row, and the others go on. In a dry run it is raised.
 
-        A peer that is not installed is a row in either.
+        A peer that is not installed is a row in either. After an illegal access every later call fails in this process:
+        it ends, and another one takes the parts that are left.
         """
         try:
             return work()
@@ -63,18 +74,24 @@ class Bench:
                 raise
             self.failures.append(f"{name} {case}")
             record({"name": name, "case": case, "failed": f"{type(error).__name__}: {error}"[:1000]})
-            torch.cuda.empty_cache()
+            try:
+                torch.cuda.synchronize()
+                torch.cuda.empty_cache()
+            except RuntimeError:
+                os._exit(BROKEN)
         return None
 
     def timed(self, work: Callable[[], Any], count: int = 1, cold: bool = True) -> Callable[[], Milliseconds]:
         """The work as a variant of :func:`benchmarks.harness.compare`: the device's milliseconds per call.
 
-        The flush of L2 still runs while the host launches the work, so that short work is not timed by its launch.
+        Cold work is launched while the GPU still waits and then flushes L2, so that it is not timed by its launches:
+        in training it is replayed from a graph.
         """
 
         def on_device() -> Milliseconds:
             first, last = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
             if cold:
+                torch.cuda._sleep(WAIT_CYCLES)
                 self.flush()
             first.record()
             for _ in range(count):

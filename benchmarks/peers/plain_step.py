@@ -47,6 +47,8 @@ class PlainStep:
         for name, value in parameters_by_name(learner).items():
             copy = value.detach().clone(memory_format=torch.preserve_format)
             self.weights[name] = copy.requires_grad_(not name.startswith("target_critic."))
+            if self.compiled:  # as a module's parameters are: a graph of reduce-overhead would copy others every time
+                torch._dynamo.mark_static_address(copy, guard=False)
         self._actor = [value for name, value in self.weights.items() if name.startswith("actor.")]
         self._critic = [value for name, value in self.weights.items() if name.startswith("critic.")]
         self._target = [value for name, value in self.weights.items() if name.startswith("target_critic.")]

@@ -26,6 +26,7 @@ __all__ = [
     "explain",
     "forced",
     "ops",
+    "possible",
     "register",
     "select",
     "use_backend",
@@ -92,6 +93,11 @@ def ops() -> dict[str, tuple[str, ...]]:
     return {op: tuple(backend.name for backend in backends) for op, backends in _ops.items()}
 
 
+def possible(op: str, device: torch.device) -> list[str]:
+    """Names of an op's backends that can run on a device, in the order in which they are tried."""
+    return [backend.name for backend in _ops[op] if backend.why_not_on(device) is None]
+
+
 def select(op: str, *args: Any) -> Backend:
     """The implementation of ``op`` for these (positional) arguments.
 
@@ -139,12 +145,12 @@ def check_forced(device: torch.device) -> None:
         name = wanted[op]
         if name is None:
             continue
-        why_not = {backend.name: backend.why_not_on(device) for backend in backends}
-        possible = [other for other, reason in why_not.items() if reason is None]
-        if why_not.get(name, "it has none of this name") is not None:
+        reasons = [backend.why_not_on(device) for backend in backends if backend.name == name]
+        reason = reasons[0] if reasons else "it has none of this name"
+        if reason is not None:
             raise ValueError(
-                f"PTR_FAST_BACKEND or use_backend: {op} has no backend {name!r} here "
-                f"({why_not.get(name, 'it has none of this name')}); on this {device.type} it has {possible}"
+                f"PTR_FAST_BACKEND or use_backend: {op} has no backend {name!r} here ({reason}); "
+                f"on this {device.type} it has {possible(op, device)}"
             )
 
 
