@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,8 +21,9 @@ import torch
 
 from ptr_fast import native
 from ptr_fast.kernels import dispatch
-from ptr_fast.runtime.export import OUTPUT, why_not_onnx
-from ptr_fast.runtime.graph import ActingGraph
+from ptr_fast.nets.resnet import ResNet
+from ptr_fast.runtime.export import OUTPUT, part_to_onnx, why_not_onnx
+from ptr_fast.runtime.graph import ActingGraph, CandidatesGraph, CriticEmbeddingGraph, choose
 
 __all__ = [
     "BOUND",
@@ -89,18 +91,63 @@ class OnnxRuntimeEngine:
     """ONNX Runtime's CPU provider on as many threads as torch uses."""
 
     def __init__(self, graph: ActingGraph, model: Callable[[], bytes]) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
         self._names = graph.input_names
-        self._session = onnxruntime.InferenceSession(model(), options, providers=["CPUExecutionProvider"])
+        self._session = _onnxruntime_session(model(), torch.get_num_threads())
 
     def run(self, *inputs: np.ndarray) -> np.ndarray:
         """See :class:`Engine`."""
         return self._session.run([OUTPUT], dict(zip(self._names, inputs, strict=True)))[0]
+
+
+class OnnxRuntimeSearch:
+    """Search with both encoders at once, each a session on half of the threads; the best of them by ``cql_head``."""
+
+    def __init__(self, graph: ActingGraph, model: Callable[[], bytes]) -> None:
+        assert graph.critic is not None
+        self._graph, self._critic = graph, graph.critic
+        example = graph.example()
+        num_threads = max(torch.get_num_threads() // 2, 1)
+        self._names = names = graph.input_names
+        candidates = part_to_onnx(CandidatesGraph(graph), example, names)
+        embedding = part_to_onnx(CriticEmbeddingGraph(graph), example[:1], names[:1])
+        self._candidates = _onnxruntime_session(candidates, num_threads)
+        self._embedding = _onnxruntime_session(embedding, num_threads)
+        self._beside = ThreadPoolExecutor(1, "critic-encoder")
+
+    def run(self, *inputs: np.ndarray) -> np.ndarray:
+        """See :class:`Engine`."""
+        frame, state, task_id, _ = inputs
+        coming = self._beside.submit(self._embedding.run, None, {"frame": frame})
+        (candidates,) = self._candidates.run(None, dict(zip(self._names, inputs, strict=True)))
+        (embedding,) = coming.result()
+        with torch.inference_mode():
+            embedding_1D, state_1S, task_id_1, candidates_1KA = (
+                torch.from_numpy(array) for array in (embedding, state[None], task_id, candidates)
+            )
+            num_elites = self._graph.act.num_elites
+            scaled = choose(self._critic, embedding_1D, state_1S, task_id_1, candidates_1KA, num_elites)
+            return self._graph.unscale(scaled).numpy()
+
+
+def _onnxruntime_session(model: bytes, num_threads: int) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _onnxruntime(graph: ActingGraph, model: Callable[[], bytes]) -> Engine:
+    """Two sessions for a search by a ResNet on two threads or more; a small net is done before a thread has woken.
+
+    ONNX Runtime's own parallel mode is slower than one thread.
+    """
+    is_large = isinstance(getattr(graph.actor.encoder, "trunk", None), ResNet)
+    if graph.critic is not None and graph.slot is None and is_large and torch.get_num_threads() > 1:
+        return OnnxRuntimeSearch(graph, model)
+    return OnnxRuntimeEngine(graph, model)
 
 
 class OpenVinoEngine:
@@ -138,7 +185,7 @@ def _captured(graph: ActingGraph, model: Callable[[], bytes]) -> Engine:
 ENGINES: dict[str, Callable[[ActingGraph, Callable[[], bytes]], Engine]] = {
     "eager": EagerEngine,
     "compile": CompiledEngine,
-    "onnxruntime": OnnxRuntimeEngine,
+    "onnxruntime": _onnxruntime,
     "openvino": OpenVinoEngine,
     "cuda_graph": _captured,
 }

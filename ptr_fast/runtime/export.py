@@ -15,14 +15,16 @@ import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from ptr_fast.config import PolicySpec, to_dict
 from ptr_fast.kernels import dispatch
 from ptr_fast.runtime.graph import ActingGraph
 
-__all__ = ["CHECKED", "OUTPUT", "add_metadata", "describe", "read_exported", "to_onnx", "why_not_onnx"]
+__all__ = ["CHECKED", "OUTPUT", "add_metadata", "describe", "part_to_onnx", "read_exported", "to_onnx", "why_not_onnx"]
 
 OUTPUT = "action"
 CHECKED = "ptr_fast.checked"
@@ -56,20 +58,7 @@ def to_onnx(graph: ActingGraph, spec: PolicySpec, metadata: dict[str, str]) -> b
 
     if not hasattr(graph.actor.encoder, "trunk"):
         raise ValueError("export: the policy acts on the state alone; there is no image for a graph to see")
-    graph = graph.eval()
-    with torch.inference_mode(False), torch.no_grad(), dispatch.use_backend("reference"), _quiet():
-        program = torch.onnx.export(
-            graph,
-            graph.example(),
-            input_names=list(graph.input_names),
-            output_names=[OUTPUT],
-            opset_version=OPSET,
-            dynamo=True,
-            verbose=False,
-            optimize=True,
-        )
-    assert program is not None
-    model = program.model_proto
+    model = _trace(graph, graph.example(), graph.input_names, OUTPUT)
     onnx.helper.set_model_props(model, {**describe(graph, spec), **metadata})
     model.producer_name = "ptr-fast"
     model.doc_string = __doc__ or ""
@@ -79,6 +68,27 @@ def to_onnx(graph: ActingGraph, spec: PolicySpec, metadata: dict[str, str]) -> b
     except ValueError as error:
         raise ValueError(f"export: the model does not fit into one ONNX file: {error}") from error
     return buffer.getvalue()
+
+
+def part_to_onnx(part: nn.Module, example: tuple[torch.Tensor, ...], input_names: tuple[str, ...]) -> bytes:
+    """A part of a graph as an ONNX model with one output."""
+    return _trace(part, example, input_names, "part").SerializeToString()
+
+
+def _trace(module: nn.Module, example: tuple[torch.Tensor, ...], input_names: tuple[str, ...], output: str) -> Any:
+    with torch.inference_mode(False), torch.no_grad(), dispatch.use_backend("reference"), _quiet():
+        program = torch.onnx.export(
+            module.eval(),
+            example,
+            input_names=list(input_names),
+            output_names=[output],
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+            optimize=True,
+        )
+    assert program is not None
+    return program.model_proto
 
 
 def add_metadata(model: bytes, entries: dict[str, str]) -> bytes:

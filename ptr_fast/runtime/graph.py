@@ -15,7 +15,7 @@ from ptr_fast.nets.critic import Critic
 from ptr_fast.nets.policy import Actor
 from ptr_fast.runtime.preprocess import GraphResize
 
-__all__ = ["ActingGraph", "best_of", "search_noise"]
+__all__ = ["ActingGraph", "CandidatesGraph", "CriticEmbeddingGraph", "best_of", "choose", "search_noise"]
 
 
 def search_noise(seed: int, num_candidates: int, num_axes: int) -> torch.Tensor:
@@ -28,10 +28,38 @@ def best_of(
 ) -> torch.Tensor:
     """The mean ``[B, A]`` of the best of the actor's samples by the minimum over the critics.
 
-    Each encoder runs once per state; the K candidates meet the critics in one call of ``cql_head``.
+    Each encoder runs once per state, on a GPU both at once; the K candidates meet the critics in one call of
+    ``cql_head``.
     """
-    candidates_BKA = actor(*inputs).sample(noise_BKA)
-    q_EBK = critic.head.q(critic.hoist(*inputs), candidates_BKA)
+    images_BCHW, state_BS, task_id_B = inputs
+    if not images_BCHW.is_cuda:
+        candidates_BKA, embedding_BD = actor(*inputs).sample(noise_BKA), critic.encoder(images_BCHW)
+    else:
+        # A fork and a join, which a capture turns into branches of its graph. What the other stream allocates is freed
+        # after the join, and its next work begins with a fork again: no memory is taken while it is still read.
+        here, beside = torch.cuda.current_stream(images_BCHW.device), torch.cuda.Stream(images_BCHW.device)
+        beside.wait_stream(here)
+        with torch.cuda.stream(beside):
+            embedding_BD = critic.encoder(images_BCHW)
+        candidates_BKA = actor(*inputs).sample(noise_BKA)
+        here.wait_stream(beside)
+    return choose(critic, embedding_BD, state_BS, task_id_B, candidates_BKA, num_elites)
+
+
+def choose(
+    critic: Critic,
+    embedding_BD: torch.Tensor,
+    state_BS: torch.Tensor,
+    task_id_B: torch.Tensor,
+    candidates_BKA: torch.Tensor,
+    num_elites: int,
+) -> torch.Tensor:
+    """The mean ``[B, A]`` of the candidates whose smallest Q is among the largest.
+
+    Args:
+        embedding_BD: of the critic's encoder.
+    """
+    q_EBK = critic.head.q(critic.head.hoist(embedding_BD, state_BS, task_id_B), candidates_BKA)
     best_BK = q_EBK.amin(dim=0).topk(num_elites, dim=1).indices
     return candidates_BKA.take_along_dim(best_BK[..., None], dim=1).mean(dim=1)
 
@@ -109,4 +137,33 @@ class ActingGraph(nn.Module):
             scaled = self.actor.mean_action(*inputs)
         else:
             scaled = best_of(self.actor, self.critic, inputs, given["noise"].unsqueeze(0), self.act.num_elites)
-        return (scaled[0] + 1.0) * self.half_range + self.low
+        return self.unscale(scaled)
+
+    def unscale(self, scaled_1A: torch.Tensor) -> torch.Tensor:
+        """Scaled action float32 ``[1, A]`` to ``[A]`` in raw units."""
+        return (scaled_1A[0] + 1.0) * self.half_range + self.low
+
+
+class CandidatesGraph(nn.Module):
+    """The actor's share of a search: the inputs of an :class:`ActingGraph` to candidates ``[1, K, A]``."""
+
+    def __init__(self, graph: ActingGraph) -> None:
+        super().__init__()
+        self.resize, self.actor = graph.resize, graph.actor
+
+    def forward(
+        self, frame_HWC: torch.Tensor, state_S: torch.Tensor, task_id: torch.Tensor, noise_KA: torch.Tensor
+    ) -> torch.Tensor:
+        return self.actor(self.resize(frame_HWC), state_S.unsqueeze(0), task_id).sample(noise_KA.unsqueeze(0))
+
+
+class CriticEmbeddingGraph(nn.Module):
+    """The critic encoder's share of a search: frame to embedding ``[1, D]``."""
+
+    def __init__(self, graph: ActingGraph) -> None:
+        super().__init__()
+        assert graph.critic is not None
+        self.resize, self.encoder = graph.resize, graph.critic.encoder
+
+    def forward(self, frame_HWC: torch.Tensor) -> torch.Tensor:
+        return self.encoder(self.resize(frame_HWC))

@@ -108,6 +108,19 @@ def test_an_engine_acts_like_the_eager_one(checkpoint, models, name, mode):
         assert (engine.run(*given) == engine.run(*given)).all()
 
 
+def test_a_search_runs_both_encoders_at_once(checkpoint):
+    for package in ("onnxruntime", "onnxscript"):
+        pytest.importorskip(package)
+    policy = Policy.load(checkpoint, mode="search")
+    engine = engines.OnnxRuntimeSearch(policy.graph(), bytes)
+    for seed, task in enumerate(TASKS):
+        frame, state = seen(seed)
+        given = inputs_of(policy, frame, state, task, seed)
+        difference = np.abs(engine.run(*given) - policy.act(frame, state, task, seed=seed)) / half_range(policy)
+        assert difference.max() < BOUND
+        assert (engine.run(*given) == engine.run(*given)).all()
+
+
 def test_auto_takes_the_first_that_can_run_and_tells(checkpoint, monkeypatch):
     monkeypatch.setattr(engines, "find_spec", lambda name: None)
     policy = Policy.load(checkpoint, engine="auto")
