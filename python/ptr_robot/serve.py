@@ -131,7 +131,7 @@ def metadata_of(policy: Any) -> dict[str, Any]:
     spec = policy.spec
     return {
         "policy": "ptr-fast",
-        "checkpoint": str(policy.info.path.name),
+        "checkpoint": "/".join(part for part in policy.info.path.resolve().parts[-3:] if part != "checkpoints"),
         "mode": policy.mode,
         "control_hz": spec.control_hz,
         "image": {"key": IMAGE, "height": spec.camera.height, "width": spec.camera.width, "camera": spec.camera.name},

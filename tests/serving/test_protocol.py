@@ -1,6 +1,7 @@
 """Messages survive the way there and back, and nothing but messages gets in."""
 
 import contextlib
+import time
 
 import msgpack
 import numpy as np
@@ -54,6 +55,17 @@ def test_the_bytes_are_openpis():
 def test_what_is_not_a_message_is_refused(message, expected):
     with pytest.raises(ProtocolError, match=expected):
         unpack(message)
+
+
+@pytest.mark.parametrize(
+    "small", [{}, {"a": 1}, [], [1], {b"__ndarray__": True, b"data": b"", b"dtype": "u1", b"shape": [0]}]
+)
+def test_a_message_of_millions_of_small_things_is_refused_quickly(small):
+    data = msgpack.packb([[small] * 1000 for _ in range(1000)])
+    begin = time.thread_time()
+    with pytest.raises(ProtocolError, match="a message of more than 256 maps, lists and arrays"):
+        unpack(data)
+    assert time.thread_time() - begin < 0.05
 
 
 @settings(max_examples=300)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from ptr_fast.checkpoint import save_checkpoint
 from ptr_fast.config import ActConfig, CqlConfig, EncoderConfig, PolicySpec, TaskTable
 from ptr_fast.learners import make_learner
 from ptr_fast.runtime.policy import Policy
+from ptr_fast.runtime.preprocess import fit_frame
 from ptr_robot.serve import Args, main
 from ptr_robot.serving.client import RemotePolicy
 
@@ -31,21 +34,31 @@ def checkpoint(tmp_path_factory):
     return save_checkpoint(folder, 1, make_learner(config, spec), spec, ActConfig(), {"split": {"sources": []}})
 
 
-@pytest.fixture
-def server(checkpoint):
-    command = [sys.executable, "-m", "ptr_robot", "serve", "--checkpoint", str(checkpoint), "--port", "0"]
-    process = subprocess.Popen([*command, "--token", "secret"], stdout=subprocess.PIPE, text=True)
-    line = process.stdout.readline()
-    url = re.search(r"ws://[\d.:]+", line)
-    assert url, line
-    yield url[0], process
-    process.kill()
-    process.wait()
+@contextlib.contextmanager
+def serving(checkpoint, *more):
+    command = [sys.executable, "-m", "ptr_robot", "serve", "--checkpoint", str(checkpoint), "--port", "0", *more]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        line = process.stdout.readline()
+        url = re.search(r"ws://[\d.:]+", line)
+        assert url, line
+        yield url[0], process, line
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(params=["eager", "auto"])
+def server(checkpoint, request):
+    options = ("--token", "secret", "--engine", request.param, "--frame-size", "48", "64")
+    with serving(checkpoint, *options) as (url, process, told):
+        assert request.param == "auto" or "(mean, eager)" in told
+        yield url, process, request.param
 
 
 def test_served_actions_are_the_local_ones(server, checkpoint):
-    url, process = server
-    local, remote = Policy.load(checkpoint), RemotePolicy(url, "secret", timeout_s=10)
+    url, process, engine = server
+    local, remote = Policy.load(checkpoint, engine=engine), RemotePolicy(url, "secret", timeout_s=10)
     assert remote.metadata["tasks"]["names"] == [TASK]
     assert remote.metadata["control_hz"] == 5.0
     rng = np.random.default_rng(0)
@@ -53,6 +66,9 @@ def test_served_actions_are_the_local_ones(server, checkpoint):
         frame = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
         state = rng.normal(size=local.spec.state.dim).astype(np.float32)
         np.testing.assert_array_equal(remote.act(frame, state, TASK), local.act(frame, state, TASK))
+    other = rng.integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    resized = fit_frame(other, local.spec.camera)
+    np.testing.assert_array_equal(remote.act(other, state, TASK), local.act(resized, state, TASK))
     for wrong, message in (
         ((frame[..., :1], state, TASK), "observation/image: expected uint8"),
         ((frame, state[:3], TASK), "observation/state: expected 7 numbers"),
@@ -62,7 +78,7 @@ def test_served_actions_are_the_local_ones(server, checkpoint):
             remote.act(*wrong)
     process.send_signal(signal.SIGTERM)
     assert process.wait(10) == 0
-    assert "stopped after 5 requests" in process.stdout.read()
+    assert "stopped after 6 requests" in process.stdout.read()
 
 
 def test_other_machines_need_a_token(checkpoint, monkeypatch):
@@ -71,3 +87,103 @@ def test_other_machines_need_a_token(checkpoint, monkeypatch):
         main(Args(checkpoint=checkpoint, host="0.0.0.0"))
     with pytest.raises(ValueError, match="belong together"):
         main(Args(checkpoint=checkpoint, tls_cert=checkpoint))
+
+
+# A program of its own, so that only the server and not the interpreter of the measured client is kept busy.
+HOSTILE = """
+import socket, sys, threading, time
+import msgpack, numpy as np
+from websockets.exceptions import WebSocketException
+from websockets.sync.client import connect
+from ptr_robot.serving.protocol import pack
+url, rng = sys.argv[1], np.random.default_rng(0)
+def sends(make):
+    while True:
+        try:
+            with connect(url, compression=None, max_size=None, close_timeout=0.1) as client:
+                client.recv()
+                for _ in range(50):
+                    client.send(make())
+                    client.recv()
+        except (OSError, WebSocketException):
+            time.sleep(0.02)
+def crawls(port):
+    crawling = []
+    while True:
+        if len(crawling) < 100:
+            crawling.append(socket.create_connection(("127.0.0.1", port)))
+        for one in crawling:
+            try:
+                one.send(b"G")
+            except OSError:
+                crawling.remove(one)
+                break
+        time.sleep(0.02)
+many = msgpack.packb([[{}] * 1000 for _ in range(7000)])
+huge = bytes(9 << 20)
+def picture():
+    size = rng.integers(8, 1600, 2)
+    image = np.zeros((*size, 3), np.uint8)
+    return pack({"observation/image": image, "observation/state": np.zeros(7), "prompt": sys.argv[2]})
+for make in (lambda: rng.bytes(2000), lambda: many, lambda: huge, picture, picture):
+    threading.Thread(target=sends, args=(make,), daemon=True).start()
+threading.Thread(target=crawls, args=(int(url.rsplit(":", 1)[1]),), daemon=True).start()
+print("hostile", flush=True)
+time.sleep(60)
+"""
+
+
+def test_hostile_clients_do_not_stall_another(checkpoint):
+    with serving(checkpoint, "--engine", "eager") as (url, process, _), contextlib.closing(RemotePolicy(url)) as good:
+        frame, state = np.zeros((toy_robot.SIZE, toy_robot.SIZE, 3), np.uint8), np.zeros(7, np.float32)
+
+        def latencies(seconds: float) -> np.ndarray:
+            taken, deadline = [], time.monotonic() + seconds
+            while time.monotonic() < deadline:
+                begin = time.monotonic()
+                good.act(frame, state, TASK)  # raises where it waits longer than a second
+                taken.append(time.monotonic() - begin)
+                time.sleep(0.02)
+            return np.array(taken)
+
+        alone = latencies(0.5)
+        hostile = subprocess.Popen([sys.executable, "-c", HOSTILE, url, TASK], stdout=subprocess.PIPE, text=True)
+        try:
+            assert hostile.stdout.readline() == "hostile\n"
+            beside = latencies(3.0)
+        finally:
+            hostile.kill()
+            hostile.wait()
+        print(f"alone {np.median(alone) * 1e3:.1f}, max {alone.max() * 1e3:.0f} ms")
+        print(f"beside {np.median(beside) * 1e3:.1f}, max {beside.max() * 1e3:.0f} ms")
+        assert len(beside) >= 10
+        assert np.median(beside) < 0.2
+        assert process.poll() is None
+
+
+def test_a_client_that_is_killed_leaves_its_place(checkpoint):
+    program = (
+        "import sys, numpy as np\n"
+        "from ptr_robot.serving.client import RemotePolicy\n"
+        "remote = RemotePolicy(sys.argv[1])\n"
+        "while True:\n"
+        f"    remote.act(np.zeros(({toy_robot.SIZE}, {toy_robot.SIZE}, 3), np.uint8), np.zeros(7), {TASK!r})\n"
+        "    print('acts', flush=True)\n"
+    )
+    with serving(checkpoint, "--engine", "eager", "--max-connections", "1") as (url, process, _):
+        client = subprocess.Popen([sys.executable, "-c", program, url], stdout=subprocess.PIPE, text=True)
+        assert client.stdout.readline() == "acts\n"
+        with pytest.raises(RuntimeError, match="503"):
+            RemotePolicy(url)
+        client.kill()  # in the middle of a request, most likely
+        client.wait()
+        deadline = time.monotonic() + 5
+        while True:
+            try:
+                after = RemotePolicy(url)
+                break
+            except RuntimeError:
+                assert time.monotonic() < deadline, "its place is not free again"
+                time.sleep(0.05)
+        after.act(np.zeros((toy_robot.SIZE, toy_robot.SIZE, 3), np.uint8), np.zeros(7), TASK)
+        assert process.poll() is None

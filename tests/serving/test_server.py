@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import socket
+import subprocess
 import threading
 import time
 import urllib.error
@@ -15,6 +17,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from ptr_robot.serve import Args, _tls
 from ptr_robot.serving.client import RemotePolicy
 from ptr_robot.serving.protocol import pack, unpack
 from ptr_robot.serving.server import Limits, PolicyServer
@@ -23,7 +26,8 @@ from ptr_robot.serving.server import Limits, PolicyServer
 class Running:
     """A server in a thread of its own."""
 
-    def __init__(self, infer, limits=None, token="") -> None:
+    def __init__(self, infer, limits=None, token="", tls=None) -> None:
+        self.tls = tls
         self.lines: list[str] = []
         self.policy_server = PolicyServer(infer, {"policy": "test"}, limits, token, self.lines.append)
         self.loop = asyncio.new_event_loop()
@@ -32,12 +36,12 @@ class Running:
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
         assert self.ready.wait(5)
-        self.url = f"ws://127.0.0.1:{self.port}"
+        self.url = f"{'wss://localhost' if tls else 'ws://127.0.0.1'}:{self.port}"
 
     def _run(self) -> None:
         async def main() -> None:
             self.stop = asyncio.Event()
-            async with await self.policy_server.start(port=0) as server:
+            async with await self.policy_server.start(port=0, tls=self.tls) as server:
                 self.port = server.sockets[0].getsockname()[1]
                 self.ready.set()
                 await self.stop.wait()
@@ -91,6 +95,33 @@ def test_token(serve):
     with pytest.raises(RuntimeError, match="401"):
         RemotePolicy(server.url, "wrong")
     assert RemotePolicy(server.url, "secret").metadata == {"policy": "test"}
+
+
+def test_a_certificate_of_ones_own(serve, tmp_path):
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl to make a certificate with")
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    key = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"]
+    subprocess.run(
+        ["openssl", "req", *key, *names, "-keyout", "key.pem", "-out", "cert.pem"],
+        cwd=tmp_path, check=True, capture_output=True,
+    )  # fmt: skip
+    tls = _tls(Args(checkpoint=tmp_path, tls_cert=tmp_path / "cert.pem", tls_key=tmp_path / "key.pem"))
+    server = serve(tls=tls, token="secret")
+    assert server.url.startswith("wss://")
+    assert RemotePolicy(server.url, "secret", tmp_path / "cert.pem").infer({"x": 3})["actions"] == 6
+    with pytest.raises(RuntimeError, match="certificate verify failed"):
+        RemotePolicy(server.url, "secret")
+    with pytest.raises(RuntimeError, match="401"):
+        RemotePolicy(server.url, "wrong", tmp_path / "cert.pem")
+    with pytest.raises(RuntimeError, match="no policy server answers there"):
+        RemotePolicy(server.url.replace("wss:", "ws:"), "secret")
+    with pytest.raises(ValueError, match=r"key\.pem: no certificates in PEM"):
+        RemotePolicy(server.url, "secret", tmp_path / "key.pem")
+    with pytest.raises(ValueError, match="certificates belong to wss"):
+        RemotePolicy("ws://localhost:1", ca_file=tmp_path / "cert.pem")
+    with pytest.raises(ValueError, match="expected ws://HOST:PORT"):
+        RemotePolicy("http://localhost:1")
 
 
 @pytest.mark.parametrize(

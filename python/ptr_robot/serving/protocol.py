@@ -11,6 +11,7 @@ trusted: sizes are bounded, only numbers become arrays, and an array's bytes mus
 from __future__ import annotations
 
 import math
+from itertools import count
 from typing import Any
 
 import msgpack
@@ -19,7 +20,8 @@ import numpy as np
 __all__ = ["MAX_DIMENSIONS", "ProtocolError", "pack", "unpack"]
 
 MAX_DIMENSIONS = 8
-_MAX_ITEMS = 4096  # of a map or list
+_MAX_ITEMS = 1024  # of a map or list
+_MAX_CONTAINERS = 256  # maps, lists and arrays: a message of many small ones would keep the reader busy for seconds
 _KINDS = "buif"  # booleans and numbers
 
 
@@ -44,10 +46,18 @@ def unpack(data: bytes | str) -> Any:
     """
     if isinstance(data, str):
         raise ProtocolError("expected a binary message, got text")
+    containers = count(1)
+
+    def counted(value: Any) -> Any:
+        if next(containers) > _MAX_CONTAINERS:
+            raise ProtocolError(f"a message of more than {_MAX_CONTAINERS} maps, lists and arrays")
+        return value
+
     try:
         return msgpack.unpackb(
             data,
-            object_hook=_decode,
+            object_hook=lambda value: _decode(counted(value)),
+            list_hook=counted,
             strict_map_key=False,
             max_array_len=_MAX_ITEMS,
             max_map_len=_MAX_ITEMS,
