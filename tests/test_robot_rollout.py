@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -11,6 +13,7 @@ import sys
 import time
 from dataclasses import replace
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,6 +23,7 @@ from ptr_fast.data.store import EpisodeStore
 from ptr_fast.errors import DataError
 from ptr_fast.learners import make_learner
 from ptr_fast.types import CameraSpec
+from ptr_robot.cli import main
 from ptr_robot.robot_rollout import robot_options
 from ptr_robot.robots.limits_file import write_limits
 from ptr_robot.robots.simulated import SimulatedRobot
@@ -54,8 +58,18 @@ def command(checkpoint, out, *more, options=()) -> list[str]:
 
 
 def run(*args, **kwargs):
-    done = subprocess.run(command(*args, **kwargs), capture_output=True, text=True, timeout=120)
-    return done
+    """In this process: starting one takes longer than a trial."""
+    return run_here(command(*args, **kwargs)[3:])
+
+
+def run_here(verb: list[str]) -> SimpleNamespace:
+    stdout, stderr, terminate = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGTERM)
+    try:
+        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+            code = main(verb)
+    finally:
+        signal.signal(signal.SIGTERM, terminate)
+    return SimpleNamespace(returncode=code, stdout=stdout.getvalue(), stderr=stderr.getvalue())
 
 
 def sheet(out) -> list[dict]:
@@ -121,7 +135,7 @@ def wait_for(process, what: str) -> None:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_in_mid_motion_and_gone_on_with(checkpoint, tmp_path, number, code):
     out = tmp_path / "out"
-    arguments = command(checkpoint, out, "--trials", "2", "--max-steps", "60")
+    arguments = command(checkpoint, out, "--trials", "2", "--max-steps", "40")
     process = started(arguments)
     wait_for(process, "trial 1/2")
     time.sleep(0.5)
@@ -132,7 +146,7 @@ def test_interrupted_in_mid_motion_and_gone_on_with(checkpoint, tmp_path, number
     assert time.monotonic() - begin < 10
     assert "run it again to go on" in stdout
     assert [t["index"] for t in sheet(out)] == [0]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120)
+    done = run_here(arguments[3:])
     assert done.returncode == 0
     assert "1 trials are done, 1 to go" in done.stdout
     assert [t["index"] for t in sheet(out)] == [0, 1]
@@ -140,12 +154,12 @@ def test_interrupted_in_mid_motion_and_gone_on_with(checkpoint, tmp_path, number
 
 def test_killed_in_mid_motion_nothing_recorded_is_lost(checkpoint, tmp_path):
     out = tmp_path / "out"
-    process = started(command(checkpoint, out, "--trials", "3"))
+    process = started(command(checkpoint, out, "--trials", "3", "--video", "none"))
     wait_for(process, "trial 1/3")
     process.kill()
     process.communicate()
     assert [t["index"] for t in sheet(out)][:1] == [0]
-    done = run(checkpoint, out, "--trials", "3")
+    done = run(checkpoint, out, "--trials", "3", "--video", "none")
     assert done.returncode == 0
     assert [t["index"] for t in sheet(out)] == [0, 1, 2]
 
@@ -205,7 +219,7 @@ def test_the_stop_file_ends_the_run_and_nothing_moves_while_it_is_there(checkpoi
     arguments = command(checkpoint, out, "--trials", "3", "--max-steps", "200", "--stop-file", str(stop))
     process = started(arguments)
     wait_for(process, "trial 1  step")
-    other = subprocess.run(arguments, capture_output=True, text=True, timeout=120)
+    other = run_here(arguments[3:])
     assert other.returncode == 2
     assert "another rollout is running there" in other.stderr
     stop.touch()
@@ -215,7 +229,7 @@ def test_the_stop_file_ends_the_run_and_nothing_moves_while_it_is_there(checkpoi
     (trial,) = sheet(out)
     assert (trial["reason"], trial["message"]) == ("stopped_operator", f"{stop} exists")
     assert trial["success"] is None, "broken off, so nobody knows"
-    again = subprocess.run(arguments, capture_output=True, text=True, timeout=120)
+    again = run_here(arguments[3:])
     assert again.returncode == 2
     assert "exists, nothing moves" in again.stderr
     assert len(sheet(out)) == 1
