@@ -137,29 +137,52 @@ def run_robot_trials(plan: RobotTrials, contenders: list[Contender]) -> int:
     if plan.stop_file is not None and plan.stop_file.exists():
         raise ValueError(f"{plan.stop_file} exists, nothing moves; remove it and run again")
     acting = {contender.label: _acting(plan, robot, contender) for contender in contenders if sheet.remaining()}
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(sheet.held())
-        robot.connect()
-        stack.callback(robot.disconnect)
-        with Operator(plan.stop_file) as operator:
-            for index, label, seed in sheet.remaining():
-                if operator.button_pressed():
-                    print(f"{plan.stop_file} exists, nothing moves; remove it and run again to go on", flush=True)
-                    break
-                record = _trial(plan, robot, by_label[label], acting[label](seed), limits, operator, index, seed)
-                if operator.quit_signal:
-                    print(f"stopped in trial {index + 1}, which is not counted; run it again to go on", flush=True)
-                    break
-                sheet.add(record)
-                _tell(sheet, record, blinded=len(contenders) > 1)
-    page = write_page(plan.out / "report.html", f"{plan.task}: trials on {plan.robot}", sections(sheet, limits))
-    _write_result(plan, sheet)
+    with sheet.held():
+        try:
+            with contextlib.ExitStack() as stack:
+                robot.connect()
+                stack.callback(robot.disconnect)
+                operator = stack.enter_context(Operator(plan.stop_file))
+                _run_remaining(plan, robot, by_label, acting, limits, operator, sheet)
+        except BaseException:
+            with contextlib.suppress(OSError):  # what went wrong is told, not that its page cannot be written either
+                if sheet.records:
+                    _write_results(plan, sheet, limits)
+            raise
+        page = _write_results(plan, sheet, limits)
     for contender in contenders:
         successes, judged = sheet.counts(contender.label)
         low, high = wilson_interval(successes, judged) if judged else (0.0, 1.0)
         print(f"{contender.label}: {successes}/{judged} succeeded (95 % interval {low:.0%} to {high:.0%})")
     print(f"wrote {page}")
     return 128 + operator.quit_signal if operator.quit_signal else 0
+
+
+def _run_remaining(
+    plan: RobotTrials,
+    robot: Robot,
+    contenders: dict[str, Contender],
+    acting: dict[str, Callable[[int], Any]],
+    limits: SafetyLimits,
+    operator: Operator,
+    sheet: TrialSheet,
+) -> None:
+    for index, label, seed in sheet.remaining():
+        if operator.button_pressed():
+            print(f"{plan.stop_file} exists, nothing moves; remove it and run again to go on", flush=True)
+            return
+        record = _trial(plan, robot, contenders[label], acting[label](seed), limits, operator, index, seed)
+        if operator.quit_signal:
+            print(f"stopped in trial {index + 1}, which is not counted; run it again to go on", flush=True)
+            return
+        sheet.add(record)
+        _tell(sheet, record, blinded=len(contenders) > 1)
+
+
+def _write_results(plan: RobotTrials, sheet: TrialSheet, limits: SafetyLimits) -> Path:
+    page = write_page(plan.out / "report.html", f"{plan.task}: trials on {plan.robot}", sections(sheet, limits))
+    _write_result(plan, sheet)
+    return page
 
 
 def _limits(plan: RobotTrials, robot: Robot, spec: PolicySpec) -> SafetyLimits:

@@ -23,11 +23,13 @@ class StandIn:
     """Serves until ``close``.
 
     Attributes to change what it does: ``delay_s`` before each answer, ``raw`` bytes in place of the next answers,
-    ``frozen`` camera, ``status`` of all actions, ``testing`` as the service's own test mode. ``steps``: actions it got.
+    ``frozen`` camera, ``height`` of its frames, ``status`` of all actions, ``testing`` as the service's own test mode.
+    ``steps``: actions it got.
     """
 
     def __init__(self, port: int = 0, num_cameras: int = 1) -> None:
         self.delay_s, self.raw, self.frozen, self.status, self.testing = 0.0, None, False, 1, False
+        self.height = HEIGHT
         self.steps: list[np.ndarray] = []
         self.resets, self.num_cameras, self.env_params = 0, num_cameras, None
         self.state = None
@@ -73,7 +75,7 @@ class StandIn:
 
     def observe(self) -> dict:
         self._frame_number += not self.frozen
-        frame = np.full((self.num_cameras, HEIGHT, WIDTH, 3), self._frame_number % 256, np.uint8)
+        frame = np.full((self.num_cameras, self.height, WIDTH, 3), self._frame_number % 256, np.uint8)
         if self.state is None:
             return {"image": frame[0], "state": {}, "full_image": frame[0]}
         flat = np.float32(frame[0].transpose(2, 0, 1).flatten()) / 255.0
