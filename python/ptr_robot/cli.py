@@ -20,7 +20,7 @@ VERBS = {
     "evaluate": ("ptr_robot.evaluate", "offline metrics of a checkpoint on held-out demonstrations"),
     "select": ("ptr_robot.select", "rank the checkpoints of a run and pick one"),
     "act": ("ptr_robot.act", "actions of a checkpoint on the frames of a stored episode"),
-    "rollout": ("ptr_robot.rollout", "try a policy in a simulated kitchen"),
+    "rollout": ("ptr_robot.rollout", "try a policy in a simulated kitchen, or on a robot in real time"),
     "export": ("ptr_robot.export", "a checkpoint -> one ONNX file, from camera frame to the robot's units"),
     "serve": ("ptr_robot.serve", "a checkpoint's actions over a websocket, in openpi's protocol"),
     "report": ("ptr_robot.report.verb", "one HTML page about runs, checkpoints and trials"),

@@ -23,6 +23,19 @@ LEGS = {
     "send": "command to arm",
     "capture_to_command": "frame to command sent",
 }
+DID = {
+    "bounds": "clipped to the command's bounds",
+    "box": "kept in the workspace",
+    "step": "made the step smaller",
+    "velocity": "made it slower",
+    "acceleration": "made it gain speed more slowly",
+    "ramp": "started it softly",
+    "held_stale": "stood still: the observation was old",
+    "held_late": "stood still: no action in time",
+    "stopped_stale": "stopped: the observation was too old",
+    "stopped_not_finite": "stopped: NaN or infinity",
+    "stopped_mismatch": "stopped: the first command was far from where the arm was",
+}
 _SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "p999": 0.999}
 
 
@@ -55,6 +68,7 @@ def sections(sheet: TrialSheet, limits: SafetyLimits) -> list[Section]:
         Section(heading="Latency", body=_latency_table(sheet)),
         Section(heading="Safety", body=_safety_table(sheet, limits)),
         Section(heading="Trials", body=_trial_table(sheet)),
+        Section(heading="Setting", body=_setting(sheet)),
     ]
 
 
@@ -69,15 +83,17 @@ def _success_table(sheet: TrialSheet) -> str:
     for label in sheet.policies:
         successes, judged = sheet.counts(label)
         low, high = wilson_interval(successes, judged) if judged else (0.0, 1.0)
-        bar = interval_bar(successes / judged if judged else 0.0, low, high, label=f"{successes} of {judged}")
-        rows.append([escape(label), f"{successes} / {judged}", bar, f"{low:.0%} to {high:.0%}"])
+        bar = interval_bar(successes / judged, low, high, label=f"{successes} of {judged}") if judged else ""
+        interval = f"{low:.0%} to {high:.0%}" if judged else "not judged yet"
+        rows.append([escape(label), f"{successes} / {judged}", bar, interval])
     return _table(["policy", "success", "0 to 100 %", "95 % interval (Wilson)"], rows)
 
 
 def _latency_table(sheet: TrialSheet) -> str:
     pooled = pooled_legs(sheet)
     rows = [
-        [escape(LEGS[leg]), *(f"{values[name]:.3g}" for name in (*_SHARES, "max"))] for leg, values in pooled.items()
+        [escape(LEGS[leg]), *(_milliseconds(values[name]) for name in (*_SHARES, "max"))]
+        for leg, values in pooled.items()
     ]
     if not rows:
         return ""
@@ -93,9 +109,11 @@ def _latency_table(sheet: TrialSheet) -> str:
             keys = range(min(merged) - 1, max(merged) + 2)
             x, y = [2 ** ((k + 0.5) / 8) * 1e-6 for k in keys], [merged.get(k, 0) for k in keys]
             series = Series(label=LEGS[leg], x=np.log10(x), y=np.array(y, float))
+            ticks = [(e + np.log10(m), f"{m * 10.0**e:g}") for e in range(-6, 6) for m in (1, 3)]
+            ticks = [(x, text) for x, text in ticks if series.x[0] <= x <= series.x[-1]][:: 1 + (len(keys) > 40)]
             charts.append(
-                f'<figure><h4>{escape(LEGS[leg])} <span class="unit">steps over log10 of ms</span></h4>'
-                + line_chart([series], title=LEGS[leg], zero_line=True)
+                f'<figure><h4>{escape(LEGS[leg])} <span class="unit">steps over ms</span></h4>'
+                + line_chart([series], title=LEGS[leg], zero_line=True, x_ticks=ticks, x_label="ms")
                 + "</figure>"
             )
     return _table(["leg, ms", "p50", "p95", "p99", "p99.9", "max"], rows) + f'<div class="grid">{"".join(charts)}</div>'
@@ -106,10 +124,27 @@ def _safety_table(sheet: TrialSheet, limits: SafetyLimits) -> str:
     for record in sheet.records:
         total.update(record.interventions)
     steps = sum(record.num_steps for record in sheet.records)
-    rows = [[escape(name), str(count), f"{count / max(steps, 1):.1%}"] for name, count in total.most_common()]
+    rows = [
+        [escape(name), DID.get(name, ""), str(count), f"{count / max(steps, 1):.1%}"]
+        for name, count in total.most_common()
+    ]
     lines = "".join(f"<li>{escape(line)}</li>" for line in limits.describe())
-    table = _table(["the filter did", "steps", "share"], rows) if rows else "<p>The filter changed nothing.</p>"
+    table = _table(["the filter", "did", "steps", "share"], rows) if rows else "<p>The filter changed nothing.</p>"
     return f"{table}<p>Limits:</p><ul>{lines}</ul>"
+
+
+def _setting(sheet: TrialSheet) -> str:
+    about = sheet.about
+    rows = [[escape(name), escape(str(value))] for name, value in about.items() if name not in ("policies", "options")]
+    rows += [[escape(f"robot's {name}"), escape(str(value))] for name, value in about["options"].items()]
+    for policy in about["policies"]:
+        rest = ", ".join(f"{name} {value}" for name, value in policy.items() if name != "label")
+        rows.append([escape(f"policy {policy['label']}"), escape(rest)])
+    return _table(["what", "how"], rows)
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _how_it_ended(record: TrialRecord) -> list[str]:
@@ -131,7 +166,7 @@ def _trial_table(sheet: TrialSheet) -> str:
                 str(record.num_missed),
                 str(record.num_held),
                 "<br>".join(escape(line) for line in _how_it_ended(record)),
-                escape(record.video),
+                f'<a href="{escape(record.video)}">{escape(record.video)}</a>' if record.video else "",
             ]
         )
     return _table(["trial", "policy", "verdict", "steps", "missed", "held", "ended early by", "video"], rows)

@@ -79,7 +79,7 @@ class TrialSheet:
             raise ValueError(f"policies need different labels, got {list(policies)}")
         if num_trials < 1:
             raise ValueError(f"trials must be at least 1, got {num_trials}")
-        self.folder, self.policies = folder, list(policies)
+        self.folder, self.about, self.policies = folder, about, list(policies)
         plan = {"about": about, "policies": list(policies), "num_trials": num_trials, "seed": seed}
         file = folder / "plan.json"
         if file.is_file():

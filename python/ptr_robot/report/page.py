@@ -44,7 +44,7 @@ def write_page(out: Path, title: str, parts: Sequence[Section], lead: str = "") 
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n<main>\n"
         f'<header><h1>{escape(title)}</h1><p class="soft">ptr-fast {escape(ptr_fast.__version__)}, {now}</p>{lead}'
-        f'</header>\n{body}<footer class="soft">Made by ptr-fast report from the files of the runs. This page loads '
+        f'</header>\n{body}<footer class="soft">Made by ptr-fast. This page loads '
         "nothing from elsewhere.</footer>\n</main>\n</body>\n</html>\n"
     )
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -105,6 +105,7 @@ def line_chart(
     marks: Sequence[Mark] = (),
     zero_line: bool = False,
     x_range: tuple[float, float] | None = None,
+    x_ticks: Sequence[tuple[float, str]] = (),
 ) -> str:
     """An ``<svg>`` with one line per series; gaps where values are not finite.
 
@@ -113,6 +114,7 @@ def line_chart(
         marks: numbered vertical lines.
         zero_line: the y range includes 0 and a line is drawn there.
         x_range: where several charts share an axis.
+        x_ticks: places and labels in place of round numbers of x.
     """
     lines = [(s, *thin_out(np.asarray(s.x, float), np.asarray(s.y, float))) for s in series]
     finite = [(x[np.isfinite(y)], y[np.isfinite(y)]) for _, x, y in lines]
@@ -131,7 +133,7 @@ def line_chart(
         x_range=x_range or _padded(float(xs.min()), float(xs.max()), 0.0),
         y_range=_padded(float(y_values.min()), float(y_values.max()), 0.06),
     )
-    parts = [head, *_frame(axes, x_label, zero_line)]
+    parts = [head, *_frame(axes, x_label, zero_line, x_ticks)]
     parts += [_line(axes, s, x, y) for s, x, y in lines]
     parts += [_mark(axes, mark) for mark in marks]
     return "".join([*parts, "</svg>"])
@@ -169,7 +171,7 @@ def _number(value: float) -> str:
     return f"{value:g}".replace("-", "\N{MINUS SIGN}")
 
 
-def _frame(axes: _Axes, x_label: str, zero_line: bool) -> list[str]:
+def _frame(axes: _Axes, x_label: str, zero_line: bool, x_ticks: Sequence[tuple[float, str]]) -> list[str]:
     parts = []
     right, start, below = axes.width - RIGHT, LEFT - 6, f"{axes.height - BOTTOM + 14:.1f}"
     for tick in nice_ticks(*axes.y_range):
@@ -177,9 +179,10 @@ def _frame(axes: _Axes, x_label: str, zero_line: bool) -> list[str]:
         parts.append(f'<line class="grid-line" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text class="tick" x="{start}" y="{y + 3.5:.1f}" text-anchor="end">{_number(tick)}</text>')
     low, high = axes.x_range
-    for tick in nice_ticks(low, high, count=max(1, min(int(axes.width / 80), int(high - low)))):  # steps are whole
+    count = max(1, min(int(axes.width / 80), int(high - low)))  # steps are whole
+    for tick, text in x_ticks or [(tick, _number(tick)) for tick in nice_ticks(low, high, count=count)]:
         x = min(axes.x(tick), axes.width - 12)  # a label at the very edge would be cut off
-        parts.append(f'<text class="tick" x="{x:.1f}" y="{below}" text-anchor="middle">{_number(tick)}</text>')
+        parts.append(f'<text class="tick" x="{x:.1f}" y="{below}" text-anchor="middle">{escape(text)}</text>')
     if zero_line:
         y = f"{axes.y(0.0):.1f}"
         parts.append(f'<line class="axis-line" x1="{LEFT}" x2="{right}" y1="{y}" y2="{y}"/>')
