@@ -5,14 +5,14 @@
 namespace ptr_fast {
 namespace {
 
-// Rows of `tables`: addresses of parameters, exp_avgs, exp_avg_sqs, averages, shadows, then numbers of elements.
+// Rows of `tables`: addresses of parameters, exp_avgs, exp_avg_sqs, averages, then numbers of elements.
 void run(const py::object& tables, const py::object& gradients, const py::object& steps, double lr, double beta1,
          double beta2, double eps, double tau, int num_threads) {
   check_threads(num_threads);
   const TensorView view = borrow("tables", tables);
-  check(view.ndim() == 2, "tables: expected shape [6, N], got ", view.shape_text());
+  check(view.ndim() == 2, "tables: expected shape [5, N], got ", view.shape_text());
   const int64_t n = view.size(1);
-  view.require_cpu().require_shape({6, n}).require_dense();
+  view.require_cpu().require_shape({5, n}).require_dense();
   const int64_t* const rows = view.data<int64_t>();
   const TensorView gradient_view = borrow("gradients", gradients), step_view = borrow("steps", steps);
   gradient_view.require_cpu().require_shape({n}).require_dense();
@@ -23,8 +23,7 @@ void run(const py::object& tables, const py::object& gradients, const py::object
   op.exp_avgs = rows + n;
   op.exp_avg_sqs = rows + 2 * n;
   op.averages = rows + 3 * n;
-  op.shadows = rows + 4 * n;
-  op.sizes = rows + 5 * n;
+  op.sizes = rows + 4 * n;
   op.gradients = gradient_view.data<int64_t>();
   op.steps = step_view.data<float>();
   op.lr = lr;

@@ -9,7 +9,6 @@ struct AdamPolyak {
   int64_t num_tensors;
   const int64_t *parameters, *gradients, *exp_avgs, *exp_avg_sqs;  // gradients[i] == 0: the average alone
   const int64_t* averages;                                         // 0: no average
-  const int64_t* shadows;                                          // bfloat16 copies; 0: none
   const int64_t* sizes;
   float* steps;  // updates done so far, per tensor; counted up where there is a gradient
   double lr, beta1, beta2, eps, tau;

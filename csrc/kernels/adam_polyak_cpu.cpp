@@ -45,7 +45,6 @@ void adam_polyak(const AdamPolyak& op, int num_threads) {
       run.m = at<float>(op.exp_avgs[i], first);
       run.v = at<float>(op.exp_avg_sqs[i], first);
       run.average = at<float>(op.averages[i], first);
-      run.shadow = at<uint16_t>(op.shadows[i], first);
       run.n = std::min(kChunk, op.sizes[i] - first);
       if (run.g || run.average) runs.push_back(run);
     }

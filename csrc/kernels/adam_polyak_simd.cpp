@@ -13,28 +13,19 @@ constexpr int kAhead = 48 * kLineFloats;
 inline void prefetch_for_write(const void* p) { __builtin_prefetch(p, 1, 3); }
 inline void prefetch_for_read(const void* p) { __builtin_prefetch(p, 0, 3); }
 
-// Round to nearest even; a NaN stays one.
-inline std::uint16_t to_bfloat16(float value) {
-  std::uint32_t bits;
-  __builtin_memcpy(&bits, &value, 4);
-  const std::uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  return std::uint16_t(value != value ? (bits >> 16) | 0x40 : rounded);
-}
-
 // PyTorch's lerp: exact at both ends.
 template <bool kFromAverage>
 inline float lerp(float average, float p, float tau) {
   return kFromAverage ? average + tau * (p - average) : p - (p - average) * (1 - tau);
 }
 
-template <bool kAverage, bool kShadow, bool kFromAverage>
+template <bool kAverage, bool kFromAverage>
 inline void update_some(const AdamPolyakRun& r, int64 first, int n) {
   float* __restrict p = r.p + first;
   const float* __restrict g = r.g + first;
   float* __restrict m = r.m + first;
   float* __restrict v = r.v + first;
   float* __restrict average = kAverage ? r.average + first : nullptr;
-  std::uint16_t* __restrict shadow = kShadow ? r.shadow + first : nullptr;
   for (int i = 0; i < n; ++i) {
     const float gi = g[i];
     const float mi = m[i] + (gi - m[i]) * r.one_minus_beta1;
@@ -44,11 +35,10 @@ inline void update_some(const AdamPolyakRun& r, int64 first, int n) {
     v[i] = vi;
     p[i] = pi;
     if (kAverage) average[i] = lerp<kFromAverage>(average[i], pi, r.tau);
-    if (kShadow) shadow[i] = to_bfloat16(pi);
   }
 }
 
-template <bool kAverage, bool kShadow, bool kFromAverage>
+template <bool kAverage, bool kFromAverage>
 void update_rows(const AdamPolyakRun& run) {
   const AdamPolyakRun r = run;  // a copy that no store can change
   int64 first = 0;
@@ -59,21 +49,17 @@ void update_rows(const AdamPolyakRun& run) {
     prefetch_for_write(r.m + ahead);
     prefetch_for_write(r.v + ahead);
     if (kAverage) prefetch_for_write(r.average + ahead);
-    update_some<kAverage, kShadow, kFromAverage>(r, first, kLineFloats);
+    update_some<kAverage, kFromAverage>(r, first, kLineFloats);
   }
-  update_some<kAverage, kShadow, kFromAverage>(r, first, int(r.n - first));
+  update_some<kAverage, kFromAverage>(r, first, int(r.n - first));
 }
 
 void update(const AdamPolyakRun& r) {
   const bool from_average = r.tau < 0.5f;
-  if (r.average && r.shadow) {
-    (from_average ? update_rows<true, true, true> : update_rows<true, true, false>)(r);
-  } else if (r.average) {
-    (from_average ? update_rows<true, false, true> : update_rows<true, false, false>)(r);
-  } else if (r.shadow) {
-    update_rows<false, true, true>(r);
+  if (r.average) {
+    (from_average ? update_rows<true, true> : update_rows<true, false>)(r);
   } else {
-    update_rows<false, false, true>(r);
+    update_rows<false, true>(r);
   }
 }
 

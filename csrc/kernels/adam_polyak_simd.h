@@ -4,14 +4,13 @@
 
 namespace ptr_fast {
 
-// p: parameter, m: exp_avg, v: exp_avg_sq, g: gradient, average and shadow: null where there is none.
+// p: parameter, m: exp_avg, v: exp_avg_sq, g: gradient, average: null where there is none.
 struct AdamPolyakRun {
   float* p;
   const float* g;
   float* m;
   float* v;
   float* average;
-  uint16_t* shadow;  // bfloat16
   int64_t n;
   float one_minus_beta1, beta2, one_minus_beta2;
   float step_size, eps;  // p -= step_size * m / (sqrt(v) + eps): the corrections of the bias are in both
@@ -19,7 +18,7 @@ struct AdamPolyakRun {
 };
 
 struct AdamPolyakLoops {
-  // m, v, p, then average <- average + tau * (p - average), then shadow <- p
+  // m, v, p, then average <- average + tau * (p - average)
   void (*update)(const AdamPolyakRun& run);
 
   // average alone

@@ -39,7 +39,7 @@ def adam_polyak(
     eps: float = 1e-8,
     tau: float = 0.0,
 ) -> None:
-    """Updates moments, parameters, averages and shadows in place.
+    """Updates moments, parameters and averages in place.
 
     With t the updates of a parameter, this one counted::
 
@@ -49,7 +49,7 @@ def adam_polyak(
         average    <- tau * parameter + (1 - tau) * average
 
     Args:
-        operands: parameters, moments, counts of updates, averages, shadows.
+        operands: parameters, moments, counts of updates, averages.
         gradients: one per parameter, of its shape; where None, only the average is moved.
         lr: learning rate; a 0-d float32 tensor on the device where the step is captured in a CUDA graph.
         betas, eps: of Adam.

@@ -36,7 +36,7 @@ def adam_polyak(
 ) -> None:
     laid_out = operands.laid_out(gradients)  # kept until the call is over
     native.require().adam_polyak(
-        to_dlpack(operands.tables_6N),
+        to_dlpack(operands.tables_5N),
         to_dlpack(operands.gradient_addresses_N(laid_out)[0]),
         to_dlpack(operands.steps_N),
         float(lr),

@@ -20,7 +20,6 @@ class Operands:
         exp_avgs, exp_avg_sqs: Adam's moments; each of its parameter's shape, strides and dtype.
         steps_N: float32 ``[N]``, how many updates each parameter had.
         averages: average of each parameter, or None.
-        shadows: bfloat16 copy of each parameter, or None.
 
     Attributes:
         written: the tensors of others that a pass changes: parameters and averages.
@@ -37,26 +36,23 @@ class Operands:
         exp_avg_sqs: Sequence[torch.Tensor],
         steps_N: torch.Tensor,
         averages: Sequence[torch.Tensor] | None = None,
-        shadows: Sequence[torch.Tensor] | None = None,
     ) -> None:
         if not parameters:
             raise ValueError("adam_polyak: expected at least one parameter")
         first = parameters[0]
         self.device, self.dtype = first.device, first.dtype
-        for name, tensors, dtype in (
-            ("parameters", parameters, self.dtype),
-            ("exp_avgs", exp_avgs, self.dtype),
-            ("exp_avg_sqs", exp_avg_sqs, self.dtype),
-            ("averages", averages, self.dtype),
-            ("shadows", shadows, torch.bfloat16),
+        for name, tensors in (
+            ("parameters", parameters),
+            ("exp_avgs", exp_avgs),
+            ("exp_avg_sqs", exp_avg_sqs),
+            ("averages", averages),
         ):
             if tensors is not None:
-                _check_like(name, tensors, parameters, dtype, self.device)
+                _check_like(name, tensors, parameters)
         if steps_N.shape != (len(parameters),) or steps_N.dtype != torch.float32 or steps_N.device != self.device:
             raise ValueError(f"adam_polyak: expected steps float32 [{len(parameters)}] on {self.device}")
         self.parameters, self.exp_avgs, self.exp_avg_sqs = list(parameters), list(exp_avgs), list(exp_avg_sqs)
         self.averages = None if averages is None else list(averages)
-        self.shadows = None if shadows is None else list(shadows)
         self.steps_N = steps_N
         self.is_dense = all(p.is_contiguous() or p.is_contiguous(memory_format=torch.channels_last) for p in parameters)
         self.written = [*self.parameters, *(self.averages or ())]
@@ -69,7 +65,7 @@ class Operands:
     @property
     def kind(self) -> Hashable:
         """What the choice of a backend depends on."""
-        return self.device, self.dtype, self.is_dense, self.averages is not None, self.shadows is not None
+        return self.device, self.dtype, self.is_dense, self.averages is not None
 
     def __repr__(self) -> str:
         dtype = str(self.dtype).removeprefix("torch.")
@@ -80,17 +76,17 @@ class Operands:
         return [tensor.data_ptr() for tensor in self.written] != self._addresses
 
     @functools.cached_property
-    def tables_6N(self) -> torch.Tensor:
-        """int64 on the device: addresses of parameters, exp_avgs, exp_avg_sqs, averages, shadows (0: none); sizes."""
+    def tables_5N(self) -> torch.Tensor:
+        """int64 on the device: addresses of parameters, exp_avgs, exp_avg_sqs, averages (0: none); sizes."""
         none = [0] * len(self.parameters)
-        lists = (self.parameters, self.exp_avgs, self.exp_avg_sqs, self.averages, self.shadows)
+        lists = (self.parameters, self.exp_avgs, self.exp_avg_sqs, self.averages)
         rows = [none if tensors is None else [t.data_ptr() for t in tensors] for tensors in lists]
         return torch.tensor([*rows, [p.numel() for p in self.parameters]], device=self.device)
 
     @functools.cached_property
     def is_aligned(self) -> bool:
         """Whether every tensor but the gradients starts at a multiple of 16 bytes."""
-        return bool((self.tables_6N[:5] % 16 == 0).all())
+        return bool((self.tables_5N[:4] % 16 == 0).all())
 
     def laid_out(self, gradients: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
         """The gradients, those of another layout than their parameters copied into it.
@@ -148,9 +144,8 @@ def _check_like(
     name: str,
     tensors: Sequence[torch.Tensor],
     parameters: Sequence[torch.Tensor],
-    dtype: torch.dtype,
-    device: torch.device,
 ) -> None:
+    dtype, device = parameters[0].dtype, parameters[0].device
     if len(tensors) != len(parameters):
         raise ValueError(f"adam_polyak: expected {len(parameters)} {name}, got {len(tensors)}")
     for i, (tensor, parameter) in enumerate(zip(tensors, parameters, strict=True)):

@@ -35,7 +35,5 @@ def adam_polyak(
             correction1, correction2 = (1 - beta ** step.double() for beta in betas)
             denominator = exp_avg_sq.sqrt().div_(correction2.sqrt()).add_(eps)
             parameter.sub_(lr / correction1 * (exp_avg / denominator))
-            if operands.shadows is not None:
-                operands.shadows[i].copy_(parameter)
         if operands.averages is not None:
             operands.averages[i].lerp_(parameter, tau)

@@ -83,10 +83,9 @@ def _update_chunk(
     BETA2: tl.constexpr,
     TAU: tl.constexpr,
     HAS_AVERAGE: tl.constexpr,
-    HAS_SHADOW: tl.constexpr,
     ALIGNED: tl.constexpr,
 ):
-    """Elements ``at`` of tensor i: moments, parameter, average, shadow."""
+    """Elements ``at`` of tensor i: moments, parameter, average."""
     p_to = _pointers(tl.load(tables + i), at, tl.float32, ALIGNED)
     g_at = tl.load(gradients + i)
     p = tl.load(p_to, mask=inside)
@@ -102,9 +101,6 @@ def _update_chunk(
         tl.store(m_to, m, mask=inside)
         tl.store(v_to, v, mask=inside)
         tl.store(p_to, p, mask=inside)
-        if HAS_SHADOW:
-            shadow_to = _pointers(tl.load(tables + 4 * N + i), at, tl.bfloat16, ALIGNED)
-            tl.store(shadow_to, p.to(tl.bfloat16), mask=inside)
     if HAS_AVERAGE:
         average_to = _pointers(tl.load(tables + 3 * N + i), at, tl.float32, ALIGNED)
         average = tl.load(average_to, mask=inside)
@@ -128,7 +124,6 @@ def _update(
     BETA2: tl.constexpr,
     TAU: tl.constexpr,
     HAS_AVERAGE: tl.constexpr,
-    HAS_SHADOW: tl.constexpr,
     ALIGNED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -137,16 +132,16 @@ def _update(
     i = tl.load(chunk_tensor + chunk)
     first = tl.load(chunk_first + chunk).to(tl.int64) * BLOCK
     at = first + tl.arange(0, BLOCK)
-    size = tl.load(tables + 5 * N + i)
+    size = tl.load(tables + 4 * N + i)
     if first + BLOCK <= size:
         _update_chunk(
             tables, gradients, step_sizes, epsilons, N, i, at, None,
-            BETA1, BETA2, TAU, HAS_AVERAGE, HAS_SHADOW, ALIGNED,
+            BETA1, BETA2, TAU, HAS_AVERAGE, ALIGNED,
         )  # fmt: skip
     else:
         _update_chunk(
             tables, gradients, step_sizes, epsilons, N, i, at, at < size,
-            BETA1, BETA2, TAU, HAS_AVERAGE, HAS_SHADOW, ALIGNED,
+            BETA1, BETA2, TAU, HAS_AVERAGE, ALIGNED,
         )  # fmt: skip
 
 
@@ -196,7 +191,7 @@ def adam_polyak(
         num_warps=1,
     )
     _update[(chunks.count,)](
-        operands.tables_6N,
+        operands.tables_5N,
         addresses_N,
         chunks.tensor,
         chunks.first,
@@ -207,15 +202,14 @@ def adam_polyak(
         BETA2=betas[1],
         TAU=tau,
         HAS_AVERAGE=operands.averages is not None,
-        HAS_SHADOW=operands.shadows is not None,
-        ALIGNED=aligned and operands.is_aligned,
+        ALIGNED=operands.is_aligned and aligned,
         BLOCK=_BLOCK,
         num_warps=_NUM_WARPS,
     )
 
 
 def cubins() -> list[Cubin]:
-    """Critic and actor of the published sizes: about 120 tensors, with an average, with and without shadows."""
+    """Critic and actor of the published sizes: about 120 tensors, with an average."""
     betas, eps = (0.9, 0.999), 1e-8
     out = [
         Cubin(
@@ -235,13 +229,9 @@ def cubins() -> list[Cubin]:
             case="resnet34: 121 tensors",
         )
     ]
-    flags = ("BETA1", "BETA2", "TAU", "HAS_AVERAGE", "HAS_SHADOW", "ALIGNED", "BLOCK")
-    for case, average, shadow, aligned in (
-        ("weights", True, False, True),
-        ("weights and bfloat16 shadows", True, True, True),
-        ("gradients in buckets of any alignment", True, False, False),
-    ):
-        values = (*betas, 0.005, average, shadow, aligned, _BLOCK)
+    flags = ("BETA1", "BETA2", "TAU", "HAS_AVERAGE", "ALIGNED", "BLOCK")
+    for case, aligned in (("weights", True), ("gradients in buckets of any alignment", False)):
+        values = (*betas, 0.005, True, aligned, _BLOCK)
         out.append(
             Cubin(
                 kernel=_update,
