@@ -42,8 +42,7 @@ SafetyFilter::SafetyFilter(SafetyLimits limits) : limits_(std::move(limits)) {
   check(limits_.response_s >= 0 && std::isfinite(limits_.response_s), "safety: response_s must not be negative, got ",
         limits_.response_s);
   check(limits_.hold_after_s > 0 && limits_.stop_after_s >= limits_.hold_after_s,
-        "safety: expected 0 < hold_after_s <= stop_after_s, got ", limits_.hold_after_s, " and ",
-        limits_.stop_after_s);
+        "safety: expected 0 < hold_after_s <= stop_after_s, got ", limits_.hold_after_s, " and ", limits_.stop_after_s);
   check(limits_.max_start_mismatch >= 0, "safety: max_start_mismatch must not be negative, got ",
         limits_.max_start_mismatch);
   for (size_t i = 0; i < limits_.axes.size(); ++i) {
@@ -53,7 +52,8 @@ SafetyFilter::SafetyFilter(SafetyLimits limits) : limits_(std::move(limits)) {
     check(axis.low < axis.high, "safety: axis ", i, ": low must be below high, got ", axis.low, " and ", axis.high);
     check(!axis.relative || (axis.low <= 0 && axis.high >= 0), "safety: axis ", i,
           ": a relative command needs low <= 0 <= high to stand still, got ", axis.low, " and ", axis.high);
-    check(axis.scale > 0 && std::isfinite(axis.scale), "safety: axis ", i, ": scale must be positive, got ", axis.scale);
+    check(axis.scale > 0 && std::isfinite(axis.scale), "safety: axis ", i, ": scale must be positive, got ",
+          axis.scale);
     check(axis.box_low < axis.box_high, "safety: axis ", i, ": box_low must be below box_high, got ", axis.box_low,
           " and ", axis.box_high);
     check(axis.position >= 0 || (std::isinf(axis.box_low) && std::isinf(axis.box_high)), "safety: axis ", i,
@@ -141,7 +141,8 @@ uint32_t SafetyFilter::apply(const float* wanted, const float* state, int64_t st
     for (int i = 0; i < num_axes(); ++i) {
       const AxisLimits& axis = limits_.axes[i];
       if (axis.relative || axis.position < 0) continue;
-      if (std::abs(double(wanted[i]) - state[axis.position] / axis.scale) > limits_.max_start_mismatch) stopped_ |= kStoppedMismatch;
+      if (std::abs(double(wanted[i]) - state[axis.position] / axis.scale) > limits_.max_start_mismatch)
+        stopped_ |= kStoppedMismatch;
     }
   }
   if (stopped_ != 0) return stopped_;
@@ -156,7 +157,7 @@ uint32_t SafetyFilter::apply(const float* wanted, const float* state, int64_t st
   for (int i = 0; i < num_axes(); ++i) {
     const AxisLimits& axis = limits_.axes[i];
     const bool measured = axis.position >= 0;
-    // Where the axis is, in the command's unit; an absolute axis that is not measured begins where it is first told to be.
+    // Where the axis is, in the command's unit; an absolute axis that is not measured begins where it is first told.
     const double position = measured ? double(state[axis.position]) / axis.scale : 0.0;
     double from = 0.0;
     if (!axis.relative) {
@@ -182,8 +183,10 @@ uint32_t SafetyFilter::apply(const float* wanted, const float* state, int64_t st
       // Where nothing else bounds a displacement, its own bounds do.
       const double most = axis.relative ? std::max(-axis.low, axis.high) : INFINITY;
       const double least = ramp * std::min({step, velocity, most});
-      if (std::isfinite(least)) allowed.limit(-least, least, move, kRamp, &interventions);
-      else if (ramp == 0.0) allowed.limit(0.0, 0.0, move, kRamp, &interventions);
+      if (std::isfinite(least))
+        allowed.limit(-least, least, move, kRamp, &interventions);
+      else if (ramp == 0.0)
+        allowed.limit(0.0, 0.0, move, kRamp, &interventions);
     }
     if (std::isfinite(axis.max_acceleration)) {
       const double gain = axis.max_acceleration * dt, last = last_velocity_[i];

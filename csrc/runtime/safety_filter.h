@@ -6,11 +6,11 @@
 // exceptions: braking is always allowed (the acceleration limit bounds gaining speed, not losing it), and a position
 // outside the workspace box may only move towards it.
 //
-// Note "Commands in flight". A measured position is old, and lacks what was sent since, or a part of it. What was sent up
-// to response_s before the state was captured, or later, may still come: the arm then ends anywhere between the position
-// plus all such displacements downwards and the position plus all such upwards. A further command keeps both ends in the
-// box; so whatever the latency is, an arm that does what it is told within response_s does not leave it. States come in the
-// order in which they were captured.
+// Note "Commands in flight". A measured position is old, and lacks what was sent since, or a part of it. What was sent
+// up to response_s before the state was captured, or later, may still come: the arm then ends anywhere between the
+// position plus all such displacements downwards and the position plus all such upwards. A further command keeps both
+// ends in the box; so whatever the latency is, an arm that does what it is told within response_s does not leave it.
+// States come in the order in which they were captured.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -40,20 +40,20 @@ constexpr uint32_t kStopMask = 0xffff0000u;
 
 // One dimension of the command, in its own unit u. Infinity switches a limit off.
 struct AxisLimits {
-  bool relative;              // the command is a displacement from the measured position; else it is a position
-  int position;               // where the state holds the measured position; -1: not measured
-  double low, high;           // of the command, u
-  double scale;               // of the command in the unit of the position: u of position per u of command
-  double box_low, box_high;   // of the position that the command leads to, in its unit (needs a measured position)
-  double max_step;            // displacement per command, u
-  double max_velocity;        // u/s
-  double max_acceleration;    // u/s^2
+  bool relative;             // the command is a displacement from the measured position; else it is a position
+  int position;              // where the state holds the measured position; -1: not measured
+  double low, high;          // of the command, u
+  double scale;              // of the command in the unit of the position: u of position per u of command
+  double box_low, box_high;  // of the position that the command leads to, in its unit (needs a measured position)
+  double max_step;           // displacement per command, u
+  double max_velocity;       // u/s
+  double max_acceleration;   // u/s^2
 };
 
 struct SafetyLimits {
   std::vector<AxisLimits> axes;
   int state_size;
-  double period_s;            // between two commands
+  double period_s;  // between two commands
   // From the start on, the limits of a displacement (step, velocity, a relative axis' bounds) grow from 0 to full over
   // this time.
   double ramp_s;

@@ -21,7 +21,9 @@ from ptr_fast.nets.build import make_actor, make_critic
 from ptr_fast.nets.critic import Critic
 from ptr_fast.nets.policy import Actor
 from ptr_fast.runtime.engine import (
+    BOUND,
     RESIZES,
+    EagerEngine,
     Engine,
     OpenVinoEngine,
     first_choice,
@@ -196,16 +198,33 @@ class Policy:
 
         With the engine ``openvino``, ``auto`` or a file on the CPU, outside of ``search``, it is OpenVINO behind the
         loop's native interface and takes no GIL; else it is a function of Python, whose ``search`` counts its calls
-        as seeds.
+        as seeds. A file was compared with the eager engine when it was made; the others are now.
+
+        Raises:
+            RuntimeError: the engine that was asked for cannot run, or acts differently.
         """
         wants_native = self._acts_by_file or self._engine_wanted in ("auto", "openvino")
         can_native = native.module() is not None and why_not("openvino", self.device) is None
         if wants_native and can_native and self.mode != "search":
             model = self._exported()[0] if self._acts_by_file else self.to_onnx()
-            return native_executor(self.graph(), model, frame_size, self.spec.tasks.slot(task))
+            executor = native_executor(self.graph(), model, frame_size, self.spec.tasks.slot(task))
+            difference = 0.0 if self._acts_by_file else self._difference(executor, frame_size, task)
+            if difference <= BOUND:
+                return executor
+            if self._engine_wanted != "auto":
+                raise RuntimeError(f"engine 'openvino' acts differently: by {difference:.2g}, allowed are {BOUND:g}")
         self.warm_up(frame_size)
         calls = iter(range(2**63 - 1))
         return lambda frame, state: self.act(frame, state, task, seed=next(calls))
+
+    def _difference(self, executor: typing.Any, frame_size: tuple[int, int], task: str) -> float:
+        """Of a native executor's action on a made-up frame from the eager one's, of the action's half range."""
+        graph, state = self.graph(), np.zeros(self.spec.state.dim, np.float32)
+        frame = np.random.default_rng(0).integers(0, 256, (*frame_size, 3), np.uint8)
+        inputs = fit_frame(frame, self.spec.camera), state, np.array([self.spec.tasks.slot(task)])
+        action = executor.run(frame, state, self.spec.action.dim)
+        difference = np.abs(action - EagerEngine(graph, bytes).run(*inputs)) / graph.half_range.cpu().numpy()
+        return float(np.max(np.nan_to_num(difference, nan=np.inf)))
 
     def _resizes(self, image: np.ndarray) -> bool:
         """Whether the engine takes frames of the camera's size."""

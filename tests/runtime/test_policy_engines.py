@@ -19,6 +19,7 @@ from ptr_fast.config import ActConfig, AugmentConfig, CqlConfig, EncoderConfig, 
 from ptr_fast.learners import make_learner
 from ptr_fast.resize import resize
 from ptr_fast.runtime import engine as engines
+from ptr_fast.runtime import policy as policy_module
 from ptr_fast.runtime.captured import CapturedEngine
 from ptr_fast.runtime.control import ControlLoop, LoopConfig
 from ptr_fast.runtime.engine import BOUND, make_engine, native_executor, why_not
@@ -298,6 +299,16 @@ def test_auto_takes_frames_of_any_size(checkpoint):
     assert fast.explain().startswith("onnxruntime (within")
     if native.module() is not None:
         assert type(fast.make_executor(CAMERA_SIZE, TASKS[0])).__name__ == "OpenVinoExecutor"
+
+
+def test_an_executor_that_acts_differently_is_not_taken(checkpoint, executor, monkeypatch):
+    made = native_executor
+    monkeypatch.setattr(
+        policy_module, "native_executor", lambda graph, model, size, slot: made(graph, model, size, 1 - slot)
+    )
+    assert callable(Policy.load(checkpoint, engine="auto").make_executor(CAMERA_SIZE, TASKS[0]))
+    with pytest.raises(RuntimeError, match="engine 'openvino' acts differently"):
+        Policy.load(checkpoint, engine="openvino").make_executor(CAMERA_SIZE, TASKS[0])
 
 
 def test_an_executor_of_a_policy_without_openvino_is_python(checkpoint):
