@@ -18,6 +18,7 @@ from benchmarks.cases import StepCase, make_learner
 from benchmarks.gpu.timing import Bench
 from benchmarks.harness import compare
 from ptr_fast.kernels import dispatch
+from ptr_fast.kernels.augment import yuv420
 
 __all__ = ["OPS", "OpCase", "cases", "run"]
 
@@ -258,17 +259,20 @@ def counter_random(bench: Bench) -> list[OpCase]:
 
 
 def augment(bench: Bench) -> list[OpCase]:
-    """512 frames of 128x128: crop, jitter, scale."""
+    """512 frames of 128x128, as pixels and as planes: crop, jitter, scale."""
     module = importlib.import_module("ptr_fast.kernels.augment")
     num_images, size = (4, 16) if bench.small else (512, 128)
     dtype = torch.float32 if bench.dry else torch.bfloat16
     case = StepCase(encoder="conv3", num_batch=num_images, num_filters=8)
     draws = make_learner(case, bench.device).draw(range(num_images), 1)
     images = torch.randint(0, 256, (num_images, size, size, 3), dtype=torch.uint8, device=bench.device)
-    moved = images.numel() * (1 + dtype.itemsize)
-    call = lambda: module.augment(images, draws.augment, dtype)  # noqa: E731
     label = f"{num_images} frames of {size}x{size} to {dtype}"
-    return [OpCase("augment", label, call, num_bytes=(moved, moved), compiled="planar")]
+    out = []
+    for layout, frames in (("", images), (" from YUV 4:2:0", yuv420.encode(images))):
+        moved = frames.numel() + images.numel() * dtype.itemsize
+        call = lambda frames=frames: module.augment(frames, draws.augment, dtype)  # noqa: E731
+        out.append(OpCase("augment", label + layout, call, num_bytes=(moved, moved), compiled="planar"))
+    return out
 
 
 def adam_polyak(bench: Bench) -> list[OpCase]:
