@@ -3,8 +3,10 @@
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from gymnasium.utils.env_checker import check_env
 
+from ptr_fast.kernels.augment import yuv420
 from ptr_robot.sim.environment import STATE_SPEC, make_environment
 from ptr_robot.sim.kitchens import KITCHENS, find_kitchen
 from ptr_robot.sim.tasks import PUT_TASKS, STOCK_TASKS, find_task
@@ -173,3 +175,10 @@ def test_no_opengl_context(put_env, monkeypatch):
     monkeypatch.setattr(mujoco.egl, "GLContext", refuse)
     with pytest.raises(RuntimeError, match=r"no OpenGL context for rendering \(MUJOCO_GL='egl'\): no display"):
         SceneRenderer(put_env.world.model, put_env.world.camera, 16, 16)
+
+
+def test_frames_as_yuv420_planes_lose_little(put_env):
+    """Drawn edges of pure colour are its worst case: 36 dB at 64 pixels, 33 at 32."""
+    frames = torch.from_numpy(np.stack([put_env.reset(seed=seed)[0]["image"] for seed in range(4)]))
+    lost = (yuv420.decode(yuv420.encode(frames)).double() - frames.double()).square().mean(dim=(1, 2, 3))
+    assert float((10.0 * torch.log10(255.0**2 / lost)).min()) > 30.0
