@@ -8,6 +8,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -233,17 +234,22 @@ def test_trials_that_are_done_stay_when_the_arm_is_gone(bridge, tmp_path):
     assert "not judged" in (tmp_path / "report.html").read_text(), "the page of what is done is there"
 
 
-def test_killed_in_mid_motion_nothing_more_is_sent(bridge, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["KILL", "TERM", "INT"]
+)
+def test_ended_in_mid_motion_nothing_more_is_sent(bridge, tmp_path, number, code):
     service = StandIn().start()
     try:
         process = started([sys.executable, "-m", "ptr_robot", *on_the_arm(bridge, service, tmp_path)])
         wait_for(process, "trial 1  step")
-        process.kill()
-        process.communicate()
-        num_steps = len(service.steps)
-        assert num_steps > 0
+        process.send_signal(number)
         time.sleep(0.5)
-        assert len(service.steps) <= num_steps + 1, "one may have been on the wire"
+        num_steps = len(service.steps)
+        process.communicate(timeout=30)
+        assert process.returncode == code
+        assert num_steps > 0
+        time.sleep(0.3)
+        assert len(service.steps) == num_steps, "none later than half a second after the signal"
     finally:
         service.close()
 
