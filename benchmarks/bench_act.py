@@ -241,4 +241,4 @@ def test_search(name: str) -> None:
     def gate() -> None:
         assert np.abs(variants["search_2_threads"]() - variants["search_1_threads"]()).max() <= BOUND
 
-    compare("act_search", f"{name} {net.pixels} px, 50 candidates", variants, gate, num_rounds=3 * net.rounds)
+    compare("act_search", f"{name} {net.pixels} px, search", variants, gate, num_rounds=3 * net.rounds)
