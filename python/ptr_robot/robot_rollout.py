@@ -21,6 +21,7 @@ from ptr_fast.runtime.control import ControlLoop, LoopConfig
 from ptr_fast.runtime.policy import Policy
 from ptr_fast.runtime.safety import AxisLimits, SafetyLimits
 from ptr_fast.types import ActionSpec, CameraSpec, StateSpec
+from ptr_robot.launch import pick_device
 from ptr_robot.recorder import Recorder
 from ptr_robot.report.page import write_page
 from ptr_robot.robots import make_robot
@@ -363,13 +364,15 @@ def _write_result(plan: RobotTrials, sheet: TrialSheet) -> None:
     write_atomically(plan.out / "result.json", (json.dumps(result, indent=1) + "\n").encode())
 
 
-def load_contenders(checkpoints: Sequence[Path], labels: Sequence[str], mode: str, engine: str) -> list[Contender]:
-    """The policies of some checkpoints, on the CPU."""
+def load_contenders(
+    checkpoints: Sequence[Path], labels: Sequence[str], mode: str, device: str, engine: str
+) -> list[Contender]:
+    """The policies of some checkpoints; ``device`` as :func:`ptr_robot.launch.pick_device` takes it."""
     contenders = []
     for path, label in zip(checkpoints, labels, strict=True):
-        policy = Policy.load(path, mode=mode or None, engine=engine)
+        policy = Policy.load(path, pick_device(device), mode or None, engine=engine)
         about = {"label": label, "checkpoint": str(policy.info.path), "step": policy.info.step, "mode": policy.mode}
-        about["engine"] = engine
+        about |= {"engine": engine, "device": str(policy.device)}
         contenders.append(Contender(label=label, policy=policy, spec=policy.spec, about=about, engine=engine))
     return contenders
 

@@ -72,10 +72,12 @@ class Args:
     environment's PTR_FAST_TOKEN is sent to it."""
     ca_file: Path | None = None
     """Certificates (PEM) that the server's may be signed by, or its own, instead of the system's (wss://)."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the policy runs on a robot; auto takes a GPU where there is one."""
     engine: str = "auto"
     """What computes the actions on a robot: auto the fastest installed one that agrees with eager, and says which;
-    eager the very numbers of training; onnxruntime, openvino, compile, or a file of ptr-fast export (with --int8 the
-    fastest)."""
+    eager the very numbers of training; onnxruntime, openvino, compile, cuda_graph on a GPU, or a file of ptr-fast
+    export (with --int8 the fastest on a CPU)."""
     camera: str = ""
     """Camera of the robot; needed where it has several."""
     limits: Path | None = None
@@ -205,7 +207,7 @@ def _on_robot(args: Args) -> int:
     else:
         paths = [*first, *args.against]
         labels = _labels([args.run or paths[0], *args.against], args.label)
-        contenders = load_contenders(paths, labels, args.mode, args.engine)
+        contenders = load_contenders(paths, labels, args.mode, args.device, args.engine)
     words = [args.robot, args.task, *(contender.label for contender in contenders)]
     folder = args.out or Path("outputs/rollouts") / "-".join(w.replace(" ", "_").replace("/", "_") for w in words)
     return run_robot_trials(

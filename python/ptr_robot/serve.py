@@ -14,7 +14,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -42,8 +42,8 @@ class Args:
     """Private key, PEM."""
     mode: str = ""
     """Acting mode: mean, ema_mean or search. Default: the checkpoint's own."""
-    device: str = "cpu"
-    """Where the policy runs."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the policy runs; auto takes a GPU where there is one."""
     engine: str = "auto"
     """What computes the actions: auto the fastest one installed that agrees with eager, and says which; eager the very
     numbers of training; onnxruntime, openvino, compile, cuda_graph on a GPU, or a file of ptr-fast export (with --int8
@@ -62,6 +62,7 @@ class Args:
 def main(args: Args) -> int:
     """Serves until Ctrl-C or SIGTERM."""
     from ptr_fast.runtime.policy import Policy
+    from ptr_robot.launch import pick_device
     from ptr_robot.serving.server import Limits, PolicyServer
 
     token = args.token or os.environ.get("PTR_FAST_TOKEN", "")
@@ -70,7 +71,7 @@ def main(args: Args) -> int:
     if not 0 <= args.port < 65536:
         raise ValueError(f"port: expected 0 to 65535, got {args.port}")
     tls = _tls(args)
-    policy = Policy.load(args.checkpoint, args.device, args.mode or None, engine=args.engine)
+    policy = Policy.load(args.checkpoint, pick_device(args.device), args.mode or None, engine=args.engine)
     infer = make_infer(policy, args.frame_size)
     policy.warm_up(args.frame_size)
     policy.warm_up()
