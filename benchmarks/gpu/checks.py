@@ -30,7 +30,7 @@ def run_build(bench: Bench) -> None:
 def run_tests(bench: Bench) -> None:
     """Parity on the device: every test file in a process of its own, so that an illegal access fails one op's alone.
 
-    A file that cannot be imported here (a package of the robot or of the data is missing) is a failed row.
+    A file that cannot be imported here (a package of the robot or of the data is missing) is a row that says so.
     """
     marked = [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if "mark.cuda" in path.read_text()]
     marked = [path for path in marked if path.name == "test_counter_random.py"] if bench.dry else marked
@@ -89,5 +89,7 @@ def _row(case: str, command: list[str], seconds: float, **variables: str) -> Non
     counts = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|skipped|error)", text)}
     said = {} if code == 0 else {"failed_tests": re.findall(r"^(?:FAILED|ERROR) (.+)", text, re.M), "end": text[-4000:]}
     record({"name": "gpu_checks", "case": case, "code": code, **counts, **said, "environment": environment()})
+    if missing := re.search(r"ModuleNotFoundError: No module named '?([\w.]+)", text):
+        raise ModuleNotFoundError(f"{missing[1]} is not installed")
     if code != 0:
         raise RuntimeError(f"took over {seconds:.0f} s" if code is None else f"ended with code {code}")
