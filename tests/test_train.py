@@ -14,6 +14,9 @@ import pytest
 import toy_robot
 
 from ptr_fast.checkpoint import list_checkpoints, read_checkpoint
+from ptr_fast.data.tiers import frame_tiers
+from ptr_robot import train_frames
+from ptr_robot.cli import main as cli
 
 SMALL = ["--num-steps", "24", "--batch-size", "4", "--log-every", "1", "--checkpoint-every", "6", "--keep-last", "0"]
 SMALL += ["--keep-best", "0"]
@@ -112,6 +115,28 @@ def test_planes_on_the_device_train_nearly_the_same(store, unbroken, tmp_path):
     for planes, raw in zip(numbers(tmp_path / "planes"), numbers(unbroken), strict=True):
         for name in ("train/critic_loss", "actor/loss"):
             assert planes[name] == pytest.approx(raw[name], rel=1e-2), (name, raw["step"])
+
+
+def test_a_resumed_run_keeps_the_pixels_it_began_with(store, tmp_path, monkeypatch, capsys):
+    """As on a GPU that has room for planes alone, then on one with room for all, then the other way round."""
+
+    def with_room(share):
+        def measured(sizes, device, free, reserve, budget):
+            return frame_tiers(sizes, "cuda", int(share * sizes.num_named * sizes.frame_bytes), 0, budget)
+
+        monkeypatch.setattr(train_frames, "frame_tiers", measured)
+
+    def tier_of(*words):
+        assert cli([*map(str, words)]) == 0
+        return capsys.readouterr().out.partition("frames: ")[2].split(" ")[0]
+
+    new = ["pretrain", "smoke", "--data.stores", store, "--num-steps", "2", "--checkpoint-every", "2"]
+    for first, later, expected in ((0.6, 2.0, ["device-yuv420"] * 2), (2.0, 0.6, ["device", "host"])):
+        out = tmp_path / expected[1]
+        with_room(first)
+        begun = tier_of(*new, "--out", out)
+        with_room(later)
+        assert [begun, tier_of("resume", out, "--num-steps", "3")] == expected
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

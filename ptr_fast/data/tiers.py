@@ -129,14 +129,24 @@ def frame_tiers(
     ]
 
 
-def choose_tier(tiers: Sequence[Tier], wanted: str = "auto") -> Tier:
+def choose_tier(tiers: Sequence[Tier], wanted: str = "auto", keep_pixels: bool = False) -> Tier:
     """The fastest tier that can be had, or the one that is asked for.
+
+    Args:
+        tiers: see :func:`frame_tiers`.
+        wanted: ``auto`` or a name.
+        keep_pixels: ``auto`` takes no tier that changes pixels (``device-yuv420`` does, a little): a run that began
+            without goes on without.
 
     Raises:
         ValueError: the tier that is asked for is unknown or cannot be had.
     """
     if wanted == "auto":
-        return next(tier for tier in tiers if tier.why_not is None and tier.why_not_auto is None)
+        return next(
+            tier
+            for tier in tiers
+            if tier.why_not is None and tier.why_not_auto is None and not (keep_pixels and tier.name == "device-yuv420")
+        )
     tier = next((tier for tier in tiers if tier.name == wanted and wanted in NAMES), None)
     if tier is None:
         raise ValueError(f"frames: expected auto or one of {', '.join(NAMES)}, got {wanted!r}")

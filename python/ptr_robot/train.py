@@ -117,8 +117,12 @@ def train(run: Run) -> int:
         return 0
     with _explained(run), contextlib.ExitStack() as stack:
         ranks.check_equal(run.learner.networks())
-        batches = open_batches(run.sources, run.mix, run.spec, run.rewards, loop, run.learner.device, ranks)
+        batches, tier = open_batches(
+            run.sources, run.mix, run.spec, run.rewards, loop, run.learner.device, ranks, is_new=first_step == 0
+        )
         stack.enter_context(contextlib.closing(batches))
+        if tier == "device-yuv420":  # its pixels are its own: a resumed run learns from the same
+            run.record["config"]["loop"]["frames"] = tier
         ranks.on_first(lambda: _write_config(run))
         log = RunLog(run.out, first_step, loop.num_steps, loop.wandb, run.record, ranks)
         stack.enter_context(contextlib.closing(log))

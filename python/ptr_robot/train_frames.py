@@ -39,8 +39,11 @@ def open_batches(
     loop: LoopConfig,
     device: torch.device,
     ranks: Ranks,
-) -> Batches:
-    """The batches of a run, from the fastest tier that fits or from the one that is asked for; prints what it took.
+    is_new: bool,
+) -> tuple[Batches, str]:
+    """The batches of a run and the tier they come from: the fastest that fits, or the one asked for; prints it.
+
+    Under ``auto`` all ranks take the same tier, and a run that goes on takes none that changes pixels.
 
     Raises:
         ValueError: the tier that is asked for cannot be had.
@@ -59,7 +62,9 @@ def open_batches(
     stores = [by_path[source.store.path] for source in sources]
     budget = (int(loop.memory_gib * 2**30) or int(free_memory() * _DECODED_SHARE)) // num_local_ranks()
     tiers = _measure(tables, stores, spec, loop.batch_size // ranks.world_size, device, budget)
-    taken = choose_tier(tiers, loop.frames)
+    taken = choose_tier(tiers, loop.frames, keep_pixels=not is_new)
+    if loop.frames == "auto":
+        taken = tiers[int(ranks.largest(tiers.index(taken)))]  # what fits one rank need not fit another
     print(f"frames: {explain_tiers(tiers, taken)}")
     for source, rows in zip(sources, tables, strict=True):
         counts = f"{len(source.train)} episodes, {len(rows)} transitions"
@@ -69,7 +74,7 @@ def open_batches(
     if taken.name == "jpeg" and device.type == "cuda" and why_not_dali(stores, camera) is None:
         print("frames: decoded by DALI ahead of the step")
         _verify(by_path.values())
-        return DaliLoader(tables, stores, camera, sampler, device)
+        return DaliLoader(tables, stores, camera, sampler, device), taken.name
     # A learner on the CPU needs the cores itself, and its steps leave one thread time enough.
     cores = len(os.sched_getaffinity(0)) // num_local_ranks()
     threads = 1 if device.type == "cpu" else max(1, min(_MAX_THREADS, cores))
@@ -85,10 +90,10 @@ def open_batches(
         for source_of_frames in opened.values():
             source_of_frames.close()
         _print_rate(held.describe(), loop.batch_size)
-        return held
+        return held, taken.name
     for path, source_of_frames in opened.items():
         _print_rate(source_of_frames.describe(), loop.batch_size, f"{path}: ")
-    return Loader(tables, frames, sampler, device)
+    return Loader(tables, frames, sampler, device), taken.name
 
 
 def _verify(stores: Iterable[EpisodeStore]) -> None:

@@ -80,3 +80,9 @@ def test_what_cannot_be_had_is_refused_with_the_reason(wanted, what, message):
 def test_device_frames_can_be_asked_for_on_the_cpu():
     for name in ("device", "device-yuv420"):
         assert choose_tier(tiers(sizes(num_jpeg=5), device="cpu"), name).name == name
+
+
+def test_a_run_that_goes_on_keeps_its_pixels():
+    every = tiers(sizes(num_jpeg=BRIDGE))
+    assert choose_tier(every, keep_pixels=True).name == "jpeg"
+    assert choose_tier(every, "device-yuv420", keep_pixels=True).name == "device-yuv420"
