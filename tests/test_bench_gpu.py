@@ -21,6 +21,7 @@ PARTS = ["build", "tests", "roofline", "act", "sanitizer", "step/r34_64/eager", 
 PARTS += ["step/r34_64/compiled", "step/r34_256/autotuned"]
 
 
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call:UserWarning")
 @pytest.mark.parametrize("part", [*PARTS, "kernels", "compiled"])
 def test_a_part_runs(part, capsys):
     run("--parts", part)

@@ -157,6 +157,7 @@ def test_gradients_of_another_layout_or_alignment(backend) -> None:
         assert torch.equal(a, b)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # numpy, in the interpreter
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_nan_and_infinity_arrive(backend) -> None:
     given = torch.tensor([1.0, torch.nan, torch.inf, 0.0])
