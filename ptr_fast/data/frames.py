@@ -121,7 +121,8 @@ def open_frames(
     sizes = f"{needed / 1e6:.0f} MB of pixels, budget {budget / 1e6:.0f} MB"
     if needed <= budget:
         return DecodedFrames(store, camera, num_threads, f"fits: {sizes}")
-    return JpegFrames(store, camera, num_threads, f"does not fit: {sizes}")
+    why = f"does not fit: {sizes}" if budget else "not decoded ahead"
+    return JpegFrames(store, camera, num_threads, why)
 
 
 class MappedFrames:

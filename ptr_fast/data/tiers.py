@@ -156,8 +156,10 @@ def choose_tier(tiers: Sequence[Tier], wanted: str = "auto", keep_pixels: bool =
     return tier
 
 
-def explain_tiers(tiers: Sequence[Tier], taken: Tier) -> str:
-    """The tier that was taken, and what stood against every faster one."""
+def explain_tiers(tiers: Sequence[Tier], taken: Tier, wanted: str = "auto") -> str:
+    """The tier that was taken, and that it was asked for or else what stood against every faster one."""
+    if wanted != "auto":
+        return f"{taken.name} ({taken.what}), as asked for"
     faster = tiers[: tiers.index(taken)]
     against = "".join(f"; not {tier}" for tier in faster)
     return f"{taken.name} ({taken.what}){against}"

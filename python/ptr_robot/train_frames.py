@@ -57,15 +57,16 @@ def open_batches(
     ]
     sampler = MixtureSampler([s for s in sizes if s], mix, loop.batch_size, loop.seed, ranks.rank, ranks.world_size)
 
-    # One object per folder: two sources may be episodes of one store.
-    by_path = {source.store.path: source.store for source in sources}
-    stores = [by_path[source.store.path] for source in sources]
+    # One object per folder, however it is written: two sources may be episodes of one store.
+    folders = [source.store.path.resolve() for source in sources]
+    by_path = {folder: source.store for folder, source in zip(folders, sources, strict=True)}
+    stores = [by_path[folder] for folder in folders]
     budget = (int(loop.memory_gib * 2**30) or int(free_memory() * _DECODED_SHARE)) // num_local_ranks()
     tiers = _measure(tables, stores, spec, loop.batch_size // ranks.world_size, device, budget)
     taken = choose_tier(tiers, loop.frames, keep_pixels=not is_new)
     if loop.frames == "auto":
         taken = tiers[int(ranks.largest(tiers.index(taken)))]  # what fits one rank need not fit another
-    print(f"frames: {explain_tiers(tiers, taken)}")
+    print(f"frames: {explain_tiers(tiers, taken, loop.frames)}")
     for source, rows in zip(sources, tables, strict=True):
         counts = f"{len(source.train)} episodes, {len(rows)} transitions"
         print(f"{source.role} data {source.store.path}: {counts}")
@@ -79,11 +80,11 @@ def open_batches(
     cores = len(os.sched_getaffinity(0)) // num_local_ranks()
     threads = 1 if device.type == "cpu" else max(1, min(_MAX_THREADS, cores))
     opened = {
-        path: open_frames(store, camera, budget if taken.name == "host" else 0, threads)
-        for path, store in by_path.items()
+        folder: open_frames(store, camera, budget if taken.name == "host" else 0, threads)
+        for folder, store in by_path.items()
     }
     _verify(by_path.values())  # after decoding, which names the record of a damaged frame
-    frames: list[FrameSource] = [opened[store.path] for store in stores]
+    frames: list[FrameSource] = [opened[folder] for folder in folders]
     if taken.name in ("device", "device-yuv420"):
         layout: Literal["rgb", "yuv420"] = "rgb" if taken.name == "device" else "yuv420"
         held = DeviceFrames(tables, frames, sampler, device, taken.what, layout)
@@ -91,8 +92,8 @@ def open_batches(
             source_of_frames.close()
         _print_rate(held.describe(), loop.batch_size)
         return held, taken.name
-    for path, source_of_frames in opened.items():
-        _print_rate(source_of_frames.describe(), loop.batch_size, f"{path}: ")
+    for folder, source_of_frames in opened.items():
+        _print_rate(source_of_frames.describe(), loop.batch_size, f"{by_path[folder].path}: ")
     return Loader(tables, frames, sampler, device), taken.name
 
 

@@ -79,7 +79,10 @@ def test_what_cannot_be_had_is_refused_with_the_reason(wanted, what, message):
 
 def test_device_frames_can_be_asked_for_on_the_cpu():
     for name in ("device", "device-yuv420"):
-        assert choose_tier(tiers(sizes(num_jpeg=5), device="cpu"), name).name == name
+        every = tiers(sizes(num_jpeg=5), device="cpu")
+        taken = choose_tier(every, name)
+        assert taken.name == name
+        assert explain_tiers(every, taken, name) == f"{name} ({taken.what}), as asked for"  # not what auto goes by
 
 
 def test_a_run_that_goes_on_keeps_its_pixels():
