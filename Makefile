@@ -40,7 +40,7 @@ bench: $(STAMP)
 
 # GPU_PYTHON: another interpreter with torch for CUDA, triton and jax, e.g. make bench-gpu GPU_PYTHON=python3
 GPU_PYTHON ?= $(BIN)/python
-bench-gpu:
+bench-gpu: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),$(STAMP))
 	@PYTHONPATH=.:python $(GPU_PYTHON) -m benchmarks.bench_gpu $(GPU_ARGS)
 
 # What the benchmarks compare with, in an environment of its own: d3rlpy pins another gymnasium.

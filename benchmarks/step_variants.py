@@ -221,7 +221,8 @@ def gate(
         losses, weights = variant.check()
         change = torch.cat([(weights[key] - value).flatten() for key, value in before.items()])
         ours = ours or (losses, change)
-        loss = max(abs(losses[key] - ours[0][key]) / max(abs(ours[0][key]), 1e-3) for key in LOSSES)
+        # np.max is NaN where one of them is; Python's would pass it over.
+        loss = float(np.max([abs(losses[key] - ours[0][key]) / max(abs(ours[0][key]), 1e-3) for key in LOSSES]))
         update = float((change - ours[1]).norm() / ours[1].norm())
         found[name] = {"loss": round(loss, 6), "update": round(update, 4)}
         assert loss <= loss_bound, f"{name}: losses {losses}, ours {ours[0]}"

@@ -5,11 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import bench_gpu
-from benchmarks.gpu import supervise
+from benchmarks.gpu import kernels, supervise
 from benchmarks.gpu.supervise import BEGIN
+from benchmarks.gpu.timing import Bench
 from benchmarks.peers.client import interpreter_with
 
 
@@ -45,6 +47,8 @@ for part in sys.argv[1].split(","):
     print("== part", part, flush=True)
     if part == "crashes":
         os.abort()
+    if part == "raises":
+        raise KeyError(part)
     if part == "hangs":
         time.sleep(60)
     print("row of", part, flush=True)
@@ -87,6 +91,40 @@ def test_a_part_that_crashes_or_hangs_takes_no_other_with_it(supervised, capsys)
     assert all(f"row of {part}" in said for part in ("one", "two", "three"))
 
 
+def test_an_exception_outside_of_any_row_takes_no_other_part_with_it(supervised, capsys):
+    failures, _, started = supervised("raises", "two")
+    assert failures == ["raises: the process ended with code 1"]
+    assert started == [["raises", "two"], ["two"]]
+    assert "row of two" in capsys.readouterr().out
+
+
+def test_an_interrupt_ends_the_child_too(monkeypatch):
+    children = []
+
+    def start(left, seconds):
+        command = [sys.executable, "-u", "-c", CHILD, "hangs"]
+        pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        children.append(subprocess.Popen(command, **pipe, start_new_session=True))
+        return children[0]
+
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("builtins.print", interrupt)  # the child's first line
+    with pytest.raises(KeyboardInterrupt):
+        supervise.supervise({"hangs": 30.0}, start, 30.0)
+    assert children[0].returncode == -9
+
+
+def test_a_nan_does_not_pass_the_gate():
+    def broken():
+        return torch.ones(3), torch.full((3,), float("nan"))
+
+    case = kernels.OpCase("augment", "broken", broken)
+    with pytest.raises(AssertionError, match="away from the reference"):
+        kernels.measure(Bench(dry=True, seconds=60.0), case, False, "broken")
+
+
 def test_what_no_time_was_left_for_is_a_row(supervised):
     failures, rows, _ = supervised("hangs", "two", "three", seconds=1.0)
     assert failures == ["hangs: ended with the whole program's time"]
@@ -94,8 +132,6 @@ def test_what_no_time_was_left_for_is_a_row(supervised):
 
 
 def test_without_a_gpu_it_says_so(capsys):
-    import torch
-
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     with pytest.raises(SystemExit):

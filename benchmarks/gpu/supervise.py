@@ -35,7 +35,11 @@ def supervise(
     end, left, failures = time.monotonic() + seconds, dict(parts), []
     while left and end > time.monotonic():
         child = start(list(left), end - time.monotonic())
-        present, why = _follow(child, left, end)
+        try:
+            present, why = _follow(child, left, end)
+        except BaseException:  # Ctrl-C does not reach a session of its own: nothing may stay on the GPU
+            _end(child)
+            raise
         if why is not None:
             failures.append(f"{present}: {why}")
             record({"name": "gpu_parts", "case": present, "failed": why})
@@ -56,14 +60,12 @@ def _follow(child: subprocess.Popen[str], left: dict[str, float], end: float) ->
         try:
             line = lines.get(timeout=max(min(deadline, end) - time.monotonic(), 0.01))
         except queue.Empty:
-            os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
+            _end(child)
             left.pop(present, None)
             return present, "ended with the whole program's time" if end <= deadline else f"took over {limit:.0f} s"
         if line is None:
             code = child.wait()
-            if code in (0, 1):
-                left.clear()
+            if code in (0, 1) and not left:  # an exception outside of any row ends Python with 1 as well
                 return present, None
             left.pop(present, None)
             return present, f"the process ended with code {code}"
@@ -72,6 +74,13 @@ def _follow(child: subprocess.Popen[str], left: dict[str, float], end: float) ->
             present = line.removeprefix(BEGIN).strip()
             limit = left.pop(present)
             deadline = time.monotonic() + limit
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    """Kills a child that has not been waited for, with all that it has started."""
+    if child.returncode is None:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
 
 
 def _read(child: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:

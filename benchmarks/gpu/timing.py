@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -110,8 +111,8 @@ class Bench:
     def median_ms(self, work: Callable[[], Any], num_rounds: int = 15, count: int = 1, cold: bool = True) -> float:
         """Median over rounds, after three that do not count."""
         timed = self.timed(work, count, cold)
-        values = sorted(timed() for _ in range(2 if self.dry else num_rounds + 3))
-        return float(values[len(values) // 2])
+        values = [timed() for _ in range(4 if self.dry else num_rounds + 3)]
+        return float(statistics.median(values[3:]))
 
     def flush(self) -> None:
         """Writes more than the L2 cache holds."""
