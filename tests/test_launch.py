@@ -48,3 +48,11 @@ def test_a_backend_of_another_device_is_refused(monkeypatch):
     monkeypatch.setenv("PTR_FAST_BACKEND", "cql_head=triton")
     with pytest.raises(ValueError, match=r"cql_head has no backend 'triton' here .*on this cpu it has \['native'"):
         launch.prepare_process(LoopConfig(device="cpu"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("memory_gib", float("inf")), ("memory_gib", float("nan")), ("rank_timeout_s", float("nan"))]
+)
+def test_a_number_that_is_none_is_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=f"{name} must lie in .*, got {value}"):
+        LoopConfig(**{name: value})

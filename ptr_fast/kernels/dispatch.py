@@ -211,6 +211,8 @@ def _wanted(op: str, forced: str | None) -> str | None:
     if not all(name and equals and backend for name, equals, backend in parts):
         raise ValueError(f"PTR_FAST_BACKEND or use_backend: expected op=backend,op=backend, got {forced!r}")
     pairs = {name: backend for name, _, backend in parts}
+    if len(pairs) < len(parts):
+        raise ValueError(f"PTR_FAST_BACKEND or use_backend: expected every op once, got {forced!r}")
     unknown = [name for name in pairs if name not in _ops]
     if unknown:
         raise ValueError(f"PTR_FAST_BACKEND or use_backend names unknown ops {unknown}; known: {sorted(_ops)}")

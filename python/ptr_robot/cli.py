@@ -70,7 +70,8 @@ def main(argv: list[str] | None = None) -> int:
         if os.environ.get("PTR_FAST_TRACEBACK") == "1":
             raise
         rank = f"rank {os.environ.get('RANK')}: " if os.environ.get("WORLD_SIZE", "1") != "1" else ""
-        print(f"ptr-fast {verb}: {rank}error: {_words(error)}", file=sys.stderr)
+        # One write: torchrun's processes share an unbuffered standard error.
+        sys.stderr.write(f"ptr-fast {verb}: {rank}error: {_words(error)}\n")
         return _left(2)
 
 

@@ -139,9 +139,9 @@ def _explained(run: Run) -> Iterator[None]:
     """Says what to do about errors that training alone meets: no memory, or another process that is gone."""
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         what = str(error).partition("\n")[0]
-        if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in what:
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in what:
             raise RuntimeError(f"out of memory on {run.learner.device}; {_less_memory(run)} ({what})") from error
         if is_lost_contact(error):
             found = list_checkpoints(run.out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -95,9 +96,11 @@ class LoopConfig:
         for name in ("num_steps", "batch_size", "log_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.rank_timeout_s <= 0:
-            raise ValueError(f"rank_timeout_s must be above 0, got {self.rank_timeout_s}")
-        for name in ("keep_last", "keep_best", "num_threads", "memory_gib", "seed"):
+        if not 0 < self.rank_timeout_s <= 1e6:
+            raise ValueError(f"rank_timeout_s must lie in (0, 1e6], got {self.rank_timeout_s}")
+        if not 0 <= self.memory_gib <= 1e6:
+            raise ValueError(f"memory_gib must lie in [0, 1e6], got {self.memory_gib}")
+        for name in ("keep_last", "keep_best", "num_threads", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
@@ -162,5 +165,5 @@ class FinetuneConfig:
             raise ValueError(f"num_demos must be at least 1, got {self.num_demos}")
         if not 0.0 <= self.mix < 1.0:
             raise ValueError(f"mix must lie in [0, 1), got {self.mix}")
-        if self.lr_scale <= 0.0:
-            raise ValueError(f"lr_scale must be positive, got {self.lr_scale}")
+        if not 0.0 < self.lr_scale < math.inf:
+            raise ValueError(f"lr_scale must be positive and finite, got {self.lr_scale}")

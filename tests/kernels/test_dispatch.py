@@ -71,6 +71,7 @@ def test_forced_runs_or_raises(asked: list[torch.Size], monkeypatch: pytest.Monk
         ("double=fats", "double has no backend 'fats'"),
         ("treble=fast", "unknown ops"),
         ("double=fast,fast", "expected op=backend"),
+        ("double=fast,double=reference", "every op once"),
     ],
 )
 def test_a_backend_that_there_is_not_is_refused_before_the_first_op(
