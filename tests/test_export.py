@@ -93,9 +93,18 @@ def test_a_file_of_another_checkpoint_or_camera_is_no_engine(run, tmp_path, capf
         assert cli(["export", "--checkpoint", str(run), "--out", str(out), "--num-frames", "2", *options]) == 0
         with pytest.raises(ValueError, match=f"policy.onnx: expected {entry}"):
             Policy.load(checkpoint, engine=str(out)).warm_up()
-    out.write_bytes(b"no model")
-    with pytest.raises(ValueError, match="not an ONNX file"):
-        Policy.load(run, engine=str(out)).warm_up()
+    whole = out.read_bytes()
+    middle = len(whole) // 2  # weights
+    damaged = whole[:middle] + bytes([whole[middle] ^ 64]) + whole[middle + 1 :]
+    for data, message in (
+        (b"no model", "not an ONNX file"),
+        (whole[:middle], "not an ONNX file|not a file of ptr-fast export"),
+        (b"", "not a file of ptr-fast export"),
+        (damaged, "policy.onnx: damaged: expected ptr_fast.sha256"),
+    ):
+        out.write_bytes(data)
+        with pytest.raises(ValueError, match=message):
+            Policy.load(run, engine=str(out)).warm_up()
 
 
 @pytest.mark.parametrize(

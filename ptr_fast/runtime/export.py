@@ -8,6 +8,7 @@ units. What else a user has to know stands in the file's metadata.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import logging
@@ -28,6 +29,7 @@ __all__ = ["CHECKED", "OUTPUT", "add_metadata", "describe", "part_to_onnx", "rea
 
 OUTPUT = "action"
 CHECKED = "ptr_fast.checked"
+DIGEST = "ptr_fast.sha256"
 OPSET = 20
 
 
@@ -92,12 +94,20 @@ def _trace(module: nn.Module, example: tuple[torch.Tensor, ...], input_names: tu
 
 
 def add_metadata(model: bytes, entries: dict[str, str]) -> bytes:
-    """The file with further entries in its metadata."""
+    """The file with further entries in its metadata, and a digest of all else that :func:`read_exported` checks."""
     import onnx
 
     proto = onnx.load_from_string(model)
-    onnx.helper.set_model_props(proto, {**{prop.key: prop.value for prop in proto.metadata_props}, **entries})
+    told = {prop.key: prop.value for prop in proto.metadata_props}
+    onnx.helper.set_model_props(proto, {**told, **entries, DIGEST: _digest(proto)})
     return proto.SerializeToString()
+
+
+def _digest(proto: Any) -> str:
+    bare = type(proto)()
+    bare.CopyFrom(proto)
+    del bare.metadata_props[:]
+    return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()
 
 
 def read_exported(path: Path, expected: dict[str, str]) -> tuple[bytes, str]:
@@ -107,16 +117,21 @@ def read_exported(path: Path, expected: dict[str, str]) -> tuple[bytes, str]:
         expected: entries that its metadata must have.
 
     Raises:
-        ValueError: it is no such file, or an entry differs; the entry is named.
+        ValueError: it is no such file, it is damaged, or an entry differs; the entry is named.
     """
     import onnx
     from google.protobuf.message import DecodeError
 
     model = path.read_bytes()
     try:
-        told = {prop.key: prop.value for prop in onnx.load_from_string(model).metadata_props}
+        proto = onnx.load_from_string(model)
     except DecodeError as error:
         raise ValueError(f"{path}: not an ONNX file: {error}") from error
+    told = {prop.key: prop.value for prop in proto.metadata_props}
+    if DIGEST not in told:
+        raise ValueError(f"{path}: not a file of ptr-fast export: its metadata has no {DIGEST}")
+    if (found := _digest(proto)) != told[DIGEST]:
+        raise ValueError(f"{path}: damaged: expected {DIGEST} {told[DIGEST]}, got {found}")
     for key, value in expected.items():
         if told.get(key) != value:
             raise ValueError(f"{path}: expected {key} {value!r}, as the checkpoint has it, got {told.get(key)!r}")
