@@ -357,7 +357,10 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
     if dataclasses.is_dataclass(kind):
         return _convert_dataclass(kind, value, path)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise ValueError(f"{path}: expected a number that fits into a float, got one larger") from error
     if kind is Path:
         _require(isinstance(value, str | Path), f"{path}: expected a path, got {value!r}")
         return Path(value)

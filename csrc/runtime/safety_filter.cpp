@@ -9,6 +9,7 @@
 namespace ptr_fast {
 namespace {
 
+constexpr double kMaxResponseS = 3600;
 constexpr double kMaxInFlight = 4096;  // commands; more are counted together, as long as the newest of them
 
 // The float nearest to x that lies in [low, high].
@@ -37,10 +38,10 @@ SafetyFilter::SafetyFilter(SafetyLimits limits) : limits_(std::move(limits)) {
   check(!limits_.axes.empty(), "safety: expected at least one axis");
   check(limits_.period_s > 0 && std::isfinite(limits_.period_s), "safety: period_s must be positive, got ",
         limits_.period_s);
-  check(limits_.ramp_s >= 0 && std::isfinite(limits_.ramp_s), "safety: ramp_s must not be negative, got ",
+  check(limits_.ramp_s >= 0 && std::isfinite(limits_.ramp_s), "safety: ramp_s must be finite and not negative, got ",
         limits_.ramp_s);
-  check(limits_.response_s >= 0 && std::isfinite(limits_.response_s), "safety: response_s must not be negative, got ",
-        limits_.response_s);
+  check(limits_.response_s >= 0 && limits_.response_s <= kMaxResponseS, "safety: response_s: expected 0 to ",
+        kMaxResponseS, ", got ", limits_.response_s);
   check(limits_.hold_after_s > 0 && limits_.stop_after_s >= limits_.hold_after_s,
         "safety: expected 0 < hold_after_s <= stop_after_s, got ", limits_.hold_after_s, " and ", limits_.stop_after_s);
   check(limits_.max_start_mismatch >= 0, "safety: max_start_mismatch must not be negative, got ",
@@ -64,6 +65,8 @@ SafetyFilter::SafetyFilter(SafetyLimits limits) : limits_(std::move(limits)) {
     // Commands are floats: an absolute axis standing at a bound must stand at a float.
     axis.low = round_inside(axis.low, axis.low, INFINITY);
     axis.high = round_inside(axis.high, -INFINITY, axis.high);
+    check(axis.low <= axis.high, "safety: axis ", i, ": no float lies between low and high, got ", axis.low, " and ",
+          axis.high);
   }
   last_command_.resize(limits_.axes.size());
   last_velocity_.resize(limits_.axes.size());

@@ -303,6 +303,7 @@ def test_a_first_command_far_from_where_the_joint_is_stops():
         ({"max_step": 0.0}, "axis 0: max_step, max_velocity and max_acceleration must be positive"),
         ({"max_velocity": math.nan}, "axis 0: max_step, max_velocity and max_acceleration must be positive"),
         ({"low": math.nan}, "axis 0: low must be below high"),
+        ({"relative": False, "low": 0.1, "high": 0.1 + 1e-12}, "axis 0: no float lies between low and high"),
     ],
 )
 def test_limits_that_make_no_sense_are_refused(changes, message):

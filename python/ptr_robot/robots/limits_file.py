@@ -35,6 +35,7 @@ __all__ = ["FORMAT", "AxisEntry", "LimitsFile", "read_limits", "write_limits"]
 
 FORMAT = "ptr-fast limits 1"
 MAX_FILE_BYTES = 1 << 20
+MAX_TIME_S = 60.0
 LIMITS = ("box_low", "box_high", "max_step", "max_velocity", "max_acceleration")
 
 
@@ -148,6 +149,9 @@ def read_limits(path: Path | str) -> LimitsFile:
             raise ValueError(f"{where}: a box needs the state that measures it")
         if not axis.relative and axis.max_step is None and axis.max_velocity is None:
             raise ValueError(f"{where}: a position needs max_step or max_velocity: without one the arm may leap")
+    for name in ("ramp_s", "response_s", "hold_after_s", "stop_after_s"):
+        if not 0 <= getattr(limits, name) <= MAX_TIME_S:
+            raise ValueError(f"{path}: {name}: expected 0 to {MAX_TIME_S:g} s, got {getattr(limits, name):g}")
     measured = any(not axis.relative and axis.state is not None for axis in limits.axes)
     if measured and limits.max_start_mismatch is None:
         raise ValueError(f"{path}: max_start_mismatch: needed for positions that are measured")
