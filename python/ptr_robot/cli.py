@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, RuntimeError, OSError, ImportError) as error:
+    except (ValueError, RuntimeError, OSError, ImportError, MemoryError) as error:
         if os.environ.get("PTR_FAST_TRACEBACK") == "1":
             raise
         rank = f"rank {os.environ.get('RANK')}: " if os.environ.get("WORLD_SIZE", "1") != "1" else ""
@@ -83,10 +83,10 @@ def _left(code: int) -> int:
 
 
 def _words(error: BaseException) -> str:
-    """The message without a bare error number."""
+    """The message without a bare error number, and what kind of error it is where it may not say so."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
-    return str(error)
+    return f"not enough memory: {error}" if isinstance(error, MemoryError) else str(error)
 
 
 class _Terminated(KeyboardInterrupt):

@@ -51,7 +51,7 @@ def main(args: Args) -> int:
     from ptr_fast.runtime.policy import Policy
 
     bound = args.bound or (0.05 if args.int8 else 0.01)
-    if args.num_frames < 1 or args.num_calibration < 1 or bound < 0.0:
+    if args.num_frames < 1 or args.num_calibration < 1 or not bound > 0.0:
         given = f"{args.num_frames}, {args.num_calibration} and {args.bound:g}"
         raise ValueError(f"num-frames, num-calibration and bound must be positive, got {given}")
     policy = Policy.load(args.checkpoint, mode=args.mode or None)
@@ -115,7 +115,7 @@ def _camera_size(text: str, policy: Any) -> tuple[int, int]:
     if not text:
         return policy.spec.camera.height, policy.spec.camera.width
     height, x, width = text.partition("x")
-    if not (x and height.isdigit() and width.isdigit() and int(height) > 0 and int(width) > 0):
+    if not (x and height.isdecimal() and width.isdecimal() and int(height) > 0 and int(width) > 0):
         raise ValueError(f"camera: expected HEIGHTxWIDTH, e.g. 480x640, got {text!r}")
     return int(height), int(width)
 

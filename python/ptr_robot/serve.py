@@ -8,6 +8,7 @@ A request is a map with ``observation/image`` (uint8 [H, W, 3] RGB of any size),
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import ssl
@@ -70,6 +71,12 @@ def main(args: Args) -> int:
         raise ValueError(f"host {args.host!r} lets other machines in: set a token (--token or PTR_FAST_TOKEN)")
     if not 0 <= args.port < 65536:
         raise ValueError(f"port: expected 0 to 65535, got {args.port}")
+    for name in ("max_message_mib", "max_connections", "idle_s"):
+        value = getattr(args, name)
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name.replace('_', '-')}: expected a positive number, got {value:g}")
+    if args.frame_size is not None and min(args.frame_size) < 1:
+        raise ValueError(f"frame-size: expected a height and a width above 0, got {list(args.frame_size)}")
     tls = _tls(args)
     policy = Policy.load(args.checkpoint, pick_device(args.device), args.mode or None, engine=args.engine)
     infer = make_infer(policy, args.frame_size)

@@ -56,6 +56,20 @@ def server(checkpoint, request):
         yield url, process, request.param
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_connections": 0}, "max-connections: expected a positive number, got 0"),
+        ({"max_message_mib": float("nan")}, "max-message-mib: expected a positive number, got nan"),
+        ({"idle_s": -1.0}, "idle-s: expected a positive number, got -1"),
+        ({"frame_size": (0, 64)}, r"frame-size: expected a height and a width above 0, got \[0, 64\]"),
+    ],
+)
+def test_options_without_sense_are_refused(checkpoint, options, message):
+    with pytest.raises(ValueError, match=message):
+        main(Args(checkpoint=checkpoint, **options))
+
+
 def test_served_actions_are_the_local_ones(server, checkpoint):
     url, process, engine = server
     local, remote = Policy.load(checkpoint, engine=engine), RemotePolicy(url, "secret", timeout_s=10)
