@@ -51,8 +51,8 @@ def checkpoint(tmp_path_factory):
 def command(checkpoint, out, *more, options=()) -> list[str]:
     return [
         *(sys.executable, "-m", "ptr_robot", "rollout", "--robot", "simulated", "--out", str(out)),
-        *(["--checkpoint", str(checkpoint)] if checkpoint else []),
-        *("--max-steps", "12", "--engine", "eager", "--robot-options", "image_size=32", *options),
+        *(["--checkpoint", str(checkpoint), "--engine", "eager"] if checkpoint else []),
+        *("--max-steps", "12", "--robot-options", "image_size=32", *options),
         *more,
     ]
 
@@ -214,6 +214,23 @@ def test_limits_from_a_file(checkpoint, tmp_path):
     assert sheet(tmp_path / "out")[0]["interventions"]["step"] > 0
 
 
+def test_limits_of_another_unit_or_without_sense_are_refused(checkpoint, tmp_path):
+    robot, file = SimulatedRobot(image_size=32), tmp_path / "limits.json"
+    limits = robot.limits(20.0)
+    limits = replace(limits, axes=[replace(axis, max_step=2.0) for axis in limits.axes])
+    for changed, units, message in (
+        (limits, {"dx": "inch"}, "axis 'dx': expected unit '4 cm', as the checkpoint has it, got 'inch'"),
+        (replace(limits, axes=[*limits.axes[:3], replace(limits.axes[3], max_step=-1.0)]), {}, "must be positive"),
+        (replace(limits, stop_after_s=1e300), {}, "stop_after_s: expected 0 to 60 s, got 1e+300"),
+    ):
+        write_limits(file, changed, {**robot.units, **units}, STATE_SPEC.names)
+        done = run(checkpoint, tmp_path / "out", "--trials", "1", "--limits", str(file))
+        assert done.returncode == 2
+        assert str(file) in done.stderr
+        assert message in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_stop_file_ends_the_run_and_nothing_moves_while_it_is_there(checkpoint, tmp_path):
     stop, out = tmp_path / "stop", tmp_path / "out"
     arguments = command(checkpoint, out, "--trials", "3", "--max-steps", "200", "--stop-file", str(stop))
@@ -273,6 +290,14 @@ def test_labels_tell_paths_apart(tmp_path):
         (["--robot-options", "warp=9"], "has no option 'warp'; it has task, kitchen, hz"),
         (["--robot-options", "nonsense"], "expected NAME=VALUE"),
         (["--robot", "terminator"], "expected one of simulated, replay"),
+        (["--robot-options", "image_size=big"], "robot 'simulated': option image_size: expected int, got 'big'"),
+        (["--robot", "replay", "--robot-options"], "robot 'replay' needs the option store"),
+        (["--kitchen", "H"], "--kitchen does nothing with --robot"),
+        (["--run", "runs/other"], "name one of --run, --checkpoint or --remote"),
+        (["--max-steps", "0"], "max-steps must be at least 1, got 0"),
+        (["--seed", "-1"], "seed must not be negative, got -1"),
+        (["--stop-file", "no/such/button"], "stop-file: there is no folder no/such"),
+        (["--limits", "none.json"], "none.json: cannot read the limits"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_moves(checkpoint, tmp_path, arguments, message):
@@ -281,6 +306,23 @@ def test_what_does_not_fit_is_refused_before_anything_moves(checkpoint, tmp_path
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out" / "trials.jsonl").exists()
+
+
+@pytest.mark.parametrize("option", [("--stop-file", "stop"), ("--record", "store"), ("--engine", "eager")])
+def test_what_only_a_robot_heeds_is_refused_without_one(option):
+    done = run_here(["rollout", "--run", "somewhere", *option])
+    assert (done.returncode, f"{option[0]} needs --robot" in done.stderr) == (2, True)
+
+
+def test_what_was_refused_leaves_the_folder_to_the_next_try(checkpoint, tmp_path):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "notes.txt").touch()
+    wrong = run(checkpoint, tmp_path / "out", "--trials", "1", options=["kitchen=Z"])
+    assert (wrong.returncode, "unknown kitchen 'Z'" in wrong.stderr) == (2, True)
+    wrong = run(checkpoint, tmp_path / "out", "--trials", "1", "--record", str(tmp_path / "store"))
+    assert "expected an empty or new folder" in wrong.stderr
+    done = run(checkpoint, tmp_path / "out", "--trials", "1", "--max-steps", "2")
+    assert done.returncode == 0, done.stderr
 
 
 def test_robot_options():

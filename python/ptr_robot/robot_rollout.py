@@ -19,7 +19,7 @@ from ptr_fast.diagnostics import wilson_interval
 from ptr_fast.files import write_atomically
 from ptr_fast.runtime.control import ControlLoop, LoopConfig
 from ptr_fast.runtime.policy import Policy
-from ptr_fast.runtime.safety import AxisLimits, SafetyLimits
+from ptr_fast.runtime.safety import AxisLimits, SafetyFilter, SafetyLimits
 from ptr_fast.types import ActionSpec, CameraSpec, StateSpec
 from ptr_robot.launch import pick_device
 from ptr_robot.recorder import Recorder
@@ -42,6 +42,8 @@ __all__ = [
     "robot_options",
     "run_robot_trials",
 ]
+
+MAX_FRAMES, MAX_FRAME_BYTES = 64, 512 << 20  # that wait for the recorder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +123,9 @@ def run_robot_trials(plan: RobotTrials, contenders: list[Contender]) -> int:
     for contender in contenders:
         check_fits(robot, contender.spec, plan.camera)
         contender.spec.tasks.slot(plan.task)
-    limits = _limits(plan, robot, contenders[0].spec)
+    # Checkpoints may name the same axes in different orders.
+    limits = {contender.label: _limits(plan, robot, contender.spec) for contender in contenders}
+    shown = limits[contenders[0].label]
     about = {
         "robot": plan.robot,
         "options": plan.options,
@@ -132,7 +136,7 @@ def run_robot_trials(plan: RobotTrials, contenders: list[Contender]) -> int:
     }
     sheet = TrialSheet(plan.out, about, [contender.label for contender in contenders], plan.num_trials, plan.seed)
     by_label = {contender.label: contender for contender in contenders}
-    print(f"safety of {robot.name}:\n  " + "\n  ".join(limits.describe()), flush=True)
+    print(f"safety of {robot.name}:\n  " + "\n  ".join(shown.describe()), flush=True)
     if sheet.records:
         print(f"{plan.out}: {len(sheet.records)} trials are done, {len(sheet.remaining())} to go", flush=True)
     if plan.stop_file is not None and plan.stop_file.exists():
@@ -141,6 +145,9 @@ def run_robot_trials(plan: RobotTrials, contenders: list[Contender]) -> int:
     with sheet.held():
         try:
             with contextlib.ExitStack() as stack:
+                if plan.record is not None:  # a store that does not fit is refused before anything moves
+                    for contender in contenders:
+                        _recorder(plan, robot, contender).close()
                 robot.connect()
                 stack.callback(robot.disconnect)
                 operator = stack.enter_context(Operator(plan.stop_file))
@@ -148,9 +155,9 @@ def run_robot_trials(plan: RobotTrials, contenders: list[Contender]) -> int:
         except BaseException:
             with contextlib.suppress(OSError):  # what went wrong is told, not that its page cannot be written either
                 if sheet.records:
-                    _write_results(plan, sheet, limits)
+                    _write_results(plan, sheet, shown)
             raise
-        page = _write_results(plan, sheet, limits)
+        page = _write_results(plan, sheet, shown)
     for contender in contenders:
         successes, judged = sheet.counts(contender.label)
         low, high = wilson_interval(successes, judged) if judged else (0.0, 1.0)
@@ -164,7 +171,7 @@ def _run_remaining(
     robot: Robot,
     contenders: dict[str, Contender],
     acting: dict[str, Callable[[int], Any]],
-    limits: SafetyLimits,
+    limits: dict[str, SafetyLimits],
     operator: Operator,
     sheet: TrialSheet,
 ) -> None:
@@ -172,7 +179,7 @@ def _run_remaining(
         if operator.button_pressed():
             print(f"{plan.stop_file} exists, nothing moves; remove it and run again to go on", flush=True)
             return
-        record = _trial(plan, robot, contenders[label], acting[label](seed), limits, operator, index, seed)
+        record = _trial(plan, robot, contenders[label], acting[label](seed), limits[label], operator, index, seed)
         if operator.quit_signal:
             print(f"stopped in trial {index + 1}, which is not counted; run it again to go on", flush=True)
             return
@@ -187,9 +194,23 @@ def _write_results(plan: RobotTrials, sheet: TrialSheet, limits: SafetyLimits) -
 
 
 def _limits(plan: RobotTrials, robot: Robot, spec: PolicySpec) -> SafetyLimits:
-    """The robot's limits, or the file's, in the order of the checkpoint's actions and states."""
+    """The robot's limits, or the file's, in the order of the checkpoint's actions and states.
+
+    Raises:
+        ValueError: there are none, or they do not fit or are unsafe; names the file.
+    """
     if plan.limits is not None:
-        return read_limits(plan.limits).limits(spec.action.names, spec.state.names, spec.control_hz)
+        file = read_limits(plan.limits)
+        for name, unit in zip(spec.action.names, spec.action.units, strict=True):
+            if file.units.get(name, unit) != unit:
+                told = f"expected unit {unit!r}, as the checkpoint has it, got {file.units[name]!r}"
+                raise ValueError(f"{plan.limits}: axis {name!r}: {told}")
+        try:
+            given = file.limits(spec.action.names, spec.state.names, spec.control_hz)
+            SafetyFilter(given)
+        except ValueError as error:
+            raise ValueError(f"{plan.limits}: {error}") from error
+        return given
     own = getattr(robot, "limits", None)
     if own is None:
         raise ValueError(f"{robot.name}: no safety limits are known for this robot; write a file and use --limits")
@@ -217,12 +238,13 @@ def _trial(
     if reset is not None:
         reset(seed)
     spec = contender.spec
+    height, width, _ = robot.observation_features[camera_of(robot, plan.camera)]
     config = LoopConfig(
         hz=spec.control_hz,
         num_steps=plan.max_steps,
         dry_run=plan.dry_run,
         realtime_priority=plan.realtime_priority,
-        record_frames=64,
+        record_frames=max(min(MAX_FRAMES, MAX_FRAME_BYTES // (3 * height * width)), 2),
     )
     name = "" if plan.video == "none" else f"trial-{index + 1:03d}.{plan.video}"
     with contextlib.ExitStack() as stack:
@@ -365,14 +387,20 @@ def _write_result(plan: RobotTrials, sheet: TrialSheet) -> None:
 
 
 def load_contenders(
-    checkpoints: Sequence[Path], labels: Sequence[str], mode: str, device: str, engine: str
+    checkpoints: Sequence[Path], labels: Sequence[str], mode: str, num_candidates: int, device: str, engine: str
 ) -> list[Contender]:
-    """The policies of some checkpoints; ``device`` as :func:`ptr_robot.launch.pick_device` takes it."""
+    """The policies of some checkpoints.
+
+    Args:
+        mode, num_candidates: empty and 0 take the checkpoint's own.
+        device: as :func:`ptr_robot.launch.pick_device` takes it.
+    """
     contenders = []
     for path, label in zip(checkpoints, labels, strict=True):
-        policy = Policy.load(path, pick_device(device), mode or None, engine=engine)
+        policy = Policy.load(path, pick_device(device), mode or None, num_candidates or None, engine)
         about = {"label": label, "checkpoint": str(policy.info.path), "step": policy.info.step, "mode": policy.mode}
         about |= {"engine": engine, "device": str(policy.device)}
+        about |= {"candidates": num_candidates} if num_candidates else {}
         contenders.append(Contender(label=label, policy=policy, spec=policy.spec, about=about, engine=engine))
     return contenders
 

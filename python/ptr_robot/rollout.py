@@ -11,7 +11,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 __all__ = ["Args", "main", "rollout"]
 
@@ -92,20 +92,24 @@ class Args:
     """The arm stops as soon as this file exists, and no trial begins while it does (with --robot)."""
 
 
+ON_A_ROBOT = (
+    *("against", "remote", "ca_file", "robot_options", "device", "engine", "camera", "limits", "record", "dry_run"),
+    *("realtime_priority", "stop_file"),
+)
+IN_A_KITCHEN = ("policy", "kitchen", "task_per_kitchen", "start", "distractors", "videos", "video_size", "workers")
+OF_A_CHECKPOINT = ("run", "checkpoint", "against", "mode", "candidates", "device", "engine", "label")
+
+
 def main(args: Args) -> int:
     """Runs the trials, prints and writes the result."""
+    if args.max_steps < 1:
+        raise ValueError(f"max-steps must be at least 1, got {args.max_steps}")
+    if args.seed < 0:
+        raise ValueError(f"seed must not be negative, got {args.seed}")
     if args.robot:
+        _refuse(args, IN_A_KITCHEN, "does nothing with --robot (a robot's own are --robot-options NAME=VALUE)")
         return _on_robot(args)
-    alone = {
-        "against": args.against,
-        "remote": args.remote,
-        "ca-file": args.ca_file,
-        "robot-options": args.robot_options,
-        "dry-run": args.dry_run,
-    }
-    for name, value in alone.items():
-        if value:
-            raise ValueError(f"--{name} needs --robot")
+    _refuse(args, ON_A_ROBOT, "needs --robot")
     result = rollout(args)
     low, high = result["interval95"]
     print(
@@ -117,6 +121,14 @@ def main(args: Args) -> int:
         print(f"reached the object {result['reached']}, lifted it {result['lifted']} times")
     print(f"wrote {result['file']}")
     return 0
+
+
+def _refuse(args: Args, names: tuple[str, ...], why: str) -> None:
+    """Options that would do nothing are errors: nobody shall believe that one was heeded."""
+    default = Args()
+    for name in names:
+        if getattr(args, name) != getattr(default, name):
+            raise ValueError(f"--{name.replace('_', '-')} {why}")
 
 
 def rollout(args: Args) -> dict[str, Any]:
@@ -193,21 +205,24 @@ def _on_robot(args: Args) -> int:
         run_robot_trials,
     )
 
-    first = [selected_checkpoint(args.run)] if args.run is not None else [args.checkpoint] if args.checkpoint else []
-    if bool(first) == bool(args.remote):
+    if args.remote:
+        _refuse(args, OF_A_CHECKPOINT, "is of a checkpoint, not with --remote")
+    elif (args.run is None) == (args.checkpoint is None):
         raise ValueError("name one of --run, --checkpoint or --remote")
     if args.ca_file and not args.remote:
         raise ValueError("--ca-file needs --remote")
     if args.dry_run and args.record:
         raise ValueError("--dry-run sends no commands, so there is nothing to --record")
+    if args.stop_file is not None and not args.stop_file.parent.is_dir():
+        raise ValueError(f"stop-file: there is no folder {args.stop_file.parent}")
     if args.remote:
-        if args.against:
-            raise ValueError("--against compares checkpoints, not with --remote")
         contenders = [remote_contender(args.remote, os.environ.get("PTR_FAST_TOKEN", ""), args.ca_file)]
     else:
-        paths = [*first, *args.against]
-        labels = _labels([args.run or paths[0], *args.against], args.label)
-        contenders = load_contenders(paths, labels, args.mode, args.device, args.engine)
+        first = args.checkpoint or selected_checkpoint(cast(Path, args.run))
+        labels = _labels([args.run or first, *args.against], args.label)
+        contenders = load_contenders(
+            [first, *args.against], labels, args.mode, args.candidates, args.device, args.engine
+        )
     words = [args.robot, args.task, *(contender.label for contender in contenders)]
     folder = args.out or Path("outputs/rollouts") / "-".join(w.replace(" ", "_").replace("/", "_") for w in words)
     return run_robot_trials(
@@ -240,7 +255,7 @@ def _labels(paths: list[Path], first: str) -> list[str]:
     parts = [[part for part in path.resolve().parts if part != "checkpoints"] for path in paths]
     for depth in range(1, max(map(len, parts)) + 1):
         # A checkpoint's own folder is a number: its run's name goes with it.
-        labels = ["/".join(p[-depth - p[-1].isdecimal() :]) for p in parts]
+        labels = [str(Path(*p[-depth - p[-1].isdecimal() :])) for p in parts]
         labels[0] = first or labels[0]
         if len(set(labels)) == len(labels):
             return labels

@@ -81,18 +81,7 @@ class TrialSheet:
             raise ValueError(f"trials must be at least 1, got {num_trials}")
         self.folder, self.about, self.policies = folder, about, list(policies)
         plan = {"about": about, "policies": list(policies), "num_trials": num_trials, "seed": seed}
-        file = folder / "plan.json"
-        if file.is_file():
-            there = _read(file)
-            if there != json.loads(json.dumps(plan)):
-                different = [key for key in plan if there.get(key) != json.loads(json.dumps(plan[key]))]
-                raise ValueError(
-                    f"{file} is of another evaluation ({', '.join(different)} differ); choose another folder"
-                )
-        else:
-            with writing(folder):
-                folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(file, (json.dumps(plan, indent=1) + "\n").encode())
+        self._plan = json.dumps(plan, indent=1) + "\n"
         rng = np.random.default_rng(seed)
         # Round r: every policy once, in its own order, all from the same start.
         self.order = [
@@ -102,10 +91,12 @@ class TrialSheet:
         ]
         self._log = folder / "trials.jsonl"
         self.records = self._finished()
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """While trials run: no other process writes to the folder, or moves the arm for it.
+        """While trials run: the plan is on disk, and no other process writes to the folder or moves the arm for it.
 
         Raises:
             ValueError: another one does.
@@ -119,6 +110,7 @@ class TrialSheet:
             except BlockingIOError:
                 raise ValueError(f"{self.folder}: another rollout is running there") from None
             self.records = self._finished()
+            write_atomically(self.folder / "plan.json", self._plan.encode())
             yield
 
     def remaining(self) -> list[tuple[int, str, int]]:
@@ -144,8 +136,17 @@ class TrialSheet:
         return sum(judged), len(judged)
 
     def _finished(self) -> list[TrialRecord]:
+        """The trials that are there, of this plan; a plan that began no trial is nobody's."""
         if not self._log.is_file():
             return []
+        file, plan = self.folder / "plan.json", json.loads(self._plan)
+        there = _read(file) if file.is_file() else plan
+        if there != plan:
+            different = [
+                *(key for key in ("policies", "num_trials", "seed") if there.get(key) != plan[key]),
+                *(key for key, value in plan["about"].items() if there.get("about", {}).get(key) != value),
+            ]
+            raise ValueError(f"{file} is of another evaluation ({', '.join(different)} differ); choose another folder")
         kept, lines = [], self._log.read_bytes().splitlines(keepends=True)
         for number, line in enumerate(lines):
             try:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
+import math
+import typing
 from typing import Any
 
 from ptr_robot.robots.interface import Robot
@@ -19,7 +22,7 @@ LEROBOT, CAMERA = "lerobot:", "camera:"
 NAMES = (*CLASSES, LEROBOT + "TYPE")
 
 
-def make_robot(name: str, **options: Any) -> Robot:
+def make_robot(name: str, /, **options: Any) -> Robot:
     """A robot that is not connected yet.
 
     Args:
@@ -29,7 +32,7 @@ def make_robot(name: str, **options: Any) -> Robot:
             robot a camera of this machine's (text as :func:`ptr_robot.cameras.make_camera` takes it).
 
     Raises:
-        ValueError: an unknown name or option.
+        ValueError: an unknown name or option, or one of another type; a missing one.
         RuntimeError: a library that is not installed, or a camera that does not open.
     """
     cameras = {key.removeprefix(CAMERA): options.pop(key) for key in list(options) if key.startswith(CAMERA)}
@@ -47,8 +50,27 @@ def make_robot(name: str, **options: Any) -> Robot:
         raise ValueError(f"robot: expected one of {', '.join(NAMES)}, got {name!r}")
     module, kind_name = CLASSES[name]
     kind = getattr(importlib.import_module(module), kind_name)
-    known = list(inspect.signature(kind).parameters)
-    for option in options:
+    return kind(**_checked(name, kind, options))
+
+
+def _checked(name: str, kind: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """The options as the class wants them; a text that looks like a number is a text again where one is wanted."""
+    known, hints = inspect.signature(kind).parameters, typing.get_type_hints(kind.__init__)
+    checked = {}
+    for option, value in options.items():
         if option not in known:
             raise ValueError(f"robot {name!r} has no option {option!r}; it has {', '.join(known)}")
-    return kind(**options)
+        wanted = hints[option]
+        right = isinstance(value, wanted) and isinstance(value, bool) == (wanted is bool)
+        if wanted is float and type(value) is int and abs(value) < 2**53:
+            value, right = float(value), True
+        elif not right and issubclass(str, wanted) and isinstance(value, int | float):
+            value, right = json.dumps(value), True
+        if not right or (isinstance(value, float) and not math.isfinite(value)):
+            kinds = " or ".join(one.__name__ for one in typing.get_args(wanted) or (wanted,))
+            raise ValueError(f"robot {name!r}: option {option}: expected {kinds}, got {value!r}")
+        checked[option] = value
+    for option, parameter in known.items():
+        if parameter.default is parameter.empty and option not in options:
+            raise ValueError(f"robot {name!r} needs the option {option}")
+    return checked

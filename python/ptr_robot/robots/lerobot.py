@@ -41,7 +41,7 @@ class LeRobotRobot(LeRobotShape):
         ValueError: LeRobot has no such type, a setting is wrong, or the limits do not fit the robot.
     """
 
-    def __init__(self, type: str, limits: Path | str = "", config: Path | str = "", **settings: Any) -> None:
+    def __init__(self, type: str, /, limits: Path | str = "", config: Path | str = "", **settings: Any) -> None:
         self.name = f"lerobot:{type}"
         self._limits: LimitsFile | None = read_limits(limits) if limits else None
         self._robot = _make(self.name, type, config, settings)

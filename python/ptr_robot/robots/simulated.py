@@ -58,6 +58,9 @@ class SimulatedRobot(LeRobotShape):
         freeze_after_s: float = 0.0,
         seed: int = 0,
     ) -> None:
+        if hz <= 0 or seed < 0 or image_size < 1:
+            told = f"got {hz:g}, {seed} and {image_size}"
+            raise ValueError(f"hz and image_size must be positive, seed must not be negative, {told}")
         repeat = World.STEP_HZ / hz
         if repeat != round(repeat):
             raise ValueError(f"hz: expected a divisor of {World.STEP_HZ}, got {hz:g}")
