@@ -31,6 +31,9 @@ BAD_EPISODES = "bad_episodes.json"
 TASKS_SHOWN = 20
 
 
+_LARGEST_JPEG = 65_500  # pixels of height or width, libjpeg's JPEG_MAX_DIMENSION
+
+
 @dataclass(frozen=True, kw_only=True)
 class Args:
     """What to convert, and how."""
@@ -72,6 +75,8 @@ class Args:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name.replace('_', '-')} must be at least {least}, got {value}")
+        if self.image_size is not None and self.image_size > _LARGEST_JPEG:
+            raise ValueError(f"image-size must be at most {_LARGEST_JPEG} pixels (of JPEG), got {self.image_size}")
         if not 1 <= self.jpeg_quality <= 100:
             raise ValueError(f"jpeg-quality must lie in 1..100, got {self.jpeg_quality}")
         if not self.control_hz > 0:

@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ptr_fast.config import RewardConfig, TaskTable
 from ptr_fast.data.store import EpisodeStore
@@ -127,6 +128,10 @@ def cut_jpeg(folder):
     file.write_bytes(file.read_bytes()[:-80])
 
 
+def put_png_of_16_bits(folder):
+    Image.fromarray(np.full((48, 64), 40_000, np.uint16)).save(folder / "images0" / "im_2.jpg", format="PNG")
+
+
 def put_nan(folder):
     (folder / "policy_out.pkl").write_bytes(pickle.dumps([np.full(7, np.nan)] * 5))
 
@@ -139,7 +144,11 @@ def put_nan(folder):
         (lambda f: (f / "images0" / "im_3.jpg").unlink(), r"images0: frame im_3 is missing"),
         (lambda f: (f / "images0" / "im_5.jpg").unlink(), r"expected 6 frames of 'image_0' for 5 actions, got 5"),
         (lambda f: (f / "obs_dict.pkl").write_bytes(b"\x80"), r"obs_dict.pkl: damaged pickle"),
-        (lambda f: (f / "images0" / "im_1.jpg").write_bytes(b"GIF"), r"camera 'image_0', step 1: not a whole image"),
+        (
+            lambda f: (f / "images0" / "im_1.jpg").write_bytes(b"GIF"),
+            r"camera 'image_0', step 1: .* \(neither JPEG nor PNG\)",
+        ),
+        (put_png_of_16_bits, r"camera 'image_0', step 2: .* 8 bits a channel, got mode I;16 of PNG"),
         (break_pickle, r"obs_dict.pkl: expected a dict with 'full_state'"),
         (break_action, r"policy_out.pkl, step 0: expected a dict with 'actions'"),
         (cut_jpeg, r"camera 'image_0', step 2: not a whole image"),
@@ -156,6 +165,14 @@ def test_bad_trajectories(tmp_path, run, make_trajectory, damage, message):
     summary, out = run(root, on_bad="skip")
     assert EpisodeStore.open(out).num_episodes == 1
     assert [bad["episode_id"].endswith("traj1") for bad in summary.bad] == [True]
+
+
+def test_a_damaged_first_frame_is_named_too(tmp_path, run, make_trajectory):
+    make_trajectory(place(tmp_path / "raw_data"))
+    (place(tmp_path / "raw_data") / "images0" / "im_0.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match=r"traj0', camera 'image_0', step 0: not a whole image of 0 bytes"):
+        run(tmp_path / "raw_data")
+    assert not (tmp_path / "store").exists()
 
 
 def test_wrong_date_and_too_short(tmp_path, run, make_trajectory):

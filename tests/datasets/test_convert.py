@@ -215,6 +215,7 @@ def test_command_lists_what_it_left_out(rlds, tmp_path, capsys):
     ("change", "message"),
     [
         ({"image_size": 0}, "image-size must be at least 1, got 0"),
+        ({"image_size": 10**8}, "image-size must be at most 65500"),
         ({"workers": 0}, "workers must be at least 1, got 0"),
         ({"limit": 0}, "limit must be at least 1, got 0"),
         ({"jpeg_quality": 101}, r"jpeg-quality must lie in 1..100, got 101"),
@@ -242,7 +243,7 @@ def test_dali_decodes_the_same_pixels(rlds, run, capsys):
 @pytest.mark.skipif(importlib.util.find_spec("nvidia") is None, reason="DALI is not installed")
 def test_a_frame_that_dali_cannot_decode_is_named():
     good = simplejpeg.encode_jpeg(np.zeros((48, 64, 3), np.uint8))
-    camera = frames.camera_spec("image_0", good, 32, "raw")
+    camera = frames.camera_spec("image_0", good, 32, "raw", "the first")
     decoders = frames.JpegDecoders("dali")
     whole = frames.convert_frames([good, good], camera, 95, "episode 'e'", decoders)
     assert whole.shape == (2, 32, 32, 3)

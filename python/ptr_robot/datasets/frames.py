@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import simplejpeg
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ptr_fast.errors import DataError
 from ptr_fast.resize import RESIZE, resize
@@ -25,9 +25,13 @@ JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 TRAILER_BYTES = 64  # some cameras pad behind the end marker
 
 
-def camera_spec(name: str, frame: Frame, image_size: int | None, encoding: str) -> CameraSpec:
-    """How a camera will be stored, from one of its frames; ``image_size`` None keeps the frame's size."""
-    height, width = decode_frame(frame, f"camera {name!r}").shape[:2]
+def camera_spec(name: str, frame: Frame, image_size: int | None, encoding: str, where: str) -> CameraSpec:
+    """How a camera will be stored, from one of its frames; ``image_size`` None keeps the frame's size.
+
+    Raises:
+        DataError: not an image, or cut off; names ``where``.
+    """
+    height, width = decode_frame(frame, where).shape[:2]
     return CameraSpec(
         name=name,
         height=image_size or height,
@@ -145,7 +149,11 @@ def decode_frame(frame: Frame, where: str) -> np.ndarray:
         if frame.startswith(JPEG_START):
             return simplejpeg.decode_jpeg(frame, colorspace="RGB")
         with Image.open(io.BytesIO(frame)) as image:
+            if image.mode[0] in "IF":  # converting would clip them to 255
+                raise ValueError(f"expected 8 bits a channel, got mode {image.mode} of {image.format}")
             return np.asarray(image.convert("RGB"))
+    except UnidentifiedImageError as error:  # its own message names an object in memory
+        raise DataError(f"{where}: not a whole image of {len(frame)} bytes (neither JPEG nor PNG)") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{where}: not a whole image of {len(frame)} bytes ({error})") from error
 

@@ -60,7 +60,13 @@ def _first_meta(args: Args, source: Source, about: dict[str, Any]) -> StoreMeta:
                 if episode is None:
                     continue
                 cameras = tuple(
-                    camera_spec(name, episode.frames[name][0], args.image_size, args.encoding)
+                    camera_spec(
+                        name,
+                        episode.frames[name][0],
+                        args.image_size,
+                        args.encoding,
+                        f"episode {episode.episode_id!r}, camera {name!r}, step 0",
+                    )
                     for name in source.cameras
                 )
             except DataError as error:
