@@ -334,7 +334,8 @@ def from_dict(cls: type[T], data: Any, path: str = "") -> T:
     """The inverse of :func:`to_dict`.
 
     Raises:
-        ValueError: an unknown or missing key (with the nearest known name), or a value of the wrong type.
+        ValueError: an unknown or missing key (with the nearest known name), a value of the wrong type or out of range;
+            names its place in ``data``.
     """
     return _convert(cls, data, path or getattr(cls, "__name__", str(cls)))
 
@@ -394,7 +395,11 @@ def _convert_dataclass(cls: Any, value: Any, path: str) -> Any:
         has_default = f.default is not dataclasses.MISSING or f.default_factory is not dataclasses.MISSING
         _require(name in value or has_default, f"{path}: missing key {name!r}")
     hints = typing.get_type_hints(cls)
-    return cls(**{key: _convert(hints[key], item, f"{path}.{key}") for key, item in value.items()})
+    values = {key: _convert(hints[key], item, f"{path}.{key}") for key, item in value.items()}
+    try:
+        return cls(**values)
+    except ValueError as error:  # of __post_init__, which does not know where the values come from
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _nearest(name: str, known: typing.Iterable[str]) -> str:

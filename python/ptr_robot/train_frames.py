@@ -72,10 +72,12 @@ def open_batches(
         print(f"{source.role} data {source.store.path}: {counts}")
 
     camera = spec.camera.name
-    if taken.name == "jpeg" and device.type == "cuda" and why_not_dali(stores, camera) is None:
-        print("frames: decoded by DALI ahead of the step")
-        _verify(by_path.values())
-        return DaliLoader(tables, stores, camera, sampler, device), taken.name
+    if taken.name == "jpeg" and device.type == "cuda":
+        why_not = why_not_dali(stores, camera)
+        print("frames: decoded " + (f"on the CPU: {why_not}" if why_not else "by DALI ahead of the step"))
+        if why_not is None:
+            _verify(by_path.values())
+            return DaliLoader(tables, stores, camera, sampler, device), taken.name
     # A learner on the CPU needs the cores itself, and its steps leave one thread time enough.
     cores = len(os.sched_getaffinity(0)) // num_local_ranks()
     threads = 1 if device.type == "cpu" else max(1, min(_MAX_THREADS, cores))

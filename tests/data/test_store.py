@@ -266,6 +266,10 @@ def test_meta_of_another_version_is_refused(make_store):
     (path / "meta.json").write_text(json.dumps({**meta, "control_Hz": 5}))
     with pytest.raises(DataError, match=r"unknown key 'control_Hz' \(did you mean 'control_hz'\?\)"):
         EpisodeStore.open(path)
+    camera = {**meta["cameras"][0], "height": 0}
+    (path / "meta.json").write_text(json.dumps({**meta, "cameras": [camera]}))
+    with pytest.raises(DataError, match=r"meta.json: StoreMeta.cameras\[0\]: .*height"):
+        EpisodeStore.open(path)
     (path / "meta.json").write_text("{")
     with pytest.raises(DataError, match="not valid JSON"):
         EpisodeStore.open(path)

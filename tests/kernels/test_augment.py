@@ -297,6 +297,11 @@ def test_a_slice_of_parameters_is_that_of_its_images():
     assert torch.equal(augment(images, params)[2:5], augment(images[2:5], params[2:5]))
 
 
+def test_a_result_of_another_kind_is_refused():
+    with pytest.raises(ValueError, match=r"expected a result of one of .*, got torch.int64"):
+        augment(make_images(2), None, torch.int64)
+
+
 def test_an_index_of_another_kind_is_named():
     with pytest.raises(ValueError, match="expected index int64"):
         augment(make_images(2), None, torch.float32, torch.tensor([0], dtype=torch.int32))

@@ -16,6 +16,7 @@ from ptr_fast.native import why_not_on
 __all__ = ["NUM_WORDS", "AugmentParams", "JitterParams", "augment", "draw_augment"]
 
 _OP = "augment"
+_DTYPES = (torch.float32, torch.bfloat16, torch.float64)
 
 
 dispatch.register(
@@ -49,12 +50,15 @@ def augment(
         ``[B, 3, H, W]`` in [0, 1], channels_last in memory.
 
     Raises:
-        ValueError: images of another dtype or layout, or parameters or an index of another shape or device.
+        ValueError: images of another dtype or layout, parameters or an index of another shape or device, or a result
+            of another dtype.
 
     Source: PTR, ``jaxrl2/agents/drq/augmentations.py``. Deviation of the fast implementations: saturation and hue are
     changed without the round trip through HSV, equal to within 1e-6 before the truncation.
     """
     frame_size(images)  # refuses what is no image
+    if dtype not in _DTYPES:
+        raise ValueError(f"augment: expected a result of one of {_DTYPES}, got {dtype}")
     num_images = images.shape[0]
     if index_B is not None:
         if index_B.dtype != torch.int64 or index_B.dim() != 1 or index_B.device != images.device:
