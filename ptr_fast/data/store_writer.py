@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import zlib
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -87,10 +87,8 @@ class StoreWriter:
         stored = load_meta(path)
         for name in ("cameras", "state", "action", "control_hz"):
             if meta is not None and getattr(meta, name) != getattr(stored, name):
-                raise ValueError(
-                    f"{path}: cannot append, {name} differs: the store has {getattr(stored, name)}, "
-                    f"the new episodes have {getattr(meta, name)}"
-                )
+                differences = "; ".join(_differences(name, getattr(stored, name), getattr(meta, name)))
+                raise ValueError(f"{path}: cannot append, {name} differs: {differences}")
         lock = _WriterLock(path)
         try:
             return cls(path, stored, lock)
@@ -277,3 +275,14 @@ class _WriterLock:
 
     def release(self) -> None:
         self._file.close()
+
+
+def _differences(name: str, stored: Any, new: Any) -> list[str]:
+    """The fields that differ, each with what the store and what the new episodes have."""
+    if is_dataclass(stored) and type(stored) is type(new):
+        pairs = [(f"{name}.{one.name}", getattr(stored, one.name), getattr(new, one.name)) for one in fields(stored)]
+    elif isinstance(stored, tuple) and isinstance(new, tuple) and len(stored) == len(new):
+        pairs = [(f"{name}[{i}]", *pair) for i, pair in enumerate(zip(stored, new, strict=True))]
+    else:
+        return [f"{name}: the store has {stored!r}, the new episodes have {new!r}"] if stored != new else []
+    return [told for pair in pairs for told in _differences(*pair)]
