@@ -34,6 +34,7 @@ __all__ = [
     "first_choice",
     "make_engine",
     "native_executor",
+    "needs_cpu",
     "why_not",
 ]
 
@@ -191,6 +192,11 @@ ENGINES: dict[str, Callable[[ActingGraph, Callable[[], bytes]], Engine]] = {
 }
 
 
+def needs_cpu(name: str) -> bool:
+    """Whether an engine, or an exported file, runs on the CPU alone."""
+    return name in ("compile", "onnxruntime", "openvino") or name.endswith(".onnx")
+
+
 def why_not(name: str, device: torch.device) -> str | None:
     """Why an engine cannot run on this device, or None.
 
@@ -201,7 +207,7 @@ def why_not(name: str, device: torch.device) -> str | None:
         raise ValueError(f"engine: expected auto, one of {sorted(ENGINES)} or a file .onnx, got {name!r}")
     if name == "cuda_graph":
         return None if device.type == "cuda" else f"a CUDA graph needs a GPU, the policy is on the {device.type}"
-    if name in ("compile", "onnxruntime", "openvino") and device.type != "cpu":
+    if needs_cpu(name) and device.type != "cpu":
         return f"it runs on the CPU, the policy is on the {device.type}"
     if name in ("onnxruntime", "openvino"):
         if find_spec(name) is None:

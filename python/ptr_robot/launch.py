@@ -23,6 +23,7 @@ import torch.distributed as dist
 from ptr_fast import native
 from ptr_fast.kernels import dispatch
 from ptr_fast.learners.distributed import Ranks
+from ptr_fast.runtime.engine import needs_cpu
 from ptr_robot.precision import resolve_precision, set_matmul_precision
 from ptr_robot.train_config import LoopConfig
 
@@ -41,15 +42,18 @@ __all__ = [
 _LOST = ("connection closed by peer", "connection reset", "gloo", "nccl", "timed out", "broken pipe", "socket")
 
 
-def pick_device(name: str) -> torch.device:
+def pick_device(name: str, engine: str = "auto") -> torch.device:
     """``auto`` takes the GPU where torch sees one; a process that torchrun started takes that of its number.
+
+    Args:
+        engine: of a policy that acts; with one of the CPU's ``auto`` is the CPU.
 
     Raises:
         RuntimeError: a GPU was asked for and torch sees none, or fewer than there are processes on this machine.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise RuntimeError("device cuda was asked for, but torch sees no GPU (see ptr-fast info)")
-    if name == "cpu" or not torch.cuda.is_available():
+    if name == "cpu" or not torch.cuda.is_available() or (name == "auto" and needs_cpu(engine)):
         return torch.device("cpu")
     if world_size() == 1:
         return torch.device("cuda")

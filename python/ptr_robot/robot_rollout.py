@@ -397,7 +397,7 @@ def load_contenders(
     """
     contenders = []
     for path, label in zip(checkpoints, labels, strict=True):
-        policy = Policy.load(path, pick_device(device), mode or None, num_candidates or None, engine)
+        policy = Policy.load(path, pick_device(device, engine), mode or None, num_candidates or None, engine)
         about = {"label": label, "checkpoint": str(policy.info.path), "step": policy.info.step, "mode": policy.mode}
         about |= {"engine": engine, "device": str(policy.device)}
         about |= {"candidates": num_candidates} if num_candidates else {}

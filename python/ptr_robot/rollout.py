@@ -73,7 +73,7 @@ class Args:
     ca_file: Path | None = None
     """Certificates (PEM) that the server's may be signed by, or its own, instead of the system's (wss://)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the policy runs on a robot; auto takes a GPU where there is one."""
+    """Where the policy runs on a robot; auto takes a GPU where there is one and the engine runs on it."""
     engine: str = "auto"
     """What computes the actions on a robot: auto the fastest installed one that agrees with eager, and says which;
     eager the very numbers of training; onnxruntime, openvino, compile, cuda_graph on a GPU, or a file of ptr-fast
@@ -297,19 +297,27 @@ def _source(args: Args, told: str) -> tuple[Any, dict[str, Any], int, int]:
 
 
 def selected_checkpoint(run: Path) -> Path:
-    """The checkpoint that ``ptr-fast select`` picked in a run, or the newest one where nothing was selected.
+    """The checkpoint that ``ptr-fast select`` picked in a run, or the newest one where it was not asked.
 
     Raises:
-        DataError: there is no checkpoint.
+        DataError: there is no checkpoint, or none of those that select saw was fit, or the selected one is gone.
     """
     from ptr_fast.checkpoint import list_checkpoints, resolve
+    from ptr_fast.errors import DataError
 
     file = run / "selection.json"
-    step = json.loads(file.read_text(encoding="utf-8"))["selected"] if file.is_file() else None
-    for path in list_checkpoints(run) if step is not None else ():
+    if not file.is_file():
+        return resolve(run)
+    try:
+        step = json.loads(file.read_text(encoding="utf-8"))["selected"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file}: not a selection ({error}); run ptr-fast select again") from error
+    if step is None:
+        raise DataError(f"{file}: no checkpoint was fit to be selected; name one with --checkpoint")
+    for path in list_checkpoints(run):
         if int(path.name) == step:
             return path
-    return resolve(run)
+    raise DataError(f"{file}: the selected checkpoint {step} is not in the run; run ptr-fast select again")
 
 
 def _weights_digest(checkpoint: Path) -> str:

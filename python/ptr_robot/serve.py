@@ -44,7 +44,7 @@ class Args:
     mode: str = ""
     """Acting mode: mean, ema_mean or search. Default: the checkpoint's own."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the policy runs; auto takes a GPU where there is one."""
+    """Where the policy runs; auto takes a GPU where there is one and the engine runs on it."""
     engine: str = "auto"
     """What computes the actions: auto the fastest one installed that agrees with eager, and says which; eager the very
     numbers of training; onnxruntime, openvino, compile, cuda_graph on a GPU, or a file of ptr-fast export (with --int8
@@ -78,7 +78,7 @@ def main(args: Args) -> int:
     if args.frame_size is not None and min(args.frame_size) < 1:
         raise ValueError(f"frame-size: expected a height and a width above 0, got {list(args.frame_size)}")
     tls = _tls(args)
-    policy = Policy.load(args.checkpoint, pick_device(args.device), args.mode or None, engine=args.engine)
+    policy = Policy.load(args.checkpoint, pick_device(args.device, args.engine), args.mode or None, engine=args.engine)
     infer = make_infer(policy, args.frame_size)
     policy.warm_up(args.frame_size)
     policy.warm_up()
