@@ -227,7 +227,7 @@ class CapturedStep(EagerStep):
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:
-                self.why_eager = f"the capture failed: {str(error).splitlines()[0]}"
+                self.why_eager = "the capture failed: " + str(error).partition("\n")[0]
                 return super().run()
         with self.clock.around():
             if self._replay is not None:

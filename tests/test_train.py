@@ -94,16 +94,20 @@ def test_killed_and_resumed_equals_the_unbroken_run(store, unbroken, tmp_path):
 
 
 def test_frames_on_the_device_train_the_same(store, unbroken, tmp_path):
-    """Sampled and gathered by the device's tables, here those of the CPU; a resume keeps to it."""
+    """Sampled and gathered by the device's tables, here those of the CPU; a resume keeps to it unless told so."""
     out = tmp_path / "held"
     done = pretrain(store, out, "--frames", "device", "--num-steps", "15")
     assert done.returncode == 0, done.stderr
     assert "frames: device (raw pixels" in done.stdout
     assert "samples/s" in done.stdout
     assert "op by op: a CUDA graph needs a GPU" in done.stdout
-    resumed = ptr_fast("resume", out, "--num-steps", "24")
-    assert resumed.returncode == 0, resumed.stderr
-    assert "frames: device" in resumed.stdout
+    refused = ptr_fast("resume", out, "--num-steps", "24", "--frames", "map")
+    assert refused.returncode == 2
+    assert "can be had: device, device-yuv420, host, jpeg" in refused.stderr
+    for num_steps, options, tier in (("19", (), "device"), ("24", ("--frames", "jpeg"), "jpeg")):
+        resumed = ptr_fast("resume", out, "--num-steps", num_steps, *options)
+        assert resumed.returncode == 0, resumed.stderr
+        assert f"frames: {tier} (" in resumed.stdout
     assert numbers(out) == numbers(unbroken)
     assert weights(out) == weights(unbroken)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -23,10 +23,13 @@ class Args:
     Attributes:
         run: run folder, as given to --out.
         num_steps: a new total number of updates; 0 keeps the run's own.
+        frames: where the frames lie from now on, as for ``pretrain``; ``same`` as until now. Changing to or from
+            ``device-yuv420`` changes their pixels a little, and with them the result.
     """
 
     run: Annotated[Path, tyro.conf.Positional]
     num_steps: int = 0
+    frames: Literal["same", "auto", "device", "device-yuv420", "host", "map", "jpeg"] = "same"
 
 
 def main(args: Args) -> int:
@@ -53,6 +56,8 @@ def main(args: Args) -> int:
     config = replace(from_dict(cls, values, str(path)), out=args.run)
     if args.num_steps:
         config = replace(config, loop=replace(config.loop, num_steps=args.num_steps))
+    if args.frames != "same":
+        config = replace(config, loop=replace(config.loop, frames=args.frames))
     with joined(config.loop.rank_timeout_s) as ranks, run_lock(args.run, ranks):
         return train(config, ranks)
 
