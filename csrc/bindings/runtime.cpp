@@ -36,7 +36,10 @@ std::string last_line(const py::error_already_set& error) {
 
 void copy_floats(const char* what, const py::object& from, float* to, int64_t size) {
   const auto values = Floats::ensure(from);
-  if (!values) throw py::error_already_set();
+  if (!values) {
+    const py::object kind = py::type::of(from).attr("__name__");
+    throw std::runtime_error(text(what, ": expected ", size, " numbers, got a ", std::string(py::str(kind))));
+  }
   if (values.size() != size) {
     throw std::runtime_error(text(what, ": expected ", size, " numbers, got ", values.size()));
   }

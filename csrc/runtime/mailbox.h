@@ -30,8 +30,9 @@ class Mailbox {
     Slot& slot = slots_[back_];
     std::memcpy(slot.data.data(), data, num_bytes_);
     slot.captured_ns = captured_ns;
-    slot.sequence = ++written_;
+    slot.sequence = written_ + 1;
     const uint32_t before = shared_.exchange(back_ | kFresh, std::memory_order_acq_rel);
+    ++written_;  // now that a reader can see it
     if (before & kFresh) dropped_.fetch_add(1, std::memory_order_relaxed);
     back_ = before & kIndex;
   }

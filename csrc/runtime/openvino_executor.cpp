@@ -134,8 +134,9 @@ OpenVinoExecutor::OpenVinoExecutor(const std::string& library, const std::string
   s.action = s.tensor("action", 4 * num_axes);
   Handle task = nullptr;
   if (s.api.get_tensor(s.request, "task_id", &task) == 0) {  // absent where the task is fixed
-    s.task = task;
-    std::memcpy(s.data(task, "task_id"), &task_slot, sizeof(task_slot));
+    s.api.tensor_free(task);
+    s.task = s.tensor("task_id", sizeof(task_slot));
+    std::memcpy(s.data(s.task, "task_id"), &task_slot, sizeof(task_slot));
   }
 }
 

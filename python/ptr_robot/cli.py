@@ -83,10 +83,11 @@ def _left(code: int) -> int:
 
 
 def _words(error: BaseException) -> str:
-    """The message without a bare error number, and what kind of error it is where it may not say so."""
+    """The message as one line, without a bare error number."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
-    return f"not enough memory: {error}" if isinstance(error, MemoryError) else str(error)
+    words = f"not enough memory: {error}" if isinstance(error, MemoryError) else str(error)
+    return " ".join(words.split("\n"))
 
 
 class _Terminated(KeyboardInterrupt):

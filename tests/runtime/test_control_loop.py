@@ -143,11 +143,13 @@ def test_an_action_that_is_not_finite_stops(action):
     assert arm.stops == 1
 
 
-def test_an_action_of_another_size_stops():
-    with make_loop(arm := RecordingArm(), lambda frame, state: [0.0]) as loop:
+@pytest.mark.parametrize(("action", "found"), [([0.0], "1"), ("left", "a str"), (["a", "b"], "a list")])
+def test_an_action_of_another_size_or_kind_stops(action, found):
+    with make_loop(arm := RecordingArm(), lambda frame, state: action) as loop:
         loop.start()
         outcome, _ = run_until_end(loop, arm)
-    assert "action: expected 2 numbers, got 1" in outcome.message
+    assert outcome.message.endswith(f"action: expected 2 numbers, got {found}")
+    assert (len(arm.commands), arm.stops) == (0, 1)
 
 
 def test_a_camera_that_freezes_holds_and_then_stops():
