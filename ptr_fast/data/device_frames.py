@@ -139,17 +139,11 @@ class DeviceFrames:
 
     def describe(self) -> FrameSourceInfo:
         """What lies there, and how fast it becomes a net's input; measures for a few hundredths of a second."""
-        augment(self._pool[:1], None)  # compiled and loaded before the clock runs
+        self._make(0)  # compiles and loads what a batch needs before the clock runs
         num_rounds, num_samples = 0, 0
         begin = time.perf_counter()
         while num_rounds == 0 or time.perf_counter() - begin < 0.05:
-            batch = self.batch(num_rounds)
-            for frames in (batch.images, batch.next_images):
-                assert isinstance(frames, PooledFrames)
-                augment(frames.pool, None, index_B=frames.index)
-            num_rounds, num_samples = num_rounds + 1, num_samples + len(batch)
-            if self._device.type == "cuda":
-                torch.cuda.synchronize(self._device)
+            num_rounds, num_samples = num_rounds + 1, num_samples + self._make(num_rounds)
         return FrameSourceInfo(
             tier="device" if self._layout == "rgb" else "device-yuv420",
             why=self._why,
@@ -158,6 +152,16 @@ class DeviceFrames:
             frames_per_second=2 * num_samples / (time.perf_counter() - begin),
             load_seconds=self.load_seconds,
         )
+
+    def _make(self, step: int) -> int:
+        """Waits for the batch of a step and its frames as a net's input; returns the number of samples."""
+        batch = self.batch(step)
+        for frames in (batch.images, batch.next_images):
+            assert isinstance(frames, PooledFrames)
+            augment(frames.pool, None, index_B=frames.index)
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return len(batch)
 
     def close(self) -> None:
         """Nothing to end."""

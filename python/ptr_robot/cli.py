@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, RuntimeError, OSError, ImportError, MemoryError) as error:
         if os.environ.get("PTR_FAST_TRACEBACK") == "1":
             raise
-        rank = f"rank {os.environ.get('RANK')}: " if os.environ.get("WORLD_SIZE", "1") != "1" else ""
+        rank = f"rank {os.environ.get('RANK', '?')}: " if os.environ.get("WORLD_SIZE", "1") != "1" else ""
         # One write: torchrun's processes share an unbuffered standard error.
         sys.stderr.write(f"ptr-fast {verb}: {rank}error: {_words(error)}\n")
         return _left(2)

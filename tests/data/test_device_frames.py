@@ -97,6 +97,19 @@ def test_every_frame_is_held_once_and_no_other(sources):
     assert text.startswith("device (asked for): 25 frames")
 
 
+def test_what_is_compiled_at_first_is_not_part_of_the_rate(sources):
+    tables, frames = sources
+    held, compiling = DeviceFrames(tables, frames, mixture(tables)), [0.3]
+    rows = held._sampler.rows
+
+    def rows_after_compiling(step, device):
+        time.sleep(compiling.pop() if compiling else 0.0)
+        return rows(step, device)
+
+    held._sampler = SimpleNamespace(rows=rows_after_compiling)
+    assert held.describe().frames_per_second > 2 * 8 / 0.3
+
+
 def test_loading_in_pieces(sources, monkeypatch):
     tables, frames = sources
     layouts = ("rgb", "yuv420")

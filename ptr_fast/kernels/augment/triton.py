@@ -19,6 +19,7 @@ from ptr_fast.kernels.cubins import Cubin
 __all__ = ["augment", "cubins", "supports"]
 
 _SCALE_BLOCK, _SCALE_WARPS = 2048, 4
+_MAX_BLOCKS = 65_535  # of a grid's second axis
 
 
 def _launch(num_pixels: int) -> tuple[int, int]:
@@ -35,8 +36,8 @@ def supports(images: torch.Tensor, index_B: torch.Tensor | None, dtype: torch.dt
     if images.numel() == 0:
         return "there are no images"
     height, width = frame_size(images)
-    if 3 * height * width >= 1 << 30:
-        return "an image has 2**30 values or more"
+    if 3 * height * width > _MAX_BLOCKS * _SCALE_BLOCK:
+        return f"an image has more than {_MAX_BLOCKS * _SCALE_BLOCK} values"
     return None
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["JpegDecoders", "camera_spec", "convert_frames", "decode_frame"]
 
 JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+MAX_DECODERS = 4  # kept: the cameras of an episode, which follow each other, may differ in size
 TRAILER_BYTES = 64  # some cameras pad behind the end marker
 
 
@@ -78,7 +79,9 @@ class JpegDecoders:
         from ptr_fast.data.decode import make_decoder  # imports torch, which --help need not wait for
 
         if size not in self._by_size:
-            self._by_size = {size: make_decoder(*size, self._backend, self._device)}  # cameras differ at most in size
+            if len(self._by_size) == MAX_DECODERS:
+                self._by_size.pop(next(iter(self._by_size)))
+            self._by_size[size] = make_decoder(*size, self._backend, self._device)
         return self._by_size[size]
 
 
