@@ -161,7 +161,9 @@ def explain_tiers(tiers: Sequence[Tier], taken: Tier, wanted: str = "auto") -> s
     if wanted != "auto":
         return f"{taken.name} ({taken.what}), as asked for"
     faster = tiers[: tiers.index(taken)]
-    against = "".join(f"; not {tier}" for tier in faster)
+    # One that nothing stands against by its size was ruled out by the run.
+    of_the_run = ": this run began with other pixels, or another of its processes has no room"
+    against = "".join(f"; not {tier}{'' if tier.why_not or tier.why_not_auto else of_the_run}" for tier in faster)
     return f"{taken.name} ({taken.what}){against}"
 
 

@@ -87,5 +87,7 @@ def test_device_frames_can_be_asked_for_on_the_cpu():
 
 def test_a_run_that_goes_on_keeps_its_pixels():
     every = tiers(sizes(num_jpeg=BRIDGE))
-    assert choose_tier(every, keep_pixels=True).name == "jpeg"
+    taken = choose_tier(every, keep_pixels=True)
+    assert taken.name == "jpeg"
+    assert "56.0 GB): this run began with other pixels" in explain_tiers(every, taken)
     assert choose_tier(every, "device-yuv420", keep_pixels=True).name == "device-yuv420"
