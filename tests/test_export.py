@@ -111,6 +111,7 @@ def test_a_file_of_another_checkpoint_or_camera_is_no_engine(run, tmp_path, capf
     ("options", "message"),
     [
         (["--camera", "480"], "camera: expected HEIGHTxWIDTH"),
+        (["--camera", "480x9000"], "camera: expected at most 8192 pixels"),
         (["--task", "turn levr"], "did you mean"),
         (["--num-frames", "0"], "num-frames, num-calibration and bound must be positive"),
         (["--store", "/nowhere"], "/nowhere"),

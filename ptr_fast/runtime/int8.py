@@ -6,10 +6,11 @@ the smallest value). Convolutions are nearly all of the work; the norms between 
 
 from __future__ import annotations
 
+import itertools
 import logging
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy as np
 __all__ = ["to_int8"]
 
 
-def to_int8(model: bytes, samples: Sequence[Mapping[str, np.ndarray]]) -> bytes:
+def to_int8(model: bytes, samples: Iterable[Mapping[str, np.ndarray]]) -> bytes:
     """An ONNX file of :func:`ptr_fast.runtime.export.to_onnx` with 8-bit convolutions, in ONNX's QDQ form.
 
     Args:
@@ -31,7 +32,9 @@ def to_int8(model: bytes, samples: Sequence[Mapping[str, np.ndarray]]) -> bytes:
         ValueError: no samples.
         RuntimeError: the packages of the extra ``export`` are missing.
     """
-    if not samples:
+    left = iter(samples)
+    first = next(left, None)
+    if first is None:
         raise ValueError("samples: expected at least one observation to calibrate on, got none")
     try:
         from onnxruntime import quantization
@@ -40,7 +43,7 @@ def to_int8(model: bytes, samples: Sequence[Mapping[str, np.ndarray]]) -> bytes:
 
     class Reader(quantization.CalibrationDataReader):
         def __init__(self) -> None:
-            self._left = iter(samples)
+            self._left = itertools.chain([first], left)
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             sample = next(self._left, None)

@@ -15,6 +15,8 @@ import numpy as np
 
 __all__ = ["Args", "largest_difference", "main"]
 
+LARGEST = 8192  # pixels, of a camera's height and width
+
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
@@ -56,12 +58,13 @@ def main(args: Args) -> int:
         raise ValueError(f"num-frames, num-calibration and bound must be positive, got {given}")
     policy = Policy.load(args.checkpoint, mode=args.mode or None)
     size = _camera_size(args.camera, policy)
-    samples = _samples(args, policy, size)
+    samples = _samples(args, policy)
     model = policy.to_onnx(size, args.task or None)
     if args.int8:
-        calibration = _samples(args, policy, size, for_calibration=True)
+        calibration = _samples(args, policy, for_calibration=True)
         names = policy.graph(size, args.task or None).input_names
-        model = to_int8(model, [_inputs(policy, names, i, *one) for i, one in enumerate(calibration)])
+        # One frame of the camera's size at a time.
+        model = to_int8(model, (_inputs(policy, names, size, i, *one) for i, one in enumerate(calibration)))
     difference = largest_difference(policy, model, samples, args.task)
     told = f"{len(samples)} frames of {size[0]}x{size[1]}: {difference:.1e} of the action's half range"
     if not difference <= bound:
@@ -78,32 +81,44 @@ def main(args: Args) -> int:
 def largest_difference(
     policy: Any, model: bytes, samples: list[tuple[np.ndarray, np.ndarray, str]], task: str
 ) -> float:
-    """Between an ONNX file's actions and :meth:`Policy.act` on (frame, state, task), of the action's half range."""
+    """Between an ONNX file's actions and :meth:`Policy.act` on (frame, state, task), of the action's half range.
+
+    Frames are resized to the size that the file takes.
+    """
     try:
         import onnxruntime
     except ImportError as error:
         raise RuntimeError(f"export: {error}; the check needs it: pip install 'ptr-fast[export]'") from error
 
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    names = tuple(item.name for item in session.get_inputs())
+    shapes = {item.name: item.shape for item in session.get_inputs()}
+    names, (height, width, _) = tuple(shapes), shapes["frame"]
     half_range = 0.5 * (np.asarray(policy.spec.action.high) - np.asarray(policy.spec.action.low))
     worst = 0.0
     for seed, (frame, state, own_task) in enumerate(samples):
         wanted = task or own_task
-        (action,) = session.run(["action"], _inputs(policy, names, seed, frame, state, wanted))
-        error = np.abs(action - policy.act(frame, state, wanted, seed=seed)) / half_range
+        inputs = _inputs(policy, names, (height, width), seed, frame, state, wanted)
+        (action,) = session.run(["action"], inputs)
+        error = np.abs(action - policy.act(inputs["frame"], state, wanted, seed=seed)) / half_range
         worst = max(worst, float(np.nan_to_num(error, nan=np.inf).max()))
     return worst
 
 
 def _inputs(
-    policy: Any, names: tuple[str, ...], seed: int, frame: np.ndarray, state: np.ndarray, task: str
+    policy: Any,
+    names: tuple[str, ...],
+    size: tuple[int, int],
+    seed: int,
+    frame: np.ndarray,
+    state: np.ndarray,
+    task: str,
 ) -> dict[str, np.ndarray]:
-    """What an exported file takes."""
+    """What an exported file takes, the frame in its size."""
+    from ptr_fast.resize import resize
     from ptr_fast.runtime.graph import search_noise
 
     given = {
-        "frame": frame,
+        "frame": resize(frame, *size),
         "state": state,
         "task_id": np.array([policy.spec.tasks.slot(task)]),
         "noise": search_noise(seed, policy.act_config.num_candidates, policy.spec.action.dim)[0].numpy(),
@@ -117,14 +132,13 @@ def _camera_size(text: str, policy: Any) -> tuple[int, int]:
     height, x, width = text.partition("x")
     if not (x and height.isdecimal() and width.isdecimal() and int(height) > 0 and int(width) > 0):
         raise ValueError(f"camera: expected HEIGHTxWIDTH, e.g. 480x640, got {text!r}")
+    if max(int(height), int(width)) > LARGEST:
+        raise ValueError(f"camera: expected at most {LARGEST} pixels, got {text!r}")
     return int(height), int(width)
 
 
-def _samples(
-    args: Args, policy: Any, size: tuple[int, int], for_calibration: bool = False
-) -> list[tuple[np.ndarray, np.ndarray, str]]:
-    """Frames spread over episodes, enlarged to the camera's size, with their states and tasks."""
-    from ptr_fast.resize import resize
+def _samples(args: Args, policy: Any, for_calibration: bool = False) -> list[tuple[np.ndarray, np.ndarray, str]]:
+    """Frames spread over episodes, in the store's size, with their states and tasks."""
     from ptr_robot.act import episodes_of
     from ptr_robot.train_data import check_matches
 
@@ -143,7 +157,7 @@ def _samples(
     for i in np.linspace(0, len(records) - 1, min(wanted, len(records))).round().astype(int):
         frame = store.frame(policy.spec.camera.name, int(records[i]))
         known = tasks[i] if tasks[i] in policy.spec.tasks.names else policy.spec.tasks.names[0]
-        samples.append((resize(frame, *size), np.asarray(store.state[int(records[i])], np.float32), known))
+        samples.append((frame, np.asarray(store.state[int(records[i])], np.float32), known))
     return samples
 
 

@@ -95,17 +95,20 @@ def robot_options(pairs: tuple[str, ...]) -> dict[str, Any]:
     """``NAME=VALUE`` pairs as options; numbers become numbers.
 
     Raises:
-        ValueError: a pair without ``=``.
+        ValueError: a pair without ``=``, or a name that is given twice.
     """
     options: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
             raise ValueError(f"robot-options: expected NAME=VALUE, got {pair!r}")
+        name = name.replace("-", "_")
+        if name in options:
+            raise ValueError(f"robot-options: {name} is given twice")
         try:
-            options[name.replace("-", "_")] = json.loads(value)
+            options[name] = json.loads(value)
         except ValueError:
-            options[name.replace("-", "_")] = value
+            options[name] = value
     return options
 
 
@@ -398,6 +401,8 @@ def load_contenders(
     contenders = []
     for path, label in zip(checkpoints, labels, strict=True):
         policy = Policy.load(path, pick_device(device, engine), mode or None, num_candidates or None, engine)
+        if num_candidates and policy.mode != "search":
+            raise ValueError(f"candidates are of mode search, {path} acts by {policy.mode}")
         about = {"label": label, "checkpoint": str(policy.info.path), "step": policy.info.step, "mode": policy.mode}
         about |= {"engine": engine, "device": str(policy.device)}
         about |= {"candidates": num_candidates} if num_candidates else {}

@@ -102,10 +102,16 @@ OF_A_CHECKPOINT = ("run", "checkpoint", "against", "mode", "candidates", "device
 
 def main(args: Args) -> int:
     """Runs the trials, prints and writes the result."""
-    if args.max_steps < 1:
-        raise ValueError(f"max-steps must be at least 1, got {args.max_steps}")
-    if args.seed < 0:
-        raise ValueError(f"seed must not be negative, got {args.seed}")
+    for name, lowest, highest in (
+        ("trials", 1, 10_000),
+        ("max_steps", 1, 1_000_000),
+        ("seed", 0, 2**63 - 1),
+        ("videos", 0, 10_000),
+        ("video_size", 16, 4096),
+    ):
+        if not lowest <= getattr(args, name) <= highest:
+            option = name.replace("_", "-")
+            raise ValueError(f"{option} must lie in {lowest} to {highest}, got {getattr(args, name)}")
     if args.robot:
         _refuse(args, IN_A_KITCHEN, "does nothing with --robot (a robot's own are --robot-options NAME=VALUE)")
         return _on_robot(args)
@@ -269,8 +275,8 @@ def _source(args: Args, told: str) -> tuple[Any, dict[str, Any], int, int]:
 
     named = [path for path in (args.run, args.checkpoint) if path is not None]
     if args.policy != "checkpoint":
-        if named or args.mode:
-            raise ValueError(f"policy {args.policy!r} takes no run, checkpoint or mode")
+        if named or args.mode or args.candidates:
+            raise ValueError(f"policy {args.policy!r} takes no run, checkpoint, mode or candidates")
         about = {"policy": args.label or args.policy, "mode": "-", "checkpoint": None, "step": None}
         return (RandomSource() if args.policy == "random" else ExpertSource()), about, 64, 4
     if len(named) != 1:
@@ -281,6 +287,8 @@ def _source(args: Args, told: str) -> tuple[Any, dict[str, Any], int, int]:
     source = CheckpointSource(str(path), args.mode or None, args.candidates or None)
     policy = source.load()
     policy.spec.tasks.slot(told)
+    if args.candidates and policy.mode != "search":
+        raise ValueError(f"candidates are of mode search, {path} acts by {policy.mode}")
     camera, repeat = policy.spec.camera, World.STEP_HZ / policy.spec.control_hz
     if repeat != round(repeat):
         raise ValueError(f"{path}: control rate {policy.spec.control_hz} Hz does not divide {World.STEP_HZ} Hz")

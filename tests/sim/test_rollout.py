@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from ptr_fast.errors import DataError
 from ptr_robot.rollout import Args, main, rollout, selected_checkpoint
 from ptr_robot.sim.policies import ExpertSource, RandomSource
 from ptr_robot.sim.trials import TrialPlan, run_trials, trial_seed
@@ -101,7 +102,7 @@ def test_bad_input(tmp_path):
         ({"policy": "random", "task": "put blok on plate"}, "did you mean 'put block on plate'"),
         ({"policy": "random", "kitchen": "Z"}, "unknown kitchen 'Z'"),
         ({"policy": "random", "trials": 0}, "trials must be at least 1"),
-        ({"policy": "random", "mode": "mean"}, "takes no run, checkpoint or mode"),
+        ({"policy": "random", "mode": "mean"}, "takes no run, checkpoint, mode or candidates"),
         ({}, "name one of --run, --checkpoint"),
         ({"run": tmp_path, "checkpoint": tmp_path}, "name one of --run, --checkpoint"),
         ({"run": tmp_path / "none"}, "no checkpoint"),
@@ -119,4 +120,7 @@ def test_the_selected_checkpoint_is_taken(tmp_path, monkeypatch):
     (tmp_path / "selection.json").write_text('{"selected": 100}')
     assert selected_checkpoint(tmp_path).name == "000100"
     (tmp_path / "selection.json").write_text('{"selected": null}')
+    with pytest.raises(DataError, match="no checkpoint was fit to be selected"):
+        selected_checkpoint(tmp_path)
+    (tmp_path / "selection.json").unlink()
     assert selected_checkpoint(tmp_path).name == "000200"

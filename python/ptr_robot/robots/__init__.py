@@ -40,7 +40,7 @@ def make_robot(name: str, /, **options: Any) -> Robot:
         from ptr_robot.cameras import make_camera
         from ptr_robot.robots.with_camera import WithCameras
 
-        made = {key: make_camera(text) for key, text in cameras.items()}
+        made = {key: make_camera(str(text)) for key, text in cameras.items()}
         return WithCameras(make_robot(name, **options), made)
     if name.startswith(LEROBOT):
         from ptr_robot.robots.lerobot import LeRobotRobot
