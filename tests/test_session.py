@@ -83,3 +83,29 @@ def test_a_hand_whose_state_is_late_stays_in_its_box(late_s):
     result = run(robot, box_low=-0.2, box_high=0.2)
     assert 0.15 < robot.at(time.monotonic()) <= 0.2 + 1e-6
     assert result.interventions["box"] > 5
+
+
+def test_steps_begin_soon_after_a_frame_where_the_camera_keeps_their_time():
+    """Else they fall anywhere between two frames; at worst each acts on one that is nearly a period old."""
+
+    class Filmed(Hand):
+        def get_observation(self):
+            tick_ns = 200_000_000
+            return {**super().get_observation(), "captured_ns": time.monotonic_ns() // tick_ns * tick_ns}
+
+    axis = AxisLimits(name="dx", relative=True, position=0, low=-1.0, high=1.0)
+    bounds = SafetyLimits(axes=[axis], state_size=1, period_s=0.2, ramp_s=0.0)
+    ages_s = []
+    with Operator() as operator:
+        config = LoopConfig(hz=5.0, num_steps=5, record_frames=8)
+        run_session(
+            Filmed(),
+            lambda frame, state: [0.0],
+            SPEC,
+            bounds,
+            config,
+            operator,
+            sink=lambda record, frame: ages_s.append(1e-9 * (record["policy_in_ns"] - record["captured_ns"])),
+        )
+    assert len(ages_s) == 5
+    assert 0.03 < np.median(ages_s) < 0.12

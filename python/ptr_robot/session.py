@@ -159,9 +159,15 @@ def run_session(
     loop = ControlLoop(config, limits, policy, _Arm(robot, spec.action.names), (height, width))
     result = SessionResult(loop.outcome(), None)
     operator.begin()
-    with loop, _observing(robot, loop, name, spec.state.names) as failure:
+    fresh = threading.Event()
+    with loop, _observing(robot, loop, name, spec.state.names, fresh) as failure:
         _wait_for_observation(robot, loop, failure)
         loop.warm_up()
+        # Steps begin soon after a frame, where frames keep the loop's time: not one just before the next, nearly as old
+        # as the period, now before and now after the arm's own tick.
+        fresh.clear()
+        if fresh.wait(2 / config.hz):
+            time.sleep(0.2 / config.hz)
         loop.start()
         success = getattr(robot, "success", None)
         next_watch = time.monotonic()
@@ -206,8 +212,10 @@ def _wait_for_observation(robot: Robot, loop: ControlLoop, failure: list[BaseExc
 
 
 @contextlib.contextmanager
-def _observing(robot: Robot, loop: ControlLoop, camera: str, states: tuple[str, ...]) -> Iterator[list[BaseException]]:
-    """A thread that hands every new observation to the loop; the list gets its first error."""
+def _observing(
+    robot: Robot, loop: ControlLoop, camera: str, states: tuple[str, ...], fresh: threading.Event
+) -> Iterator[list[BaseException]]:
+    """A thread that hands every new observation to the loop, and sets ``fresh``; the list gets its first error."""
     failure: list[BaseException] = []
     ended = threading.Event()
 
@@ -225,6 +233,7 @@ def _observing(robot: Robot, loop: ControlLoop, camera: str, states: tuple[str, 
                 if captured != last:
                     loop.put_frame(np.ascontiguousarray(seen[camera]), captured)
                     last = captured
+                    fresh.set()
                 ended.wait(OBSERVE_S)
         except BaseException as error:  # noqa: BLE001  (the run ends with it)
             failure.append(error)
