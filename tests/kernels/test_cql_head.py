@@ -18,7 +18,6 @@ from ptr_fast.kernels.cql_head import native as native_op
 from ptr_fast.kernels.cql_head import reference as reference_op
 
 needs_native = pytest.mark.skipif(native.module() is None, reason=str(native.why_missing()))
-ISAS = native.build_info()["isas"].split() if native.module() is not None else ["none"]
 
 
 @dataclass(frozen=True)
@@ -145,19 +144,6 @@ def test_the_reference_is_the_definition(name: str) -> None:
     wanted_q, wanted_lse = by_concatenation(given)
     torch.testing.assert_close(q, wanted_q, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(lse, wanted_lse, rtol=1e-12, atol=1e-12)
-
-
-@pytest.fixture(params=ISAS)
-def each_isa(request: pytest.FixtureRequest):
-    if native.module() is None:
-        pytest.skip(str(native.why_missing()))
-    before = native.isa()
-    try:
-        native.set_isa(request.param)
-    except ValueError as error:
-        pytest.skip(str(error))
-    yield request.param
-    native.set_isa(before)
 
 
 @pytest.mark.parametrize("with_lse", [True, False], ids=["lse", "q_alone"])

@@ -11,7 +11,6 @@ from ptr_fast.kernels.group_norm_act_pool import group_norm_act_pool, reference
 from ptr_fast.kernels.group_norm_act_pool import native as native_op
 
 needs_native = pytest.mark.skipif(native.module() is None, reason=str(native.why_missing()))
-ISAS = native.build_info()["isas"].split() if native.module() is not None else ["none"]
 LAST = torch.channels_last
 
 # (B, C, H, W, groups), with the reason for the shape
@@ -60,19 +59,6 @@ def check_parity(shape: tuple[int, ...], given: dict[str, torch.Tensor]) -> None
         error = (ours[name].double() - wanted).abs().max().item() / scale
         torch_error = (plain[name].double() - wanted).abs().max().item() / scale
         assert error <= max(2 * torch_error, 1e-6), f"{name}: error {error:.2e}, PyTorch's {torch_error:.2e}"
-
-
-@pytest.fixture(params=ISAS)
-def each_isa(request: pytest.FixtureRequest):
-    if native.module() is None:
-        pytest.skip(str(native.why_missing()))
-    before = native.isa()
-    try:
-        native.set_isa(request.param)
-    except ValueError as error:
-        pytest.skip(str(error))
-    yield request.param
-    native.set_isa(before)
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
