@@ -93,6 +93,8 @@ class PlainNets:
     def _conv(self, weights: Weights, name: str, x: torch.Tensor, stride: int = 1) -> torch.Tensor:
         weight = weights[name + ".weight"].to(self.dtype)
         kernel = weight.shape[2]
+        if kernel == 1 and x.device.type == "cpu":  # oneDNN's fault with strided ones: ptr_fast.nets.layers.Conv2d
+            return F.conv2d(F.avg_pool2d(x, 1, stride), weight)
         total = max((-(-x.shape[2] // stride) - 1) * stride + kernel - x.shape[2], 0)
         if total % 2:  # SAME padding of a stride-2 kernel: one pixel more after than before
             x = F.pad(x, (total // 2, total - total // 2, total // 2, total - total // 2))

@@ -75,8 +75,18 @@ class Conv2d(nn.Conv2d):
         return self.convolve(F.pad(x_BCHW, (left, right, top, bottom)))
 
     def convolve(self, x_BCHW: torch.Tensor, padding: int | tuple[int, int] = 0) -> torch.Tensor:
-        """With a padding that is the same on both sides; in the dtype of x, whatever the weights are kept in."""
-        return F.conv2d(x_BCHW, self.weight.to(x_BCHW.dtype), None, self.stride, padding)
+        """With a padding that is the same on both sides; in the dtype of x, whatever the weights are kept in.
+
+        Where a gradient may be asked for on a CPU, a strided 1x1 convolution is a dense one of every stride-th pixel:
+        the same numbers. oneDNN 3.12 (torch 2.13) writes past the end of its buffer in the weight gradient of the
+        strided form on processors of AVX2, with fewer than 8 input channels.
+        """
+        weight = self.weight.to(x_BCHW.dtype)
+        strided_1x1 = self.kernel_size == (1, 1) and self.stride != (1, 1)
+        if strided_1x1 and x_BCHW.device.type == "cpu" and torch.is_grad_enabled():
+            pixels = F.avg_pool2d(x_BCHW, 1, self.stride)  # of one pixel each; its gradient keeps the layout
+            return F.conv2d(pixels, weight)
+        return F.conv2d(x_BCHW, weight, None, self.stride, padding)
 
 
 class GroupNormAct(nn.Module):
