@@ -16,7 +16,7 @@ nothing has to be undone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from typing import Any, Protocol
 
@@ -111,7 +111,7 @@ class StepClock:
     """
 
     def __init__(self, device: torch.device, every: int = 1) -> None:
-        self._on, self._every, self._count = device.type == "cuda", every, 0
+        self._device, self._on, self._every, self._count = device, device.type == "cuda", every, 0
         self._pairs: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
 
     @contextmanager
@@ -122,9 +122,9 @@ class StepClock:
             yield
             return
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
+        begin.record(torch.cuda.current_stream(self._device))
         yield
-        end.record()
+        end.record(torch.cuda.current_stream(self._device))
         self._pairs.append((begin, end))
 
     def seconds_per_step(self) -> float | None:
@@ -195,7 +195,7 @@ class CapturedStep(EagerStep):
     by op and ``why_eager`` tells why.
 
     Args:
-        recorder: makes the graph; :class:`CudaGraphRecorder` by default.
+        recorder: makes the graph; a :class:`CudaGraphRecorder` on the learner's device by default.
     """
 
     why_eager = None
@@ -209,7 +209,7 @@ class CapturedStep(EagerStep):
         recorder: Recorder | None = None,
     ) -> None:
         super().__init__(learner, source, num_done, clock_every)
-        self._recorder = CudaGraphRecorder() if recorder is None else recorder
+        self._recorder = CudaGraphRecorder(learner.device) if recorder is None else recorder
         self._step = torch.full((), num_done, dtype=torch.int64, device=learner.device)
         self._batch: Batch | None = None  # fixed buffers of a source on the host
         self._num_warm = 0
@@ -228,6 +228,9 @@ class CapturedStep(EagerStep):
                 raise
             except RuntimeError as error:
                 self.why_eager = "the capture failed: " + str(error).partition("\n")[0]
+                if self._step.is_cuda:
+                    reserved = torch.cuda.memory_reserved(self._step.device) / 2**20
+                    self.why_eager += f" (this process holds {reserved:.0f} MiB on the device after it)"
                 return super().run()
         with self.clock.around():
             if self._replay is not None:
@@ -254,10 +257,15 @@ def copy_batch(batch: Batch, fixed: Batch | None) -> Batch:
 
 
 class CudaGraphRecorder:
-    """Captures work on a stream of its own, on which it was warmed up; batches come in on another one."""
+    """Captures work on a stream of its own, on which it was warmed up; batches come in on another one.
 
-    def __init__(self) -> None:
-        self._stream, self._copies = torch.cuda.Stream(), torch.cuda.Stream()
+    Args:
+        device: the GPU of all tensors of the work, whichever one is current.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._index = torch.cuda.current_device() if device.index is None else device.index
+        self._stream, self._copies = torch.cuda.Stream(self._index), torch.cuda.Stream(self._index)
         self._taken: torch.cuda.Event | None = None  # the last batch has arrived in the fixed buffers
 
     def fill(self, make: Callable[[], Batch], fixed: Batch | None) -> Batch:
@@ -266,7 +274,7 @@ class CudaGraphRecorder:
         The copy to the device waits until the step before has its batch and begins, and so overlaps with it; however
         far the host runs ahead, there is one batch on the device beside the fixed one.
         """
-        current = torch.cuda.current_stream()
+        current = torch.cuda.current_stream(self._index)
         if self._taken is not None:
             self._copies.wait_event(self._taken)
         with torch.cuda.stream(self._copies):
@@ -281,23 +289,39 @@ class CudaGraphRecorder:
 
     def warm_up(self, work: Callable[[], None]) -> None:
         """See :class:`Recorder`."""
-        self._stream.wait_stream(torch.cuda.current_stream())
+        current = torch.cuda.current_stream(self._index)
+        self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
             work()
-        torch.cuda.current_stream().wait_stream(self._stream)
+        current.wait_stream(self._stream)
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         """See :class:`Recorder`. The loader's thread may go on using the device meanwhile (thread-local mode)."""
-        graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
-        try:
-            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
-                work()
-        except RuntimeError as error:
-            # The end of a broken capture raises as well: it hides the reason, and leaves the capture's stream current.
-            torch.cuda.set_stream(current)
-            first = error.__context__
-            raise (first if isinstance(first, RuntimeError) else error) from None
+        graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
+        with torch.cuda.device(self._index):
+            current = torch.cuda.current_stream()
+            try:
+                with torch.cuda.graph(graph, pool=pool, stream=self._stream, capture_error_mode="thread_local"):
+                    work()
+            except RuntimeError as error:
+                # The end of a broken capture raises as well: it hides the reason, leaves the capture's stream current
+                # and its memory pool open.
+                torch.cuda.set_stream(current)
+                self._close(graph, pool)
+                first = error.__context__
+                raise (first if isinstance(first, RuntimeError) else error) from None
         return graph.replay
+
+    def _close(self, graph: torch.cuda.CUDAGraph, pool: tuple[int, int]) -> None:
+        """Gives the memory of a broken capture back, which PyTorch does for those alone that end as they should."""
+        try:
+            graph.pool()
+        except RuntimeError:  # the capture has no proper end; how far it came is not known
+            with suppress(RuntimeError):
+                torch.cuda.memory._cuda_endAllocateToPool(self._index, pool)  # type: ignore[attr-defined]
+            with suppress(RuntimeError):
+                torch.cuda.memory._cuda_releasePool(self._index, pool)  # type: ignore[attr-defined]
+        torch.cuda.empty_cache()
 
 
 def why_not_captured(learner: Any, num_ranks: int = 1) -> str | None:

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ptr_fast.cuda_graph import NUM_WARM_UP, CapturedStep, CudaGraphRecorder, EagerStep, why_not_captured
+from ptr_fast.cuda_graph import NUM_WARM_UP, CapturedStep, CudaGraphRecorder, EagerStep, StepClock, why_not_captured
 from ptr_fast.types import Batch
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -195,77 +195,114 @@ def test_the_tape_refuses_what_a_graph_cannot_hold(work):
 
 
 class Calls:
-    """Stands for ``torch.cuda``: writes down who waits for whom."""
+    """Stands for ``torch.cuda`` with two GPUs, the first of which is current: writes down who waits for whom."""
 
     def __init__(self) -> None:
         self.log: list[str] = []
-        self.num_streams = self.num_events = 0
-        self.on = "main"
+        self.num_streams = self.num_events = self.index = 0
+        self.on = {0: "main0", 1: "main1"}
+        note = self.log.append
+        self.memory = SimpleNamespace(
+            _cuda_endAllocateToPool=lambda index, pool: note(f"end of {pool} on {index}"),
+            _cuda_releasePool=lambda index, pool: note(f"release of {pool} on {index}"),
+        )
 
-    def Stream(self):
+    def current_device(self):
+        return self.index
+
+    @contextmanager
+    def device(self, index):
+        self.index, before = index, self.index
+        try:
+            yield
+        finally:
+            self.index = before
+
+    def Stream(self, index):
         self.num_streams += 1
-        return self.stream_named(f"stream{self.num_streams}")
+        return self.stream_named(f"stream{self.num_streams}", index)
 
-    def stream_named(self, name):
+    def stream_named(self, name, index):
         note = self.log.append
         return SimpleNamespace(
             name=name,
+            index=index,
             wait_stream=lambda other: note(f"{name} waits for {other.name}"),
             wait_event=lambda event: note(f"{name} waits for {event.name}"),
         )
 
-    def Event(self):
+    def Event(self, enable_timing=False):
         self.num_events += 1
         name = f"event{self.num_events}"
         return SimpleNamespace(name=name, record=lambda stream: self.log.append(f"{name} on {stream.name}"))
 
-    def current_stream(self):
-        return self.stream_named(self.on)
+    def current_stream(self, index=None):
+        index = index.index if isinstance(index, torch.device) else index
+        index = self.index if index is None else index
+        return self.stream_named(self.on[index], index)
 
     @contextmanager
     def stream(self, stream):
-        self.on, before = stream.name, self.on
+        before = self.index, self.on[stream.index]
+        self.set_stream(stream)
         yield
-        self.on = before
+        self.index, self.on[stream.index] = before
 
     def CUDAGraph(self):
-        return SimpleNamespace(replay=lambda: self.log.append("replay"))
+        def pool():
+            if self.is_broken:
+                raise RuntimeError("no capture has ended")
+
+        self.is_broken = False
+        return SimpleNamespace(replay=lambda: self.log.append("replay"), pool=pool)
+
+    def graph_pool_handle(self):
+        return "the pool"
+
+    def empty_cache(self):
+        self.log.append("empty cache")
 
     def set_stream(self, stream):
-        self.on = stream.name
+        self.index, self.on[stream.index] = stream.index, stream.name
 
     @contextmanager
-    def graph(self, graph, stream, capture_error_mode):
+    def graph(self, graph, pool, stream, capture_error_mode):
         assert capture_error_mode == "thread_local"
-        self.on, before = stream.name, self.on
+        before = self.index, self.on[stream.index]
+        self.set_stream(stream)
         try:
             yield
         except RuntimeError:
+            self.is_broken = True
             raise RuntimeError("the capture was invalidated")  # noqa: B904 (as torch's own; the stream stays)
-        self.on = before
+        self.index, self.on[stream.index] = before
+
+    @property
+    def here(self):
+        return self.on[self.index]
 
 
 def test_streams_of_the_recorder_wait_for_each_other(monkeypatch):
     calls = Calls()
     monkeypatch.setattr(torch, "cuda", calls)
-    recorder = CudaGraphRecorder()  # stream1 captures, stream2 copies
+    recorder = CudaGraphRecorder(torch.device("cuda", 1))  # stream1 captures, stream2 copies
 
     class Traced:
         def __init__(self, name):
             self.name = name
 
         def clone(self):
-            calls.log.append(f"{calls.on}: clone {self.name}")
+            calls.log.append(f"{calls.here}: clone {self.name}")
             return Traced("fixed")
 
         def copy_(self, other, non_blocking):
-            calls.log.append(f"{calls.on}: {self.name} <- {other.name}")
+            calls.log.append(f"{calls.here}: {self.name} <- {other.name}")
 
         def record_stream(self, stream):
             calls.log.append(f"{self.name} used on {stream.name}")
 
     def make(name):
-        calls.log.append(f"{calls.on}: make {name}")
+        calls.log.append(f"{calls.here}: make {name}")
         return SimpleNamespace(**{f.name: Traced(f"{name}.{f.name}") for f in fields(Batch)})
 
     def of_one_field(log):
@@ -276,37 +313,72 @@ def test_streams_of_the_recorder_wait_for_each_other(monkeypatch):
     assert recorder.fill(lambda: make("b"), fixed) is fixed
     assert [line for line in of_one_field(calls.log) if "fixed <-" not in line] == [
         "stream2: make a",
-        "main waits for stream2",
-        "main: clone a.images",
-        "a.images used on main",
-        "event1 on main",
+        "main1 waits for stream2",
+        "main0: clone a.images",
+        "a.images used on main1",
+        "event1 on main1",
         "stream2 waits for event1",
         "stream2: make b",
-        "main waits for stream2",
-        "b.images used on main",
-        "event2 on main",
+        "main1 waits for stream2",
+        "b.images used on main1",
+        "event2 on main1",
     ]
     calls.log.clear()
-    recorder.warm_up(lambda: calls.log.append(f"{calls.on}: work"))
-    replay = recorder.capture(lambda: calls.log.append(f"{calls.on}: recorded"))
+    recorder.warm_up(lambda: calls.log.append(f"{calls.here}: work"))
+    replay = recorder.capture(lambda: calls.log.append(f"{calls.here}: recorded"))
     replay()
     assert calls.log == [
-        "stream1 waits for main",
+        "stream1 waits for main1",
         "stream1: work",
-        "main waits for stream1",
+        "main1 waits for stream1",
         "stream1: recorded",
         "replay",
     ]
 
 
-def test_a_capture_that_breaks_tells_the_first_reason_and_gives_the_stream_back(monkeypatch):
+def test_a_capture_that_breaks_tells_the_first_reason_and_gives_stream_and_memory_back(monkeypatch):
     calls = Calls()
     monkeypatch.setattr(torch, "cuda", calls)
-    recorder = CudaGraphRecorder()
+    recorder = CudaGraphRecorder(torch.device("cuda", 1))
 
     def reads_back():
         raise RuntimeError("an op reads back")
 
     with pytest.raises(RuntimeError, match="an op reads back"):
         recorder.capture(reads_back)
-    assert calls.on == "main"
+    assert calls.on == {0: "main0", 1: "main1"}
+    assert calls.index == 0
+    assert calls.log == ["end of the pool on 1", "release of the pool on 1", "empty cache"]
+
+
+def test_the_clock_times_the_learners_device(monkeypatch):
+    calls = Calls()
+    monkeypatch.setattr(torch, "cuda", calls)
+    with StepClock(torch.device("cuda", 1)).around():
+        calls.log.append("work")
+    assert calls.log == ["event1 on main1", "work", "event2 on main1"]
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_memory_stays_what_it_was_after_a_capture_that_broke():
+    device = torch.device("cuda")
+
+    class Onward(HostBatches):
+        def batch(self, step):
+            return super().batch(step).to(device)
+
+    learner = Line(reads_back_at=NUM_WARM_UP + 1)
+    learner.device = device
+    learner.net.to(device)
+    step = CapturedStep(learner, Onward(), 0)
+    for _ in range(NUM_WARM_UP + 3):
+        step.run()
+    assert "the capture failed" in step.why_eager
+    assert "MiB on the device" in step.why_eager
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_reserved()
+    for _ in range(20):
+        step.run()
+    torch.cuda.synchronize()
+    assert torch.cuda.memory_reserved() == before

@@ -198,7 +198,7 @@ class DaliLoader:
         if self._device.type == "cuda":
             copy = torch.from_dlpack(decoded.as_tensor()).clone()
             # DALI does not know of a copy on our stream: the buffer may only be released when it is done.
-            torch.cuda.current_stream().synchronize()
+            torch.cuda.current_stream(self._device).synchronize()
             return copy
         return torch.from_numpy(np.array(decoded.as_tensor()))
 

@@ -180,7 +180,7 @@ class Loader:
     def _to_device(self, slot: _Slot) -> Batch:
         batch = slot.batch.to(self._device)
         slot.copied = torch.cuda.Event()
-        slot.copied.record()
+        slot.copied.record(torch.cuda.current_stream(self._device))
         return batch
 
     def _work(self) -> None:

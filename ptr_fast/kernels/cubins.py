@@ -17,6 +17,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,13 +105,28 @@ def lazy_backend(op: str) -> dispatch.Backend:
         return importlib.import_module(f"ptr_fast.kernels.{op}.triton")
 
     def run(*args: Any) -> Any:
-        return getattr(module(), op)(*args)
+        # Triton launches on the current device; in the backward pass autograd has made it that of the tensors.
+        device = _devices(args)[0]
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+            return getattr(module(), op)(*args)
 
     def supports(*args: Any) -> str | None:
-        places = [arg for arg in args if isinstance(arg, torch.device) or hasattr(arg, "device")]
-        return why_not_triton(op, *places) or module().supports(*args)
+        return why_not_triton(op, *_devices(args)) or module().supports(*args)
 
     return dispatch.Backend("triton", run, supports, lambda device: why_not_triton(op, device))
+
+
+def _devices(args: tuple[Any, ...]) -> list[torch.device]:
+    """Of the arguments that have one, or are one, in their order; tuples of tensors are looked into."""
+    devices = []
+    for arg in args:
+        if isinstance(arg, tuple):
+            devices += _devices(arg)
+        elif isinstance(arg, torch.device):
+            devices.append(arg)
+        elif hasattr(arg, "device"):
+            devices.append(arg.device)
+    return devices
 
 
 def compile_all(op: str, architectures: tuple[int, ...] = ARCHITECTURES) -> list[dict[str, Any]]:

@@ -43,7 +43,7 @@ class CapturedEngine:
         if recorder is None and not on_gpu:
             raise RuntimeError(f"a CUDA graph needs a GPU, the policy is on the {device.type}")
         self._graph, self._device = graph, device
-        recorder = recorder or CudaGraphRecorder()
+        recorder = recorder or CudaGraphRecorder(device)
         with torch.inference_mode():
             self._there = [torch.zeros_like(example) for example in graph.example()]
             self._here = [_host_buffer(tensor, on_gpu) for tensor in self._there]

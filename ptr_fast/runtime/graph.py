@@ -24,20 +24,25 @@ def search_noise(seed: int, num_candidates: int, num_axes: int) -> torch.Tensor:
 
 
 def best_of(
-    actor: Actor, critic: Critic, inputs: tuple[torch.Tensor, ...], noise_BKA: torch.Tensor, num_elites: int
+    actor: Actor,
+    critic: Critic,
+    inputs: tuple[torch.Tensor, ...],
+    noise_BKA: torch.Tensor,
+    num_elites: int,
+    beside: torch.cuda.Stream | None,
 ) -> torch.Tensor:
     """The mean ``[B, A]`` of the best of the actor's samples by the minimum over the critics.
 
-    Each encoder runs once per state, on a GPU both at once; the K candidates meet the critics in one call of
-    ``cql_head``.
+    Each encoder runs once per state, on a GPU both at once (the critics' on the stream ``beside``); the K candidates
+    meet the critics in one call of ``cql_head``.
     """
     images_BCHW, state_BS, task_id_B = inputs
-    if not images_BCHW.is_cuda:
+    if beside is None:
         candidates_BKA, embedding_BD = actor(*inputs).sample(noise_BKA), critic.encoder(images_BCHW)
     else:
         # A fork and a join, which a capture turns into branches of its graph. What the other stream allocates is freed
         # after the join, and its next work begins with a fork again: no memory is taken while it is still read.
-        here, beside = torch.cuda.current_stream(images_BCHW.device), torch.cuda.Stream(images_BCHW.device)
+        here = torch.cuda.current_stream(images_BCHW.device)
         beside.wait_stream(here)
         with torch.cuda.stream(beside):
             embedding_BD = critic.encoder(images_BCHW)
@@ -92,6 +97,7 @@ class ActingGraph(nn.Module):
         self.actor, self.critic, self.act = actor, critic, act
         self.frame_size, self.num_state, self.num_axes = frame_size, spec.state.dim, spec.action.dim
         self.resize = GraphResize(*frame_size, spec.camera)
+        self._beside: torch.cuda.Stream | None = None
         low, high = np.asarray(spec.action.low, np.float32), np.asarray(spec.action.high, np.float32)
         self.low: torch.Tensor
         self.half_range: torch.Tensor
@@ -136,8 +142,16 @@ class ActingGraph(nn.Module):
         if self.critic is None:
             scaled = self.actor.mean_action(*inputs)
         else:
-            scaled = best_of(self.actor, self.critic, inputs, given["noise"].unsqueeze(0), self.act.num_elites)
+            noise_BKA = given["noise"].unsqueeze(0)
+            scaled = best_of(self.actor, self.critic, inputs, noise_BKA, self.act.num_elites, self._stream_beside())
         return self.unscale(scaled)
+
+    def _stream_beside(self) -> torch.cuda.Stream | None:
+        """This graph's one stream for the critics' encoder; None on the CPU."""
+        device = self.low.device
+        if device.type == "cuda" and (self._beside is None or self._beside.device != device):
+            self._beside = torch.cuda.Stream(device)
+        return self._beside if device.type == "cuda" else None
 
     def unscale(self, scaled_1A: torch.Tensor) -> torch.Tensor:
         """Scaled action float32 ``[1, A]`` to ``[A]`` in raw units."""

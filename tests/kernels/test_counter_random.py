@@ -7,6 +7,7 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ptr_fast import native
 from ptr_fast.kernels import dispatch
@@ -177,3 +178,26 @@ def test_why_a_backend_does_not_run():
     [choice] = dispatch.explain("counter_random", torch.device("cpu"))
     assert choice.backend.name == ("native" if native.module() is not None else "reference")
     assert "triton" in choice.reasons
+
+
+def test_numbers_are_made_on_the_device_of_the_tensors(monkeypatch):
+    """Whichever GPU is the current one."""
+    seen = []
+
+    def select(op, where):
+        seen.append(where)
+        raise InterruptedError
+
+    monkeypatch.setattr(dispatch, "select", select)
+    with FakeTensorMode():
+        samples = torch.empty(4, dtype=torch.int64, device="cuda:1")
+        step = torch.empty((), dtype=torch.int64, device="cuda:1")
+    for arguments in ((0, samples), (step, samples), (step, range(4))):
+        for device in ("cuda", "cuda:1"):
+            with pytest.raises(InterruptedError):
+                uniform(0, 0, *arguments, 1, device)
+            assert seen.pop() == torch.device("cuda", 1)
+    with pytest.raises(ValueError, match="samples: expected a tensor on cuda:0, got one on cuda:1"):
+        uniform(0, 0, 0, samples, 1, "cuda:0")
+    with pytest.raises(ValueError, match="step: expected a tensor on cuda:0, got one on cuda:1"):
+        uniform(0, 0, step, range(4), 1, "cuda:0")

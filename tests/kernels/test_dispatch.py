@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ptr_fast.kernels import dispatch
+from ptr_fast.kernels import cubins, dispatch
 from ptr_fast.kernels.dispatch import Backend
 
 
@@ -116,3 +122,25 @@ def test_registration_errors(asked: list[torch.Size]) -> None:
         dispatch.register("treble", (only,))
     with pytest.raises(ValueError, match="unknown op 'treble'"):
         dispatch.select("treble", torch.ones(1))
+
+
+def test_triton_kernels_are_launched_on_the_device_of_their_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton launches on the current device, which may be another one."""
+    launched: list[tuple[object, ...]] = []
+    current = [torch.device("cuda", 0)]
+
+    @contextmanager
+    def device(wanted: torch.device) -> Iterator[None]:
+        current.append(wanted)
+        yield
+        current.pop()
+
+    op = SimpleNamespace(toy=lambda *args: launched.append((current[-1], *args)))
+    monkeypatch.setattr(importlib, "import_module", lambda name: op)
+    monkeypatch.setattr(torch.cuda, "device", device)
+    with FakeTensorMode():
+        first, second = (torch.empty(2, device=f"cuda:{i}") for i in range(2))
+    run = cubins.lazy_backend("toy").run
+    for args in ((first, 1), (1.0, second), ((None, second), None), (torch.device("cuda", 1), 0), (torch.ones(1), 0)):
+        run(*args)
+    assert [place[0].index for place in launched] == [0, 1, 1, 1, 0]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import toy_robot
@@ -192,6 +194,24 @@ def test_a_captured_action_works_on_fixed_buffers(checkpoint, mode):
         assert difference.max() < 0.02  # the resize may differ by a level
     with pytest.raises(ValueError, match="input: expected"):
         engine.run(*inputs_of(policy, frame[1:], state, TASKS[0]))
+
+
+def test_a_search_on_a_gpu_has_one_stream_beside_the_current_one(checkpoint, monkeypatch):
+    """PyTorch hands out 32 streams in turn: a new one per action would walk through all of them."""
+    made = []
+
+    def stream(device):
+        made.append(SimpleNamespace(device=device))
+        return made[-1]
+
+    graph, other = (Policy.load(checkpoint, mode="search").graph(CAMERA_SIZE) for _ in range(2))
+    assert graph._stream_beside() is None
+    monkeypatch.setattr(torch.cuda, "Stream", stream)
+    with FakeTensorMode():
+        graph.low = other.low = torch.empty(graph.num_axes, device="cuda:1")
+    assert len({id(graph._stream_beside()) for _ in range(3)}) == len(made) == 1
+    assert made[0].device == torch.device("cuda", 1)
+    assert other._stream_beside() is not graph._stream_beside()  # one may be captured while the other acts
 
 
 @pytest.mark.cuda

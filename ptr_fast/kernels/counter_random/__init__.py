@@ -111,19 +111,17 @@ def _run(
     num_words: int,
     device: torch.device | str | None,
 ) -> torch.Tensor:
+    where = None if device is None else torch.device(device)
     if isinstance(samples_B, torch.Tensor):
         if samples_B.dtype != torch.int64 or samples_B.ndim != 1:
             raise ValueError(f"samples: expected int64 [B], got {samples_B.dtype} {list(samples_B.shape)}")
-        where = samples_B.device if device is None else torch.device(device)
-        if where.type != samples_B.device.type:
-            raise ValueError(f"samples: expected a tensor on {where}, got one on {samples_B.device}")
-    else:
-        where = torch.device("cpu") if device is None else torch.device(device)
+        where = _same_device("samples", samples_B, where)
+    where = torch.device("cpu") if where is None else where
     if isinstance(step, torch.Tensor):
         if step.dtype != torch.int64 or step.ndim != 0:
             raise ValueError(f"step: expected an int or a 0-d int64 tensor, got {step.dtype} {list(step.shape)}")
-        if step.device.type not in ("cpu", where.type):
-            raise ValueError(f"step: expected a tensor on {where}, got one on {step.device}")
+        if step.device.type != "cpu":
+            where = _same_device("step", step, where)
     if isinstance(step, int) and not 0 <= step < _WORD:
         raise ValueError(f"step: expected 0 to 2**32 - 1, got {step}")
     if not 0 <= stream < _WORD:
@@ -136,3 +134,15 @@ def _run(
     if backend.name == "reference":
         warn_missing()
     return backend.run(kind, seed % (1 << 64), int(stream), step, samples_B, num_words, where)
+
+
+def _same_device(name: str, tensor: torch.Tensor, where: torch.device | None) -> torch.device:
+    """The tensor's device; ``where`` must name it, with its number or without.
+
+    Raises:
+        ValueError: they differ.
+    """
+    device = tensor.device
+    if where is not None and (where.type != device.type or where.index not in (None, device.index)):
+        raise ValueError(f"{name}: expected a tensor on {where}, got one on {device}")
+    return device

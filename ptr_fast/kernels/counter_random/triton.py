@@ -19,7 +19,7 @@ def supports(device: torch.device) -> str | None:
     """None where the kernel can run, else why not."""
     if device.type == "cuda" and not torch.cuda.is_available():
         return "there is no CUDA GPU"
-    return why_not_triton("counter_random", torch.empty(0, device=device))
+    return why_not_triton("counter_random", device)
 
 
 @triton.jit

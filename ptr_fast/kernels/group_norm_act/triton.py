@@ -102,25 +102,24 @@ class _GroupNormAct(torch.autograd.Function):
         y_BCHW = torch.empty_like(x_BCHW, memory_format=_LAST)
         moments = x_BCHW.new_empty((B, num_groups, 4 if mode == _NORM else 2), dtype=torch.float32)
         kernel = kernels.forward_resident if launch.resident else kernels.forward_streamed
-        with torch.cuda.device_of(x_BCHW):
-            kernel[(B * launch.blocks_per_image,)](
-                x_BCHW,
-                weight_C,
-                bias_C,
-                x_BCHW if residual_BCHW is None else residual_BCHW,
-                weight_C if residual_weight_C is None else residual_weight_C,
-                bias_C if residual_bias_C is None else residual_bias_C,
-                y_BCHW,
-                moments,
-                eps,
-                N=H * W,
-                C=C,
-                G=num_groups,
-                RESIDUAL=mode,
-                RELU=relu,
-                **launch.tile,
-                num_warps=launch.num_warps,
-            )
+        kernel[(B * launch.blocks_per_image,)](
+            x_BCHW,
+            weight_C,
+            bias_C,
+            x_BCHW if residual_BCHW is None else residual_BCHW,
+            weight_C if residual_weight_C is None else residual_weight_C,
+            bias_C if residual_bias_C is None else residual_bias_C,
+            y_BCHW,
+            moments,
+            eps,
+            N=H * W,
+            C=C,
+            G=num_groups,
+            RESIDUAL=mode,
+            RELU=relu,
+            **launch.tile,
+            num_warps=launch.num_warps,
+        )
         # With a residual that is only added, y > 0 is the mask; else the kernel finds the mask from what it reads.
         ctx.save_for_backward(
             x_BCHW, weight_C, bias_C, moments, y_BCHW if relu and mode == _ADD else None,
@@ -147,28 +146,27 @@ class _GroupNormAct(torch.autograd.Function):
         dresidual_BCHW = torch.empty_like(dx_BCHW) if own else dy_BCHW if ctx.mode == _ADD else None
         partial = x_BCHW.new_empty((B, 3 if norm else 2, C), dtype=torch.float32)
         kernel = kernels.backward_resident if launch.resident else kernels.backward_streamed
-        with torch.cuda.device_of(x_BCHW):
-            kernel[(B * launch.blocks_per_image,)](
-                dy_BCHW,
-                x_BCHW,
-                weight_C,
-                bias_C,
-                residual_BCHW if norm else x_BCHW,
-                residual_weight_C if norm else weight_C,
-                residual_bias_C if norm else bias_C,
-                x_BCHW if y_BCHW is None else y_BCHW,
-                moments,
-                dx_BCHW,
-                dresidual_BCHW if own else dx_BCHW,
-                partial,
-                N=H * W,
-                C=C,
-                G=ctx.num_groups,
-                RESIDUAL=ctx.mode,
-                RELU=ctx.relu,
-                **launch.tile,
-                num_warps=launch.num_warps,
-            )
+        kernel[(B * launch.blocks_per_image,)](
+            dy_BCHW,
+            x_BCHW,
+            weight_C,
+            bias_C,
+            residual_BCHW if norm else x_BCHW,
+            residual_weight_C if norm else weight_C,
+            residual_bias_C if norm else bias_C,
+            x_BCHW if y_BCHW is None else y_BCHW,
+            moments,
+            dx_BCHW,
+            dresidual_BCHW if own else dx_BCHW,
+            partial,
+            N=H * W,
+            C=C,
+            G=ctx.num_groups,
+            RESIDUAL=ctx.mode,
+            RELU=ctx.relu,
+            **launch.tile,
+            num_warps=launch.num_warps,
+        )
         sums = partial.sum(dim=0)
         dresidual_weight_C = sums[2] if norm else None
         # Both biases see the same gradient; a copy, because the optimiser's gradients must not share memory.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from ptr_fast.kernels.group_norm_act.reference import group_norm
+
 __all__ = ["group_norm_act_pool", "same_max_pool", "supports"]
 
 
@@ -18,7 +20,7 @@ def supports(
 def group_norm_act_pool(
     x_BCHW: torch.Tensor, weight_C: torch.Tensor, bias_C: torch.Tensor, num_groups: int, eps: float
 ) -> torch.Tensor:
-    return same_max_pool(F.relu(F.group_norm(x_BCHW, num_groups, weight_C, bias_C, eps)))
+    return same_max_pool(F.relu(group_norm(x_BCHW, num_groups, weight_C, bias_C, eps)).to(x_BCHW.dtype))
 
 
 def same_max_pool(x_BCHW: torch.Tensor) -> torch.Tensor:

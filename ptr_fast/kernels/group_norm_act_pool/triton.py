@@ -49,23 +49,22 @@ class _GroupNormActPool(torch.autograd.Function):
         wanted = any(ctx.needs_input_grad)
         argmax_BCHW = torch.empty_like(y_BCHW, dtype=torch.int8) if wanted else None
         moments = x_BCHW.new_empty((B, num_groups, 2), dtype=torch.float32)
-        with torch.cuda.device_of(x_BCHW):
-            kernels.forward[(B * launch.blocks_per_image,)](
-                x_BCHW,
-                weight_C,
-                bias_C,
-                y_BCHW,
-                y_BCHW if argmax_BCHW is None else argmax_BCHW,
-                moments,
-                eps,
-                H=H,
-                W=W,
-                C=C,
-                G=num_groups,
-                ARGMAX=wanted,
-                **launch.tile,
-                num_warps=launch.num_warps,
-            )
+        kernels.forward[(B * launch.blocks_per_image,)](
+            x_BCHW,
+            weight_C,
+            bias_C,
+            y_BCHW,
+            y_BCHW if argmax_BCHW is None else argmax_BCHW,
+            moments,
+            eps,
+            H=H,
+            W=W,
+            C=C,
+            G=num_groups,
+            ARGMAX=wanted,
+            **launch.tile,
+            num_warps=launch.num_warps,
+        )
         ctx.save_for_backward(x_BCHW, weight_C, moments, argmax_BCHW)
         ctx.num_groups = num_groups
         return y_BCHW
@@ -82,22 +81,21 @@ class _GroupNormActPool(torch.autograd.Function):
         launch = plan("pool_backward", x_BCHW.dtype, H * W, C, ctx.num_groups)
         dx_BCHW = torch.empty_like(x_BCHW, memory_format=_LAST)
         partial = x_BCHW.new_empty((B, 2, C), dtype=torch.float32)
-        with torch.cuda.device_of(x_BCHW):
-            kernels.backward[(B * launch.blocks_per_image,)](
-                dy_BCHW.contiguous(memory_format=_LAST),
-                argmax_BCHW,
-                x_BCHW,
-                weight_C,
-                moments,
-                dx_BCHW,
-                partial,
-                H=H,
-                W=W,
-                C=C,
-                G=ctx.num_groups,
-                **{name: launch.tile[name] for name in ("P", "GB", "DP")},
-                num_warps=launch.num_warps,
-            )
+        kernels.backward[(B * launch.blocks_per_image,)](
+            dy_BCHW.contiguous(memory_format=_LAST),
+            argmax_BCHW,
+            x_BCHW,
+            weight_C,
+            moments,
+            dx_BCHW,
+            partial,
+            H=H,
+            W=W,
+            C=C,
+            G=ctx.num_groups,
+            **{name: launch.tile[name] for name in ("P", "GB", "DP")},
+            num_warps=launch.num_warps,
+        )
         sums = partial.sum(dim=0)
         return dx_BCHW, sums[0], sums[1], None, None
 
