@@ -1,10 +1,11 @@
 # make demo   the whole way in toy kitchens: data, pre-training, fine-tuning, selection, 20 trials, report
 # make test   all quick tests
 # make bench  benchmarks (never part of the tests); make peers first installs what they compare with, in .venv-peers
-# make bench-gpu  everything that is measured on a GPU, in one program
+# make bench-gpu  what is measured on a GPU, in three programs; make gpu-wheels gathers what a machine without registry needs
 # Each sets up the virtual environment it needs and is safe to repeat.
 
 PYTHON ?= python3
+GPU_PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ptr-fast-installed
@@ -13,7 +14,7 @@ NATIVE := setup.py CMakeLists.txt $(shell find csrc -type f)
 export MUJOCO_GL ?= egl
 export PYTHONHASHSEED ?= 0
 
-.PHONY: setup demo test test-slow bench bench-gpu peers lint format clean
+.PHONY: setup demo test test-slow bench bench-gpu gpu-wheels peers lint format clean
 
 setup: $(STAMP)
 
@@ -38,10 +39,16 @@ bench: $(STAMP)
 	@$(BIN)/python -m benchmarks.bench_peers
 	@$(BIN)/python -m benchmarks.bench_loop
 
-# GPU_PYTHON: another interpreter with torch for CUDA, triton and jax, e.g. make bench-gpu GPU_PYTHON=python3
-GPU_PYTHON ?= $(BIN)/python
-bench-gpu: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),$(STAMP))
-	@PYTHONPATH=.:python $(GPU_PYTHON) -m benchmarks.bench_gpu $(GPU_ARGS)
+# The interpreter whose torch sees a GPU: python3 where it does, else this environment's.
+# GPU_ARGS: a program and its options, e.g. make bench-gpu GPU_ARGS=second
+bench-gpu:
+	@if $(GPU_PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; \
+	then PYTHONPATH=.:python $(GPU_PYTHON) -m benchmarks.bench_gpu $(GPU_ARGS); \
+	else $(MAKE) --no-print-directory $(STAMP) && $(BIN)/python -m benchmarks.bench_gpu $(GPU_ARGS); fi
+
+# What a GPU machine without a registry may lack, as wheels for its interpreter: benchmarks/gpu/wheels.py unpacks them.
+gpu-wheels: $(STAMP)
+	@$(BIN)/python -m benchmarks.gpu.wheels
 
 # What the benchmarks compare with, in an environment of its own: d3rlpy pins another gymnasium.
 PEERS := .venv-peers/.ptr-fast-installed

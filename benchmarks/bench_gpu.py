@@ -1,58 +1,122 @@
-"""Everything that is measured on a GPU, in one call: ``make bench-gpu``, or
+"""Everything that is measured on a GPU, as three programs of at most nine minutes each: ``make bench-gpu``, or
 
-    python -m benchmarks.bench_gpu [--parts tests,roofline,step/r34_64,...] [--seconds 540] [--out FOLDER] [--dry]
+    python -m benchmarks.bench_gpu first|second|third [--seconds 540] [--out FOLDER]
+    python -m benchmarks.bench_gpu --parts roofline,step/r34_64,... [--dry]
 
-The parts come in the order of their worth, each bounded in time, in a process that is replaced where one crashes, hangs
-or leaves the GPU in an error. Ten minutes give parity, the roofline, the step beside plain PyTorch and every kernel;
-what no time is left for is a row too, and ``--parts`` (names or their beginnings) asks for it the next time. Rows are
-written one by one, to ``--out``, ``$OUT`` or ``benchmarks/results``. ``--dry`` runs every part at tiny sizes on the CPU
-and records nothing: a test does that, so that the first minute on a rented GPU does not find a typing error.
+``first``: parity on the device, the roofline, the main rows of the step, norms, acting. ``second``: the step beside JAX
+and ``torch.compile``, ablations, ResNet-50, the other kernels. ``third``: learning curves, where a replay's time goes,
+hardware counters, compute-sanitizer, the rows that are left.
+
+A program needs what the machine has (Python 3.12, torch 2.11, triton 3.6, nvcc; JAX for its rows) and the wheels that
+``make gpu-wheels`` has gathered, no registry. It first compiles whatever its parts will need in one process per core.
+Its parts come in the order of their worth, each bounded in time, in a process that is replaced where one crashes, hangs
+or leaves the GPU in an error; what no time is left for is a row too, and ``--parts`` (names or their beginnings) asks
+for it the next time. Rows are written one by one, to ``--out``, ``$OUT`` or ``benchmarks/results``; a short table comes
+last. ``--dry`` runs every part at tiny sizes on the CPU and records nothing: a test does that, so that the first minute
+on a rented GPU does not find a typing error.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import torch
 
-from benchmarks.gpu import act, checks, kernels, roofline, step
+from benchmarks.gpu import act, checks, curves, kernels, replay, roofline, step, wheels
 from benchmarks.gpu.supervise import BEGIN, supervise
 from benchmarks.gpu.timing import Bench
 from benchmarks.harness import RESULTS
 from ptr_fast import native
 
-# Seconds that a part may take at most.
-FIRST = {"build": 90.0, "tests": 170.0, "roofline": 60.0, "step/r34_64/eager": 80.0, "step/r34_256/eager": 80.0}
-FIRST |= {f"kernels/{op}": 60.0 for op in kernels.OPS}
-STEPS = ("r34_256/compiled", "r34_64/ablations", "r34_256/jax", "r34_64/jax_reference", "r34_64/compiled")
-STEPS += ("r34_64/jax", "r34_256/jax_reference", "r50_256/eager", "r50_256/compiled", "r50_256/jax")
-LAST = {"act": 120.0, **{f"compiled/{op}": 120.0 for op in kernels.OPS}, "step/r34_256/autotuned": 300.0}
-PARTS = FIRST | {f"step/{name}": 240.0 for name in STEPS} | LAST | {"sanitizer": 200.0}
+PROGRAMS = {
+    "first": (
+        "build",
+        "tests",
+        "prepare",
+        "roofline",
+        "step/r34_64/eager",
+        "step/r34_256/compiled",
+        "kernels/group_norm_act",
+        "act",
+        "kernels/spatial_embedding",
+        "kernels/cql_head",
+    ),
+    "second": (
+        "build",
+        "prepare",
+        "step/r34_64/compiled",
+        "step/r34_64/ablations",
+        "step/r34_256/jax",
+        "step/r50_256/compiled",
+        "kernels/group_norm_act_pool",
+        "kernels/augment",
+        "kernels/adam_polyak",
+        "kernels/counter_random",
+        "step/r34_256/eager",
+        "step/r34_64/jax",
+        "step/r34_64/jax_reference",
+        "step/r50_256/eager",
+    ),
+    "third": (
+        "build",
+        "prepare",
+        "curves",
+        "replay",
+        "counters",
+        "sanitizer/memcheck",
+        "sanitizer/racecheck",
+        *(f"compiled/{op}" for op in kernels.OPS),
+        "step/r50_256/jax",
+        "step/r34_256/jax_reference",
+        "step/r34_256/autotuned",
+    ),
+}
+PARTS = list(dict.fromkeys(part for program in PROGRAMS.values() for part in program))
+STARTED = ("touch", "touch_full")  # by other parts, in a process of their own
+# Seconds that a part may take at most, by its name or the beginning of it.
+LIMITS = {"build": 260.0, "tests": 180.0, "prepare": 200.0, "roofline": 60.0, "kernels/": 90.0, "act": 150.0}
+LIMITS |= {"step/r34_256/autotuned": 300.0, "step/": 200.0}
+DEFAULT_LIMIT = 200.0
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the parts; 0 where nothing failed."""
+    """Runs a program or parts; 0 where nothing failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", default="")
-    parser.add_argument("--seconds", type=float, default=540.0)
-    parser.add_argument("--out", default=os.environ.get("OUT") or str(RESULTS))
-    parser.add_argument("--dry", action="store_true")
+    parser.add_argument("program", nargs="?", choices=tuple(PROGRAMS), help="which of the three (default: first)")
+    parser.add_argument("--parts", default="", help="names of parts or their beginnings, instead of a program")
+    parser.add_argument("--seconds", type=float, default=540.0, help="for everything (default: 540 s)")
+    parser.add_argument("--out", default=os.environ.get("OUT") or str(RESULTS), help="folder of the rows")
+    parser.add_argument("--dry", action="store_true", help="tiny sizes on the CPU, nothing is recorded")
     parser.add_argument("--here", action="store_true", help="in this process (a supervised one is started so)")
+    parser.add_argument("--compile-only", action="store_true", help="run everything once, measure nothing")
+    parser.add_argument("--share", default="0/1", help="i/n: every n-th case from the i-th on (with --compile-only)")
     args = parser.parse_args(argv)
     asked = [part for part in args.parts.split(",") if part]
-    known = [*PARTS, "touch"]
+    known = [*PARTS, *STARTED]
     if unknown := [part for part in asked if not any(name.startswith(part) for name in known)]:
         parser.error(f"unknown {unknown}; known: {known}")
-    names = [name for name in known if any(name.startswith(part) for part in asked)] if asked else list(PARTS)
+    chosen = [name for name in known if any(name == part for part in asked)]
+    chosen += [name for name in PARTS if name not in chosen and any(name.startswith(part) for part in asked)]
+    names = sorted(chosen, key=known.index) if asked else list(PROGRAMS[args.program or "first"])
     if not args.dry and not torch.cuda.is_available():
         parser.error("there is no GPU here (--dry runs every part at tiny sizes on the CPU)")
-    os.environ["PTR_FAST_BENCH_RECORD"] = "0" if args.dry or names == ["touch"] else "1"
+    silent = args.dry or args.compile_only or names[0] in STARTED
+    os.environ["PTR_FAST_BENCH_RECORD"] = "0" if silent else "1"
     os.environ["PTR_FAST_BENCH_OUT"] = args.out
     if args.dry or args.here:
-        return run(names, Bench(dry=args.dry, seconds=args.seconds))
+        index, _, num_shares = args.share.partition("/")
+        share = (int(index), int(num_shares))
+        return run(names, Bench(dry=args.dry, seconds=args.seconds, share=share, compile_only=args.compile_only))
+
+    wheels.install()
+    os.environ["PYTHONPATH"] = os.pathsep.join([os.environ.get("PYTHONPATH", ""), *wheels.folders()])
 
     def start(left: list[str], seconds: float) -> subprocess.Popen[str]:
         options = ["--here", "--parts", ",".join(left), "--seconds", f"{seconds:.0f}", "--out", args.out]
@@ -60,7 +124,9 @@ def main(argv: list[str] | None = None) -> int:
         pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         return subprocess.Popen(command, **pipe, start_new_session=True)  # type: ignore[call-overload, no-any-return]
 
-    failures = supervise({name: PARTS.get(name, 120.0) for name in names}, start, args.seconds)
+    begin = _sizes(Path(args.out))
+    failures = supervise({name: _limit(name) for name in names}, start, args.seconds)
+    _print_table(Path(args.out), begin)
     if failures:
         print("failed: " + "; ".join(failures), flush=True)
     return 1 if failures else 0
@@ -72,21 +138,67 @@ def run(names: list[str], bench: Bench) -> int:
         torch.backends.cudnn.benchmark = True
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True  # as the reference's default
     native.keep_freed_memory()
-    for name in names:
+    for position, name in enumerate(names):
         print(f"{BEGIN}{name}", flush=True)
         part, _, rest = name.partition("/")
-        if part in ("kernels", "compiled", "step") and not bench.peaks:
+        if part in ("kernels", "compiled", "step") and not bench.peaks and not bench.compile_only:
             bench.attempt("gpu_roofline", "copy and matrix product", lambda: roofline.peaks(bench))
-        if part == "step":
-            step.run(bench, *rest.split("/"))
-        elif part in ("kernels", "compiled"):
-            kernels.run(bench, rest, compiled=part == "compiled")
-        else:
-            whole = {"build": checks.run_build, "tests": checks.run_tests, "sanitizer": checks.run_sanitizer}
-            (whole | {"touch": checks.touch, "roofline": roofline.run, "act": act.run})[part](bench)
+        works: dict[str, Callable[[], Any]] = {
+            "build": lambda: checks.run_build(bench),
+            "tests": lambda: checks.run_tests(bench),
+            "prepare": lambda later=names[position + 1 :]: checks.run_prepare(bench, later),
+            "roofline": lambda: roofline.run(bench),
+            "step": lambda rest=rest: step.run(bench, *rest.split("/")),
+            "kernels": lambda rest=rest: kernels.run(bench, rest),
+            "compiled": lambda rest=rest: kernels.run(bench, rest, compiled=True),
+            "act": lambda: act.run(bench),
+            "curves": lambda: curves.run(bench),
+            "replay": lambda: replay.run(bench),
+            "counters": lambda: replay.run_counters(bench),
+            "sanitizer": lambda rest=rest: checks.run_sanitizer(bench, rest),
+            "touch": lambda: checks.touch(bench),
+            "touch_full": lambda: replay.touch_full(bench),
+        }
+        works[part]()
     if bench.failures:
         print("failed: " + "; ".join(bench.failures), flush=True)
     return 1 if bench.failures else 0
+
+
+def _limit(name: str) -> float:
+    return next((seconds for start, seconds in LIMITS.items() if name.startswith(start)), DEFAULT_LIMIT)
+
+
+def _sizes(folder: Path) -> dict[Path, int]:
+    """How long every file of rows is."""
+    return {path: path.stat().st_size for path in folder.glob("gpu_*.jsonl")}
+
+
+def _rows_since(folder: Path, begin: dict[Path, int]) -> Iterator[dict[str, Any]]:
+    for path in sorted(folder.glob("gpu_*.jsonl")):
+        with open(path, encoding="utf-8") as file:
+            file.seek(begin.get(path, 0))
+            yield from map(json.loads, file)
+
+
+def _print_table(folder: Path, begin: dict[Path, int]) -> None:
+    """What this program found: a line for every row that was timed, failed or left out."""
+    print("\n== what was found", flush=True)
+    for row in _rows_since(folder, begin):
+        found = ""
+        if "variants" in row:
+            ours, times = next(iter(row["variants"].items()))
+            ratios = ", ".join(f"{ratio:.2f}x {other}" for other, ratio in row["speedup"].items())
+            found = f"{ours} {times['median_ms']:.4g} ms; {ratios}"
+        elif "failed" in row or "skipped" in row:
+            found = f"FAILED {row['failed'][:160]}" if "failed" in row else f"skipped: {row['skipped'][:160]}"
+        elif "code" in row and row["name"] == "gpu_checks":
+            counts = ", ".join(f"{row[key]} {key}" for key in ("passed", "failed", "skipped") if row.get(key))
+            found = f"code {row['code']}, {row.get('seconds', 0):.0f} s{', ' if counts else ''}{counts}"
+        if dropped := row.get("dropped"):
+            found += f"; dropped: {dropped}"[:200]
+        if found:
+            print(f"{row['name'].removeprefix('gpu_')} {row['case']}: {found}", flush=True)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def rows_of(data: Batch, rows: np.ndarray) -> Batch:
     return Batch(**{name: getattr(data, name)[rows] for name in Batch.__dataclass_fields__})
 
 
-def make_learner(dtype: torch.dtype | None, seed: int) -> CqlLearner:
+def make_learner(dtype: torch.dtype | None, seed: int, encoder: str = "conv3", device: str = "cpu") -> CqlLearner:
     names, units = ("x", "y"), ("1", "1")
     spec = PolicySpec(
         camera=CameraSpec(name="image_0", height=SIZE, width=SIZE),
@@ -65,7 +65,7 @@ def make_learner(dtype: torch.dtype | None, seed: int) -> CqlLearner:
         control_hz=5.0,
     )
     config = CqlConfig(
-        encoder=EncoderConfig(name="conv3", num_filters=8, embedding_dim=64),
+        encoder=EncoderConfig(name=encoder, num_filters=8, embedding_dim=64),
         hidden_dims=(64, 64),
         cql_alpha=1.0,
         discount=0.5,
@@ -73,7 +73,7 @@ def make_learner(dtype: torch.dtype | None, seed: int) -> CqlLearner:
         critic_lr=1e-3,
         augment=AugmentConfig(crop_padding=0, jitter_probability=0.0),  # a shift would move the target
     )
-    return CqlLearner(config, spec, seed, encoder_dtype=dtype)
+    return CqlLearner(config, spec, seed, device=device, encoder_dtype=dtype)
 
 
 @torch.no_grad()

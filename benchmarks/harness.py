@@ -113,7 +113,7 @@ def record(row: dict[str, Any]) -> None:
             file.write(json.dumps(row) + "\n")
 
 
-_PRINTED_ELSEWHERE = {"name", "case", "variants", "speedup", "environment", "rounds"}
+_PRINTED_ELSEWHERE = {"name", "case", "variants", "speedup", "environment", "rounds", "curves", "kernels"}
 
 
 def environment() -> dict[str, Any]:

@@ -143,12 +143,15 @@ class JaxVariant:
         shared_forwards: nine encoder forwards instead of the published 19.
         dtype: of the encoder: ``float32`` or ``bfloat16``.
         platform: ``cpu`` or ``cuda``.
+        count: steps that are launched one after another and timed as one.
 
     Raises:
-        RuntimeError: JAX, Flax or Optax are not installed.
+        ModuleNotFoundError: JAX, Flax or Optax are not installed.
     """
 
-    def __init__(self, case: StepCase, shared_forwards: bool, dtype: str = "float32", platform: str = "cpu") -> None:
+    def __init__(
+        self, case: StepCase, shared_forwards: bool, dtype: str = "float32", platform: str = "cpu", count: int = 1
+    ) -> None:
         python = interpreter_with(*JAX_PACKAGES)
         if python is None:
             raise ModuleNotFoundError("jax, flax and optax are not installed (make peers)")
@@ -159,7 +162,7 @@ class JaxVariant:
             environment["PTR_FAST_BENCH_THREADS"] = str(torch.get_num_threads())
         self._worker = Worker("benchmarks.peers.jax_worker", python, environment)
         self._case, self._shared, self._dtype = case, shared_forwards, dtype
-        self._number, self.details = 1, {}
+        self._number, self._count, self.details = 1, count, {}
 
     def check(self) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
         learner = make_learner(self._case)
@@ -188,8 +191,8 @@ class JaxVariant:
             return answer["losses"], {name: torch.from_numpy(weights[name]) for name in weights.files}
 
     def step(self) -> Milliseconds:
-        self._number += 1
-        return Milliseconds(self._worker.ask("step", number=self._number)["ms"])
+        self._number += self._count
+        return Milliseconds(self._worker.ask("step", number=self._number, count=self._count)["ms"])
 
     def close(self) -> None:
         self._worker.close()
@@ -197,7 +200,11 @@ class JaxVariant:
 
 
 def gate(
-    case: StepCase, variants: dict[str, Variant], loss_bound: float, update_bound: float
+    case: StepCase,
+    variants: dict[str, Variant],
+    loss_bound: float,
+    update_bound: float,
+    dropped: dict[str, str] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Every variant's first step against that of the first one.
 
@@ -207,6 +214,8 @@ def gate(
         loss_bound: largest relative difference of a loss.
         update_bound: largest difference of the weights' change, relative to ours, in the 2-norm of all weights. Adam's
             first step is the sign of the gradient, so elements whose gradient is rounding noise may differ in sign.
+        dropped: a variant other than ours that raises or computes something else is taken out of ``variants`` and
+            closed, and the reason put in here; None: it raises.
 
     Returns:
         Per variant ``loss`` and ``update``: what was found.
@@ -217,16 +226,24 @@ def gate(
     before = {name: value.detach() for name, value in parameters_by_name(make_learner(case)).items()}
     found: dict[str, dict[str, float]] = {}
     ours: tuple[dict[str, float], torch.Tensor] | None = None
-    for name, variant in variants.items():
-        losses, weights = variant.check()
-        change = torch.cat([(weights[key] - value).flatten() for key, value in before.items()])
-        ours = ours or (losses, change)
-        # np.max is NaN where one of them is; Python's would pass it over.
-        loss = float(np.max([abs(losses[key] - ours[0][key]) / max(abs(ours[0][key]), 1e-3) for key in LOSSES]))
-        update = float((change - ours[1]).norm() / ours[1].norm())
-        found[name] = {"loss": round(loss, 6), "update": round(update, 4)}
-        assert loss <= loss_bound, f"{name}: losses {losses}, ours {ours[0]}"
-        assert update <= update_bound, f"{name}: the update is {update:.3f} away from ours"
+    for name, variant in list(variants.items()):
+        try:
+            losses, weights = variant.check()
+            change = torch.cat([(weights[key] - value).flatten() for key, value in before.items()])
+            ours = ours or (losses, change)
+            # np.max is NaN where one of them is; Python's would pass it over.
+            loss = float(np.max([abs(losses[key] - ours[0][key]) / max(abs(ours[0][key]), 1e-3) for key in LOSSES]))
+            update = float((change - ours[1]).norm() / ours[1].norm())
+            found[name] = {"loss": round(loss, 6), "update": round(update, 4)}
+            assert loss <= loss_bound, f"{name}: losses {losses}, ours {ours[0]}"
+            assert update <= update_bound, f"{name}: the update is {update:.3f} away from ours"
+        except ModuleNotFoundError:
+            raise  # a peer that is not installed: the row says so
+        except Exception as error:
+            if dropped is None or variant is next(iter(variants.values())):
+                raise
+            dropped[name] = f"{type(error).__name__}: {error}"[:500]
+            variants.pop(name).close()
     return found
 
 

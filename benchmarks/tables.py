@@ -106,11 +106,11 @@ def _shares(rows: list[dict[str, Any]]) -> str:
     ]
     for row in rows:
         speedup = row.get("speedup", {})
-        port = speedup.get("literal_port", speedup.get("literal_port_fp32"))
+        port = speedup.get("literal_port", speedup.get("literal_port_tf32"))
         plain = speedup.get("plain")
         if port is None or plain is None:
             continue
-        wide = speedup.get("plain_fp32", plain)
+        wide = speedup.get("plain_tf32", plain)
         parts = (port / wide, wide / plain, plain)
         cells = [row["case"].removesuffix(", eager"), f"{port:.2f}"]
         for part in parts:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -9,18 +10,19 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import bench_gpu
-from benchmarks.gpu import kernels, supervise
+from benchmarks.gpu import kernels, step, supervise
 from benchmarks.gpu.supervise import BEGIN
 from benchmarks.gpu.timing import Bench
 from benchmarks.peers.client import interpreter_with
+from benchmarks.step_variants import TorchVariant, gate
 
 
 def run(*arguments: str) -> None:
     assert bench_gpu.main(["--dry", "--out", "/nonexistent", *arguments]) == 0
 
 
-PARTS = ["build", "tests", "roofline", "act", "sanitizer", "step/r34_64/eager", "step/r34_64/ablations"]
-PARTS += ["step/r34_64/compiled", "step/r34_256/autotuned"]
+PARTS = ["build", "tests", "roofline", "act", "sanitizer", "curves", "replay", "counters", "step/r34_64/eager"]
+PARTS += ["step/r34_64/ablations", "step/r34_64/compiled", "step/r34_256/autotuned"]
 
 
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call:UserWarning")
@@ -129,6 +131,66 @@ def test_what_no_time_was_left_for_is_a_row(supervised):
     failures, rows, _ = supervised("hangs", "two", "three", seconds=1.0)
     assert failures == ["hangs: ended with the whole program's time"]
     assert [(row["case"], "skipped" in row) for row in rows] == [("hangs", False), ("two", True), ("three", True)]
+
+
+def test_what_a_program_needs_is_compiled_before_in_shares(capsys):
+    run("--parts", "prepare,kernels/counter_random")
+    said = capsys.readouterr().out
+    assert "precompile kernels/counter_random 0/1: code 0" in said
+    assert said.index("precompile") < said.index("== part kernels/counter_random")
+
+
+def test_every_part_belongs_to_one_program_and_begins_with_what_it_needs():
+    for program in bench_gpu.PROGRAMS.values():
+        assert program[0] == "build"
+        assert "prepare" in program[:3]
+    told = [part for program in bench_gpu.PROGRAMS.values() for part in program if part not in ("build", "prepare")]
+    assert len(told) == len(set(told))
+    assert {f"kernels/{op}" for op in kernels.OPS} <= set(told)
+
+
+class Broken:
+    details = {}
+
+    def check(self):
+        raise RuntimeError("no kernel image")
+
+    def close(self):
+        self.closed = True
+
+
+def test_a_variant_that_raises_is_dropped_and_the_others_keep_their_row():
+    case, broken = step.DRY, Broken()
+    variants = {"ours": TorchVariant(case, "ours"), "broken": broken, "plain": TorchVariant(case, "plain")}
+    dropped = {}
+    found = gate(case, variants, 5e-2, 1.0, dropped)
+    assert list(variants) == list(found) == ["ours", "plain"]
+    assert dropped == {"broken": "RuntimeError: no kernel image"}
+    assert broken.closed
+    with pytest.raises(RuntimeError, match="no kernel image"):
+        gate(case, {"ours": TorchVariant(case, "ours"), "broken": Broken()}, 5e-2, 1.0)
+
+
+def test_missing_packages_come_from_the_carried_wheels_and_the_machines_own_stay(monkeypatch, tmp_path):
+    from benchmarks.gpu import wheels
+
+    for name in ("numpy-0.0.1-py3-none-any.whl", "carried_along-1.0-py3-none-any.whl"):
+        package, version = name.split("-")[:2]
+        with zipfile.ZipFile(tmp_path / name, "w") as wheel:
+            info = f"{package}-{version}.dist-info"
+            wheel.writestr(f"{package}.py", f"VERSION = {version!r}")
+            wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
+            wheel.writestr(
+                f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+            )
+            wheel.writestr(f"{info}/RECORD", "")
+    monkeypatch.setattr(wheels, "FOLDER", tmp_path)
+    monkeypatch.setenv("PTR_FAST_GPU_SITE", "")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    wheels.install()
+    (site,) = wheels.folders()
+    assert sorted(path.name for path in Path(site).glob("*.py")) == ["carried_along.py"]
+    assert sys.path[-1] == site
 
 
 def test_without_a_gpu_it_says_so(capsys):

@@ -7,7 +7,9 @@ time takes nothing with it. Groups: ``eager`` (C, D), ``jax`` (B), ``jax_referen
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +42,7 @@ GROUPS = {
     "autotuned": 120,
 }  # least seconds
 BF16 = torch.bfloat16
+COUNT = 3  # steps that are timed as one, of every variant: the wait at the end counts once
 # bfloat16 gradients differ in their last bits, and Adam's first step is their sign: see step_variants.gate.
 LOSS_BOUND, UPDATE_BOUND = 5e-2, 1.0
 
@@ -91,48 +94,87 @@ def row(bench: Bench, name: str, case: StepCase, group: str, label: str) -> dict
     """One group of variants on one case."""
     bench.need(GROUPS[group])
     torch.compiler.reset()  # after a handful of compilations of one function the compiler gives up and runs it eagerly
-    variants: dict[str, Variant] = {"ours": Captured(case, bench.device)}
-    variants |= _others(bench, name, case, group)
-    details: dict[str, Any] = {}
-
-    def check() -> dict[str, Any]:
-        found = {"gate": gate(case, variants, LOSS_BOUND, UPDATE_BOUND)}
-        for variant in variants.values():
-            for _ in range(1 if bench.dry else 5):  # warm up, capture
-                variant.step()
-        details.update({key: dict(variant.details) for key, variant in variants.items()})
-        return {**found, "details": details, "memory_gb": _memory(bench)}
-
+    makers: dict[str, Callable[[], Variant]] = {"ours": lambda: Captured(case, bench.device)}
+    makers |= _others(bench, name, case, group)
+    if bench.compile_only:
+        return _compile(bench, makers)
+    variants: dict[str, Variant] = {}
+    dropped: dict[str, str] = {}
     try:
+        for key, make in makers.items():
+            with _dropping(key, variants, dropped):
+                variants[key] = make()
+        found = gate(case, variants, LOSS_BOUND, UPDATE_BOUND, dropped)
+        for key, variant in list(variants.items()):
+            with _dropping(key, variants, dropped):
+                for _ in range(1 if bench.dry else 5):  # warm up, capture
+                    variant.step()
+        details = {key: dict(variant.details) for key, variant in variants.items()}
+        fields = {"gate": found, "dropped": dropped, "details": details, "memory_gb": _memory(bench)}
         timed = {key: _timed(bench, variant) for key, variant in variants.items()}
-        result = compare("gpu_step", label, timed, check, num_rounds=bench.rounds(9), **_utilisation(bench, case))
+        rounds = bench.rounds(9)
+        result = compare("gpu_step", label, timed, lambda: fields, num_rounds=rounds, **_utilisation(bench, case))
     finally:
         for variant in variants.values():
             variant.close()
     return result
 
 
-def _others(bench: Bench, name: str, case: StepCase, group: str) -> dict[str, Variant]:
+@contextmanager
+def _dropping(name: str, variants: dict[str, Variant], dropped: dict[str, str]) -> Iterator[None]:
+    """Leaves a variant out where it raises, with the reason; nothing can be compared without ours."""
+    try:
+        yield
+    except ModuleNotFoundError:
+        raise  # a peer that is not installed: the row says so
+    except Exception as error:
+        if name == "ours":
+            raise
+        dropped[name] = f"{type(error).__name__}: {error}"[:500]
+        if name in variants:
+            variants.pop(name).close()
+
+
+def _compile(bench: Bench, makers: Mapping[str, Callable[[], Variant]]) -> dict[str, Any]:
+    """Takes one step of what this process's share compiles: ours, ``torch.compile`` and JAX keep what they compiled."""
+    for key in bench.mine(name for name in makers if name in ("ours", "compiled", "autotuned") or "jax" in name):
+        variant = makers[key]()
+        try:
+            variant.check()
+        finally:
+            variant.close()
+    return {}
+
+
+def _others(bench: Bench, name: str, case: StepCase, group: str) -> dict[str, Callable[[], Variant]]:
     device, platform = bench.device, "cpu" if bench.dry else "cuda"
+
+    def torch_variant(kind: str, **options: Any) -> Callable[[], Variant]:
+        return lambda: TorchVariant(case, kind, device=device, **options)
+
+    def jax(shared_forwards: bool, dtype: str) -> Callable[[], Variant]:
+        return lambda: JaxVariant(case, shared_forwards, dtype, platform, count=1 if bench.dry else COUNT)
+
     if group == "eager":
-        others: dict[str, Variant] = {"plain": TorchVariant(case, "plain", dtype=BF16, device=device)}
+        others = {"plain": torch_variant("plain", dtype=BF16)}
         if name != "r50_256":
-            others["literal_port_fp32"] = TorchVariant(case, "literal", device=device)
-        others["plain_fp32"] = TorchVariant(case, "plain", device=device)
+            others["literal_port_tf32"] = torch_variant("literal")
+        others["plain_tf32"] = torch_variant("plain")
         return others
     if group == "ablations":
-        explained = bench_choices(case, device)
-        found = {key: Captured(case, device, **options) for key, options in ablations(explained, device).items()}
-        return {"without_graph": TorchVariant(case, "ours", dtype=BF16, device=device), **found}
+        explained = [] if bench.compile_only else bench_choices(case, device)
+        found = ablations(explained, device)
+        captured = {key: functools.partial(Captured, case, device, **options) for key, options in found.items()}
+        return {"without_graph": torch_variant("ours", dtype=BF16), **captured}
     if group == "jax":
-        return {"jax": JaxVariant(case, True, "bfloat16", platform)}
+        return {"jax": jax(True, "bfloat16")}
     if group == "jax_reference":
-        bf16: dict[str, Variant] = {"jax_reference_bf16": JaxVariant(case, False, "bfloat16", platform)}
-        return bf16 if name == "r50_256" else {"jax_reference": JaxVariant(case, False, "float32", platform), **bf16}
+        bf16 = {"jax_reference_bf16": jax(False, "bfloat16")}
+        return bf16 if name == "r50_256" else {"jax_reference": jax(False, "float32"), **bf16}
     # Without the autotuned mode's own CUDA graphs nothing changes here: reduce-overhead is the row with them.
     mode = "reduce-overhead" if group == "compiled" else "max-autotune-no-cudagraphs"
     options = {"backend": "eager"} if bench.dry else {"mode": mode}
-    return {group: TorchVariant(case, "compiled", dtype=BF16, compile_options=options, device=device)}
+    return {group: torch_variant("compiled", dtype=BF16, compile_options=options)}
 
 
 def bench_choices(case: StepCase, device: str) -> list[dispatch.Choice]:
@@ -146,7 +188,7 @@ def bench_choices(case: StepCase, device: str) -> list[dispatch.Choice]:
 def _timed(bench: Bench, variant: Variant) -> Callable[[], Any]:
     if isinstance(variant, JaxVariant):
         return variant.step
-    return bench.timed(variant.step, count=3, cold=False)
+    return bench.timed(variant.step, count=COUNT, cold=False)
 
 
 def _utilisation(bench: Bench, case: StepCase) -> dict[str, Any]:

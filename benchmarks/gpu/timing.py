@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -18,6 +18,7 @@ __all__ = ["Bench", "OutOfTimeError"]
 L2_FLUSH_BYTES = 256 * 2**20  # five times an H100's L2
 WAIT_CYCLES = 4_000_000  # two milliseconds: longer than the launches of any op here
 BROKEN = 70  # exit status of a process whose GPU answers no more
+T = TypeVar("T")
 
 
 class OutOfTimeError(Exception):
@@ -32,11 +33,15 @@ class Bench:
         dry: run everything at tiny sizes on the CPU; nothing that is measured means anything.
         seconds: time for the whole program.
         small: tiny sizes on the GPU too.
+        share: ``(i, n)``: of what comes in cases or variants only every n-th from the i-th on; see ``compile_only``.
+        compile_only: run everything once, so that compilers fill their caches on disk, and measure nothing.
     """
 
     dry: bool
     seconds: float
     small: bool = False
+    share: tuple[int, int] = (0, 1)
+    compile_only: bool = False
     begin: float = field(default_factory=time.monotonic)
     failures: list[str] = field(default_factory=list)
     peaks: dict[str, float] = field(default_factory=dict)
@@ -119,6 +124,11 @@ class Bench:
         if self._flush is None:
             self._flush = torch.empty(L2_FLUSH_BYTES // 4, device=self.device)
         self._flush.zero_()
+
+    def mine(self, items: Iterable[T]) -> list[T]:
+        """Those of this process's share."""
+        index, num_shares = self.share
+        return list(items)[index::num_shares]
 
     def rounds(self, default: int) -> int:
         """Rounds of a row: one in a dry run."""
