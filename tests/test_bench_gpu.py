@@ -150,8 +150,6 @@ def test_every_part_belongs_to_one_program_and_begins_with_what_it_needs():
 
 
 class Broken:
-    details = {}
-
     def check(self):
         raise RuntimeError("no kernel image")
 
@@ -180,9 +178,8 @@ def test_missing_packages_come_from_the_carried_wheels_and_the_machines_own_stay
             info = f"{package}-{version}.dist-info"
             wheel.writestr(f"{package}.py", f"VERSION = {version!r}")
             wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
-            wheel.writestr(
-                f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-            )
+            tags = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+            wheel.writestr(f"{info}/WHEEL", tags)
             wheel.writestr(f"{info}/RECORD", "")
     monkeypatch.setattr(wheels, "FOLDER", tmp_path)
     monkeypatch.setenv("PTR_FAST_GPU_SITE", "")

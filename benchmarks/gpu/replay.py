@@ -58,21 +58,15 @@ def _row(bench: Bench, name: str) -> None:
             times[event.name].append(event.device_time if on_device else event.cpu_time)
     total = sum(map(sum, times.values()))
     ordered = sorted(times.items(), key=lambda item: -sum(item[1]))[:NUM_KERNELS]
-    kernels = [
-        {
-            "kernel": key[:120],
-            "calls": len(us) / NUM_STEPS,
-            "us": round(sum(us) / NUM_STEPS, 1),
-            "share": sum(us) / total,
-        }
-        for key, us in ordered
-    ]
-    fields = {"num_kernels": sum(map(len, times.values())) / NUM_STEPS, "total_us": round(total / NUM_STEPS, 1)}
-    for kernel in kernels:
-        kernel["share"] = round(float(kernel["share"]), 4)
-        print(
-            f"{kernel['us']:10.1f} us {kernel['calls']:6.1f} calls {100 * kernel['share']:5.1f} %  {kernel['kernel']}"
+    kernels: list[dict[str, Any]] = []
+    for key, us in ordered:
+        share = round(sum(us) / total, 4)
+        kernels.append(
+            {"kernel": key[:120], "calls": len(us) / NUM_STEPS, "us": round(sum(us) / NUM_STEPS, 1), "share": share}
         )
+    fields = {"num_kernels": sum(map(len, times.values())) / NUM_STEPS, "total_us": round(total / NUM_STEPS, 1)}
+    for one in kernels:
+        print(f"{one['us']:10.1f} us {one['calls']:6.1f} calls {100 * one['share']:5.1f} %  {one['kernel'][:90]}")
     record({"name": "gpu_replay", "case": str(case), **fields, "kernels": kernels, "environment": environment()})
 
 
