@@ -45,7 +45,7 @@ def make_run(
         "verb": "pretrain",
         "config": {"learner": to_dict(config), "rewards": to_dict(RewardConfig(num_final_steps=2))},
         "versions": {"ptr_fast": "0", "torch": torch.__version__},
-        "split": {"mix": 1.0, "sources": [source.record()]},
+        "split": {"mix": 1.0, "sources": [source.record().to_json()]},
     }
     out.mkdir(parents=True)
     (out / "split.json").write_text(json.dumps(record["split"]))

@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tyro
 
-from ptr_fast.config import LearnerConfig, RewardConfig, from_dict, to_dict
+from ptr_fast.config import LearnerConfig, to_dict
 from ptr_robot.train_config import FinetuneConfig
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ def run(argv: list[str]) -> int:
 
 
 def finetune(config: FinetuneConfig, ranks: Ranks) -> int:
-    """Trains on from ``config.checkpoint``, or from the newest checkpoint in ``config.out``.
+    """Trains a new run on from ``config.checkpoint``.
 
     The new task takes the next spare slot of the task vector; weights, optimisers and temperature go on as they are
     (the reference re-initialises nothing either). The learning-rate schedule starts anew.
@@ -43,62 +42,47 @@ def finetune(config: FinetuneConfig, ranks: Ranks) -> int:
     Returns:
         As :func:`ptr_robot.train.train`.
     """
-    from ptr_fast.checkpoint import load_training_state, read_checkpoint
-    from ptr_fast.learners import make_learner
-    from ptr_robot.launch import prepare_process
-    from ptr_robot.precision import encoder_dtype
-    from ptr_robot.train import Run, train, versions
+    from ptr_fast.checkpoint import read_checkpoint
+    from ptr_robot.evaluate import rewards_of
+    from ptr_robot.run_record import RunRecord, parent_and_ancestors
+    from ptr_robot.train import open_run, train
     from ptr_robot.train_data import check_matches, select_target, with_task
 
-    loop, device = prepare_process(config.loop)
-    config = replace(config, loop=loop)
     info = read_checkpoint(config.checkpoint)
     target, task = select_target(config.target, config.task, config.domains, config.num_demos, config.loop.seed)
-    prior = _prior_sources(info, config.prior) if config.mix > 0 else []
+    sources = [*_prior_sources(info, config), target]
     spec = with_task(info.spec, task)
-    for source in (*prior, target):
+    for source in sources:
         check_matches(source.store, spec)
-    learner_config = _scheduled(info.config, config)
-    learner = make_learner(learner_config, spec, loop.seed, device, encoder_dtype(loop.precision), ranks)
-    load_training_state(info, learner)
+    parent, ancestors = parent_and_ancestors(info, "finetune")
+    config = replace(config, out=config.out.resolve(), checkpoint=info.path, target=config.target.resolve(), task=task)
     act = info.act if config.act_mode == "same" else replace(info.act, mode=config.act_mode)
-    rewards = from_dict(RewardConfig, info.run["config"]["rewards"], "rewards")
-    sources = [*prior, target]
-    record = {
-        "verb": "finetune",
-        "config": {
-            **to_dict(config),
-            "task": task,
-            "learner": to_dict(learner_config),
-            "rewards": to_dict(rewards),
-        },
-        "checkpoint": {"path": str(info.path), "step": info.step},
-        "versions": versions(),
-        "split": {"mix": config.mix, "sources": [source.record() for source in sources]},
-    }
-    return train(
-        Run(
-            out=config.out,
-            learner=learner,
-            spec=spec,
-            act=act,
-            sources=sources,
-            mix=config.mix,
-            rewards=rewards,
-            loop=config.loop,
-            record=record,
+    record = RunRecord(
+        verb="finetune",
+        config=to_dict(config),
+        spec=spec,
+        mix=config.mix,
+        sources=tuple(source.record() for source in sources),
+        parent=parent,
+        ancestors=ancestors,
+    ).with_config(learner=_scheduled(info.config, config), rewards=rewards_of(info), act=act)
+    return train(open_run(config.out, record, sources, ranks, lambda: info))
+
+
+def _prior_sources(info: CheckpointInfo, config: FinetuneConfig) -> list[Source]:
+    from ptr_robot.run_record import SourceRecord
+    from ptr_robot.store_places import StorePlaces
+    from ptr_robot.train_data import reopen
+
+    places = StorePlaces.parse(config.store)
+    if config.mix == 0:
+        return []
+    recorded = info.run.get("split", {}).get("sources", [])
+    if not recorded:
+        raise ValueError(
+            f"{info.path}: its record names no data to mix in (mix {config.mix:g}): --mix 0 trains on the target alone"
         )
-    )
-
-
-def _prior_sources(info: CheckpointInfo, folders: tuple[Path, ...]) -> list[Source]:
-    from ptr_robot.train_data import Source
-
-    records = info.run["split"]["sources"]
-    if folders and len(folders) != len(records):
-        raise ValueError(f"--prior: the checkpoint's run used {len(records)} stores, got {len(folders)} folders")
-    paths = folders or [None] * len(records)
-    sources = [Source.from_record(record, path) for record, path in zip(records, paths, strict=True)]
+    sources = reopen([SourceRecord.from_json(source) for source in recorded], places.after(info.path, recorded))
     return [replace(source, role="prior") for source in sources]
 
 

@@ -41,40 +41,21 @@ def run(argv: list[str]) -> int:
 
 
 def pretrain(config: PretrainConfig, ranks: Ranks) -> int:
-    """Trains from scratch, or on from the newest checkpoint in ``config.out``.
+    """Trains a new run from scratch.
 
     Returns:
         As :func:`ptr_robot.train.train`.
     """
-    from ptr_fast.learners import make_learner
-    from ptr_robot.launch import prepare_process
-    from ptr_robot.precision import encoder_dtype
-    from ptr_robot.train import Run, train, versions
+    from ptr_robot.run_record import RunRecord
+    from ptr_robot.train import open_run, train
     from ptr_robot.train_data import make_spec, select_prior
 
-    loop, device = prepare_process(config.loop)
-    config = replace(config, loop=loop)
     sources = select_prior(config.data, config.loop.seed)
     spec = make_spec(sources, config.data.camera, config.num_task_slots)
     if config.learner.lr_schedule == "cosine" and not config.learner.lr_schedule_steps:
         config = replace(config, learner=replace(config.learner, lr_schedule_steps=config.loop.num_steps))
-    learner = make_learner(config.learner, spec, loop.seed, device, encoder_dtype(loop.precision), ranks)
-    record = {
-        "verb": "pretrain",
-        "config": to_dict(config),
-        "versions": versions(),
-        "split": {"mix": 1.0, "sources": [source.record() for source in sources]},
-    }
-    return train(
-        Run(
-            out=config.out,
-            learner=learner,
-            spec=spec,
-            act=config.act,
-            sources=sources,
-            mix=1.0,
-            rewards=config.rewards,
-            loop=config.loop,
-            record=record,
-        )
-    )
+    stores = tuple(path.resolve() for path in config.data.stores)
+    config = replace(config, out=config.out.resolve(), data=replace(config.data, stores=stores))
+    recorded = tuple(source.record() for source in sources)
+    record = RunRecord(verb="pretrain", config=to_dict(config), spec=spec, mix=1.0, sources=recorded)
+    return train(open_run(config.out, record, sources, ranks))

@@ -7,61 +7,85 @@ import fcntl
 import json
 import math
 import os
-import platform
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 
-import ptr_fast
 from ptr_fast.checkpoint import (
+    CheckpointInfo,
     list_checkpoints,
     load_training_state,
     read_checkpoint,
     remove_checkpoint,
     save_checkpoint,
 )
-from ptr_fast.config import ActConfig, PolicySpec, RewardConfig
+from ptr_fast.config import RewardConfig
 from ptr_fast.cuda_graph import CapturedStep, EagerStep, why_not_captured
 from ptr_fast.diagnostics import value_range
 from ptr_fast.files import write_atomically, writing
+from ptr_fast.learners import make_learner
 from ptr_fast.learners.distributed import Ranks
-from ptr_robot.launch import StopRequest, is_lost_contact, resume_command
+from ptr_robot.launch import StopRequest, is_lost_contact, prepare_process, resume_command
+from ptr_robot.precision import encoder_dtype
+from ptr_robot.run_record import RunRecord
 from ptr_robot.train_config import LoopConfig
 from ptr_robot.train_data import Source
 from ptr_robot.train_frames import Batches, open_batches
 from ptr_robot.train_log import RunLog, check_wandb
 
-__all__ = ["Run", "run_lock", "train", "versions"]
+__all__ = ["Run", "open_run", "run_lock", "train", "write_record"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Run:
     """One training run, ready to go.
 
     Attributes:
         out: run folder.
+        record: all that the run is (note "Record of a run").
+        sources: its stores, open, and its episodes.
         learner: a fresh learner, or one that carries the weights to go on from.
-        spec, act: the outside world and the acting mode, saved with every checkpoint.
-        sources: the stores and their episodes.
-        mix: share of the prior sources in a batch, where there is a target as well.
-        rewards, loop: labels, length, saving.
-        record: the whole configuration as JSON values, saved with every checkpoint.
     """
 
     out: Path
-    learner: Any
-    spec: PolicySpec
-    act: ActConfig
+    record: RunRecord
     sources: Sequence[Source]
-    mix: float
-    rewards: RewardConfig
-    loop: LoopConfig
-    record: dict[str, Any]
+    learner: Any
+
+    @property
+    def loop(self) -> LoopConfig:
+        """Length, saving, reporting."""
+        return self.record.loop
+
+    @property
+    def rewards(self) -> RewardConfig:
+        """Labels of the transitions."""
+        return self.record.rewards
+
+
+def open_run(
+    out: Path,
+    record: RunRecord,
+    sources: Sequence[Source],
+    ranks: Ranks,
+    weights: Callable[[], CheckpointInfo] | None = None,
+) -> Run:
+    """Makes a run from its record, and settles what depends on this machine (precision).
+
+    Args:
+        weights: the checkpoint that a run without checkpoints of its own starts from; None: from fresh weights.
+    """
+    loop, device = prepare_process(record.loop)
+    record = record.with_config(loop=loop)
+    learner = make_learner(record.learner, record.spec, loop.seed, device, encoder_dtype(loop.precision), ranks)
+    if weights is not None and not list_checkpoints(out):
+        load_training_state(weights(), learner)
+    return Run(out=out, record=record, sources=sources, learner=learner)
 
 
 class run_lock:  # noqa: N801 (used like a function)
@@ -98,18 +122,13 @@ class run_lock:  # noqa: N801 (used like a function)
             self.file.close()
 
 
-def versions() -> dict[str, str]:
-    """Versions recorded with every run."""
-    return {"ptr_fast": ptr_fast.__version__, "torch": torch.__version__, "python": platform.python_version()}
-
-
 def train(run: Run) -> int:
     """Trains until ``loop.num_steps`` updates are done, from the newest checkpoint in ``run.out`` where there is one.
 
     Returns:
         0; 128 plus the signal's number where one stopped the run after saving; 3 where the divergence alarm did.
     """
-    ranks, loop = run.learner.ranks, run.loop
+    ranks, loop, record = run.learner.ranks, run.loop, run.record
     check_wandb(loop.wandb)
     first_step = _load_newest(run)
     if first_step >= loop.num_steps:
@@ -118,20 +137,22 @@ def train(run: Run) -> int:
     with _explained(run), contextlib.ExitStack() as stack:
         ranks.check_equal(run.learner.networks())
         batches, tier = open_batches(
-            run.sources, run.mix, run.spec, run.rewards, loop, run.learner.device, ranks, is_new=first_step == 0
+            run.sources, record.mix, record.spec, run.rewards, loop, run.learner.device, ranks, is_new=first_step == 0
         )
         stack.enter_context(contextlib.closing(batches))
         if tier == "device-yuv420":  # its pixels are its own: a resumed run learns from the same
-            run.record["config"]["loop"]["frames"] = tier
-        ranks.on_first(lambda: _write_config(run))
-        log = RunLog(run.out, first_step, loop.num_steps, loop.wandb, run.record, ranks)
+            run.record = record.with_config(loop=replace(loop, frames=tier))
+        ranks.on_first(lambda: write_record(run.out, run.record))
+        log = RunLog(run.out, first_step, loop.num_steps, loop.wandb, run.record.to_json(), ranks)
         stack.enter_context(contextlib.closing(log))
         return _loop(run, batches, log, stack.enter_context(StopRequest(ranks)), first_step)
 
 
-def _write_config(run: Run) -> None:
-    write_atomically(run.out / "train_config.json", (json.dumps(run.record, indent=2) + "\n").encode())
-    write_atomically(run.out / "split.json", (json.dumps(run.record["split"], indent=2) + "\n").encode())
+def write_record(out: Path, record: RunRecord) -> None:
+    """Writes ``train_config.json``, and the split alone as ``split.json``."""
+    data = record.to_json()
+    write_atomically(out / "train_config.json", (json.dumps(data, indent=2) + "\n").encode())
+    write_atomically(out / "split.json", (json.dumps(data["split"], indent=2) + "\n").encode())
 
 
 @contextlib.contextmanager
@@ -166,7 +187,7 @@ def _less_memory(run: Run) -> str:
 def _load_newest(run: Run) -> int:
     found = list_checkpoints(run.out)
     if not found:
-        return 0
+        return run.record.first_step
     info = read_checkpoint(found[-1])
     load_training_state(info, run.learner)
     print(f"going on from {info.path}")
@@ -247,7 +268,8 @@ def divergence(numbers: dict[str, float], run: Run) -> str | None:
 
 
 def _save(run: Run, step: int, folder: str = "checkpoints") -> Path:
-    save = partial(save_checkpoint, run.out, step, run.learner, run.spec, run.act, run.record, folder)
+    record = run.record
+    save = partial(save_checkpoint, run.out, step, run.learner, record.spec, record.act, record.to_json(), folder)
     run.learner.ranks.on_first(save)
     return run.out / folder / f"{step:06d}"
 

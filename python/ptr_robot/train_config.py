@@ -140,7 +140,7 @@ class FinetuneConfig:
         domains: only target episodes of these domains (kitchens, scenes); empty takes all.
         num_demos: demonstrations taken from the target, a seeded choice; the others are held out for evaluation.
         mix: share of the old data in every batch, exact over time; 0 trains on the new task alone.
-        prior: folders of the old data's stores, in the order of the checkpoint's run; empty takes them from there.
+        store: OLD=NEW for every store of the checkpoint's run that has moved; repeat for several.
         lr_scale: factor on the checkpoint's learning rates.
         lr_schedule: ``constant``, ``cosine`` to zero over this run, or ``same`` as the checkpoint's kind.
         act_mode: how the new checkpoints act; ``same`` as the checkpoint.
@@ -154,7 +154,7 @@ class FinetuneConfig:
     domains: tuple[str, ...] = ()
     num_demos: int = 10
     mix: float = 0.9
-    prior: tuple[Path, ...] = ()
+    store: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     lr_scale: float = 1.0
     lr_schedule: Literal["same", "constant", "cosine"] = "same"
     act_mode: Literal["same", "mean", "ema_mean", "search"] = "same"

@@ -6,7 +6,6 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,9 +13,11 @@ from ptr_fast.config import PolicySpec, RewardConfig, TaskTable
 from ptr_fast.data.store import EpisodeStore
 from ptr_fast.data.transitions import Transitions
 from ptr_fast.errors import DataError
+from ptr_robot.run_record import EpisodeRecord, SourceRecord
+from ptr_robot.store_places import StorePlaces
 from ptr_robot.train_config import DataConfig
 
-__all__ = ["Source", "choose_demos", "make_spec", "select_prior", "select_target", "transitions_of"]
+__all__ = ["Source", "choose_demos", "make_spec", "reopen", "select_prior", "select_target", "transitions_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,29 +35,84 @@ class Source:
     train: np.ndarray
     validation: np.ndarray
 
-    def record(self) -> dict[str, Any]:
-        """The choice as JSON values, by episode id, so that it survives appending to the store."""
-        ids = self.store.episodes.episode_id
-        return {
-            "role": self.role,
-            "store": str(self.store.path.resolve()),
-            "fingerprint": self.store.fingerprint(),
-            "train": [ids[i] for i in self.train],
-            "validation": [ids[i] for i in self.validation],
-        }
+    def record(self) -> SourceRecord:
+        """The choice by episode id, so that it survives whatever happens to the store."""
+        return SourceRecord.of(self.role, self.store, self.train, self.validation)
 
     @staticmethod
-    def from_record(record: dict[str, Any], store_path: Path | None = None) -> Source:
-        """Opens the recorded store (or ``store_path``, where it moved) and finds the recorded episodes again."""
-        store = EpisodeStore.open(store_path or Path(record["store"]))
+    def from_record(record: SourceRecord, places: StorePlaces = StorePlaces()) -> Source:
+        """Opens the recorded store and finds the recorded episodes again, in their order.
+
+        Raises:
+            DataError: there is no store, or recorded episodes are gone from it or are no longer what they were; names
+                them.
+        """
+        store = places.open(record.store)
         number = {episode_id: i for i, episode_id in enumerate(store.episodes.episode_id)}
-        missing = [e for e in (*record["train"], *record["validation"]) if e not in number]
-        if missing:
+        ids = (*record.train, *record.validation)
+        gone = [repr(name) for name in ids if name not in number]
+        if gone:
             raise DataError(
-                f"{store.path}: {len(missing)} episodes of the recorded run are not here, e.g. {missing[0]!r}"
+                f"{store.path}: {len(gone)} of the {len(ids)} episodes that the record of the run names are gone: "
+                f"{_some(gone)}; put them back, or name a store that has them: --store {record.store}=NEW"
             )
-        train, validation = (np.array([number[e] for e in record[k]], np.int64) for k in ("train", "validation"))
-        return Source(role=record["role"], store=store, train=train, validation=validation)
+        changed = [
+            f"{name!r} ({difference})"
+            for name, was in record.episodes.items()
+            if (difference := _difference(was, EpisodeRecord.of(store, number[name])))
+        ]
+        if changed:
+            raise DataError(
+                f"{store.path}: {len(changed)} of the {len(ids)} episodes that the record of the run names are not "
+                f"what they were: {_some(changed)}; put the old ones back, or name a store that has them: "
+                f"--store {record.store}=NEW"
+            )
+        train, validation = (np.array([number[e] for e in k], np.int64) for k in (record.train, record.validation))
+        return Source(role=record.role, store=store, train=train, validation=validation)
+
+
+def _difference(was: EpisodeRecord, now: EpisodeRecord) -> str:
+    """What of an episode is not as recorded; empty where all is."""
+    if was.digest != now.digest:
+        return "other actions or frames: its digest differs"
+    if was.states != now.states:
+        return "other states: their checksum differs"
+    for name in ("task", "outcome"):
+        if getattr(was, name) != getattr(now, name):
+            return f"{name} {getattr(was, name)!r} became {getattr(now, name)!r}"
+    return ""
+
+
+def _some(names: Sequence[str], count: int = 8) -> str:
+    """The first few of many names, and how many more there are."""
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more
+
+
+def reopen(records: Sequence[SourceRecord], places: StorePlaces) -> list[Source]:
+    """The sources of a record, as they were: what is new in their stores is named and left out.
+
+    Raises:
+        ValueError: ``places`` names a store that is not recorded.
+        DataError: as :meth:`Source.from_record`.
+    """
+    places.check_known(record.store for record in records)
+    sources = []
+    for record in records:
+        source = Source.from_record(record, places)
+        ids, known = source.store.episodes.episode_id, {*record.train, *record.validation, *(record.others or ())}
+        new = [repr(name) for name in ids if name not in known]
+        where = f"{record.role} data {source.store.path}"
+        if new and record.others is not None:
+            print(f"{where}: {len(new)} episodes are new since the run began and are left out: {_some(new)}")
+        if record.others is None and source.store.fingerprint() != record.fingerprint:
+            print(
+                f"{where}: the store has changed and the run's record, of an older version, has no digests: the "
+                f"{len(record.train) + len(record.validation)} episodes of the run are known by their ids alone"
+                + (f"; {len(new)} others are left out: {_some(new)}" if new else "")
+            )
+        sources.append(source)
+    return sources
 
 
 def choose_demos(store: EpisodeStore, task: str, episodes: np.ndarray, seed: int) -> np.ndarray:

@@ -127,8 +127,9 @@ def _method(run: RunData) -> str:
     learner = run.config.get("config", {}).get("learner") or {}
     kind = {"CqlConfig": "CQL", "BcConfig": "behaviour cloning"}.get(learner.get("type"), "unknown method")
     encoder = (learner.get("encoder") or {}).get("name")
-    start = run.config.get("checkpoint") or {}
-    origin = f", from step {start['step']} of {Path(start['path']).parent.parent.name}" if "path" in start else ""
+    start = run.config.get("parent") or run.config.get("checkpoint") or {}
+    path = start.get("checkpoint") or start.get("path")  # the second in records of version 1
+    origin = f", from step {start['step']} of {Path(path).parent.parent.name}" if path else ""
     return f"{kind}{f', {encoder}' if encoder else ''}{origin}"
 
 
@@ -291,7 +292,11 @@ def configurations(runs: Sequence[RunData]) -> str:
             continue
         shown = json.loads(json.dumps(run.config))
         for source in (shown.get("split") or {}).get("sources", []):
-            source |= {key: f"{len(source[key])} episodes" for key in ("train", "validation")}
+            counted = [key for key in ("train", "validation", "others", "episodes") if source.get(key)]
+            source |= {key: f"{len(source[key])} episodes" for key in counted}
+        for ancestor in shown.get("ancestors") or []:
+            for source in ancestor["sources"] or []:
+                source["train"] = f"{len(source['train'])} episodes"
         text = escape(json.dumps(shown, indent=2, ensure_ascii=False))
         out.append(f"<details><summary>{escape(run.name)}: train_config.json</summary><pre>{text}</pre></details>")
     return "".join(out)
