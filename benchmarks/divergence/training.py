@@ -1,0 +1,251 @@
+"""One training run of the comparison: the product's learner, frames and step, with numbers that tell what runs away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.divergence.variants import Variant
+from ptr_fast import losses
+from ptr_fast.checkpoint import CheckpointInfo
+from ptr_fast.config import ActConfig, PolicySpec, RewardConfig
+from ptr_fast.cuda_graph import CapturedStep, EagerStep, why_not_captured
+from ptr_fast.data.device_frames import DeviceFrames
+from ptr_fast.data.frames import FrameSource, open_frames
+from ptr_fast.data.sampler import MixtureSampler
+from ptr_fast.data.store import EpisodeStore
+from ptr_fast.data.transitions import Transitions
+from ptr_fast.diagnostics import monte_carlo_returns, selection_score, summarize, value_range
+from ptr_fast.learners import CqlLearner, Draws
+from ptr_fast.learners.info import cql_info
+from ptr_fast.types import Batch
+from ptr_fast.valuation import value_episode
+from ptr_robot.divergence import find_divergence
+from ptr_robot.evaluate import record_of
+from ptr_robot.train_config import DataConfig
+from ptr_robot.train_data import Source, make_spec, select_prior, transitions_of
+
+__all__ = ["Demonstrations", "Training"]
+
+BATCH_SIZE, LOG_EVERY = 64, 100
+GO_ON = 1_000  # updates after the alarm, so that the way out of the range is seen
+ACT = ActConfig(mode="search", num_elites=10)
+SHOWN = (
+    "q/data",
+    "q/data_min",
+    "q/data_max",
+    "q/policy",
+    "q/random",
+    "q/target",
+    "train/critic_loss",
+    "train/bellman_loss",
+    "train/cql_loss",
+    "actor/loss",
+    "actor/entropy",
+    "actor/log_prob_data",
+    "actor/std",
+    "temperature/value",
+    "data/mask",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demonstrations:
+    """The stores of the comparison, frames decoded once, split as pre-training splits them with one seed."""
+
+    sources: list[Source]
+    frames: list[FrameSource]
+    spec: PolicySpec
+    rewards: RewardConfig
+
+    @staticmethod
+    def open(stores: tuple[Path, ...], seed: int) -> Demonstrations:
+        sources = select_prior(DataConfig(stores=stores), seed)
+        spec = make_spec(sources, "", 0)
+        frames = [open_frames(source.store, spec.camera.name, num_threads=4) for source in sources]
+        return Demonstrations(sources=sources, frames=frames, spec=spec, rewards=RewardConfig())
+
+    def held_out(self, most: int) -> list[tuple[EpisodeStore, int]]:
+        """At most so many episodes that nothing is trained on, with their stores."""
+        found = [(source.store, int(episode)) for source in self.sources for episode in source.validation]
+        return found[:: max(1, len(found) // most)][:most]
+
+
+class _Batches:
+    """Frames on the device, and for each batch the returns that were recorded from its steps on."""
+
+    on_device, wait_seconds = True, 0.0
+
+    def __init__(self, data: Demonstrations, variant: Variant, device: torch.device) -> None:
+        tables = [transitions_of(source, data.spec, data.rewards, source.train) for source in data.sources]
+        discount = variant.config.discount
+        returns = [monte_carlo_returns(t.rewards, t.masks, discount, episode=t.episode) for t in tables]
+        for table in tables:
+            _sum_rewards(table, variant.num_backup_steps, discount)
+        sampler = MixtureSampler([[len(table) for table in tables]], 1.0, BATCH_SIZE, variant.seed)
+        self._frames, self._sampler, self._device = DeviceFrames(tables, data.frames, sampler, device), sampler, device
+        floor = np.nan_to_num(np.concatenate(returns), nan=-np.inf).astype(np.float32)
+        self._returns = torch.from_numpy(floor).to(device)
+        self.returns_B: torch.Tensor | None = None  # of the last batch
+
+    def batch(self, step: Any) -> Batch:
+        self.returns_B = self._returns.index_select(0, self._sampler.rows(step, self._device))
+        return self._frames.batch(step)
+
+
+def _sum_rewards(table: Transitions, num_steps: int, discount: float) -> None:
+    """Turns one-step transitions into those of ``num_steps``, in place; a mask becomes the discount of the rest.
+
+    The learner multiplies by the discount itself, so the mask of m steps is discount^(m - 1), or 0 after an end.
+    """
+    rewards, masks, record = table.rewards.astype(np.float64), table.masks.astype(np.float64), table.next_record.copy()
+    total, weight = rewards.copy(), masks.copy()
+    for ahead in range(1, num_steps):
+        there = np.arange(len(rewards)) + ahead
+        exists = (there < len(rewards)) & (weight > 0)
+        there = np.where(exists, there, 0)
+        exists &= table.episode[there] == table.episode
+        total += np.where(exists, discount * weight * rewards[there], 0.0)
+        record = np.where(exists, table.next_record[there], record)
+        weight = np.where(exists, discount * weight * masks[there], weight)
+    table.rewards, table.masks = total.astype(np.float32), weight.astype(np.float32)
+    table.next_record = record
+
+
+class _ProbedLearner(CqlLearner):
+    """The learner with another rule for the target, and with numbers that show where a target sinks."""
+
+    def __init__(self, variant: Variant, data: Demonstrations, batches: _Batches, device: torch.device) -> None:
+        super().__init__(variant.config, data.spec, variant.seed, device)
+        self._backup, self._batches = variant.backup, batches
+        self._limits = value_range(data.rewards, variant.config.discount)
+
+    def update(self, batch: Batch, step: int, draws: Draws | None = None) -> dict[str, torch.Tensor]:
+        with self._other_target():
+            terms = self.update_with_terms(batch, step, draws)
+        target, best = terms.target_B, terms.q_policy_EBK.amin(dim=0).amax(dim=1)
+        low, high = self._limits
+        return {
+            **cql_info(batch, terms),
+            "target/min": target.min(),
+            "target/max": target.max(),
+            "target/share_below": (target < low).float().mean(),
+            "target/share_above": (target > high).float().mean(),
+            # Per step of an episode the target loses the first (times discount and mask) and gains the second.
+            "sink/best_sample_minus_data": (best - terms.q_data_EB.amin(dim=0)).mean(),
+            "sink/data_minus_target": (terms.q_data_EB - target).mean(),
+        }
+
+    @contextmanager
+    def _other_target(self) -> Iterator[None]:
+        """Puts this run's rule in the place of the learner's for one update (runs take turns in one process)."""
+        own = losses.td_target
+        losses.td_target = self._target
+        try:
+            yield
+        finally:
+            losses.td_target = own
+
+    def _target(
+        self, next_q_EBK: torch.Tensor, rewards_B: torch.Tensor, masks_B: torch.Tensor, discount: float
+    ) -> torch.Tensor:
+        least_BK = next_q_EBK.amin(dim=0)
+        value_B = least_BK.mean(dim=1) if self._backup == "mean" else least_BK.amax(dim=1)
+        target_B = rewards_B + discount * masks_B * value_B
+        if self._backup == "clipped":
+            return target_B.clamp(*self._limits)
+        if self._backup == "return":
+            assert self._batches.returns_B is not None
+            return torch.maximum(target_B, self._batches.returns_B)
+        return target_B
+
+
+class Training:
+    """One run, a hundred updates at a time.
+
+    Args:
+        variant: what is trained.
+        data: the demonstrations; only frames are shared with other runs.
+        device: a GPU replays the step from a CUDA graph, on a stream of the run's own.
+
+    Attributes:
+        done: whether it has ended: all updates made, or ``GO_ON`` updates after the alarm, or not finite.
+        alarm: the first update after which the product's own alarm rang, or None.
+        curve: what was seen every ``LOG_EVERY`` updates.
+    """
+
+    def __init__(self, variant: Variant, data: Demonstrations, device: torch.device) -> None:
+        self.variant, self.data, self.device = variant, data, device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        with self._on_stream():
+            batches = _Batches(data, variant, device)
+            self.learner = _ProbedLearner(variant, data, batches, device)
+            make = EagerStep if why_not_captured(self.learner) else CapturedStep
+            self.step = make(self.learner, batches, 0, variant.num_steps + 1)
+        self.done, self.alarm = False, None
+        self.curve: list[dict[str, Any]] = []
+        self._next_look = min(LOG_EVERY, variant.num_steps)
+
+    @contextmanager
+    def _on_stream(self) -> Iterator[None]:
+        with torch.cuda.stream(self._stream) if self._stream is not None else nullcontext():
+            yield
+
+    @property
+    def until_look(self) -> int:
+        """Updates until :meth:`look` is due."""
+        return self._next_look - self.step.num_done
+
+    def launch(self) -> None:
+        """One update; on a GPU it is only launched."""
+        with self._on_stream():
+            self.step.run()
+
+    def look(self) -> None:
+        """Waits for the updates and writes down what they show; says whether the run has ended."""
+        with self._on_stream():
+            info, broken = self.step.info, self.step.not_finite()
+            numbers = dict(zip(info, torch.stack(list(info.values())).tolist(), strict=True))
+        done = self.step.num_done
+        found = find_divergence(numbers, self.data.rewards, self.variant.config)
+        if self.alarm is None and (broken or found):
+            self.alarm = broken[1] if broken else done
+        shown = {key: value for key, value in numbers.items() if key in SHOWN or key.startswith(("target/", "sink/"))}
+        self.curve.append({"step": done, **{key: float(f"{value:.5g}") for key, value in shown.items()}})
+        gone = self.alarm is not None and (broken is not None or done >= self.alarm + GO_ON)
+        self.done = gone or done >= self.variant.num_steps
+        self._next_look = min(done + LOG_EVERY, self.variant.num_steps)
+
+    @torch.no_grad()
+    def judge(self) -> dict[str, float]:
+        """What ``ptr-fast evaluate`` says of the final weights on held-out demonstrations, by the averaged networks."""
+        config = self.variant.config
+        info = CheckpointInfo(
+            path=Path(str(self.variant)), step=self.step.num_done, config=config, spec=self.data.spec, act=ACT, run={}
+        )
+        options = {"discount": config.discount, "num_samples": config.num_action_samples, "averaged": True}
+        with self._on_stream():
+            values = [
+                value_episode(
+                    self.learner.networks(), record_of(info, store, episode, self.data.rewards), seed=0, **options
+                )
+                for store, episode in self.data.held_out(15)
+            ]
+        metrics = summarize(values, value_range(self.data.rewards, config.discount))
+        metrics["score"] = selection_score(metrics, averaged=True)
+        return {key: float(f"{value:.4g}") for key, value in metrics.items()}
+
+    def acting_weights(self) -> dict[str, torch.Tensor]:
+        """What the search acts by: averaged policy and averaged critic (whose encoder the policy looks through)."""
+        nets = {"ema_actor.policy": self.learner.ema_actor.policy, "target_critic": self.learner.target_critic}
+        return {
+            f"{name}.{key}": value.detach().cpu().contiguous()
+            for name, net in nets.items()
+            for key, value in net.state_dict().items()
+        }
