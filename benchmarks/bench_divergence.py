@@ -32,6 +32,8 @@ from ptr_fast.config import to_dict
 from ptr_fast.learners import make_learner
 from ptr_robot.launch import choose_kernels
 from ptr_robot.precision import set_matmul_precision
+from ptr_robot.run_record import RunRecord
+from ptr_robot.train_config import PretrainConfig
 
 SPLIT_SEED = 1
 RUNS_A_FILE = 12  # weights of one run are 1.1 MB
@@ -169,14 +171,11 @@ def unpack(folder: Path, data: Demonstrations) -> int:
                     loaded = learner.networks()[net].load_state_dict(mine, strict=False)
                     assert not loaded.unexpected_keys, loaded
                     assert all(key.startswith("encoder.") for key in loaded.missing_keys), loaded
-            record = {
-                "verb": "pretrain",
-                "config": {"learner": to_dict(variant.config), "rewards": to_dict(data.rewards)},
-                "versions": {"torch": torch.__version__},
-                "split": {"mix": 1.0, "sources": [source.record() for source in data.sources]},
-            }
             run = folder / "runs" / name.replace("/", "-").replace(" ", "_").replace(",", "")
-            print(save_checkpoint(run, variant.num_steps, learner, data.spec, ACT, record))
+            config = PretrainConfig(out=run, data=data.config, learner=variant.config, rewards=data.rewards, act=ACT)
+            sources = tuple(source.record() for source in data.sources)
+            record = RunRecord(verb="pretrain", config=to_dict(config), spec=data.spec, mix=1.0, sources=sources)
+            print(save_checkpoint(run, variant.num_steps, learner, data.spec, ACT, record.to_json()))
     return 0
 
 

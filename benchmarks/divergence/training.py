@@ -59,6 +59,7 @@ SHOWN = (
 class Demonstrations:
     """The stores of the comparison, frames decoded once, split as pre-training splits them with one seed."""
 
+    config: DataConfig
     sources: list[Source]
     frames: list[FrameSource]
     spec: PolicySpec
@@ -66,10 +67,11 @@ class Demonstrations:
 
     @staticmethod
     def open(stores: tuple[Path, ...], seed: int) -> Demonstrations:
-        sources = select_prior(DataConfig(stores=stores), seed)
+        config = DataConfig(stores=tuple(store.resolve() for store in stores))
+        sources = select_prior(config, seed)
         spec = make_spec(sources, "", 0)
         frames = [open_frames(source.store, spec.camera.name, num_threads=4) for source in sources]
-        return Demonstrations(sources=sources, frames=frames, spec=spec, rewards=RewardConfig())
+        return Demonstrations(config=config, sources=sources, frames=frames, spec=spec, rewards=RewardConfig())
 
     def held_out(self, most: int) -> list[tuple[EpisodeStore, int]]:
         """At most so many episodes that nothing is trained on, with their stores."""
