@@ -10,6 +10,7 @@ from ptr_fast.errors import DataError
 from ptr_robot.cli import main as cli
 from ptr_robot.evaluate import METRICS, SCHEMA_VERSION, evaluate_checkpoint, evaluation_path, saved_evaluation
 from ptr_robot.evaluation_data import held_out, spread
+from ptr_robot.store_places import StorePlaces
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,7 @@ def test_training_episodes_are_named_as_such(folder, store, capsys):
 
 
 def test_a_given_store_leaves_training_episodes_out(run, store):
-    data = held_out(read_checkpoint(run), store=store.path)
+    data = held_out(read_checkpoint(run), places=StorePlaces(given=store.path))
     assert data.episodes.tolist() == [0, 1, 2, 3]
     assert data.is_held_out
     assert data.note == "3 training episodes of this store are left out"
@@ -130,11 +131,11 @@ def test_refusals_name_the_place(run, store, folder, capsys):
     shutil.copytree(run, moved)
     info = read_checkpoint(moved)
     info.run["split"]["sources"][0]["store"] = "gone"
-    with pytest.raises(DataError, match=r"gone: the store of the run is not there .* --store"):
+    with pytest.raises(DataError, match=r"gone: not a store .* --store gone=NEW"):
         held_out(info)
     info.run["split"]["sources"][0]["store"] = str(store.path)
     info.run["split"]["sources"][0]["validation"] = ["nobody"]
-    with pytest.raises(DataError, match=r"1 episodes of the run's split are not here, e\.g\. 'nobody'"):
+    with pytest.raises(DataError, match=r"1 of 1 episodes that the record of the run names are gone: 'nobody'"):
         held_out(info)
     info.run.pop("split")
     (moved / "split.json").unlink()

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import tyro
+
+if TYPE_CHECKING:
+    from ptr_fast.checkpoint import CheckpointInfo
 
 __all__ = ["Args", "episodes_of", "main"]
 
@@ -18,7 +22,8 @@ class Args:
 
     Attributes:
         checkpoint: run, or one of its checkpoints.
-        store: store with the episodes; empty takes the run's own, and its held-out episodes.
+        store: a store with other episodes than the run's held-out ones; or OLD=NEW for a store of the run's that has
+            moved; repeat for several.
         task: task name as the policy knows it; empty takes each episode's own.
         episode_ids: which episodes; empty takes the first two.
         mode: acting mode; empty takes the checkpoint's own.
@@ -28,7 +33,7 @@ class Args:
     """
 
     checkpoint: Path
-    store: Path | None = None
+    store: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     task: str = ""
     episode_ids: tuple[str, ...] = ()
     mode: Literal["", "mean", "ema_mean", "search"] = ""
@@ -46,7 +51,7 @@ def main(args: Args) -> int:
     if args.every < 1:
         raise ValueError(f"every must be at least 1, got {args.every}")
     policy = Policy.load(args.checkpoint, device=pick_device(args.device), mode=args.mode or None)
-    store, episodes, held_out = episodes_of(args.store, args.episode_ids, policy.info.run)
+    store, episodes, held_out = episodes_of(args.store, args.episode_ids, policy.info)
     check_matches(store, policy.spec)
     rows = []
     for episode in episodes:
@@ -65,18 +70,24 @@ def main(args: Args) -> int:
     return 0
 
 
-def episodes_of(path: Path | None, episode_ids: tuple[str, ...], run: dict):
-    """The store at ``path``, or a run's own; numbers of the episodes; whether they were held out (None: unknown)."""
+def episodes_of(options: tuple[str, ...], episode_ids: tuple[str, ...], info: CheckpointInfo):
+    """The store that ``--store`` gives, or a run's own; numbers of the episodes; whether they were held out (None:
+    unknown)."""
     from ptr_fast.data.store import EpisodeStore
-    from ptr_robot.train_data import Source
+    from ptr_robot.run_record import recorded_sources
+    from ptr_robot.store_places import StorePlaces
+    from ptr_robot.train_data import find_episodes
 
-    if path is None:
-        sources = [Source.from_record(record) for record in run["split"]["sources"]]
-        source = next((s for s in reversed(sources) if len(s.validation)), None)
-        store, chosen = (source.store, source.validation) if source else (sources[-1].store, sources[-1].train)
-        held_out = source is not None
+    places = StorePlaces.parse(options, takes_given=True).of_checkpoint(info)
+    if places.given is None:
+        sources = recorded_sources(info.run)
+        if not sources:
+            raise ValueError(f"{info.path}: its record names no store; name one with --store")
+        record = next((source for source in reversed(sources) if source.validation), sources[-1])
+        held_out, store = bool(record.validation), places.open(record.store)
+        chosen = find_episodes(store, record, record.validation or record.train)
     else:
-        store = EpisodeStore.open(path)
+        store = EpisodeStore.open(places.given)
         chosen, held_out = np.arange(store.num_episodes), None
     if episode_ids:
         number = {episode_id: i for i, episode_id in enumerate(store.episodes.episode_id)}

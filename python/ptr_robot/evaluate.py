@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import tyro
 
 from ptr_fast.checkpoint import CheckpointInfo, read_checkpoint
 from ptr_fast.config import CqlConfig, RewardConfig, from_dict
@@ -35,6 +36,7 @@ from ptr_fast.resize import resize
 from ptr_fast.runtime.policy import Policy
 from ptr_fast.valuation import RecordedEpisode, value_episode
 from ptr_robot.evaluation_data import EvaluationData, held_out, run_folder
+from ptr_robot.store_places import StorePlaces
 
 __all__ = [
     "METRICS",
@@ -83,8 +85,9 @@ class Args:
 
     checkpoint: Path
     """A run folder (its newest checkpoint) or one checkpoint, e.g. RUN/checkpoints/000500."""
-    store: Path | None = None
-    """Store to evaluate on. Default: the episodes that the run held out (its split.json)."""
+    store: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Store to evaluate on. Default: the episodes that the run held out. Or OLD=NEW for a store of the run's that has
+    moved; repeat for several."""
     task: str = ""
     """Only episodes of this task (exact name). Default: all."""
     max_episodes: int = 20
@@ -276,7 +279,8 @@ def main(args: Args) -> int:
     from ptr_robot.progress import Progress
 
     info = read_checkpoint(args.checkpoint)
-    data = held_out(info, store=args.store, task=args.task, max_episodes=args.max_episodes, seed=args.seed)
+    places = StorePlaces.parse(args.store, takes_given=True)
+    data = held_out(info, places=places, task=args.task, max_episodes=args.max_episodes, seed=args.seed)
     with Progress(len(data.episodes), "evaluate", "ep") as progress:
         result = evaluate_checkpoint(
             info, data, seed=args.seed, device=str(pick_device(args.device)), advance=progress.advance

@@ -12,6 +12,9 @@ import numpy as np
 from ptr_fast.checkpoint import CheckpointInfo
 from ptr_fast.data.store import EpisodeStore
 from ptr_fast.errors import DataError
+from ptr_robot.run_record import SourceRecord
+from ptr_robot.store_places import StorePlaces
+from ptr_robot.train_data import find_episodes
 
 __all__ = ["EvaluationData", "held_out", "run_folder", "spread"]
 
@@ -36,22 +39,31 @@ class EvaluationData:
 
 
 def held_out(
-    info: CheckpointInfo, *, store: Path | None = None, task: str = "", max_episodes: int = 20, seed: int = 0
+    info: CheckpointInfo,
+    *,
+    places: StorePlaces = StorePlaces(),
+    task: str = "",
+    max_episodes: int = 20,
+    seed: int = 0,
 ) -> EvaluationData:
     """Finds the episodes to evaluate a checkpoint on.
 
     The target's held-out episodes where the run has a target, else the prior's; those of training where nothing was
     held out, with a note that says so.
 
+    Args:
+        places: another store to evaluate on, or where the run's own have moved to.
+
     Raises:
         DataError: the run's split or its store is missing, or no episode is left.
-        ValueError: an unknown task.
+        ValueError: an unknown task, or a moved store that the run's record does not name.
     """
     split = _split(info)
-    if store is not None:
-        data = _given(store, split)
+    places = places.of_checkpoint(info)
+    if places.given is not None:
+        data = _given(places.given, split)
     else:
-        data = _from_split(info, split)
+        data = _from_split(info, split, places)
     episodes = data.episodes
     if task:
         names = [data.store.episodes.task[e] for e in episodes]
@@ -74,7 +86,7 @@ def _split(info: CheckpointInfo) -> list[dict[str, Any]]:
     return split.get("sources", [])
 
 
-def _from_split(info: CheckpointInfo, split: list[dict[str, Any]]) -> EvaluationData:
+def _from_split(info: CheckpointInfo, split: list[dict[str, Any]], places: StorePlaces) -> EvaluationData:
     if not split:
         raise DataError(f"{info.path}: the run says nothing about held-out episodes (no split.json); name a --store")
     role = "target" if any(source["role"] == "target" for source in split) else "prior"
@@ -83,10 +95,7 @@ def _from_split(info: CheckpointInfo, split: list[dict[str, Any]]) -> Evaluation
         best = max(sources, key=lambda source, key=key: len(source[key]))
         if not best[key]:
             continue
-        path = Path(best["store"])
-        if not path.is_dir():
-            raise DataError(f"{path}: the store of the run is not there (any more); name it with --store")
-        opened = EpisodeStore.open(path)
+        opened = places.open(Path(best["store"]))
         notes = []
         if not is_held_out:
             notes.append("the run held out no episode: these are TRAINING episodes, the numbers flatter the checkpoint")
@@ -94,7 +103,7 @@ def _from_split(info: CheckpointInfo, split: list[dict[str, Any]]) -> Evaluation
             notes.append(f"the run has {len(sources)} {role} stores; this is the one with most such episodes")
         return EvaluationData(
             store=opened,
-            episodes=_numbers(opened, best[key]),
+            episodes=np.sort(find_episodes(opened, SourceRecord.from_json(best), best[key])),
             role=role,
             is_held_out=is_held_out,
             note="; ".join(notes),
@@ -118,14 +127,6 @@ def _given(path: Path, split: list[dict[str, Any]]) -> EvaluationData:
 
 def _same_store(source: dict[str, Any], store: EpisodeStore) -> bool:
     return source["fingerprint"] == store.fingerprint() or Path(source["store"]) == store.path.resolve()
-
-
-def _numbers(store: EpisodeStore, ids: list[str]) -> np.ndarray:
-    number = {episode_id: i for i, episode_id in enumerate(store.episodes.episode_id)}
-    missing = [episode for episode in ids if episode not in number]
-    if missing:
-        raise DataError(f"{store.path}: {len(missing)} episodes of the run's split are not here, e.g. {missing[0]!r}")
-    return np.sort(np.array([number[episode] for episode in ids], np.int64))
 
 
 def spread(store: EpisodeStore, episodes: np.ndarray, max_episodes: int, seed: int) -> np.ndarray:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import tyro
 
 __all__ = ["Args", "largest_difference", "main"]
 
@@ -32,8 +33,9 @@ class Args:
     """Fix the task. Default: the task is an input (task_id)."""
     mode: Literal["", "mean", "ema_mean", "search"] = ""
     """Acting mode; the file of search has its noise as an input. Default: the checkpoint's own."""
-    store: Path | None = None
-    """Store with the frames to check on. Default: the run's own, its held-out episodes."""
+    store: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Store with the frames to check on. Default: the run's own, its held-out episodes; OLD=NEW for one of the run's
+    stores that has moved, repeat for several."""
     num_frames: int = 64
     """Frames to check on."""
     bound: float = 0.0
@@ -142,7 +144,7 @@ def _samples(args: Args, policy: Any, for_calibration: bool = False) -> list[tup
     from ptr_robot.act import episodes_of
     from ptr_robot.train_data import check_matches
 
-    store, episodes, _ = episodes_of(args.store, (), policy.info.run)
+    store, episodes, _ = episodes_of(args.store, (), policy.info)
     check_matches(store, policy.spec)
     wanted = args.num_frames
     if for_calibration:

@@ -70,19 +70,18 @@ def finetune(config: FinetuneConfig, ranks: Ranks) -> int:
 
 
 def _prior_sources(info: CheckpointInfo, config: FinetuneConfig) -> list[Source]:
-    from ptr_robot.run_record import SourceRecord
+    from ptr_robot.run_record import recorded_sources
     from ptr_robot.store_places import StorePlaces
     from ptr_robot.train_data import reopen
 
-    places = StorePlaces.parse(config.store)
+    places, recorded = StorePlaces.parse(config.store), recorded_sources(info.run)
     if config.mix == 0:
         return []
-    recorded = info.run.get("split", {}).get("sources", [])
     if not recorded:
         raise ValueError(
             f"{info.path}: its record names no data to mix in (mix {config.mix:g}): --mix 0 trains on the target alone"
         )
-    sources = reopen([SourceRecord.from_json(source) for source in recorded], places.after(info.path, recorded))
+    sources = reopen(recorded, places.of_checkpoint(info))
     return [replace(source, role="prior") for source in sources]
 
 

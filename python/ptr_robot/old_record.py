@@ -9,7 +9,7 @@ from typing import Any
 
 from ptr_fast.checkpoint import CheckpointInfo, read_checkpoint
 from ptr_fast.config import PolicySpec, to_dict
-from ptr_robot.run_record import RunRecord, SourceRecord, ancestors_of
+from ptr_robot.run_record import RunRecord, ancestors_of, recorded_sources
 from ptr_robot.store_places import StorePlaces
 from ptr_robot.train_data import Source, make_spec, with_task
 
@@ -26,7 +26,6 @@ def upgraded(data: Mapping[str, Any], newest: CheckpointInfo | None, places: Sto
         DataError: a key is missing or broken, or such a store or checkpoint is not there.
     """
     config, parent = dict(data["config"]), None
-    split = data.get("split") or {}
     if data["verb"] == "finetune":
         config.pop("prior", None)
         config["store"] = []
@@ -41,7 +40,7 @@ def upgraded(data: Mapping[str, Any], newest: CheckpointInfo | None, places: Sto
     if newest is not None:
         spec, act, source = newest.spec, newest.act, newest.path.name
     elif parent is None:
-        spec, act, source = _spec_of_stores(split, config, places), config["act"], "its stores"
+        spec, act, source = _spec_of_stores(data, config, places), config["act"], "its stores"
     else:
         base = read_checkpoint(parent["checkpoint"])
         mode = config["act_mode"]
@@ -66,6 +65,6 @@ def upgraded(data: Mapping[str, Any], newest: CheckpointInfo | None, places: Sto
     )
 
 
-def _spec_of_stores(split: Mapping[str, Any], config: Mapping[str, Any], places: StorePlaces) -> PolicySpec:
-    sources = [Source.from_record(SourceRecord.from_json(source), places) for source in split["sources"]]
+def _spec_of_stores(data: Mapping[str, Any], config: Mapping[str, Any], places: StorePlaces) -> PolicySpec:
+    sources = [Source.from_record(source, places) for source in recorded_sources(data)]
     return make_spec(sources, config["data"]["camera"], config["num_task_slots"])

@@ -51,6 +51,7 @@ def main(args: Args) -> int:
 
     places = StorePlaces.parse(args.store)
     record = read_record(args.run, places)
+    places.check_known(source.store for source in record.sources)
     with joined(record.loop.rank_timeout_s) as ranks, run_lock(args.run, ranks):
         sources = reopen(record.sources, places)
         record = _told(_placed(record, sources, args.run), args)

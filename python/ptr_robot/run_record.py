@@ -57,6 +57,7 @@ __all__ = [
     "TrainedEpisodes",
     "ancestors_of",
     "parent_and_ancestors",
+    "recorded_sources",
     "trained_on",
     "trained_sources",
     "versions",
@@ -298,10 +299,15 @@ def trained_on(run: Mapping[str, Any]) -> tuple[list[TrainedEpisodes], list[str]
     return found, unknown
 
 
+def recorded_sources(run: Mapping[str, Any]) -> list[SourceRecord]:
+    """The sources of a record of either version (``CheckpointInfo.run``); none where it names none."""
+    return [SourceRecord.from_json(source) for source in (run.get("split") or {}).get("sources", [])]
+
+
 def trained_sources(run: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What a run itself trained on, as ``ancestors`` of a later run keeps it."""
     out = []
-    for source in map(SourceRecord.from_json, (run.get("split") or {}).get("sources", [])):
+    for source in recorded_sources(run):
         digests = {name: source.episodes[name].digest if name in source.episodes else "" for name in source.train}
         out.append({"store": str(source.store), "fingerprint": source.fingerprint, "train": digests})
     return out

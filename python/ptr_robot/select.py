@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import tyro
+
 from ptr_fast.checkpoint import list_checkpoints, read_checkpoint
 from ptr_fast.errors import DataError
 from ptr_fast.files import write_atomically
@@ -27,6 +29,7 @@ from ptr_robot.evaluate import (
     write_evaluation,
 )
 from ptr_robot.evaluation_data import held_out
+from ptr_robot.store_places import StorePlaces
 
 __all__ = ["Args", "main", "rank", "select"]
 
@@ -46,8 +49,9 @@ class Args:
         "preference", "bellman_error", "return_correlation", "separation_auc", "action_error", "log_prob",
     ] = "auto"  # fmt: skip
     """What to rank by; auto takes the selection score, and the action error for behaviour cloning."""
-    store: Path | None = None
-    """Store to evaluate on. Default: the episodes that the run held out (its split.json)."""
+    store: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Store to evaluate on. Default: the episodes that the run held out. Or OLD=NEW for a store of the run's that has
+    moved; repeat for several."""
     task: str = ""
     """Only episodes of this task (exact name). Default: all."""
     max_episodes: int = 20
@@ -125,7 +129,7 @@ def _order(entry: dict[str, Any], sign: float) -> tuple[bool, float, float, int]
 def evaluate_run(
     run: Path,
     *,
-    store: Path | None = None,
+    places: StorePlaces = StorePlaces(),
     task: str = "",
     max_episodes: int = 20,
     seed: int = 0,
@@ -143,7 +147,7 @@ def evaluate_run(
     evaluations = []
     for path in checkpoints:
         info = read_checkpoint(path)
-        data = held_out(info, store=store, task=task, max_episodes=max_episodes, seed=seed)
+        data = held_out(info, places=places, task=task, max_episodes=max_episodes, seed=seed)
         target = evaluation_path(path)
         result = saved_evaluation(target)
         if result is None or result["key"] != evaluation_key(info, data, seed):
@@ -167,7 +171,7 @@ def select(args: Args) -> dict[str, Any]:
     with Progress(len(list_checkpoints(args.run)), "select", "checkpoint") as progress:
         evaluations = evaluate_run(
             args.run,
-            store=args.store,
+            places=StorePlaces.parse(args.store, takes_given=True),
             task=args.task,
             max_episodes=args.max_episodes,
             seed=args.seed,

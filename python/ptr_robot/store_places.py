@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
+from ptr_fast.checkpoint import CheckpointInfo
 from ptr_fast.data.store import EpisodeStore
 from ptr_fast.errors import DataError
+from ptr_robot.run_record import recorded_sources
 
 __all__ = ["StorePlaces"]
 
@@ -87,18 +88,21 @@ class StorePlaces:
                 known = ", ".join(map(str, paths)) or "none"
                 raise ValueError(f"--store {old}={new}: the record of the run names no store there; it names {known}")
 
-    def after(self, checkpoint: Path, sources: Sequence[Mapping[str, Any]]) -> StorePlaces:
-        """These places, and what ``resume`` has been told since a checkpoint was saved.
+    def of_checkpoint(self, info: CheckpointInfo) -> StorePlaces:
+        """These places for the stores of a checkpoint's record, and what ``resume`` has been told since it was saved.
 
-        Args:
-            checkpoint: folder ``RUN/checkpoints/<step>``.
-            sources: of that checkpoint's record (``split.sources``).
+        Raises:
+            ValueError: an old place that the record does not name.
         """
-        path = checkpoint.resolve().parent.parent / "train_config.json"
+        recorded = recorded_sources(info.run)
+        path = info.path.parent.parent / "train_config.json"
         try:
-            now = json.loads(path.read_bytes())["split"]["sources"]
-            if [s["train"] for s in now] != [s["train"] for s in sources]:
-                return self
+            now = recorded_sources(json.loads(path.read_bytes()))
         except (OSError, ValueError, KeyError, TypeError):
-            return self  # a checkpoint on its own: its record is all there is
-        return replace(self, since={Path(s["store"]): Path(n["store"]) for s, n in zip(sources, now, strict=True)})
+            now = []  # a checkpoint on its own: its record is all there is
+        places = self
+        if [source.train for source in now] == [source.train for source in recorded]:
+            since = {old.store: new.store for old, new in zip(recorded, now, strict=True)}
+            places = replace(self, since=since)
+        places.check_known(source.store for source in recorded)
+        return places

@@ -17,7 +17,16 @@ from ptr_robot.run_record import EpisodeRecord, SourceRecord
 from ptr_robot.store_places import StorePlaces
 from ptr_robot.train_config import DataConfig
 
-__all__ = ["Source", "choose_demos", "make_spec", "reopen", "select_prior", "select_target", "transitions_of"]
+__all__ = [
+    "Source",
+    "choose_demos",
+    "find_episodes",
+    "make_spec",
+    "reopen",
+    "select_prior",
+    "select_target",
+    "transitions_of",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,27 +57,36 @@ class Source:
                 them.
         """
         store = places.open(record.store)
-        number = {episode_id: i for i, episode_id in enumerate(store.episodes.episode_id)}
-        ids = (*record.train, *record.validation)
-        gone = [repr(name) for name in ids if name not in number]
-        if gone:
-            raise DataError(
-                f"{store.path}: {len(gone)} of the {len(ids)} episodes that the record of the run names are gone: "
-                f"{_some(gone)}; put them back, or name a store that has them: --store {record.store}=NEW"
-            )
-        changed = [
-            f"{name!r} ({difference})"
-            for name, was in record.episodes.items()
-            if (difference := _difference(was, EpisodeRecord.of(store, number[name])))
-        ]
-        if changed:
-            raise DataError(
-                f"{store.path}: {len(changed)} of the {len(ids)} episodes that the record of the run names are not "
-                f"what they were: {_some(changed)}; put the old ones back, or name a store that has them: "
-                f"--store {record.store}=NEW"
-            )
-        train, validation = (np.array([number[e] for e in k], np.int64) for k in (record.train, record.validation))
+        found = find_episodes(store, record, (*record.train, *record.validation))
+        train, validation = np.split(found, [len(record.train)])
         return Source(role=record.role, store=store, train=train, validation=validation)
+
+
+def find_episodes(store: EpisodeStore, record: SourceRecord, ids: Sequence[str]) -> np.ndarray:
+    """Numbers of recorded episodes in an open store, int64 ``[len(ids)]``.
+
+    Raises:
+        DataError: some are gone, or no longer what they were; names them.
+    """
+    number = {episode_id: i for i, episode_id in enumerate(store.episodes.episode_id)}
+    advice = f"name a store that has them: --store {record.store}=NEW"
+    gone = [repr(name) for name in ids if name not in number]
+    if gone:
+        raise DataError(
+            f"{store.path}: {len(gone)} of {len(ids)} episodes that the record of the run names are gone: "
+            f"{_some(gone)}; put them back, or {advice}"
+        )
+    changed = []
+    for name in ids:
+        was = record.episodes.get(name)
+        if was is not None and (difference := _difference(was, EpisodeRecord.of(store, number[name]))):
+            changed.append(f"{name!r} ({difference})")
+    if changed:
+        raise DataError(
+            f"{store.path}: {len(changed)} of {len(ids)} episodes that the record of the run names are not what they "
+            f"were: {_some(changed)}; put the old ones back, or {advice}"
+        )
+    return np.array([number[name] for name in ids], np.int64)
 
 
 def _difference(was: EpisodeRecord, now: EpisodeRecord) -> str:
@@ -93,10 +111,8 @@ def reopen(records: Sequence[SourceRecord], places: StorePlaces) -> list[Source]
     """The sources of a record, as they were: what is new in their stores is named and left out.
 
     Raises:
-        ValueError: ``places`` names a store that is not recorded.
         DataError: as :meth:`Source.from_record`.
     """
-    places.check_known(record.store for record in records)
     sources = []
     for record in records:
         source = Source.from_record(record, places)

@@ -17,6 +17,7 @@ from ptr_fast.diagnostics import telling_moments
 from ptr_fast.errors import DataError
 from ptr_fast.resize import resize
 from ptr_robot.report.plots import NARROW, WIDE, Mark, Series, line_chart
+from ptr_robot.store_places import StorePlaces
 
 __all__ = ["demonstration", "frame_uri"]
 
@@ -27,7 +28,7 @@ MAX_SIDE = 160
 """Larger frames are shrunk to this side, pixels."""
 
 
-def demonstration(run_name: str, evaluation: dict[str, Any]) -> str:
+def demonstration(run_name: str, evaluation: dict[str, Any], places: StorePlaces = StorePlaces()) -> str:
     """The most typical good episode with frames, a failed one where there is one, and the curves of the others."""
     episodes = [e for e in evaluation["episodes"] if "q" in e.get("curves", {})]
     good = [e for e in episodes if e["outcome"] != "failure"]
@@ -35,7 +36,7 @@ def demonstration(run_name: str, evaluation: dict[str, Any]) -> str:
     chosen = ([_typical(good)] if good else []) + failed[:1]
     if not chosen:
         return ""
-    store, problem = _open(evaluation["data"])
+    store, problem = _open(places, Path(evaluation["data"]["store"]))
     out = [f"<h3>{escape(run_name)}, step {evaluation['step']}</h3>"]
     if problem:
         out.append(f'<p class="note">{escape(problem)}</p>')
@@ -65,12 +66,9 @@ def _typical(episodes: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return episodes[int(np.argsort(rises, kind="stable")[len(rises) // 2])]
 
 
-def _open(data: dict[str, Any]) -> tuple[EpisodeStore | None, str]:
-    path = Path(data["store"])
-    if not path.is_dir():
-        return None, f"The store {path} is not here, so there are no frames."
+def _open(places: StorePlaces, recorded: Path) -> tuple[EpisodeStore | None, str]:
     try:
-        return EpisodeStore.open(path), ""
+        return places.open(recorded), ""
     except DataError as error:
         return None, f"No frames: {error}"
 

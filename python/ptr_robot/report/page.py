@@ -13,6 +13,7 @@ from ptr_fast.files import write_atomically
 from ptr_robot.report import sections
 from ptr_robot.report.runs import find_rollouts, read_run, trial_rows
 from ptr_robot.report.style import CSS
+from ptr_robot.store_places import StorePlaces
 
 __all__ = ["Section", "build_report", "write_page"]
 
@@ -52,7 +53,9 @@ def write_page(out: Path, title: str, parts: Sequence[Section], lead: str = "") 
     return out
 
 
-def build_report(runs: Sequence[Path], rollouts: Sequence[Path], out: Path, title: str) -> Path:
+def build_report(
+    runs: Sequence[Path], rollouts: Sequence[Path], out: Path, title: str, places: StorePlaces = StorePlaces()
+) -> Path:
     """A page about some runs and the trials of their policies.
 
     Args:
@@ -60,6 +63,7 @@ def build_report(runs: Sequence[Path], rollouts: Sequence[Path], out: Path, titl
         rollouts: more rollout files, or folders of them.
         out: HTML file to write.
         title: plain text.
+        places: where stores that the evaluations name have moved to.
 
     Raises:
         DataError: a run or file is missing or broken.
@@ -72,7 +76,7 @@ def build_report(runs: Sequence[Path], rollouts: Sequence[Path], out: Path, titl
         Section(heading="Trials", body=sections.trials(rows)),
         Section(heading="Runs", body=sections.runs_table(data)),
         Section(heading="Choosing a checkpoint", body=sections.selections(data)),
-        Section(heading="What the critic sees", body=sections.demonstrations(data)),
+        Section(heading="What the critic sees", body=sections.demonstrations(data, places)),
         Section(heading="Training", body=sections.training(data)),
         Section(heading="Configuration", body=sections.configurations(data)),
     ]

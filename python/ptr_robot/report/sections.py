@@ -14,6 +14,7 @@ from ptr_robot.progress import format_duration
 from ptr_robot.report.episodes import demonstration
 from ptr_robot.report.plots import Mark, Series, interval_bar, line_chart
 from ptr_robot.report.runs import RunData, TrialRow
+from ptr_robot.store_places import StorePlaces
 
 __all__ = ["configurations", "demonstrations", "runs_table", "selections", "tiles", "training", "trials"]
 
@@ -216,14 +217,14 @@ def _metrics_over_steps(ranking: Sequence[dict[str, Any]], selected: int | None)
     return f'<div class="grid pair">{"".join(charts)}</div>'
 
 
-def demonstrations(runs: Sequence[RunData]) -> str:
+def demonstrations(runs: Sequence[RunData], places: StorePlaces = StorePlaces()) -> str:
     """Frames of a demonstration with its Q and advantage, for the first runs that have a critic."""
     out = []
     for run in runs:
         evaluation = run.shown_evaluation()
         if evaluation is None or evaluation["learner"] != "CqlConfig" or len(out) == MAX_DEMONSTRATION_RUNS:
             continue
-        out.append(demonstration(run.name, evaluation))
+        out.append(demonstration(run.name, evaluation, places))
     if not out:
         return ""
     return (
