@@ -75,12 +75,15 @@ def test_every_verb_has_help(name, capsys):
     assert f"usage: ptr-fast {name}" in text
     if name not in ("pretrain", "info"):  # its recipes have the options
         assert "default:" in text or "required" in text
+    assert "{None}" not in text
 
 
 def test_help_of_a_recipe_has_defaults(capsys):
     with pytest.raises(SystemExit):
         cli.main(["pretrain", "smoke", "--help"])
-    assert "--batch-size INT" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "--batch-size INT" in text
+    assert "{None}" not in text
 
 
 @pytest.mark.parametrize("arguments", [["pretrain", "smoke", "--help"], ["finetune", "--help"], ["convert", "--help"]])

@@ -101,7 +101,10 @@ def _terminate(*_: object) -> None:
 def _run_typed(verb: str, module, argv: list[str]) -> int:
     import tyro
 
-    args = tyro.cli(module.Args, prog=f"ptr-fast {verb}", args=argv, description=module.__doc__)
+    # An option that may be left away shows what it takes, not "{None}|PATH".
+    args = tyro.cli(
+        module.Args, prog=f"ptr-fast {verb}", args=argv, description=module.__doc__, config=(tyro.conf.DisallowNone,)
+    )
     return module.main(args) or 0
 
 

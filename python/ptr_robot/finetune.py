@@ -23,7 +23,9 @@ __all__ = ["finetune", "run"]
 
 def run(argv: list[str]) -> int:
     """The verb."""
-    config = tyro.cli(FinetuneConfig, args=argv, prog="ptr-fast finetune", description=__doc__)
+    config = tyro.cli(
+        FinetuneConfig, args=argv, prog="ptr-fast finetune", description=__doc__, config=(tyro.conf.DisallowNone,)
+    )
     from ptr_robot.launch import joined
     from ptr_robot.resume import check_new
     from ptr_robot.train import run_lock

@@ -29,7 +29,7 @@ def run(argv: list[str]) -> int:
         args=argv,
         prog="ptr-fast pretrain",
         description=__doc__,
-        config=(tyro.conf.AvoidSubcommands,),
+        config=(tyro.conf.AvoidSubcommands, tyro.conf.DisallowNone),
     )
     from ptr_robot.launch import joined
     from ptr_robot.resume import check_new
