@@ -141,6 +141,21 @@ def test_a_wrong_place_or_value_is_one_line(verb, store, finished, tmp_path, arg
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user who may not write here")
+class DriverError(Exception):
+    """As a library defines one: neither a RuntimeError nor a ValueError."""
+
+
+def test_an_exception_of_a_librarys_own_is_one_line(verb, monkeypatch):
+    def fail(*_):
+        raise DriverError("the bus\nis gone")
+
+    monkeypatch.setattr("ptr_robot.info.main", fail)
+    one_line(verb("info"), "DriverError: the bus is gone")
+    monkeypatch.setattr("ptr_robot.info.main", lambda *_: {}["a bug"])
+    with pytest.raises(KeyError):
+        verb("info")
+
+
 def test_a_read_only_output_is_named(store, tmp_path):
     folder = tmp_path / "read_only"
     folder.mkdir(mode=0o555)

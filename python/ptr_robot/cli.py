@@ -29,6 +29,7 @@ VERBS = {
     "info": ("ptr_robot.info", "what was built, what runs where and why not; for bug reports"),
 }
 INTERRUPTED, TERMINATED = 130, 143
+USERS = (ValueError, RuntimeError, OSError, ImportError, MemoryError)  # their mistakes, and a broken environment
 
 
 def usage() -> str:
@@ -66,8 +67,8 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, RuntimeError, OSError, ImportError, MemoryError) as error:
-        if os.environ.get("PTR_FAST_TRACEBACK") == "1":
+    except Exception as error:
+        if os.environ.get("PTR_FAST_TRACEBACK") == "1" or not (isinstance(error, USERS) or _is_a_librarys(error)):
             raise
         rank = f"rank {os.environ.get('RANK', '?')}: " if os.environ.get("WORLD_SIZE", "1") != "1" else ""
         # One write: torchrun's processes share an unbuffered standard error.
@@ -82,8 +83,15 @@ def _left(code: int) -> int:
     return code
 
 
+def _is_a_librarys(error: Exception) -> bool:
+    """Whether another package defines this exception: a device or driver that fails, not an error of our own."""
+    return type(error).__module__.split(".")[0] not in ("builtins", "ptr_fast", "ptr_robot")
+
+
 def _words(error: BaseException) -> str:
     """The message as one line, without a bare error number."""
+    if not isinstance(error, USERS):
+        return " ".join(f"{type(error).__module__}.{type(error).__name__}: {error}".split())
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
     words = f"not enough memory: {error}" if isinstance(error, MemoryError) else str(error)

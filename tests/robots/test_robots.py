@@ -191,3 +191,16 @@ print("done")
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert done.stdout == "done\n", f"{done.returncode}: {done.stderr}"
+
+
+@pytest.mark.parametrize(("end", "code"), [("", 0), ("raise SystemExit(3)", 3)])
+def test_a_kitchen_that_was_not_disconnected_ends_with_its_process(end, code):
+    program = f"""
+from ptr_robot.robots import make_robot
+robot = make_robot("simulated", image_size=32)
+robot.connect()
+robot.get_observation()
+{end}
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (code, "")

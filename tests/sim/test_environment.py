@@ -1,5 +1,10 @@
 """The environment: gymnasium's own checks, determinism by seed, looks, and messages for bad input."""
 
+import ctypes.util
+import os
+import subprocess
+import sys
+
 import gymnasium
 import numpy as np
 import pytest
@@ -156,9 +161,10 @@ def test_no_opengl_library(monkeypatch):
 
     monkeypatch.delenv("MUJOCO_GL", raising=False)
     monkeypatch.setattr(gl.ctypes.util, "find_library", lambda name: None)
-    with pytest.raises(RuntimeError, match="EGL nor OSMesa"):
+    with pytest.raises(RuntimeError, match="neither EGL nor OSMesa"):
         gl.choose_gl()
     monkeypatch.setattr(gl.ctypes.util, "find_library", lambda name: "lib" if name == "OSMesa" else None)
+    monkeypatch.setattr(gl.importlib, "import_module", lambda name: None)
     with pytest.warns(RuntimeWarning, match="no EGL library"):
         assert gl.choose_gl() == "osmesa"
 
@@ -173,8 +179,62 @@ def test_no_opengl_context(put_env, monkeypatch):
 
     monkeypatch.setenv("MUJOCO_GL", "egl")
     monkeypatch.setattr(mujoco.egl, "GLContext", refuse)
-    with pytest.raises(RuntimeError, match=r"no OpenGL context for rendering \(MUJOCO_GL='egl'\): no display"):
+    with pytest.raises(RuntimeError, match=r"no OpenGL context for rendering \(MUJOCO_GL=egl\): no display"):
         SceneRenderer(put_env.world.model, put_env.world.camera, 16, 16)
+
+
+def rollout_with(**environment) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "ptr_robot", "rollout", "--policy", "random", "--trials", "1"]
+    kept = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    return subprocess.run(command, env={**kept, **environment}, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ("osmesa", "libOSMesa is not installed"),
+        ("glfw", "DISPLAY environment variable is missing"),
+        ("disabled", "the toy kitchens cannot draw with that"),
+        ("vulkan", "the toy kitchens cannot draw with that"),
+    ],
+)
+def test_a_back_end_that_cannot_draw_here_is_one_line(chosen, message):
+    if chosen == "osmesa" and ctypes.util.find_library("OSMesa"):
+        pytest.skip("OSMesa is installed: it can draw here")
+    done = rollout_with(MUJOCO_GL=chosen)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"ptr-fast rollout: error: MUJOCO_GL={chosen}: ")
+    assert message in line
+    assert "set MUJOCO_GL=egl" in line
+
+
+def test_an_error_of_the_drivers_is_one_line():
+    done = rollout_with(MUJOCO_GL="egl", MUJOCO_EGL_DEVICE_ID="4000")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "no OpenGL context for rendering" in line
+    assert "MUJOCO_EGL_DEVICE_ID" in line
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 0.05])
+def test_a_thread_that_still_draws_does_not_crash_the_end_of_the_process(pause_s):
+    program = f"""
+import threading, time, numpy as np
+from ptr_robot.sim.environment import make_environment
+begun = threading.Event()
+def draw():
+    env = make_environment("put block on plate", "A", image_size=32)
+    env.reset(seed=0)
+    while True:
+        env.step(np.zeros(4, np.float32))
+        begun.set()
+        time.sleep({pause_s})
+threading.Thread(target=draw, daemon=True).start()
+begun.wait(60)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_frames_as_yuv420_planes_lose_little(put_env):
