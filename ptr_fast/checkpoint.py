@@ -32,6 +32,7 @@ from torch import nn
 from ptr_fast.config import ActConfig, LearnerConfig, PolicySpec, from_dict, to_dict
 from ptr_fast.errors import DataError
 from ptr_fast.files import sync_directory, write_atomically
+from ptr_fast.run_folder import MODEL, choose_checkpoint, list_checkpoints, read_json, remove_checkpoint, weights_of
 
 __all__ = [
     "ACTOR_NETWORKS",
@@ -47,7 +48,7 @@ __all__ = [
 
 SCHEMA_VERSION = 1
 ACTOR_NETWORKS = ("actor", "ema_actor")
-MODEL, TRAINING = "pretrained_model", "training_state"
+TRAINING = "training_state"
 
 
 class Trainable(Protocol):
@@ -171,46 +172,18 @@ def _link_last(parent: Path, name: str) -> None:
     sync_directory(parent)
 
 
-def list_checkpoints(run_dir: Path) -> list[Path]:
-    """The checkpoints of a run, oldest first."""
-    parent = Path(run_dir) / "checkpoints"
-    return sorted((p for p in parent.glob("[0-9]*") if p.is_dir()), key=lambda p: int(p.name))
-
-
-def remove_checkpoint(path: Path) -> None:
-    """Deletes a checkpoint; it disappears by one rename first, so that it is never seen half-deleted."""
-    doomed = path.with_name(f".{path.name}.{os.getpid()}.removed")
-    os.rename(path, doomed)
-    shutil.rmtree(doomed)
-
-
-def resolve(path: Path | str) -> Path:
-    """The folder named after the step, given it, its ``pretrained_model``, or a run (then its newest checkpoint)."""
-    path = Path(path)
-    if path.name == MODEL:
-        path = path.parent
-    if (path / "checkpoints").is_dir():
-        found = list_checkpoints(path)
-        if not found:
-            raise DataError(f"{path}: the run has no checkpoint yet")
-        return found[-1]
-    if not (path / MODEL / "config.json").is_file():
-        raise DataError(
-            f"{path}: no checkpoint here; expected a run folder, or one like <run>/checkpoints/000500 "
-            f"with {MODEL}/config.json"
-        )
-    return path.resolve()
-
-
 def read_checkpoint(path: Path | str) -> CheckpointInfo:
     """Reads a checkpoint's description and checks every file against its recorded size and SHA-256.
+
+    Args:
+        path: a checkpoint, or a run: then the one that the run means (:func:`ptr_fast.run_folder.choose_checkpoint`).
 
     Raises:
         DataError: no checkpoint, a missing, truncated or changed file, or an unknown schema version.
     """
-    folder = resolve(path)
+    folder = choose_checkpoint(path).path
     _verify(folder)
-    config = _read_json(folder / MODEL / "config.json")
+    config = read_json(folder / MODEL / "config.json")
     version = config.get("schema_version")
     if version != SCHEMA_VERSION:
         raise DataError(f"{folder / MODEL / 'config.json'}: expected schema_version {SCHEMA_VERSION}, got {version}")
@@ -221,30 +194,19 @@ def read_checkpoint(path: Path | str) -> CheckpointInfo:
             config=from_dict(LearnerConfig, config["learner"], "learner"),  # type: ignore[arg-type]
             spec=from_dict(PolicySpec, config["spec"], "spec"),
             act=from_dict(ActConfig, config["act"], "act"),
-            run=_read_json(folder / MODEL / "train_config.json"),
+            run=read_json(folder / MODEL / "train_config.json"),
         )
     except (KeyError, ValueError) as error:
         raise DataError(f"{folder / MODEL / 'config.json'}: {error}") from error
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: missing") from error
-    except ValueError as error:
-        raise DataError(f"{path}: not valid JSON ({error})") from error
-
-
 def weights_digest(info: CheckpointInfo) -> str:
     """SHA-256 over the recorded digests of the nets' weights: what identifies them wherever the checkpoint lies."""
-    files = _read_json(info.path / "files.json")
-    names = sorted(name for name in files if name.startswith(MODEL) and name.endswith(".safetensors"))
-    return hashlib.sha256("".join(files[name]["sha256"] for name in names).encode()).hexdigest()
+    return weights_of(info.path)
 
 
 def _verify(folder: Path) -> None:
-    for name, expected in _read_json(folder / "files.json").items():
+    for name, expected in read_json(folder / "files.json").items():
         path = folder / name
         if not path.is_file():
             raise DataError(f"{path}: missing from the checkpoint")
@@ -293,7 +255,7 @@ def load_training_state(info: CheckpointInfo, learner: Trainable) -> None:
     load_networks(info, learner.networks())
     folder = info.path / TRAINING
     tensors = _load_tensors(folder / "optimizer_state.safetensors")
-    groups = _read_json(folder / "optimizer_param_groups.json")
+    groups = read_json(folder / "optimizer_param_groups.json")
     for name, optimizer in learner.optimizers().items():
         if name not in groups:
             raise DataError(f"{folder}: no state for optimiser {name!r}; it has {sorted(groups)}")

@@ -26,6 +26,7 @@ __all__ = [
     "monte_carlo_returns",
     "rank_correlation",
     "ranks",
+    "reported_divergence",
     "selection_score",
     "summarize",
     "telling_moments",
@@ -286,6 +287,22 @@ def divergence(metrics: dict[str, float], limits: tuple[float, float], averaged:
         low, high = _widened(limits)
         return f"Q outside [{low:.4g}, {high:.4g}] at {100 * share:.0f} % of the steps"
     return None
+
+
+def reported_divergence(numbers: dict[str, float], limits: tuple[float, float] | None) -> str | None:
+    """Why a checkpoint must not be chosen by what training reported of its batches, or None; as :func:`divergence`.
+
+    Args:
+        numbers: of one report; ``q/data`` is the mean Q of recorded actions.
+        limits: :func:`value_range`; None for a policy without a critic.
+    """
+    for name, value in numbers.items():
+        if not math.isfinite(value):
+            return f"{name} is {value}"
+    if limits is None or "q/data" not in numbers:
+        return None
+    (low, high), q = _widened(limits), numbers["q/data"]
+    return None if low <= q <= high else f"mean Q {q:.4g} outside [{low:.4g}, {high:.4g}]"
 
 
 def telling_moments(q: np.ndarray, advantage: np.ndarray, num_moments: int = 3) -> list[tuple[int, str]]:

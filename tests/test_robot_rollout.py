@@ -28,7 +28,7 @@ from ptr_robot.launch import pick_device
 from ptr_robot.robot_rollout import robot_options
 from ptr_robot.robots.limits_file import write_limits
 from ptr_robot.robots.simulated import SimulatedRobot
-from ptr_robot.rollout import Args, _labels, selected_checkpoint
+from ptr_robot.rollout import Args, _labels
 from ptr_robot.sim.environment import STATE_SPEC, action_spec
 from ptr_robot.trial_sheet import TrialRecord, TrialSheet
 
@@ -266,26 +266,6 @@ def test_the_fastest_engine_acts_unless_told_otherwise_and_is_named(checkpoint, 
         assert told.startswith("eager (not onnxruntime: not installed")
     assert sheet(tmp_path / "out")[0]["num_steps"] == 12
     assert Args(out=tmp_path).engine == "auto"
-
-
-@pytest.mark.parametrize(
-    ("selection", "message"),
-    [
-        ("{", "selection.json: not a selection"),
-        ("[1]", "selection.json: not a selection"),
-        ('{"selected": null}', "no checkpoint was fit to be selected"),
-        ('{"selected": 7}', "the selected checkpoint 7 is not in the run"),
-    ],
-)
-def test_the_selected_checkpoint_acts_and_no_other(checkpoint, selection, message):
-    run = checkpoint.parent.parent
-    assert selected_checkpoint(run) == checkpoint
-    (run / "selection.json").write_text(selection)
-    try:
-        with pytest.raises(DataError, match=message):
-            selected_checkpoint(run)
-    finally:
-        (run / "selection.json").unlink()
 
 
 def test_an_engine_of_the_cpu_acts_there_beside_a_gpu(monkeypatch):

@@ -21,7 +21,7 @@ class Args:
     """Options of the verb.
 
     Attributes:
-        checkpoint: run, or one of its checkpoints.
+        checkpoint: run (the checkpoint that select picked, else the newest that has not diverged), or one checkpoint.
         store: a store with other episodes than the run's held-out ones; or OLD=NEW for a store of the run's that has
             moved; repeat for several.
         task: task name as the policy knows it; empty takes each episode's own.
@@ -45,12 +45,13 @@ class Args:
 def main(args: Args) -> int:
     """Acts frame by frame, as a robot would, and prints what came out."""
     from ptr_fast.runtime.policy import Policy
+    from ptr_robot.chosen_checkpoint import chosen_checkpoint
     from ptr_robot.launch import pick_device
     from ptr_robot.train_data import check_matches
 
     if args.every < 1:
         raise ValueError(f"every must be at least 1, got {args.every}")
-    policy = Policy.load(args.checkpoint, device=pick_device(args.device), mode=args.mode or None)
+    policy = Policy.load(chosen_checkpoint(args.checkpoint), device=pick_device(args.device), mode=args.mode or None)
     store, episodes, held_out = episodes_of(args.store, args.episode_ids, policy.info)
     check_matches(store, policy.spec)
     rows = []

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from ptr_fast.checkpoint import CheckpointInfo, read_checkpoint
+from ptr_fast.checkpoint import CheckpointInfo, read_checkpoint, weights_digest
 from ptr_fast.config import CqlConfig, RewardConfig, from_dict
 from ptr_fast.data.store import EpisodeStore
 from ptr_fast.data.transitions import Transitions
@@ -35,6 +35,7 @@ from ptr_fast.files import write_atomically
 from ptr_fast.resize import resize
 from ptr_fast.runtime.policy import Policy
 from ptr_fast.valuation import RecordedEpisode, value_episode
+from ptr_robot.chosen_checkpoint import chosen_checkpoint
 from ptr_robot.evaluation_data import EvaluationData, held_out, run_folder
 from ptr_robot.store_places import StorePlaces
 
@@ -84,7 +85,7 @@ class Args:
     """Offline metrics of a checkpoint on held-out demonstrations."""
 
     checkpoint: Path
-    """A run folder (its newest checkpoint) or one checkpoint, e.g. RUN/checkpoints/000500."""
+    """Run (the checkpoint that select picked, else the newest that has not diverged), or one checkpoint."""
     store: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Store to evaluate on. Default: the episodes that the run held out. Or OLD=NEW for a store of the run's that has
     moved; repeat for several."""
@@ -169,6 +170,7 @@ def evaluate_checkpoint(
             "key": evaluation_key(info, data, seed),
             "step": info.step,
             "checkpoint": info.path.name,
+            "weights": weights_digest(info),
             "learner": type(info.config).__name__,
             "networks": "averaged" if averaged else "online",
             "data": {
@@ -278,7 +280,7 @@ def main(args: Args) -> int:
     from ptr_robot.launch import pick_device
     from ptr_robot.progress import Progress
 
-    info = read_checkpoint(args.checkpoint)
+    info = read_checkpoint(chosen_checkpoint(args.checkpoint))
     places = StorePlaces.parse(args.store, takes_given=True)
     data = held_out(info, places=places, task=args.task, max_episodes=args.max_episodes, seed=args.seed)
     with Progress(len(data.episodes), "evaluate", "ep") as progress:

@@ -24,7 +24,7 @@ class Args:
     """Options of the verb."""
 
     checkpoint: Path
-    """Run (its newest checkpoint), or one checkpoint."""
+    """Run (the checkpoint that select picked, else the newest that has not diverged), or one checkpoint."""
     out: Path = Path("policy.onnx")
     """The file; an old one is replaced when the new one has passed its check."""
     camera: str = ""
@@ -53,12 +53,13 @@ def main(args: Args) -> int:
     from ptr_fast.runtime.export import CHECKED, add_metadata
     from ptr_fast.runtime.int8 import to_int8
     from ptr_fast.runtime.policy import Policy
+    from ptr_robot.chosen_checkpoint import chosen_checkpoint
 
     bound = args.bound or (0.05 if args.int8 else 0.01)
     if args.num_frames < 1 or args.num_calibration < 1 or not bound > 0.0:
         given = f"{args.num_frames}, {args.num_calibration} and {args.bound:g}"
         raise ValueError(f"num-frames, num-calibration and bound must be positive, got {given}")
-    policy = Policy.load(args.checkpoint, mode=args.mode or None)
+    policy = Policy.load(chosen_checkpoint(args.checkpoint), mode=args.mode or None)
     size = _camera_size(args.camera, policy)
     samples = _samples(args, policy)
     model = policy.to_onnx(size, args.task or None)

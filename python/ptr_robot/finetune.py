@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
@@ -45,12 +46,13 @@ def finetune(config: FinetuneConfig, ranks: Ranks) -> int:
         As :func:`ptr_robot.train.train`.
     """
     from ptr_fast.checkpoint import read_checkpoint
+    from ptr_robot.chosen_checkpoint import chosen_checkpoint
     from ptr_robot.evaluate import rewards_of
     from ptr_robot.run_record import RunRecord, parent_and_ancestors
     from ptr_robot.train import open_run, train
     from ptr_robot.train_data import check_matches, select_target, with_task
 
-    info = read_checkpoint(config.checkpoint)
+    info = read_checkpoint(chosen_checkpoint(config.checkpoint, to=sys.stdout))
     target, task = select_target(config.target, config.task, config.domains, config.num_demos, config.loop.seed)
     sources = [*_prior_sources(info, config), target]
     spec = with_task(info.spec, task)

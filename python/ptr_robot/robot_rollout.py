@@ -164,7 +164,8 @@ def run_robot_trials(plan: RobotTrials, contenders: list[Contender]) -> int:
     for contender in contenders:
         successes, judged = sheet.counts(contender.label)
         low, high = wilson_interval(successes, judged) if judged else (0.0, 1.0)
-        print(f"{contender.label}: {successes}/{judged} succeeded (95 % interval {low:.0%} to {high:.0%})")
+        who = f"{contender.label}, step {contender.about.get('step', 'unknown')}"
+        print(f"{who}: {successes}/{judged} succeeded (95 % interval {low:.0%} to {high:.0%})")
     print(f"wrote {page}")
     return 128 + operator.quit_signal if operator.quit_signal else 0
 
@@ -300,7 +301,8 @@ def _acting(plan: RobotTrials, robot: Robot, contender: Contender) -> Callable[[
 def _recorder(plan: RobotTrials, robot: Robot, contender: Contender) -> Recorder:
     assert plan.record is not None
     height, width, _ = robot.observation_features[camera_of(robot, plan.camera)]
-    return Recorder(plan.record, contender.spec, (height, width), source=contender.label)
+    source = f"{contender.label}, step {contender.about.get('step', 'unknown')}"
+    return Recorder(plan.record, contender.spec, (height, width), source=source)
 
 
 class _Console:
@@ -374,6 +376,7 @@ def _write_result(plan: RobotTrials, sheet: TrialSheet) -> None:
     for label in sheet.policies:
         successes, judged = sheet.counts(label)
         policies[label] = {
+            "step": sheet.step_of(label),
             "successes": successes,
             "judged": judged,
             "interval95": wilson_interval(successes, judged) if judged else None,
@@ -457,4 +460,5 @@ def remote_contender(url: str, token: str = "", ca_file: Path | None = None) -> 
     except (KeyError, TypeError) as error:
         raise ValueError(f"{url}: its metadata does not say what the policy sees and commands ({error!r})") from error
     label = str(about.get("checkpoint", url))
-    return Contender(label=label, policy=acting, spec=spec, about={"label": label, "server": url})
+    of_the_server = {key: about[key] for key in ("step", "weights") if key in about}  # older servers do not say
+    return Contender(label=label, policy=acting, spec=spec, about={"label": label, "server": url, **of_the_server})

@@ -11,7 +11,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 __all__ = ["Args", "main", "rollout"]
 
@@ -21,9 +21,9 @@ class Args:
     """Options of the verb."""
 
     run: Path | None = None
-    """Run to try: the checkpoint that select picked, else its newest one."""
+    """Run to try (the checkpoint that select picked, else the newest that has not diverged), or one checkpoint."""
     checkpoint: Path | None = None
-    """Checkpoint to try, e.g. RUN/checkpoints/000500."""
+    """The same as --run, as other verbs call it, e.g. RUN or RUN/checkpoints/000500."""
     policy: Literal["checkpoint", "random", "expert"] = "checkpoint"
     """What to try; random and expert need no checkpoint."""
     task: str = "put block on plate"
@@ -57,7 +57,7 @@ class Args:
     label: str = ""
     """Name in tables. Default: the run's name, random or expert."""
     out: Path | None = None
-    """Result, a JSON file; with --robot a folder. Default: in RUN/rollouts, or outputs/rollouts."""
+    """Result, a JSON file; with --robot a folder. Default: in the run's rollouts, or in outputs/rollouts."""
     workers: int = 2
     """Processes; each acts on one CPU thread."""
     robot: str = ""
@@ -203,6 +203,7 @@ def rollout(args: Args) -> dict[str, Any]:
 
 
 def _on_robot(args: Args) -> int:
+    from ptr_robot.chosen_checkpoint import chosen_checkpoint
     from ptr_robot.robot_rollout import (
         RobotTrials,
         load_contenders,
@@ -213,7 +214,7 @@ def _on_robot(args: Args) -> int:
 
     if args.remote:
         _refuse(args, OF_A_CHECKPOINT, "is of a checkpoint, not with --remote")
-    elif (args.run is None) == (args.checkpoint is None):
+    elif (named := _named(args, " or --remote")) is None:
         raise ValueError("name one of --run, --checkpoint or --remote")
     if args.ca_file and not args.remote:
         raise ValueError("--ca-file needs --remote")
@@ -224,11 +225,9 @@ def _on_robot(args: Args) -> int:
     if args.remote:
         contenders = [remote_contender(args.remote, os.environ.get("PTR_FAST_TOKEN", ""), args.ca_file)]
     else:
-        first = args.checkpoint or selected_checkpoint(cast(Path, args.run))
-        labels = _labels([args.run or first, *args.against], args.label)
-        contenders = load_contenders(
-            [first, *args.against], labels, args.mode, args.candidates, args.device, args.engine
-        )
+        paths = [named, *args.against]
+        labels, chosen = _labels(paths, args.label), [chosen_checkpoint(path, moves_an_arm=True) for path in paths]
+        contenders = load_contenders(chosen, labels, args.mode, args.candidates, args.device, args.engine)
     words = [args.robot, args.task, *(contender.label for contender in contenders)]
     folder = args.out or Path("outputs/rollouts") / "-".join(w.replace(" ", "_").replace("/", "_") for w in words)
     return run_robot_trials(
@@ -273,17 +272,19 @@ def _source(args: Args, told: str) -> tuple[Any, dict[str, Any], int, int]:
     """The policy's source, what identifies it, its image size (pixels) and action repeat."""
     from ptr_robot.sim.policies import CheckpointSource, ExpertSource, RandomSource
 
-    named = [path for path in (args.run, args.checkpoint) if path is not None]
+    named = _named(args, ", --policy random or --policy expert")
     if args.policy != "checkpoint":
-        if named or args.mode or args.candidates:
+        if named is not None or args.mode or args.candidates:
             raise ValueError(f"policy {args.policy!r} takes no run, checkpoint, mode or candidates")
         about = {"policy": args.label or args.policy, "mode": "-", "checkpoint": None, "step": None}
         return (RandomSource() if args.policy == "random" else ExpertSource()), about, 64, 4
-    if len(named) != 1:
+    if named is None:
         raise ValueError("name one of --run, --checkpoint, --policy random or --policy expert")
+    from ptr_robot.chosen_checkpoint import chosen_checkpoint
+    from ptr_robot.evaluation_data import run_folder
     from ptr_robot.sim.worlds import World
 
-    path = selected_checkpoint(args.run) if args.run is not None else named[0]
+    path = chosen_checkpoint(named)
     source = CheckpointSource(str(path), args.mode or None, args.candidates or None)
     policy = source.load()
     policy.spec.tasks.slot(told)
@@ -294,7 +295,7 @@ def _source(args: Args, told: str) -> tuple[Any, dict[str, Any], int, int]:
         raise ValueError(f"{path}: control rate {policy.spec.control_hz} Hz does not divide {World.STEP_HZ} Hz")
     size = camera.height if camera.height == camera.width else max(camera.height, camera.width)
     about = {
-        "policy": args.label or (args.run or policy.info.path.parent.parent).resolve().name,
+        "policy": args.label or run_folder(path).name,
         "mode": policy.mode,
         "checkpoint": str(policy.info.path),
         "step": policy.info.step,
@@ -304,28 +305,15 @@ def _source(args: Args, told: str) -> tuple[Any, dict[str, Any], int, int]:
     return source, about, size, round(repeat)
 
 
-def selected_checkpoint(run: Path) -> Path:
-    """The checkpoint that ``ptr-fast select`` picked in a run, or the newest one where it was not asked.
+def _named(args: Args, others: str) -> Path | None:
+    """What --run or --checkpoint names; they mean the same.
 
     Raises:
-        DataError: there is no checkpoint, or none of those that select saw was fit, or the selected one is gone.
+        ValueError: both are given.
     """
-    from ptr_fast.checkpoint import list_checkpoints, resolve
-    from ptr_fast.errors import DataError
-
-    file = run / "selection.json"
-    if not file.is_file():
-        return resolve(run)
-    try:
-        step = json.loads(file.read_text(encoding="utf-8"))["selected"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{file}: not a selection ({error}); run ptr-fast select again") from error
-    if step is None:
-        raise DataError(f"{file}: no checkpoint was fit to be selected; name one with --checkpoint")
-    for path in list_checkpoints(run):
-        if int(path.name) == step:
-            return path
-    raise DataError(f"{file}: the selected checkpoint {step} is not in the run; run ptr-fast select again")
+    if args.run is not None and args.checkpoint is not None:
+        raise ValueError(f"name one of --run, --checkpoint{others}")
+    return args.run or args.checkpoint
 
 
 def _weights_digest(checkpoint: Path) -> str:
@@ -336,7 +324,9 @@ def _weights_digest(checkpoint: Path) -> str:
 
 
 def _default_out(args: Args, about: dict[str, Any], plan: Any) -> Path:
-    folder = args.run / "rollouts" if args.run is not None else Path("outputs/rollouts")
+    folder = Path("outputs/rollouts")
+    if about["checkpoint"] is not None and Path(about["checkpoint"]).parent.name == "checkpoints":
+        folder = Path(about["checkpoint"]).parent.parent / "rollouts"
     words = [about["policy"], *([f"{about['step']}"] if about["step"] is not None else []), about["mode"]]
     words += [plan.task, f"kitchen {plan.kitchen}", f"seed {plan.seed}"]
     return folder / ("-".join(w.replace(" ", "_").replace("/", "_") for w in words if w != "-") + ".json")

@@ -75,8 +75,8 @@ def rank(evaluations: Sequence[dict[str, Any]], metric: str = "auto") -> dict[st
     that agree to three digits are a tie: then the smaller Bellman error wins, then the later step.
 
     Returns:
-        ``{"selected": step or None, "metric", "better", "ranking": [{"rank", "step", "checkpoint", "value", "excluded",
-        "metrics"}]}``; ``rank`` and ``value`` are None and ``excluded`` is the reason where a checkpoint is out.
+        ``{"selected": step or None, "metric", "better", "ranking": [{"rank", "step", "checkpoint", "weights", "value",
+        "excluded", "metrics"}]}``; ``rank`` and ``value`` are None and ``excluded`` is the reason where one is out.
 
     Raises:
         ValueError: no evaluation, or a metric that these checkpoints do not have.
@@ -113,6 +113,7 @@ def _entry(evaluation: dict[str, Any], metric: str) -> dict[str, Any]:
         "rank": None,
         "step": evaluation["step"],
         "checkpoint": evaluation["checkpoint"],
+        "weights": evaluation.get("weights"),
         "value": value,
         "excluded": excluded,
         "metrics": evaluation["metrics"],

@@ -30,7 +30,7 @@ class Args:
     """Options of the verb."""
 
     checkpoint: Path
-    """Run (its newest checkpoint), or one checkpoint."""
+    """Run (the checkpoint that select picked, else the newest that has not diverged), or one checkpoint."""
     host: str = "127.0.0.1"
     """Address to listen on. Other machines can only ask where this is not a local address; then a token is needed."""
     port: int = 8000
@@ -63,6 +63,7 @@ class Args:
 def main(args: Args) -> int:
     """Serves until Ctrl-C or SIGTERM."""
     from ptr_fast.runtime.policy import Policy
+    from ptr_robot.chosen_checkpoint import chosen_checkpoint
     from ptr_robot.launch import pick_device
     from ptr_robot.serving.server import Limits, PolicyServer
 
@@ -78,7 +79,8 @@ def main(args: Args) -> int:
     if args.frame_size is not None and min(args.frame_size) < 1:
         raise ValueError(f"frame-size: expected a height and a width above 0, got {list(args.frame_size)}")
     tls = _tls(args)
-    policy = Policy.load(args.checkpoint, pick_device(args.device, args.engine), args.mode or None, engine=args.engine)
+    checkpoint = chosen_checkpoint(args.checkpoint, moves_an_arm=True)
+    policy = Policy.load(checkpoint, pick_device(args.device, args.engine), args.mode or None, engine=args.engine)
     infer = make_infer(policy, args.frame_size)
     policy.warm_up(args.frame_size)
     policy.warm_up()
@@ -136,10 +138,14 @@ def make_infer(policy: Any, frame_size: tuple[int, int] | None = None) -> Any:
 
 def metadata_of(policy: Any) -> dict[str, Any]:
     """What a client needs to know before it asks."""
+    from ptr_fast.checkpoint import weights_digest
+
     spec = policy.spec
     return {
         "policy": "ptr-fast",
         "checkpoint": "/".join(part for part in policy.info.path.resolve().parts[-3:] if part != "checkpoints"),
+        "step": policy.info.step,
+        "weights": weights_digest(policy.info),
         "mode": policy.mode,
         "control_hz": spec.control_hz,
         "image": {"key": IMAGE, "height": spec.camera.height, "width": spec.camera.width, "camera": spec.camera.name},

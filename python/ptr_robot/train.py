@@ -30,9 +30,14 @@ from ptr_fast.diagnostics import value_range
 from ptr_fast.files import write_atomically, writing
 from ptr_fast.learners import make_learner
 from ptr_fast.learners.distributed import Ranks
+<<<<<<< HEAD
 from ptr_robot.launch import StopRequest, is_lost_contact, prepare_process, resume_command
 from ptr_robot.precision import encoder_dtype
 from ptr_robot.run_record import RunRecord
+=======
+from ptr_fast.run_folder import picked_step
+from ptr_robot.launch import StopRequest, is_lost_contact, resume_command
+>>>>>>> 46b0906 (A run folder means one checkpoint for every verb: the selected one, else the newest that has not diverged; an arm is not moved by another unless it is named)
 from ptr_robot.train_config import LoopConfig
 from ptr_robot.train_data import Source
 from ptr_robot.train_frames import Batches, open_batches
@@ -275,19 +280,19 @@ def _save(run: Run, step: int, folder: str = "checkpoints") -> Path:
 
 
 def _prune(run: Run) -> None:
-    """Keeps the newest checkpoints, and the best by the score that ``ptr-fast select`` ranks by."""
+    """Keeps the newest checkpoints, the one that ``ptr-fast select`` picked, and the best by the score it ranks by."""
     loop = run.loop
     if not loop.keep_last:
         return
     older = list_checkpoints(run.out)[: -loop.keep_last]
     if not older:
         return
-    best: set[str] = set()
+    best = {f"{step:06d}" for step in (picked_step(run.out),) if step is not None}
     if loop.keep_best:
         from ptr_robot.select import evaluate_run, rank
 
         ranking = rank(evaluate_run(run.out, device=str(run.learner.device)))["ranking"]
-        best = {entry["checkpoint"] for entry in ranking[: loop.keep_best]}
+        best |= {entry["checkpoint"] for entry in ranking[: loop.keep_best]}
     for path in older:
         if path.name not in best:
             remove_checkpoint(path)

@@ -85,8 +85,9 @@ def _success_table(sheet: TrialSheet) -> str:
         low, high = wilson_interval(successes, judged) if judged else (0.0, 1.0)
         bar = interval_bar(successes / judged, low, high, label=f"{successes} of {judged}") if judged else ""
         interval = f"{low:.0%} to {high:.0%}" if judged else "not judged yet"
-        rows.append([escape(label), f"{successes} / {judged}", bar, interval])
-    return _table(["policy", "success", "0 to 100 %", "95 % interval (Wilson)"], rows)
+        step = sheet.step_of(label)
+        rows.append([escape(label), "unknown" if step is None else str(step), f"{successes} / {judged}", bar, interval])
+    return _table(["policy", "checkpoint's step", "success", "0 to 100 %", "95 % interval (Wilson)"], rows)
 
 
 def _latency_table(sheet: TrialSheet) -> str:

@@ -135,6 +135,10 @@ class TrialSheet:
         judged = [record.success for record in self.records if record.policy == policy and record.success is not None]
         return sum(judged), len(judged)
 
+    def step_of(self, policy: str) -> int | None:
+        """Updates that a policy's checkpoint had done; None where that is not known."""
+        return next((about.get("step") for about in self.about["policies"] if about["label"] == policy), None)
+
     def _finished(self) -> list[TrialRecord]:
         """The trials that are there, of this plan; a plan that began no trial is nobody's."""
         if not self._log.is_file():

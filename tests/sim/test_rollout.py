@@ -5,8 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from ptr_fast.errors import DataError
-from ptr_robot.rollout import Args, main, rollout, selected_checkpoint
+from ptr_robot.rollout import Args, main, rollout
 from ptr_robot.sim.policies import ExpertSource, RandomSource
 from ptr_robot.sim.trials import TrialPlan, run_trials, trial_seed
 
@@ -109,18 +108,3 @@ def test_bad_input(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             rollout(Args(out=tmp_path / "out.json", **options))
-
-
-def test_the_selected_checkpoint_is_taken(tmp_path, monkeypatch):
-    for step in (100, 200):
-        (tmp_path / "checkpoints" / f"{step:06d}").mkdir(parents=True)
-    monkeypatch.setattr(
-        "ptr_fast.checkpoint.list_checkpoints", lambda run: sorted((run / "checkpoints").glob("0*")), raising=True
-    )
-    (tmp_path / "selection.json").write_text('{"selected": 100}')
-    assert selected_checkpoint(tmp_path).name == "000100"
-    (tmp_path / "selection.json").write_text('{"selected": null}')
-    with pytest.raises(DataError, match="no checkpoint was fit to be selected"):
-        selected_checkpoint(tmp_path)
-    (tmp_path / "selection.json").unlink()
-    assert selected_checkpoint(tmp_path).name == "000200"

@@ -13,6 +13,7 @@ import numpy as np
 
 from ptr_fast.diagnostics import wilson_interval
 from ptr_fast.errors import DataError
+from ptr_fast.run_folder import Choice, choose_checkpoint, list_checkpoints
 
 __all__ = ["Metrics", "RunData", "TrialRow", "find_rollouts", "read_run", "trial_rows"]
 
@@ -29,6 +30,7 @@ class RunData:
         metrics: ``metrics.jsonl``.
         evaluations: ``evaluation/<step>.json`` by step.
         selection: ``selection.json``, or None.
+        choice: the checkpoint that the run folder means; None where it has none. problem: why it cannot be told.
         seconds: training time of the last process, from the metrics.
     """
 
@@ -39,17 +41,26 @@ class RunData:
     evaluations: dict[int, dict[str, Any]]
     selection: dict[str, Any] | None
     seconds: float
+    choice: Choice | None = None
+    problem: str = ""
 
     @property
     def last_step(self) -> int:
         return int(max((steps[-1] for steps, _ in self.metrics.values()), default=0))
 
     def shown_evaluation(self) -> dict[str, Any] | None:
-        """That of the picked checkpoint, else of the newest evaluated one."""
-        picked = self.selection["selected"] if self.selection else None
-        if picked in self.evaluations:
-            return self.evaluations[picked]
+        """That of the checkpoint which the run folder means; the newest one where the checkpoints are gone."""
+        if self.choice is not None:
+            return self.evaluations.get(self.choice.step)
         return self.evaluations[max(self.evaluations)] if self.evaluations else None
+
+    def told_choice(self) -> str:
+        """In a line: the checkpoint that the run folder means, and why."""
+        if self.choice is None:
+            return self.problem
+        unfit = f", but it {self.choice.unfit}" if self.choice.unfit else ""
+        unseen = "" if self.choice.step in self.evaluations else "; it was not evaluated"
+        return f"step {self.choice.step}: {self.choice.why}{unfit}{unseen}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +96,7 @@ def read_run(path: Path, name: str | None = None) -> RunData:
     if not any((path / entry).exists() for entry in known):
         raise DataError(f"{path}: not a run folder (none of {', '.join(known)} is there)")
     metrics, seconds = _read_metrics(path / "metrics.jsonl")
+    choice, problem = _choice(path)
     evaluations = {}
     for file in sorted((path / "evaluation").glob("*.json")):
         evaluation = _read_json(file)
@@ -97,7 +109,18 @@ def read_run(path: Path, name: str | None = None) -> RunData:
         evaluations=evaluations,
         selection=_read_json(path / "selection.json") if (path / "selection.json").is_file() else None,
         seconds=seconds,
+        choice=choice,
+        problem=problem,
     )
+
+
+def _choice(path: Path) -> tuple[Choice | None, str]:
+    if not list_checkpoints(path):
+        return None, ""
+    try:
+        return choose_checkpoint(path), ""
+    except DataError as error:
+        return None, str(error)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -150,28 +173,39 @@ def find_rollouts(paths: Iterable[Path]) -> list[Path]:
 def trial_rows(paths: Sequence[Path]) -> list[TrialRow]:
     """Success per policy, mode, task and kitchen, in the order of the files.
 
-    The same trial seed of the same checkpoint counts once: the newest file has it.
+    The same trial seed of the same checkpoint counts once: the newest file has it. Several checkpoints of one run are
+    several policies, named by their steps.
 
     Raises:
         DataError: a file lacks a field; the file and field are named.
     """
-    groups: dict[tuple[str, str, str, str], dict[tuple[str, Any], dict[str, Any]]] = {}
-    for path in sorted(paths, key=lambda p: (p.stat().st_mtime_ns, str(p))):
-        rollout = _read_json(path)
+    rollouts = {path: _read_json(path) for path in paths}
+    for path, rollout in rollouts.items():
         for field in ("policy", "mode", "task", "kitchen", "trials"):
             if field not in rollout:
                 raise DataError(f"{path}: field {field!r} is missing from the rollout")
-        key = tuple(str(rollout[field]) for field in ("policy", "mode", "task", "kitchen"))
-        trials = groups.setdefault(key, {})  # type: ignore[arg-type]
+    steps: dict[tuple[str, str], set[Any]] = {}
+    for rollout in rollouts.values():
+        steps.setdefault((str(rollout["policy"]), _run_of(rollout)), set()).add(rollout.get("step"))
+
+    def key_of(rollout: dict[str, Any]) -> tuple[str, str, str, str]:
+        policy = str(rollout["policy"])
+        if len(steps[policy, _run_of(rollout)]) > 1:
+            policy += f", step {rollout.get('step')}"
+        return policy, str(rollout["mode"]), str(rollout["task"]), str(rollout["kitchen"])
+
+    groups: dict[tuple[str, str, str, str], dict[tuple[str, Any], dict[str, Any]]] = {
+        key_of(rollout): {} for rollout in rollouts.values()
+    }
+    for path in sorted(paths, key=lambda p: (p.stat().st_mtime_ns, str(p))):
+        rollout = rollouts[path]
         for i, trial in enumerate(rollout["trials"]):
-            trials[(str(rollout.get("checkpoint")), trial.get("seed", i))] = trial
-    order = {tuple(key): i for i, key in enumerate(_file_order(paths))}
-    return [_row(key, trials) for key, trials in sorted(groups.items(), key=lambda item: order[item[0]])]
+            groups[key_of(rollout)][str(rollout.get("checkpoint")), trial.get("seed", i)] = trial
+    return [_row(key, trials) for key, trials in groups.items()]
 
 
-def _file_order(paths: Sequence[Path]) -> list[tuple[str, ...]]:
-    keys = [tuple(str(_read_json(p)[f]) for f in ("policy", "mode", "task", "kitchen")) for p in paths]
-    return list(dict.fromkeys(keys))
+def _run_of(rollout: dict[str, Any]) -> str:
+    return str(Path(str(rollout.get("checkpoint"))).parent.parent)
 
 
 def _row(key: tuple[str, str, str, str], trials: dict[Any, dict[str, Any]]) -> TrialRow:

@@ -107,20 +107,21 @@ def runs_table(runs: Sequence[RunData]) -> str:
     """What was run, one line each."""
     lines = []
     for run in runs:
-        picked = run.selection["selected"] if run.selection else None
+        step = "–" if run.choice is None else f"step {run.choice.step}"
         versions = ", ".join(f"{k} {v}" for k, v in (run.config.get("versions") or {}).items())
         lines.append(
             f'<tr><th scope="row">{escape(run.name)}</th><td>{escape(_method(run))}</td><td>{_data_words(run)}</td>'
             f'<td class="num">{run.last_step}</td>'
             f'<td class="num">{format_duration(run.seconds) if run.seconds else "–"}</td>'
-            f'<td class="num">{"–" if picked is None else f"step {picked}"}</td><td>{escape(versions) or "–"}</td></tr>'
+            f'<td class="num">{step}</td><td>{escape(versions) or "–"}</td></tr>'
         )
     if not lines:
         return ""
     return (
         '<div class="scroll"><table><thead><tr><th>run</th><th>method</th><th>data</th><th class="num">updates</th>'
-        '<th class="num">time</th><th class="num">picked</th><th>versions</th></tr></thead>'
+        '<th class="num">time</th><th class="num">acts by</th><th>versions</th></tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
+        + "".join(f'<p class="soft">{escape(f"{r.name}: {told}")}</p>' for r in runs if (told := r.told_choice()))
     )
 
 
