@@ -30,14 +30,10 @@ from ptr_fast.diagnostics import value_range
 from ptr_fast.files import write_atomically, writing
 from ptr_fast.learners import make_learner
 from ptr_fast.learners.distributed import Ranks
-<<<<<<< HEAD
+from ptr_fast.run_folder import picked_step
 from ptr_robot.launch import StopRequest, is_lost_contact, prepare_process, resume_command
 from ptr_robot.precision import encoder_dtype
 from ptr_robot.run_record import RunRecord
-=======
-from ptr_fast.run_folder import picked_step
-from ptr_robot.launch import StopRequest, is_lost_contact, resume_command
->>>>>>> 46b0906 (A run folder means one checkpoint for every verb: the selected one, else the newest that has not diverged; an arm is not moved by another unless it is named)
 from ptr_robot.train_config import LoopConfig
 from ptr_robot.train_data import Source
 from ptr_robot.train_frames import Batches, open_batches
