@@ -321,4 +321,6 @@ def test_the_divergence_alarm_saves_explains_and_stops(store, tmp_path):
     done = pretrain(store, out, "--learner.critic-lr", "30", "--num-steps", "400", "--checkpoint-every", "1000")
     assert done.returncode == 3, done.stdout
     assert "divergence alarm" in done.stderr
+    assert "--learner.critic-lr" in done.stderr
+    assert "would do the same again; no checkpoint is from before it: begin anew" in done.stderr
     assert list((out / "diverged").glob("0*/pretrained_model/config.json"))

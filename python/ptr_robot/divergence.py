@@ -1,18 +1,37 @@
-"""Training that runs away: how it is noticed."""
+"""Training that runs away: how it is noticed, and what to change, by what was seen.
+
+Note "Why Q leaves the range". The target is r + discount * Q(s', best of the actor's samples). The conservative term
+presses those samples down and holds Q of the recorded action up: where the samples are far down, each step back along
+an episode loses more than it should, and Q of the data sinks below any possible return; where nothing presses
+(``cql_alpha`` 0, or too little), the actor finds actions that the critic errs about, and Q climbs. The numbers of one
+update tell these apart: Q of the policy's actions beside Q of the recorded ones, and the temperature, which spreads the
+samples. How this was measured stands in benchmarks/NOTES.md.
+"""
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
+from ptr_fast.checkpoint import list_checkpoints
 from ptr_fast.config import CqlConfig, LearnerConfig, RewardConfig
 from ptr_fast.diagnostics import value_range
+from ptr_fast.learners.base import scheduled_lr
 
-__all__ = ["Divergence", "find_divergence"]
+__all__ = ["Divergence", "Remedy", "find_divergence", "last_sound_checkpoint", "remedies"]
 
 SLACK = 0.5
 """How far the mean Q of recorded actions may leave the range of possible returns, in widths of that range."""
+LARGE_RETURN = 500.0
+"""Returns beyond this make squared errors that learning rates of 1e-4 to 1e-3 do not stand."""
+RISEN = 1.5
+"""A temperature so many times its initial value has been driven up."""
+SPENT = 1e-3
+"""Share of its beginning below which a decayed learning rate changes nothing any more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,16 +39,38 @@ class Divergence:
     """What was seen of a run that has diverged.
 
     Attributes:
-        kind: ``not_finite`` (a loss or another number of the update), or the mean Q of recorded actions is
-            ``too_low`` or ``too_high``.
+        kind: a number of the update is ``not_finite``, or the mean Q of recorded actions is ``too_low`` or
+            ``too_high``.
+        name: the number that says so, as in ``metrics.jsonl``; empty: it was seen by another process of the run.
         reason: in words.
     """
 
     kind: Literal["not_finite", "too_low", "too_high"]
+    name: str
     reason: str
 
 
-def find_divergence(numbers: dict[str, float], rewards: RewardConfig, config: LearnerConfig) -> Divergence | None:
+@dataclass(frozen=True, kw_only=True)
+class Remedy:
+    """Something to change, and what was seen that speaks for it.
+
+    Attributes:
+        seen: a sentence without its full stop.
+        settings: (dotted name in the run's configuration, new value); empty where there is nothing to set.
+        action: what to do beside or instead of settings; may be empty.
+    """
+
+    seen: str
+    settings: tuple[tuple[str, float | str], ...] = ()
+    action: str = ""
+
+    def __str__(self) -> str:
+        options = [f"--{name.replace('_', '-')} {_text(value)}" for name, value in self.settings]
+        todo = ", ".join([*options, *([self.action] if self.action else [])])
+        return f"{self.seen}: {todo}" if todo else self.seen
+
+
+def find_divergence(numbers: Mapping[str, float], rewards: RewardConfig, config: LearnerConfig) -> Divergence | None:
     """Whether a run has diverged, by the numbers of one update.
 
     The value of recorded actions lies between the smallest and the largest return there can be; half of that width is
@@ -37,7 +78,7 @@ def find_divergence(numbers: dict[str, float], rewards: RewardConfig, config: Le
     """
     for name, value in numbers.items():
         if not math.isfinite(value):
-            return Divergence(kind="not_finite", reason=f"{name} is {value}")
+            return Divergence(kind="not_finite", name=name, reason=f"{name} is {value}")
     if not isinstance(config, CqlConfig):
         return None
     value, (low, high) = numbers["q/data"], value_range(rewards, config.discount)
@@ -45,4 +86,147 @@ def find_divergence(numbers: dict[str, float], rewards: RewardConfig, config: Le
     if low - slack <= value <= high + slack:
         return None
     reason = f"mean Q of recorded actions {value:.3g} is outside [{low:.3g}, {high:.3g}] by more than {slack:.3g}"
-    return Divergence(kind="too_low" if value < low else "too_high", reason=reason)
+    return Divergence(kind="too_low" if value < low else "too_high", name="q/data", reason=reason)
+
+
+def remedies(
+    found: Divergence,
+    numbers: Mapping[str, float],
+    step: int,
+    rewards: RewardConfig,
+    config: LearnerConfig,
+    action_dim: int,
+    precision: str,
+) -> list[Remedy]:
+    """What to change, the most likely first.
+
+    Args:
+        found: what the alarm saw.
+        numbers: of the update after which it rang.
+        step: updates done then.
+        rewards, config, action_dim, precision: of the run.
+    """
+    rate = float(scheduled_lr(1.0, config.lr_schedule, config.lr_schedule_steps, step))
+    if found.kind == "not_finite":
+        return [*_of_broken_numbers(found, rate, config, precision), *_of_rewards(numbers, rewards, config)]
+    assert isinstance(config, CqlConfig)
+    target_entropy = -float(action_dim) if config.target_entropy is None else config.target_entropy
+    low = found.kind == "too_low"
+    cause = _of_sunken_q(numbers, config, target_entropy, action_dim) if low else _of_risen_q(numbers, config)
+    return [*cause, *_of_rewards(numbers, rewards, config), *_of_rates(rate, config)]
+
+
+def _of_sunken_q(
+    numbers: Mapping[str, float], config: CqlConfig, target_entropy: float, action_dim: int
+) -> Iterator[Remedy]:
+    below = numbers["q/data"] - numbers["q/policy"]
+    if config.cql_alpha == 0:
+        yield Remedy(seen="Q sank with cql_alpha 0: there is no conservative term that could be lowered")
+    elif below > 0:
+        seen = (
+            f"Q sank, and the policy's own actions, which the target is made of, lie {below:.3g} below the recorded "
+            f"ones: the conservative term (cql_alpha {config.cql_alpha:g}) presses them down"
+        )
+        yield Remedy(seen=seen, settings=(("learner.cql_alpha", config.cql_alpha / 5),))
+    temperature = numbers["temperature/value"]
+    if temperature > RISEN * config.init_temperature:
+        seen = (
+            f"the temperature rose from {config.init_temperature:g} to {temperature:.3g} to widen the policy (entropy "
+            f"{numbers['actor/entropy']:.3g}, target {target_entropy:g}), and a wide policy's actions are valued lower"
+        )
+        yield Remedy(seen=seen, settings=(("learner.target_entropy", target_entropy - action_dim),))
+
+
+def _of_risen_q(numbers: Mapping[str, float], config: CqlConfig) -> Iterator[Remedy]:
+    above = numbers["q/policy"] - numbers["q/data"]
+    push = numbers["q/data"] - numbers["q/target"]
+    if config.cql_alpha == 0:
+        seen = "Q rose, and with cql_alpha 0 nothing holds down the actions that the critic errs about"
+        yield Remedy(seen=seen, settings=(("learner.cql_alpha", 1.0),))
+    elif above > 0:
+        seen = (
+            f"Q rose, and the policy's actions are valued {above:.3g} above the recorded ones: the conservative term "
+            f"(cql_alpha {config.cql_alpha:g}) is too weak"
+        )
+        yield Remedy(seen=seen, settings=(("learner.cql_alpha", config.cql_alpha * 5),))
+    elif push > 0:
+        seen = (
+            f"Q rose, and Q of the recorded actions is held {push:.3g} above its target: the conservative term "
+            f"(cql_alpha {config.cql_alpha:g}) lifts them, step by step back along an episode"
+        )
+        yield Remedy(seen=seen, settings=(("learner.cql_alpha", config.cql_alpha / 5),))
+
+
+def _of_broken_numbers(found: Divergence, rate: float, config: LearnerConfig, precision: str) -> Iterator[Remedy]:
+    what = found.name or "a number of another process"
+    if found.name.startswith("data/"):
+        yield Remedy(seen=f"{what} comes from the data, not from the nets", action="look at it with ptr-fast doctor")
+        return
+    if rate <= SPENT:
+        yield Remedy(seen=f"{what} broke although the learning rates have decayed to zero", action=_EARLIER)
+    elif not isinstance(config, CqlConfig):
+        yield Remedy(seen=f"{what} broke", settings=(("learner.lr", config.lr / 10),))
+    else:
+        own = [name for name in ("actor", "temperature") if found.name.startswith(f"{name}/")]
+        names = [f"{name}_lr" for name in own or ["actor", "critic"]]
+        settings = tuple((f"learner.{name}", getattr(config, name) / 10) for name in names)
+        yield Remedy(seen=f"{what} broke", settings=settings)
+    if precision == "bf16":
+        yield Remedy(seen="the encoders compute in bfloat16", settings=(("precision", "fp32"),))
+
+
+def _of_rewards(numbers: Mapping[str, float], rewards: RewardConfig, config: LearnerConfig) -> Iterator[Remedy]:
+    if not isinstance(config, CqlConfig):
+        return
+    largest = max(map(abs, value_range(rewards, config.discount)))
+    if largest > LARGE_RETURN:
+        factor = 10.0 ** math.ceil(math.log10(largest / 50.0))
+        settings = (("rewards.positive", rewards.positive / factor), ("rewards.negative", rewards.negative / factor))
+        yield Remedy(seen=f"returns reach {largest:.4g}, and errors are squared", settings=settings)
+    if numbers.get("data/mask") == 1.0 and numbers.get("data/reward") == rewards.negative:
+        seen = f"no step of the last batch was rewarded (all {rewards.negative:g}) and none ends an episode"
+        yield Remedy(seen=seen, action="look at the outcomes of the episodes with ptr-fast inspect")
+
+
+def _of_rates(rate: float, config: CqlConfig) -> Iterator[Remedy]:
+    if rate <= SPENT:
+        yield Remedy(seen="the learning rates have decayed to zero, so it went wrong before", action=_EARLIER)
+        return
+    names = ("actor_lr", "critic_lr")
+    seen = " and ".join(f"{name} is {rate * getattr(config, name):.3g}" for name in names) + " at this step"
+    settings = tuple((f"learner.{name}", getattr(config, name) / 3) for name in names)
+    yield Remedy(seen=seen, settings=settings)
+
+
+_EARLIER = "lower rates would change nothing; begin at an earlier checkpoint"
+
+
+def last_sound_checkpoint(run: Path, rewards: RewardConfig, config: LearnerConfig) -> Path | None:
+    """The newest checkpoint from before Q of the data left the range of possible returns for good, by the run's log.
+
+    It leaves long before the alarm rings, so the newest checkpoint of all is often no place to begin at. None: there is
+    none so early, or the run keeps no log.
+    """
+    limits = value_range(rewards, config.discount) if isinstance(config, CqlConfig) else None
+    sound = 0
+    for row in _log(run / "metrics.jsonl"):
+        is_sound = all(isinstance(value, int | float) and math.isfinite(value) for value in row.values())
+        if limits is not None:
+            is_sound = is_sound and limits[0] <= row.get("q/data", math.nan) <= limits[1]
+        sound = row["step"] if is_sound else sound
+    found = [path for path in list_checkpoints(run) if int(path.name) <= sound]
+    return found[-1] if found else None
+
+
+def _log(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.is_file():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            return  # cut short by a kill
+
+
+def _text(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -26,11 +25,11 @@ from ptr_fast.checkpoint import (
 )
 from ptr_fast.config import RewardConfig
 from ptr_fast.cuda_graph import CapturedStep, EagerStep, why_not_captured
-from ptr_fast.diagnostics import value_range
 from ptr_fast.files import write_atomically, writing
 from ptr_fast.learners import make_learner
 from ptr_fast.learners.distributed import Ranks
 from ptr_fast.run_folder import picked_step
+from ptr_robot.divergence import Divergence, find_divergence, last_sound_checkpoint, remedies
 from ptr_robot.launch import StopRequest, is_lost_contact, prepare_process, resume_command
 from ptr_robot.precision import encoder_dtype
 from ptr_robot.run_record import RunRecord
@@ -217,11 +216,9 @@ def _loop(run: Run, batches: Batches, log: RunLog, stop: StopRequest, first_step
             print(f"steps are launched op by op: {told}")
         if done % loop.log_every == 0 or done == loop.num_steps:
             numbers = log.report(done, step.info, batches.wait_seconds, step.clock.seconds_per_step())
-            reason = not_finite(step) or divergence(numbers, run)
-            if ranks.largest(reason is not None) and loop.stop_on_divergence:
-                reason = reason or "a number of another rank was not finite"
-                path = _save(run, done, folder="diverged")
-                _warn(run, f"divergence alarm at step {done}: {reason}\nsaved {path} for a look; {ADVICE}")
+            found = _diverged(step, numbers, run)
+            if ranks.largest(found is not None) and loop.stop_on_divergence:
+                _alarm(run, found or ELSEWHERE, numbers, done)
                 return 3
         signal = stop.agreed()
         if done % loop.checkpoint_every == 0 or done == loop.num_steps or signal:
@@ -235,37 +232,34 @@ def _loop(run: Run, batches: Batches, log: RunLog, stop: StopRequest, first_step
     return 0
 
 
-def not_finite(step: EagerStep) -> str | None:
-    """Which number of which update was the first that was not finite since the last report, or None."""
-    found = step.not_finite()
-    return None if found is None else f"{found[0]} was not finite at step {found[1]}"
+def _diverged(step: EagerStep, numbers: dict[str, float], run: Run) -> Divergence | None:
+    """What has gone wrong since the last report, by the numbers of every update and of the last one, or None."""
+    broken = step.not_finite()
+    if broken is None:
+        return find_divergence(numbers, run.rewards, run.learner.config)
+    name, when = broken
+    return Divergence(kind="not_finite", name=name, reason=f"{name} was not finite at step {when}")
+
+
+def _alarm(run: Run, found: Divergence, numbers: dict[str, float], done: int) -> None:
+    """Saves a run that has diverged beside its checkpoints and tells what was seen and what to change."""
+    path, config = _save(run, done, folder="diverged"), run.learner.config
+    lines = [f"divergence alarm at step {done}: {found.reason}", f"saved {path} for a look"]
+    action_dim, precision = run.record.spec.action.dim, run.loop.precision
+    what = remedies(found, numbers, done, run.rewards, config, action_dim, precision)
+    lines += [f"- {remedy}" for remedy in what]
+    sound = last_sound_checkpoint(run.out, run.rewards, config)
+    again = f"{resume_command(run.out)} would do the same again"
+    where = f"begin at {sound}, the newest from before" if sound else "no checkpoint is from before it: begin anew"
+    _warn(run, "\n".join([*lines, f"{again}; {where}"]))
+
+
+ELSEWHERE = Divergence(kind="not_finite", name="", reason="a number of another process was not finite")
 
 
 def _warn(run: Run, text: str) -> None:
     if run.learner.ranks.is_first:
         print(text, file=sys.stderr)
-
-
-ADVICE = "lower the learning rates or cql_alpha, or look at rewards and actions with ptr-fast doctor"
-
-
-def divergence(numbers: dict[str, float], run: Run) -> str | None:
-    """Why a run has diverged, or None.
-
-    The value of recorded actions lies between the smallest and the largest return there can be; half of that width is
-    slack. Values of random actions may be far lower: the regulariser pushes them down.
-    """
-    for name, value in numbers.items():
-        if not math.isfinite(value):
-            return f"{name} is {value}"
-    value = numbers.get("q/data")
-    if value is None:
-        return None
-    low, high = value_range(run.rewards, run.learner.config.discount)
-    slack = 0.5 * (high - low)
-    if not low - slack <= value <= high + slack:
-        return f"mean Q of recorded actions {value:.3g} is outside [{low:.3g}, {high:.3g}] by more than {slack:.3g}"
-    return None
 
 
 def _save(run: Run, step: int, folder: str = "checkpoints") -> Path:
