@@ -27,6 +27,7 @@ import numpy as np
 import torch
 
 from ptr_fast import native
+from ptr_robot.info import processor
 
 __all__ = ["RESULTS", "Milliseconds", "compare", "environment", "memory_bandwidth", "record", "rounds"]
 
@@ -128,7 +129,7 @@ def environment() -> dict[str, Any]:
         **_gpu(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions,
-        "cpu": _cpu_model(),
+        "cpu": processor(),
         "cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "torch_isa": torch.backends.cpu.get_cpu_capability(),
@@ -169,10 +170,3 @@ def _summary(values: list[float]) -> dict[str, float]:
         "p10_ms": round(ordered[len(ordered) // 10], 4),
         "p90_ms": round(ordered[-1 - len(ordered) // 10], 4),
     }
-
-
-def _cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()

@@ -1,6 +1,7 @@
 """The tables of README.md and RESULTS.md, made from ``results/*.jsonl``: ``python -m benchmarks.tables`` writes them.
 
-Each table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``. Per case the newest row counts.
+Each table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``. Per case and kind of processor, which is an
+instruction set or a GPU, the newest row counts: no processor takes the place of another.
 """
 
 from __future__ import annotations
@@ -31,12 +32,26 @@ def table(name: str) -> str:
 
 
 def newest(name: str) -> list[dict[str, Any]]:
-    """The newest row of every case, in the order of the cases' first rows; none where the file is absent."""
-    path, rows = RESULTS / f"{name}.jsonl", {}
+    """The newest row of every case on every kind of processor, in the order of the cases' first rows.
+
+    None where the file is absent.
+    """
+    path = RESULTS / f"{name}.jsonl"
+    rows: dict[str, dict[str, dict[str, Any]]] = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         row = json.loads(line)
-        rows[row["case"]] = row
-    return list(rows.values())
+        rows.setdefault(row["case"], {})[ran_on(row)] = row
+    return [row for by_processor in rows.values() for row in by_processor.values()]
+
+
+def ran_on(row: dict[str, Any]) -> str:
+    """The GPU of a row, or else the instruction set that PyTorch used, and ours where it is another."""
+    environment = row.get("environment", {})
+    if "gpu" in environment:
+        return str(environment["gpu"])
+    theirs, ours = environment.get("torch_isa", "unknown"), environment.get("native_isa")
+    same = {"AVX512": "avx512", "AVX2": "avx2", "DEFAULT": "baseline"}
+    return str(theirs) if ours in (None, same.get(theirs)) else f"{theirs}, ours {ours}"
 
 
 def _compared(rows: list[dict[str, Any]]) -> str:
@@ -44,11 +59,11 @@ def _compared(rows: list[dict[str, Any]]) -> str:
     ours = next(iter(rows[0]["variants"]))
     others = list(dict.fromkeys(other for row in rows for other in (*row["speedup"], *row.get("not_installed", ()))))
     has_work = any("peak_memory_mb" in row and "literal_port" in row.get("gflop", ()) for row in rows)
-    header = ["case", f"{ours} ms", *(f"times faster than {other}" for other in others)]
+    header = ["case", "on", f"{ours} ms", *(f"times faster than {other}" for other in others)]
     header += ["GFLOP ours / port", "peak MB ours / port"] if has_work else []
-    lines = [header + ["load"], ["---"] + ["---:"] * len(header)]
+    lines = [header + ["load"], ["---"] * 2 + ["---:"] * (len(header) - 1)]
     for row in rows:
-        cells = [row["case"], f"{next(iter(row['variants'].values()))['median_ms']:.3g}"]
+        cells = [row["case"], ran_on(row), f"{next(iter(row['variants'].values()))['median_ms']:.3g}"]
         for other in others:
             absent = "not installed" if other in row.get("not_installed", ()) else ""
             cells.append(f"{row['speedup'][other]:.2f}" if other in row["speedup"] else absent)
@@ -62,10 +77,10 @@ def _compared(rows: list[dict[str, Any]]) -> str:
 def _delays(rows: list[dict[str, Any]]) -> str:
     """Rows of the control loop: how late commands are, per variant."""
     names = list(dict.fromkeys(name for row in rows for name in row["delay"]))
-    lines = [["case", "deadline ms", *(f"{name}: p50 / p99 / max ms, missed" for name in names)]]
-    lines.append(["---"] + ["---:"] * (len(names) + 1))
+    lines = [["case", "on", "deadline ms", *(f"{name}: p50 / p99 / max ms, missed" for name in names)]]
+    lines.append(["---"] * 2 + ["---:"] * (len(names) + 1))
     for row in rows:
-        cells = [row["case"], f"{row['deadline_ms']:g}"]
+        cells = [row["case"], ran_on(row), f"{row['deadline_ms']:g}"]
         for name in names:
             d = row["delay"].get(name)
             times = f"{d['p50_ms']:.2f} / {d['p99_ms']:.2f} / {d['max_ms']:.2f}" if d else ""
@@ -76,9 +91,9 @@ def _delays(rows: list[dict[str, Any]]) -> str:
 
 def _facts(rows: list[dict[str, Any]]) -> str:
     """Rows without variants: every number by its name."""
-    flat = [{"case": row["case"], **_numbers(row)} for row in rows]
+    flat = [{"case": row["case"], "on": ran_on(row), **_numbers(row)} for row in rows]
     header = list(dict.fromkeys(key for row in flat for key in row))
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1)]
+    lines = [header, ["---"] * 2 + ["---:"] * (len(header) - 2)]
     return _markdown([*lines, *([str(row.get(key, "")) for key in header] for row in flat)])
 
 
@@ -101,8 +116,8 @@ def _shares(rows: list[dict[str, Any]]) -> str:
     captured step); a share is the part's logarithm over the whole's.
     """
     lines = [
-        ["case", "whole", "shared forwards", "share", "precision", "share", "ours over plain PyTorch", "share"],
-        ["---"] + ["---:"] * 7,
+        ["case", "on", "whole", "shared forwards", "share", "precision", "share", "ours over plain PyTorch", "share"],
+        ["---"] * 2 + ["---:"] * 7,
     ]
     for row in rows:
         speedup = row.get("speedup", {})
@@ -112,7 +127,7 @@ def _shares(rows: list[dict[str, Any]]) -> str:
             continue
         wide = speedup.get("plain_tf32", plain)
         parts = (port / wide, wide / plain, plain)
-        cells = [row["case"].removesuffix(", eager"), f"{port:.2f}"]
+        cells = [row["case"].removesuffix(", eager"), ran_on(row), f"{port:.2f}"]
         for part in parts:
             cells += [f"{part:.2f}", f"{100 * math.log(part) / math.log(port):.0f} %"]
         lines.append(cells)

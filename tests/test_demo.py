@@ -1,11 +1,13 @@
 """The demo's stages: in order, once, again when something before them changed; and the whole of it in small."""
 
+import json
 import subprocess
 import sys
 
 import pytest
 
-from ptr_robot.demo import Args, Stage, plan, run_stages
+from ptr_robot.demo import Args, Stage, plan, print_table, run_stages
+from ptr_robot.info import instruction_set, processor
 
 
 @pytest.fixture
@@ -53,6 +55,15 @@ def test_every_stage_waits_for_stages_before_it():
         assert set(stage.after) <= set(names), stage.name
         names.append(stage.name)
     assert len(set(names)) == len(names)
+
+
+def test_the_table_names_what_its_numbers_hang_on(tmp_path, capsys):
+    row = {"policy": "PTR", "mode": "search", "successes": 5, "num_trials": 20, "interval95": [0.11, 0.47]}
+    (tmp_path / "ptr.json").write_text(json.dumps(row))
+    print_table([tmp_path / "ptr.json"], seed=3)
+    shown = capsys.readouterr().out
+    assert "5/20" in shown
+    assert f"one training seed (3), on {processor()}, {instruction_set()}, torch " in shown
 
 
 @pytest.mark.slow

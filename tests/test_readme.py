@@ -1,5 +1,6 @@
 """README.md says what is in the repository: tables from committed rows, verbs that exist, files that are there."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -16,6 +17,24 @@ def test_tables_equal_the_committed_rows():
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         assert render(text) == text, f"{page.name}: run python -m benchmarks.tables"
+
+
+def test_rows_of_another_processor_stand_beside_those_of_the_first(tmp_path, monkeypatch):
+    from benchmarks import tables
+
+    def row(torch_isa, native_isa, ms, **more):
+        environment = {"torch_isa": torch_isa, "native_isa": native_isa, **more}
+        variants = {"ours": {"median_ms": ms}, "theirs": {"median_ms": 2 * ms}}
+        return {"case": "one", "variants": variants, "speedup": {"theirs": 2}, "load_average": [0, 0]} | {
+            "environment": environment
+        }
+
+    rows = [row("AVX512", "avx512", 1), row("AVX2", "avx2", 2), row("AVX2", "baseline", 3), row("AVX2", "avx2", 4)]
+    rows.append(row("AVX2", "avx2", 5, gpu="H100"))
+    (tmp_path / "some.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    cells = [line.split(" | ")[1:3] for line in tables.table("some").splitlines()[2:]]
+    assert cells == [["AVX512", "1"], ["AVX2", "4"], ["AVX2, ours baseline", "3"], ["H100", "5"]]
 
 
 def test_every_verb_that_is_named_exists_and_every_verb_is_named():

@@ -88,7 +88,7 @@ def main(args: Args) -> int:
     workers = args.workers or min(4, os.cpu_count() or 1)
     stages = plan(args, workers)
     run_stages(stages, out, workers)
-    print_table(sorted((out / "rollouts").glob("*.json")))
+    print_table(sorted((out / "rollouts").glob("*.json")), args.seed)
     print(f"\nreport: {out / 'report.html'}   ({time.monotonic() - begin:.0f} s)")
     return 0
 
@@ -285,10 +285,13 @@ def _resumed(stage: Stage, out: Path) -> list[str]:
     return stage.verb
 
 
-def print_table(results: Sequence[Path]) -> None:
-    """Success rates with their 95 % Wilson intervals, best first."""
+def print_table(results: Sequence[Path], seed: int) -> None:
+    """Success rates with their 95 % Wilson intervals, best first, and what they hang on beside the method."""
+    import torch
     from rich.console import Console
     from rich.table import Table
+
+    from ptr_robot.info import instruction_set, processor
 
     rows = [json.loads(path.read_text(encoding="utf-8")) for path in results]
     rows.sort(key=lambda row: -row["successes"])
@@ -298,4 +301,9 @@ def print_table(results: Sequence[Path]) -> None:
     for row in rows:
         low, high = row["interval95"]
         table.add_row(row["policy"], row["mode"], f"{row['successes']}/{row['num_trials']}", f"{low:.0%} to {high:.0%}")
-    Console().print(table)
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(table)
+    console.print(
+        f"one training seed ({seed}), on {processor()}, {instruction_set()}, torch {torch.__version__}: another seed "
+        "is another policy, and so is the same one on a processor that rounds otherwise"
+    )

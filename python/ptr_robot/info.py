@@ -18,7 +18,7 @@ from rich.console import Console
 
 import ptr_fast
 
-__all__ = ["Args", "main"]
+__all__ = ["Args", "instruction_set", "main", "processor"]
 
 PACKAGES = (
     "torch",
@@ -42,6 +42,9 @@ ENVIRONMENT = (
     "CUDA_VISIBLE_DEVICES",
     "MUJOCO_GL",
     "TRITON_INTERPRET",
+    "ATEN_CPU_CAPABILITY",
+    "ONEDNN_MAX_CPU_ISA",
+    "MKL_ENABLE_INSTRUCTIONS",
 )
 
 Report = dict[str, Any]
@@ -68,6 +71,27 @@ def main(args: Args) -> int:
     return 0
 
 
+def processor() -> str:
+    """The processor's name with its family and model numbers: one name is sold for several generations."""
+    fields = _cpu()
+    name = fields.get("model name", platform.processor() or platform.machine())
+    if "cpu family" not in fields or "model" not in fields:
+        return name
+    return f"{name} (family {fields['cpu family']}, model {fields['model']})"
+
+
+def instruction_set() -> str:
+    """What PyTorch's CPU kernels use, ``AVX512``, ``AVX2`` or ``DEFAULT`` ..., and ours where they use another."""
+    import torch
+
+    from ptr_fast import native
+
+    theirs = torch.backends.cpu.get_cpu_capability()
+    ours = native.isa() if native.module() is not None else "not built"
+    same = {"AVX512": "avx512", "AVX2": "avx2", "DEFAULT": "baseline"}
+    return theirs if ours == same.get(theirs) else f"{theirs}, our kernels {ours}"
+
+
 def versions() -> Report:
     """Versions of ptr-fast, Python and the packages that matter; nothing is imported."""
     found: Report = {
@@ -80,14 +104,15 @@ def versions() -> Report:
 
 def machine() -> Report:
     """Processor, cores, memory, load, and the environment variables that change what runs."""
-    model, flags = _cpu()
+    fields = _cpu()
+    flags = fields.get("flags", fields.get("Features", "")).split()
     memory = {}
     if Path("/proc/meminfo").is_file():
         lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
         memory = {words[0].rstrip(":"): int(words[1]) * 1024 for words in lines}
     settings = {name: value for name, value in sorted(os.environ.items()) if name.startswith(ENVIRONMENT)}
     return {
-        "cpu": model,
+        "cpu": processor(),
         "cpu flags": " ".join(flag for flag in CPU_FLAGS if flag in flags) or "none of interest",
         "cores usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory": f"{memory.get('MemTotal', 0) / 2**30:.1f} GiB, {memory.get('MemAvailable', 0) / 2**30:.1f} available",
@@ -225,11 +250,11 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _cpu() -> tuple[str, frozenset[str]]:
+def _cpu() -> dict[str, str]:
+    """What the system says of the first core."""
     fields: dict[str, str] = {}
     if Path("/proc/cpuinfo").is_file():
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             name, _, value = line.partition(":")
             fields.setdefault(name.strip(), value.strip())
-    flags = frozenset(fields.get("flags", fields.get("Features", "")).split())
-    return fields.get("model name", platform.processor() or platform.machine()), flags
+    return fields
