@@ -79,13 +79,14 @@ def test_a_given_store_leaves_training_episodes_out(run, store):
     data = held_out(read_checkpoint(run), places=StorePlaces(given=store.path))
     assert data.episodes.tolist() == [0, 1, 2, 3]
     assert data.is_held_out
-    assert data.note == "3 training episodes of this store are left out"
+    assert data.note == ("3 of 7 episodes were trained on (3 by this run): they are no held-out data and are left out")
 
 
 def test_a_fine_tuned_run_is_judged_on_its_target(run, store):
     info = read_checkpoint(run)
     (prior,) = info.run["split"]["sources"]
     ids = store.episodes.episode_id
+    prior = prior | {"train": ids[2:4]}
     info.run["split"]["sources"] = [prior, prior | {"role": "target", "train": ids[:1], "validation": ids[5:]}]
     data = held_out(info)
     assert (data.role, data.episodes.tolist()) == ("target", [5, 6])

@@ -12,6 +12,7 @@ import tyro
 
 if TYPE_CHECKING:
     from ptr_fast.checkpoint import CheckpointInfo
+    from ptr_fast.data.store import EpisodeStore
 
 __all__ = ["Args", "episodes_of", "main"]
 
@@ -25,7 +26,7 @@ class Args:
         store: a store with other episodes than the run's held-out ones; or OLD=NEW for a store of the run's that has
             moved; repeat for several.
         task: task name as the policy knows it; empty takes each episode's own.
-        episode_ids: which episodes; empty takes the first two.
+        episode_ids: which episodes; empty takes the first two that were not trained on.
         mode: acting mode; empty takes the checkpoint's own.
         every: act on every so-many-th frame.
         device: ``auto`` takes a GPU where there is one.
@@ -52,7 +53,7 @@ def main(args: Args) -> int:
     if args.every < 1:
         raise ValueError(f"every must be at least 1, got {args.every}")
     policy = Policy.load(chosen_checkpoint(args.checkpoint), device=pick_device(args.device), mode=args.mode or None)
-    store, episodes, held_out = episodes_of(args.store, args.episode_ids, policy.info)
+    store, episodes, held_out = episodes_of(args.store, args.episode_ids, policy.info, bool(args.task))
     check_matches(store, policy.spec)
     rows = []
     for episode in episodes:
@@ -71,32 +72,24 @@ def main(args: Args) -> int:
     return 0
 
 
-def episodes_of(options: tuple[str, ...], episode_ids: tuple[str, ...], info: CheckpointInfo):
-    """The store that ``--store`` gives, or a run's own; numbers of the episodes; whether they were held out (None:
-    unknown)."""
-    from ptr_fast.data.store import EpisodeStore
-    from ptr_robot.run_record import recorded_sources
+def episodes_of(
+    options: tuple[str, ...], episode_ids: tuple[str, ...], info: CheckpointInfo, any_task: bool
+) -> tuple[EpisodeStore, list[int], bool | None]:
+    """The store that ``--store`` gives, or a run's own; numbers of the episodes, the named ones or the first two that
+    were not trained on; whether none of them was (None: unknown). ``any_task``: also of tasks that the checkpoint does
+    not know."""
+    from ptr_robot.evaluation_data import held_out
     from ptr_robot.store_places import StorePlaces
-    from ptr_robot.train_data import find_episodes
 
-    places = StorePlaces.parse(options, takes_given=True).of_checkpoint(info)
-    if places.given is None:
-        sources = recorded_sources(info.run)
-        if not sources:
-            raise ValueError(f"{info.path}: its record names no store; name one with --store")
-        record = next((source for source in reversed(sources) if source.validation), sources[-1])
-        held_out, store = bool(record.validation), places.open(record.store)
-        chosen = find_episodes(store, record, record.validation or record.train)
-    else:
-        store = EpisodeStore.open(places.given)
-        chosen, held_out = np.arange(store.num_episodes), None
-    if episode_ids:
-        number = {episode_id: i for i, episode_id in enumerate(store.episodes.episode_id)}
-        unknown = [e for e in episode_ids if e not in number]
-        if unknown:
-            raise ValueError(f"{store.path}: no episode {unknown[0]!r}")
-        return store, [number[e] for e in episode_ids], held_out
-    return store, [int(e) for e in chosen[:2]], held_out
+    places, any_task = StorePlaces.parse(options, takes_given=True), any_task or bool(episode_ids)
+    data = held_out(info, places=places, max_episodes=0, any_task=any_task)
+    if not episode_ids:
+        return data.store, [int(e) for e in data.episodes[:2]], data.is_held_out
+    number = {episode_id: i for i, episode_id in enumerate(data.store.episodes.episode_id)}
+    unknown = [e for e in episode_ids if e not in number]
+    if unknown:
+        raise ValueError(f"{data.store.path}: no episode {unknown[0]!r}")
+    return data.store, [number[e] for e in episode_ids], None
 
 
 def _print_table(policy, rows, held_out: bool | None) -> None:
@@ -105,7 +98,7 @@ def _print_table(policy, rows, held_out: bool | None) -> None:
     from rich.table import Table
 
     spec = policy.spec.action
-    told = {True: "held-out episodes", False: "training episodes (none was held out)", None: "episodes of the store"}
+    told = {True: "held-out episodes", False: "TRAINING episodes", None: "episodes (unknown whether trained on)"}
     table = Table(title=f"{policy.mode} actions on {told[held_out]}: policy / recorded")
     table.add_column("episode")
     table.add_column("t", justify="right")

@@ -36,7 +36,7 @@ from ptr_fast.resize import resize
 from ptr_fast.runtime.policy import Policy
 from ptr_fast.valuation import RecordedEpisode, value_episode
 from ptr_robot.chosen_checkpoint import chosen_checkpoint
-from ptr_robot.evaluation_data import EvaluationData, held_out, run_folder
+from ptr_robot.evaluation_data import EvaluationData, held_out, run_folder, told_kind
 from ptr_robot.store_places import StorePlaces
 
 __all__ = [
@@ -122,7 +122,8 @@ def evaluation_key(info: CheckpointInfo, data: EvaluationData, seed: int) -> str
     """SHA-256 over everything that the numbers depend on: equal key, equal result."""
     digest = hashlib.sha256((info.path / "files.json").read_bytes())
     ids = [data.store.episodes.episode_id[e] for e in data.episodes]
-    digest.update(json.dumps([SCHEMA_VERSION, data.store.fingerprint(), ids, data.note, seed]).encode())
+    about = {key: value for key, value in data.to_json().items() if key != "store"}
+    digest.update(json.dumps([SCHEMA_VERSION, about, ids, seed]).encode())
     return digest.hexdigest()
 
 
@@ -174,12 +175,8 @@ def evaluate_checkpoint(
             "learner": type(info.config).__name__,
             "networks": "averaged" if averaged else "online",
             "data": {
-                "store": str(data.store.path.resolve()),
-                "fingerprint": data.store.fingerprint(),
+                **data.to_json(),
                 "camera": info.spec.camera.name,
-                "role": data.role,
-                "is_held_out": data.is_held_out,
-                "note": data.note,
                 "num_episodes": len(values),
                 "num_steps": sum(len(v.rewards) for v in values),
             },
@@ -302,13 +299,10 @@ def _print(result: dict[str, Any], path: Path) -> None:
     from rich.table import Table
 
     console, data = Console(), result["data"]
-    kind = "held-out" if data["is_held_out"] else "TRAINING"
-    console.print(
-        f"step {result['step']}, {result['networks']} networks, {data['num_episodes']} {kind} episodes "
-        f"({data['num_steps']} steps) of {escape(data['store'])}"
-    )
+    told = f"step {result['step']}, {result['networks']} networks, {told_kind(data)}"
+    console.print(escape(told), soft_wrap=True)
     if data["note"]:
-        console.print(f"[yellow]{escape(data['note'])}[/yellow]")
+        console.print(f"[yellow]{escape(data['note'])}[/yellow]", soft_wrap=True)
     table = Table("metric", "value", "unit", "better", "what it is", box=None, header_style="bold")
     for key, (name, unit, better, meaning) in METRICS.items():
         if key in result["metrics"]:

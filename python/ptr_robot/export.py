@@ -145,7 +145,7 @@ def _samples(args: Args, policy: Any, for_calibration: bool = False) -> list[tup
     from ptr_robot.act import episodes_of
     from ptr_robot.train_data import check_matches
 
-    store, episodes, _ = episodes_of(args.store, (), policy.info)
+    store, episodes, _ = episodes_of(args.store, (), policy.info, any_task=True)
     check_matches(store, policy.spec)
     wanted = args.num_frames
     if for_calibration:

@@ -50,15 +50,17 @@ def finetune(config: FinetuneConfig, ranks: Ranks) -> int:
     from ptr_robot.evaluate import rewards_of
     from ptr_robot.run_record import RunRecord, parent_and_ancestors
     from ptr_robot.train import open_run, train
-    from ptr_robot.train_data import check_matches, select_target, with_task
+    from ptr_robot.train_data import check_matches, select_target, tell_camera, with_task
+    from ptr_robot.trained_on import held_out_only
 
     info = read_checkpoint(chosen_checkpoint(config.checkpoint, to=sys.stdout))
     target, task = select_target(config.target, config.task, config.domains, config.num_demos, config.loop.seed)
-    sources = [*_prior_sources(info, config), target]
+    parent, ancestors = parent_and_ancestors(info, "finetune")
+    sources = held_out_only([*_prior_sources(info, config), target], ancestors)
     spec = with_task(info.spec, task)
     for source in sources:
         check_matches(source.store, spec)
-    parent, ancestors = parent_and_ancestors(info, "finetune")
+    tell_camera(sources, spec.camera.name, "the checkpoint was trained on it")
     config = replace(config, out=config.out.resolve(), checkpoint=info.path, target=config.target.resolve(), task=task)
     act = info.act if config.act_mode == "same" else replace(info.act, mode=config.act_mode)
     record = RunRecord(

@@ -48,10 +48,12 @@ def pretrain(config: PretrainConfig, ranks: Ranks) -> int:
     """
     from ptr_robot.run_record import RunRecord
     from ptr_robot.train import open_run, train
-    from ptr_robot.train_data import make_spec, select_prior
+    from ptr_robot.train_data import make_spec, select_prior, tell_camera
+    from ptr_robot.trained_on import held_out_only
 
-    sources = select_prior(config.data, config.loop.seed)
+    sources = held_out_only(select_prior(config.data, config.loop.seed))
     spec = make_spec(sources, config.data.camera, config.num_task_slots)
+    tell_camera(sources, spec.camera.name, "--data.camera takes another")
     if config.learner.lr_schedule == "cosine" and not config.learner.lr_schedule_steps:
         config = replace(config, learner=replace(config.learner, lr_schedule_steps=config.loop.num_steps))
     stores = tuple(path.resolve() for path in config.data.stores)

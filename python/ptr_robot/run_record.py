@@ -20,7 +20,7 @@ Note "Record of a run". It is ``RUN/train_config.json``, and ``pretrained_model/
     parent           the checkpoint that the weights came from, or null: {kind: "finetune" or "branch", run, checkpoint,
                      step, weights (digest)}
     ancestors        all runs whose weights went into this one, nearest first: [{run, step, weights, sources: [{store,
-                     fingerprint, train: {id: digest}}]}]; sources is null where that is not known
+                     fingerprint, train: {id: digest}, tasks: {id: task}}]}]; sources is null where that is not known
     changes          what was told to ``resume``: [{step, field, before, after}]
     wandb            id of the run at Weights & Biases, or null
     versions         of the program that last began or went on
@@ -164,12 +164,14 @@ class TrainedEpisodes:
         store: where the store lay.
         fingerprint: of the store when that run's split was drawn.
         digests: SHA-256 of actions and frames by episode id; empty text where a record of version 1 does not say.
+        tasks: of the episodes, by id; without those that a record of version 1 does not say.
     """
 
     run: str
     store: Path
     fingerprint: str
     digests: Mapping[str, str]
+    tasks: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,7 +295,9 @@ def trained_on(run: Mapping[str, Any]) -> tuple[list[TrainedEpisodes], list[str]
     unknown = [str(ancestor["run"]) for ancestor in ancestors_of(run) if ancestor["sources"] is None]
     theirs = [(str(ancestor["run"]), source) for ancestor in ancestors_of(run) for source in ancestor["sources"] or ()]
     found = [
-        TrainedEpisodes(run=run_, store=Path(s["store"]), fingerprint=s["fingerprint"], digests=s["train"])
+        TrainedEpisodes(
+            run=run_, store=Path(s["store"]), fingerprint=s["fingerprint"], digests=s["train"], tasks=s.get("tasks", {})
+        )
         for run_, s in (*own, *theirs)
     ]
     return found, unknown
@@ -309,7 +313,8 @@ def trained_sources(run: Mapping[str, Any]) -> list[dict[str, Any]]:
     out = []
     for source in recorded_sources(run):
         digests = {name: source.episodes[name].digest if name in source.episodes else "" for name in source.train}
-        out.append({"store": str(source.store), "fingerprint": source.fingerprint, "train": digests})
+        tasks = {name: source.episodes[name].task for name in source.train if name in source.episodes}
+        out.append({"store": str(source.store), "fingerprint": source.fingerprint, "train": digests, "tasks": tasks})
     return out
 
 

@@ -28,7 +28,7 @@ from ptr_robot.evaluate import (
     saved_evaluation,
     write_evaluation,
 )
-from ptr_robot.evaluation_data import held_out
+from ptr_robot.evaluation_data import held_out, told_kind
 from ptr_robot.store_places import StorePlaces
 
 __all__ = ["Args", "main", "rank", "select"]
@@ -206,10 +206,8 @@ def _print(selection: dict[str, Any], run: Path) -> None:
 
     console, ranking, data = Console(), selection["ranking"], selection["data"]
     name, _, better, meaning = METRICS[selection["metric"]]
-    kind = "held-out" if data["is_held_out"] else "TRAINING"
     console.print(
-        f"{len(ranking)} checkpoints on {data['num_episodes']} {kind} episodes ({data['num_steps']} steps) of "
-        f"{escape(data['store'])}; {selection['networks']} networks act\n"
+        f"{len(ranking)} checkpoints on {escape(told_kind(data))}; {selection['networks']} networks act\n"
         f"ranked by {name} ({better} is better): {meaning}",
         soft_wrap=True,
     )

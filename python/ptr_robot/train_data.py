@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +25,7 @@ __all__ = [
     "reopen",
     "select_prior",
     "select_target",
+    "tell_camera",
     "transitions_of",
 ]
 
@@ -161,6 +162,7 @@ def select_prior(data: DataConfig, seed: int) -> list[Source]:
         raise ValueError(f"data.stores: name each store once, got {', '.join(map(str, data.stores))}")
     sources = []
     seen_tasks: set[str] = set()
+    without: dict[str, int] = {}
     for path in data.stores:
         store = EpisodeStore.open(path)
         train, validation = [], []
@@ -180,6 +182,8 @@ def select_prior(data: DataConfig, seed: int) -> list[Source]:
                 held_out, chosen = np.split(order, [int(data.validation_share * len(order))])
             train.append(chosen)
             validation.append(held_out)
+            if not len(held_out):
+                without[task] = len(order)
         sources.append(
             Source(role="prior", store=store, train=_joined(train), validation=_joined(validation)),
         )
@@ -188,7 +192,19 @@ def select_prior(data: DataConfig, seed: int) -> list[Source]:
             raise ValueError(f"no store has the task {task!r}; tasks there: {sorted(seen_tasks)}")
     if not any(len(source.train) for source in sources):
         raise DataError(f"{', '.join(map(str, data.stores))}: no episode is left to train on")
+    if without:
+        print(_tell_without(without, data))
     return sources
+
+
+def _tell_without(without: Mapping[str, int], data: DataConfig) -> str:
+    """Tasks of which nothing is held out, fewest episodes first, and why."""
+    tasks = [f"{task!r} ({count} episodes)" for task, count in sorted(without.items(), key=lambda item: item[1])]
+    why = f"all their episodes are demonstrations (data.num-demos {data.num_demos})"
+    if not data.num_demos:
+        share = data.validation_share
+        why = f"data.validation-share {share:g} holds none out of so few" if share else "data.validation-share is 0"
+    return f"nothing is held out of {len(tasks)} tasks, {why}: {_some(tasks)}"
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
@@ -218,6 +234,9 @@ def select_target(path: Path, task: str, domains: Sequence[str], num_demos: int,
             f"{path}: asked for {num_demos} demonstrations of {task!r}, it has {len(order)}; "
             f"use --num-demos {max(1, len(order) - 1)} to hold one out"
         )
+    if num_demos == len(order):
+        advice = f"; --num-demos {num_demos - 1} holds one out" if num_demos > 1 else ""
+        print(f"nothing is held out: all {num_demos} episodes of {task!r} in {path} are demonstrations{advice}")
     source = Source(role="target", store=store, train=np.sort(order[:num_demos]), validation=np.sort(order[num_demos:]))
     return source, task
 
@@ -245,6 +264,13 @@ def make_spec(sources: Sequence[Source], camera: str, num_task_slots: int) -> Po
     for source in sources[1:]:
         check_matches(source.store, spec)
     return spec
+
+
+def tell_camera(sources: Sequence[Source], camera: str, advice: str) -> None:
+    """Says which camera is trained on where a store has several."""
+    others = dict.fromkeys(c.name for source in sources for c in source.store.meta.cameras if c.name != camera)
+    if others:
+        print(f"the camera that is trained on is {camera!r}, not {', '.join(map(repr, others))}: {advice}")
 
 
 def check_matches(store: EpisodeStore, spec: PolicySpec) -> None:

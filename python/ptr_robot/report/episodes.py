@@ -16,6 +16,7 @@ from ptr_fast.data.store import EpisodeStore
 from ptr_fast.diagnostics import telling_moments
 from ptr_fast.errors import DataError
 from ptr_fast.resize import resize
+from ptr_robot.evaluation_data import told_kind
 from ptr_robot.report.plots import NARROW, WIDE, Mark, Series, line_chart
 from ptr_robot.store_places import StorePlaces
 
@@ -38,6 +39,8 @@ def demonstration(run_name: str, evaluation: dict[str, Any], places: StorePlaces
         return ""
     store, problem = _open(places, Path(evaluation["data"]["store"]))
     out = [f"<h3>{escape(run_name)}, step {evaluation['step']}</h3>"]
+    data = evaluation["data"]
+    out.append(f'<p class="soft">{escape(told_kind({**data, "store": Path(data["store"]).name}))}</p>')
     if problem:
         out.append(f'<p class="note">{escape(problem)}</p>')
     out += [_episode(episode, evaluation, store) for episode in chosen]

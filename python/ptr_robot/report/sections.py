@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ptr_robot.evaluate import METRICS, format_number
+from ptr_robot.evaluation_data import told_kind
 from ptr_robot.progress import format_duration
 from ptr_robot.report.episodes import demonstration
 from ptr_robot.report.plots import Mark, Series, interval_bar, line_chart
@@ -182,9 +183,8 @@ def _selection(run: RunData, selection: dict[str, Any], *, several: bool) -> str
         cells = "".join(f'<td class="num">{_cell(entry["metrics"].get(key))}</td>' for key in keys)
         name = "out" if reason else "picked" if picked else ""
         lines.append(f'<tr class="{name}"><th scope="row">step {entry["step"]}</th><td>{mark}</td>{cells}</tr>')
-    kind = "held-out" if data["is_held_out"] else "training"
     caption = (
-        f"{data['num_episodes']} {kind} episodes ({data['num_steps']} steps) of {Path(data['store']).name}; "
+        f"{told_kind({**data, 'store': Path(data['store']).name})}; "
         f"ranked by {METRICS[selection['metric']][0]}; {selection['networks']} networks act"
     )
     out = [f"<h3>{escape(run.name)}</h3>" if several else ""]
