@@ -128,8 +128,8 @@ def _dropping(name: str, variants: dict[str, Variant], dropped: dict[str, str]) 
     except ModuleNotFoundError:
         raise  # a peer that is not installed: the row says so
     except Exception as error:
-        if name == "ours":
-            raise
+        if name == "ours":  # an illegal access shows at the next call, which may be ours
+            raise RuntimeError(f"ours: {type(error).__name__}: {error}; dropped before: {dropped}"[:900]) from error
         dropped[name] = f"{type(error).__name__}: {error}"[:500]
         if name in variants:
             variants.pop(name).close()
