@@ -30,6 +30,7 @@ from ptr_robot.robots.limits_file import write_limits
 from ptr_robot.robots.simulated import SimulatedRobot
 from ptr_robot.rollout import Args, _labels
 from ptr_robot.sim.environment import STATE_SPEC, action_spec
+from ptr_robot.trial_page import decisions_late, pooled_legs, told_late
 from ptr_robot.trial_sheet import TrialRecord, TrialSheet
 
 TASK = "put block on plate"
@@ -92,11 +93,21 @@ def test_trials_of_two_policies_in_blinded_order(checkpoint, tmp_path):
         assert trial["num_steps"] == 12
         assert trial["arm_stopped"] is True
         assert trial["legs_ms"]["capture_to_command"]["p50"] > 0
+        assert sum(trial["decisions_late"]) == 12
         assert (out / trial["video"]).stat().st_size > 0
     result = json.loads((out / "result.json").read_text())
     assert result["policies"]["one"]["judged"] == 2
+    assert sum(result["decisions_late"]) == 4 * 12
     page = (out / "report.html").read_text()
-    for word in ("95 % interval", "frame to command sent", "p99.9", "workspace", "<svg", "trial-001.gif"):
+    for word in (
+        "95 % interval",
+        "frame to command sent",
+        "p99.9",
+        "workspace",
+        "<svg",
+        "trial-001.gif",
+        "whole decisions late",
+    ):
         assert word in page, word
     assert "safety of simulated" in done.stdout
     assert "one acts by eager" in done.stdout
@@ -358,6 +369,22 @@ def test_a_sheet_whose_last_line_was_cut_short_does_that_trial_again(tmp_path):
     file.write_bytes(b"rubbish\n" + whole)
     with pytest.raises(DataError, match="line 1 is not a trial"):
         TrialSheet(tmp_path, {"x": 1}, ["a"], 3)
+
+
+def test_how_many_whole_decisions_late_actions_act_is_told():
+    records = [replace(record(0), decisions_late=[1, 8]), replace(record(1), decisions_late=[0, 0, 1]), record(2)]
+    assert decisions_late(records) == [1, 8, 1]
+    assert told_late([1, 8, 1]) == "80% of the actions act 1 whole decision late"
+    assert told_late([5]) == "100% of the actions act 0 whole decisions late"
+    assert (decisions_late([record(0)]), told_late([])) == ([], "no command was sent")
+
+
+def test_a_page_of_trials_from_before_a_leg_was_measured(tmp_path):
+    sheet, measured = TrialSheet(tmp_path, {}, ["a"], 2), {"p50": 1.0, "max": 2.0}
+    sheet.add(replace(record(0), legs_ms={"policy": measured}, histograms={"policy": ([1_000_000], [3])}))
+    new = {leg: ([1_000_000], [3]) for leg in ("policy", "frame_wait")}
+    sheet.add(replace(record(1), legs_ms={"policy": measured, "frame_wait": measured}, histograms=new))
+    assert {leg: values["max"] for leg, values in pooled_legs(sheet).items()} == {"policy": 2.0, "frame_wait": 2.0}
 
 
 def test_a_full_disk_is_told(tmp_path):

@@ -85,27 +85,81 @@ def test_a_hand_whose_state_is_late_stays_in_its_box(late_s):
     assert result.interventions["box"] > 5
 
 
-def test_steps_begin_soon_after_a_frame_where_the_camera_keeps_their_time():
-    """Else they fall anywhere between two frames; at worst each acts on one that is nearly a period old."""
+class Filmed(Hand):
+    """A hand whose camera takes a frame each tick of its own grid and delivers it ``latency_s`` later.
 
-    class Filmed(Hand):
-        def get_observation(self):
-            tick_ns = 200_000_000
-            return {**super().get_observation(), "captured_ns": time.monotonic_ns() // tick_ns * tick_ns}
+    Attributes:
+        slip_s: what its grid is behind the clock's.
+    """
 
+    def __init__(self, period_s: float, latency_s: float) -> None:
+        super().__init__()
+        self.period_s, self.latency_s, self.slip_s = period_s, latency_s, 0.0
+        self.is_frozen, self.num_asked, self._captured_s = False, 0, 0.0
+
+    def get_observation(self):
+        self.num_asked += 1
+        now = time.monotonic()
+        if not self.is_frozen:
+            ticks = (now - self.latency_s - self.slip_s) // self.period_s
+            self._captured_s = max(self._captured_s, ticks * self.period_s + self.slip_s)
+        return {**super().get_observation(), "captured_ns": int(self._captured_s * 1e9)}
+
+
+def film(robot: Filmed, num_steps: int, watch=None):
+    """The result, and how old each step's frame was when the policy got it, s."""
     axis = AxisLimits(name="dx", relative=True, position=0, low=-1.0, high=1.0)
-    bounds = SafetyLimits(axes=[axis], state_size=1, period_s=0.2, ramp_s=0.0)
-    ages_s = []
+    bounds = SafetyLimits(axes=[axis], state_size=1, period_s=robot.period_s, ramp_s=0.0)
+    config = LoopConfig(hz=1 / robot.period_s, num_steps=num_steps)
+    ages_s: list[float] = []
+
+    def keep(record, frame):
+        ages_s.append(1e-9 * (record["policy_in_ns"] - record["captured_ns"]))
+
     with Operator() as operator:
-        config = LoopConfig(hz=5.0, num_steps=5, record_frames=8)
-        run_session(
-            Filmed(),
-            lambda frame, state: [0.0],
-            SPEC,
-            bounds,
-            config,
-            operator,
-            sink=lambda record, frame: ages_s.append(1e-9 * (record["policy_in_ns"] - record["captured_ns"])),
-        )
-    assert len(ages_s) == 5
-    assert 0.03 < np.median(ages_s) < 0.12
+        result = run_session(robot, lambda frame, state: [0.0], SPEC, bounds, config, operator, watch=watch, sink=keep)
+    return result, np.array(ages_s)
+
+
+@pytest.mark.parametrize("late", [0.0, 0.4, 1.0, 2.0])
+def test_the_first_steps_follow_soon_after_a_frame_however_late_the_camera_is(late):
+    """In periods. A camera that is a period late has no frame to show for two: the run waits for one that is new."""
+    period_s = 0.2
+    result, ages_s = film(Filmed(period_s, late * period_s), num_steps=4)
+    assert len(ages_s) == 4
+    assert late + 0.15 < np.median(ages_s) / period_s < late + 0.6
+    assert result.decisions_late.most_common(1)[0][0] == int(late + 0.2)
+    assert sum(result.decisions_late.values()) == 4
+
+
+def test_steps_find_a_grid_again_that_has_slipped():
+    robot, period_s = Filmed(0.05, 0.05), 0.05
+
+    def slip(loop):
+        if loop.outcome().num_steps >= 20:
+            robot.slip_s = 0.03
+
+    _, ages_s = film(robot, num_steps=80, watch=slip)
+    assert 1.1 < np.median(ages_s[:20]) / period_s < 1.6
+    assert 1.1 < np.median(ages_s[-25:]) / period_s < 1.6
+
+
+def test_a_camera_that_shows_no_second_frame_is_named_and_nothing_moves(monkeypatch):
+    monkeypatch.setattr("ptr_robot.session.FIRST_OBSERVATION_S", 0.2)
+    robot = Filmed(0.05, 0.0)
+    robot.is_frozen = True
+    with pytest.raises(RuntimeError, match=r"hand: no new frame of front has come for 0\.2 s"):
+        film(robot, num_steps=4)
+    assert len(robot.sent) == 1
+
+
+def test_who_stops_before_the_first_step_gets_none(tmp_path):
+    robot, stop_file = Filmed(0.05, 0.0), tmp_path / "stop"
+    robot.is_frozen, robot.stop = True, lambda: None
+    stop_file.touch()
+    axis = AxisLimits(name="dx", relative=True, position=0, low=-1.0, high=1.0)
+    bounds = SafetyLimits(axes=[axis], state_size=1, period_s=0.05, ramp_s=0.0)
+    with Operator(stop_file) as operator:
+        result = run_session(robot, lambda frame, state: [0.5], SPEC, bounds, LoopConfig(hz=20.0), operator)
+    assert (result.outcome.reason, result.outcome.num_steps, len(robot.sent)) == ("stopped_operator", 0, 1)
+    assert result.outcome.arm_stopped

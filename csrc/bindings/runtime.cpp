@@ -13,6 +13,7 @@
 #include "runtime/latency_histogram.h"
 #include "runtime/mailbox.h"
 #include "runtime/openvino_executor.h"
+#include "runtime/phase_lock.h"
 #include "runtime/safety_filter.h"
 
 namespace ptr_fast {
@@ -146,7 +147,7 @@ LoopConfig config_of(const py::object& object) {
 }
 
 py::tuple apply(SafetyFilter& filter, const py::object& wanted, const Floats& state, int64_t age_ns, int64_t now_ns,
-                int64_t state_age_ns) {
+                int64_t state_age_ns, double pace) {
   check(state.size() == filter.state_size(), "state: expected ", filter.state_size(), " numbers, got ", state.size());
   const float* action = nullptr;
   Floats kept;
@@ -158,7 +159,7 @@ py::tuple apply(SafetyFilter& filter, const py::object& wanted, const Floats& st
   }
   py::array_t<float> command(filter.num_axes());
   const uint32_t interventions =
-      filter.apply(action, state.data(), now_ns - state_age_ns, age_ns, now_ns, command.mutable_data());
+      filter.apply(action, state.data(), now_ns - state_age_ns, age_ns, now_ns, pace, command.mutable_data());
   return py::make_tuple(filter.has_command() ? py::object(command) : py::none(), interventions);
 }
 
@@ -192,14 +193,14 @@ py::dict histogram(const LatencyHistogram& leg) {
 }  // namespace
 
 void bind_runtime(py::module_& module) {
-  PYBIND11_NUMPY_DTYPE(StepRecord, step, scheduled_ns, woke_ns, captured_ns, policy_in_ns, policy_out_ns, filtered_ns,
-                       sent_ns, frame_sequence, state_captured_ns, interventions, missed_deadline, frame_slot, action,
-                       command, sent, state);
+  PYBIND11_NUMPY_DTYPE(StepRecord, step, scheduled_ns, woke_ns, captured_ns, arrived_ns, policy_in_ns, policy_out_ns,
+                       filtered_ns, sent_ns, frame_sequence, state_captured_ns, interventions, missed_deadline,
+                       frame_slot, action, command, sent, state);
   py::class_<SafetyFilter>(module, "SafetyFilter")
       .def(py::init([](const py::object& limits) { return SafetyFilter(limits_of(limits)); }), py::arg("limits"))
       .def("start", &SafetyFilter::start, py::arg("now_ns"))
       .def("apply", &apply, py::arg("wanted"), py::arg("state"), py::arg("observation_age_ns"), py::arg("now_ns"),
-           py::arg("state_age_ns"))
+           py::arg("state_age_ns"), py::arg("pace"))
       .def("sent", &SafetyFilter::sent, py::arg("now_ns"))
       .def("stop", &SafetyFilter::stop, py::arg("reason"))
       .def_property_readonly("stopped", &SafetyFilter::stopped);
@@ -227,6 +228,11 @@ void bind_runtime(py::module_& module) {
       .def_property_readonly("num_bytes", &Mailbox::num_bytes)
       .def_property_readonly("written", &Mailbox::written)
       .def_property_readonly("dropped", &Mailbox::dropped);
+  py::class_<PhaseLock>(module, "PhaseLock")
+      .def(py::init<int64_t>(), py::arg("period_ns"))
+      .def("first_step", &PhaseLock::first_step, py::arg("arrived_ns"), py::arg("now_ns"))
+      .def("interval", &PhaseLock::interval, py::arg("scheduled_ns"), py::arg("arrived_ns"), py::arg("sequence"))
+      .def_property_readonly("is_locked", &PhaseLock::is_locked);
   py::class_<Executor, std::shared_ptr<Executor>>(module, "Executor")
       .def("run", [](Executor& executor, const py::array_t<uint8_t, py::array::c_style>& frame, const Floats& state,
                      int64_t num_axes) -> py::object {
@@ -283,7 +289,8 @@ void bind_runtime(py::module_& module) {
       .def("legs",
            [](const ControlLoop& self) {
              py::dict legs;
-             const char* names[] = {"jitter", "frame_age", "policy", "overhead", "send", "capture_to_command"};
+             const char* names[] = {"jitter",   "frame_age", "frame_wait",        "policy",
+                                    "overhead", "send",      "capture_to_command"};
              for (int leg = 0; leg < ControlLoop::kNumLegs; ++leg) legs[names[leg]] = histogram(self.leg(leg));
              return legs;
            })

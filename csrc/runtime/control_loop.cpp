@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "core/check.h"
+#include "core/clock.h"
 
 namespace ptr_fast {
 namespace {
@@ -35,12 +36,6 @@ int64_t nanoseconds(double seconds) { return int64_t(std::llround(seconds * 1e9)
 
 }  // namespace
 
-int64_t ControlLoop::now_ns() {
-  timespec now{};
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return int64_t(now.tv_sec) * 1'000'000'000 + now.tv_nsec;
-}
-
 std::shared_ptr<ControlLoop> ControlLoop::create(LoopConfig config, SafetyLimits limits,
                                                  std::shared_ptr<Mailbox> frames, std::shared_ptr<Mailbox> states,
                                                  std::shared_ptr<Executor> executor, std::shared_ptr<Arm> arm) {
@@ -53,6 +48,7 @@ ControlLoop::ControlLoop(LoopConfig config, SafetyLimits limits, std::shared_ptr
     : config_(config),
       period_ns_(config.hz > 0 ? nanoseconds(1.0 / config.hz) : 0),
       filter_(std::move(limits)),
+      phase_(period_ns_),
       frames_(std::move(frames)),
       states_(std::move(states)),
       executor_(std::move(executor)),
@@ -88,9 +84,9 @@ int64_t ControlLoop::warm_up(int num_runs) {
   float action[kMaxAxes], values[kMaxState];
   std::memcpy(values, state->data, states_->num_bytes());
   for (int i = 0; i < num_runs; ++i) {
-    const int64_t begin = now_ns();
+    const int64_t begin = monotonic_ns();
     executor_->run({frame->data, values}, action);
-    last = now_ns() - begin;
+    last = monotonic_ns() - begin;
   }
   return last;
 }
@@ -104,7 +100,7 @@ void ControlLoop::start() {
     note(text("memory is not locked: ", std::strerror(errno)));
   }
   is_armed_ = true;
-  stage_since_ = now_ns();
+  stage_since_ = monotonic_ns();
   const auto self = shared_from_this();
   std::thread([self] { self->run_guardian(); }).detach();
   std::thread([self] { self->run_loop(); }).detach();
@@ -126,10 +122,10 @@ void ControlLoop::request_stop(uint32_t reason, const std::string& message) {
 
 bool ControlLoop::wait(double timeout_s) {
   std::unique_lock lock(end_mutex_);
-  const auto deadline = at(now_ns() + nanoseconds(timeout_s));
+  const auto deadline = at(monotonic_ns() + nanoseconds(timeout_s));
   if (!end_changed_.wait_until(lock, deadline, [&] { return guardian_ended_.load(); })) return false;
   // A thread that is still in a call of Python's when the interpreter goes away would take the process with it.
-  const auto last = at(now_ns() + nanoseconds(config_.watchdog_s));
+  const auto last = at(monotonic_ns() + nanoseconds(config_.watchdog_s));
   end_changed_.wait_until(lock, last, [&] { return loop_ended_.load(); });
   return true;
 }
@@ -166,30 +162,33 @@ void ControlLoop::prepare_thread(const char* name, int priority) {
 }
 
 void ControlLoop::enter(Stage stage) {
-  stage_since_.store(now_ns(), std::memory_order_relaxed);
+  stage_since_.store(monotonic_ns(), std::memory_order_relaxed);
   stage_.store(stage, std::memory_order_release);
 }
 
 void ControlLoop::run_loop() {
   prepare_thread("ptr-loop", config_.realtime_priority);
-  const int64_t begin = now_ns();
+  const int64_t begin = monotonic_ns();
   filter_.start(begin);
-  int64_t scheduled = begin;
+  int64_t scheduled = phase_.first_step(frames_->read()->arrived_ns, begin), interval = period_ns_;
   for (int64_t step = 0; !stop_ && (config_.num_steps == 0 || step < config_.num_steps); ++step) {
-    scheduled += period_ns_;
     sleep_until(scheduled);
     if (stop_) break;
     StepRecord record{};
-    run_step(step, scheduled, &record);
+    run_step(step, scheduled, std::min(double(interval) / double(period_ns_), 1.0), &record);
     enter(Stage::kIdle);
-    const int64_t late = (now_ns() - scheduled) / period_ns_;
+    interval = phase_.interval(scheduled, record.arrived_ns, record.frame_sequence);
+    const int64_t passed = monotonic_ns() - scheduled, late = passed / period_ns_;
     if (late > 0) {
       // Steps whose time has passed are not made up for: the next one is the next on the grid.
       num_missed_ += late;
       scheduled += late * period_ns_;
     }
+    // A step that took its whole period has no time to give away.
+    interval = std::max(interval, std::min(passed - late * period_ns_, period_ns_));
+    scheduled += interval;
   }
-  if (!stop_) sleep_until(scheduled + period_ns_);  // the last command has its time too
+  if (!stop_) sleep_until(scheduled);  // the last command has its time too
   request_stop(0, "");
   {
     const std::lock_guard lock(end_mutex_);
@@ -198,19 +197,20 @@ void ControlLoop::run_loop() {
   end_changed_.notify_all();
 }
 
-void ControlLoop::run_step(int64_t step, int64_t scheduled_ns, StepRecord* record) {
+void ControlLoop::run_step(int64_t step, int64_t scheduled_ns, double pace, StepRecord* record) {
   record->step = step;
   record->scheduled_ns = scheduled_ns;
-  record->woke_ns = now_ns();
+  record->woke_ns = monotonic_ns();
   record->frame_slot = -1;
   legs_[kJitter].record(record->woke_ns - scheduled_ns);
   const Mailbox::Message *frame = frames_->read(), *state = states_->read();
   record->captured_ns = frame->captured_ns;
+  record->arrived_ns = frame->arrived_ns;
   record->frame_sequence = frame->sequence;
   record->state_captured_ns = state->captured_ns;
   std::memcpy(record->state, state->data, states_->num_bytes());
   enter(Stage::kPolicy);
-  record->policy_in_ns = now_ns();
+  record->policy_in_ns = monotonic_ns();
   bool has_action = false;
   try {
     has_action = executor_->run({frame->data, record->state}, record->action);
@@ -218,11 +218,11 @@ void ControlLoop::run_step(int64_t step, int64_t scheduled_ns, StepRecord* recor
     request_stop(kStoppedPolicy, text("step ", step, ": the policy failed: ", error.what()));
     return;
   }
-  record->policy_out_ns = now_ns();
+  record->policy_out_ns = monotonic_ns();
   const int64_t age = record->policy_out_ns - std::min(record->captured_ns, record->state_captured_ns);
   record->interventions = filter_.apply(has_action ? record->action : nullptr, record->state,
-                                        record->state_captured_ns, age, record->policy_out_ns, record->command);
-  record->filtered_ns = now_ns();
+                                        record->state_captured_ns, age, record->policy_out_ns, pace, record->command);
+  record->filtered_ns = monotonic_ns();
   if (const uint32_t stopped = filter_.stopped()) {
     const char* why = stopped & kStoppedNotFinite  ? "the policy's action or the robot's state is not finite"
                       : stopped & kStoppedMismatch ? "the first command is too far from where the arm is"
@@ -233,9 +233,10 @@ void ControlLoop::run_step(int64_t step, int64_t scheduled_ns, StepRecord* recor
     if (filter_.has_command()) send(record);
   }
   legs_[kFrameAge].record(record->policy_in_ns - record->captured_ns);
+  legs_[kFrameWait].record(record->policy_in_ns - record->arrived_ns);
   legs_[kPolicy].record(record->policy_out_ns - record->policy_in_ns);
   legs_[kOverhead].record(record->policy_in_ns - record->woke_ns + record->filtered_ns - record->policy_out_ns);
-  record->missed_deadline = now_ns() > scheduled_ns + period_ns_;
+  record->missed_deadline = monotonic_ns() > scheduled_ns + period_ns_;
   ++num_steps_;
   record_step(record, frame->data);
 }
@@ -251,7 +252,7 @@ void ControlLoop::send(StepRecord* record) {
     request_stop(kStoppedArm, text("step ", record->step, ": the arm failed: ", error.what()));
     return;
   }
-  record->sent_ns = now_ns();
+  record->sent_ns = monotonic_ns();
   filter_.sent(record->sent_ns);
   legs_[kSend].record(record->sent_ns - record->filtered_ns);
   legs_[kCaptureToCommand].record(record->sent_ns - record->captured_ns);
@@ -266,7 +267,7 @@ void ControlLoop::run_guardian() {
       std::unique_lock lock(guard_mutex_);
       guard_wake_.wait_for(lock, look, [&] { return stop_.load(); });
     }
-    if (!stop_) check_stage(now_ns());
+    if (!stop_) check_stage(monotonic_ns());
   }
   bring_to_rest();
   {

@@ -1,8 +1,8 @@
 // Observation -> policy -> safety filter -> arm, at a fixed rate on an absolute clock; nothing here knows of Python.
 //
-// Note "Two threads". The loop thread does a whole step by itself: it wakes at start + k * period, takes the newest
-// observation, runs the policy, filters the action and sends the command; it waits for nothing but the deadline, and
-// nothing in it allocates. One wake-up per step is what keeps it punctual on a busy machine. The guardian thread watches
+// Note "Two threads". The loop thread does a whole step by itself: it wakes on a grid of periods, whose phase follows the
+// camera's (runtime/phase_lock.h), takes the newest observation, runs the policy, filters the action and sends the
+// command; it waits for nothing but the deadline, and nothing in it allocates. One wake-up per step is what keeps it punctual on a busy machine. The guardian thread watches
 // it: a policy or an arm call that takes too long, a loop that does not get to run, a stop from outside. The guardian
 // alone brings the arm to rest, once, and no command follows.
 #pragma once
@@ -16,6 +16,7 @@
 
 #include "runtime/latency_histogram.h"
 #include "runtime/mailbox.h"
+#include "runtime/phase_lock.h"
 #include "runtime/safety_filter.h"
 
 namespace ptr_fast {
@@ -62,7 +63,7 @@ struct LoopConfig {
 
 // One step, with times of CLOCK_MONOTONIC in ns; 0 where it did not happen.
 struct StepRecord {
-  int64_t step, scheduled_ns, woke_ns, captured_ns, policy_in_ns, policy_out_ns, filtered_ns, sent_ns;
+  int64_t step, scheduled_ns, woke_ns, captured_ns, arrived_ns, policy_in_ns, policy_out_ns, filtered_ns, sent_ns;
   int64_t frame_sequence, state_captured_ns;
   uint32_t interventions;
   bool missed_deadline;
@@ -75,7 +76,7 @@ struct StepRecord {
 // behind, and neither wait() nor the destructor hangs.
 class ControlLoop : public std::enable_shared_from_this<ControlLoop> {
  public:
-  enum Leg { kJitter, kFrameAge, kPolicy, kOverhead, kSend, kCaptureToCommand, kNumLegs };
+  enum Leg { kJitter, kFrameAge, kFrameWait, kPolicy, kOverhead, kSend, kCaptureToCommand, kNumLegs };
 
   static std::shared_ptr<ControlLoop> create(LoopConfig config, SafetyLimits limits, std::shared_ptr<Mailbox> frames,
                                              std::shared_ptr<Mailbox> states, std::shared_ptr<Executor> executor,
@@ -111,14 +112,12 @@ class ControlLoop : public std::enable_shared_from_this<ControlLoop> {
   const uint8_t* recorded_frame(int32_t slot) const;
   void release_frame(int32_t slot);
 
-  static int64_t now_ns();
-
  private:
   ControlLoop(LoopConfig config, SafetyLimits limits, std::shared_ptr<Mailbox> frames, std::shared_ptr<Mailbox> states,
               std::shared_ptr<Executor> executor, std::shared_ptr<Arm> arm);
   enum class Stage : int { kIdle, kPolicy, kArm };
   void run_loop();
-  void run_step(int64_t step, int64_t scheduled_ns, StepRecord* record);
+  void run_step(int64_t step, int64_t scheduled_ns, double pace, StepRecord* record);
   void send(StepRecord* record);
   void run_guardian();
   void check_stage(int64_t now);
@@ -131,6 +130,7 @@ class ControlLoop : public std::enable_shared_from_this<ControlLoop> {
   const LoopConfig config_;
   const int64_t period_ns_;
   SafetyFilter filter_;
+  PhaseLock phase_;
   const std::shared_ptr<Mailbox> frames_, states_;
   const std::shared_ptr<Executor> executor_;
   const std::shared_ptr<Arm> arm_;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/check.h"
+#include "core/clock.h"
 
 namespace ptr_fast {
 
@@ -14,7 +15,7 @@ class Mailbox {
  public:
   struct Message {
     const uint8_t* data;   // valid until the next read
-    int64_t captured_ns;   // CLOCK_MONOTONIC
+    int64_t captured_ns, arrived_ns;  // CLOCK_MONOTONIC; arrived: when it was written
     int64_t sequence;      // 1 for the first message
   };
 
@@ -30,6 +31,7 @@ class Mailbox {
     Slot& slot = slots_[back_];
     std::memcpy(slot.data.data(), data, num_bytes_);
     slot.captured_ns = captured_ns;
+    slot.arrived_ns = monotonic_ns();
     slot.sequence = written_ + 1;
     const uint32_t before = shared_.exchange(back_ | kFresh, std::memory_order_acq_rel);
     ++written_;  // now that a reader can see it
@@ -42,7 +44,7 @@ class Mailbox {
     if (shared_.load(std::memory_order_acquire) & kFresh) {
       front_ = shared_.exchange(front_, std::memory_order_acq_rel) & kIndex;
       const Slot& slot = slots_[front_];
-      message_ = {slot.data.data(), slot.captured_ns, slot.sequence};
+      message_ = {slot.data.data(), slot.captured_ns, slot.arrived_ns, slot.sequence};
     }
     return message_.sequence == 0 ? nullptr : &message_;
   }
@@ -54,7 +56,7 @@ class Mailbox {
  private:
   struct Slot {
     std::vector<uint8_t> data;
-    int64_t captured_ns = 0, sequence = 0;
+    int64_t captured_ns = 0, arrived_ns = 0, sequence = 0;
   };
   static constexpr uint32_t kFresh = 4, kIndex = 3;
 
@@ -64,7 +66,7 @@ class Mailbox {
   std::atomic<uint32_t> shared_{1};
   std::atomic<int64_t> written_{0}, dropped_{0};
   std::mutex writers_;
-  Message message_{nullptr, 0, 0};
+  Message message_{nullptr, 0, 0, 0};
 };
 
 }  // namespace ptr_fast

@@ -104,8 +104,8 @@ void SafetyFilter::land(int64_t state_captured_ns) {
   }
 }
 
-// last_velocity_ is of the command that is sent now.
-void SafetyFilter::take_off(int64_t now_ns) {
+// last_velocity_ is of the command that is sent now, dt s after the last.
+void SafetyFilter::take_off(int64_t now_ns, double dt) {
   moves_ = std::any_of(last_velocity_.begin(), last_velocity_.end(), [](double v) { return v != 0; });
   if (!moves_) return;
   if (num_in_flight_ == in_flight_.size()) {  // the two oldest become one
@@ -120,14 +120,15 @@ void SafetyFilter::take_off(int64_t now_ns) {
   Sent& newest = in_flight_[(begin_ + num_in_flight_++) % in_flight_.size()];
   newest.ns = now_ns;
   for (int i = 0; i < num_axes(); ++i) {
-    const double move = last_velocity_[i] * limits_.period_s;
+    const double move = last_velocity_[i] * dt;
     total_.up[i] += newest.up[i] = std::max(move, 0.0);
     total_.down[i] += newest.down[i] = std::min(move, 0.0);
   }
 }
 
 uint32_t SafetyFilter::apply(const float* wanted, const float* state, int64_t state_captured_ns,
-                             int64_t observation_age_ns, int64_t now_ns, float* command) {
+                             int64_t observation_age_ns, int64_t now_ns, double pace, float* command) {
+  check(pace > 0 && pace <= 1, "safety: pace: expected 0 < pace <= 1, got ", pace);
   uint32_t interventions = 0;
   moves_ = false;
   for (int i = 0; i < limits_.state_size; ++i) {
@@ -157,6 +158,7 @@ uint32_t SafetyFilter::apply(const float* wanted, const float* state, int64_t st
   land(state_captured_ns);
   const double ramp =
       limits_.ramp_s > 0 ? std::clamp(double(now_ns - start_ns_) * 1e-9 / limits_.ramp_s, 0.0, 1.0) : 1.0;
+  const double dt = pace * limits_.period_s;
   for (int i = 0; i < num_axes(); ++i) {
     const AxisLimits& axis = limits_.axes[i];
     const bool measured = axis.position >= 0;
@@ -169,7 +171,10 @@ uint32_t SafetyFilter::apply(const float* wanted, const float* state, int64_t st
     }
     const double move = double(wanted[i]) - from;
     Interval allowed;
-    allowed.limit(axis.low - from, axis.high - from, move, kBounds, &interventions);
+    // The bounds of a displacement are speeds as well.
+    const double low_bound = axis.relative ? pace * axis.low : axis.low - from;
+    const double high_bound = axis.relative ? pace * axis.high : axis.high - from;
+    allowed.limit(low_bound, high_bound, move, kBounds, &interventions);
     if (measured) {
       // Note "Commands in flight"; an absolute axis ends where it was last told to be.
       const double lowest = axis.relative ? position + total_.down[i] : from;
@@ -178,13 +183,12 @@ uint32_t SafetyFilter::apply(const float* wanted, const float* state, int64_t st
       const double down = axis.box_low / axis.scale - lowest, up = axis.box_high / axis.scale - highest;
       allowed.limit(std::min(down, 0.0), std::max(up, 0.0), move, kBox, &interventions);
     }
-    const double dt = limits_.period_s;
-    const double step = axis.max_step, velocity = axis.max_velocity * dt;
+    const double step = pace * axis.max_step, velocity = axis.max_velocity * dt;
     allowed.limit(-step, step, move, kStep, &interventions);
     allowed.limit(-velocity, velocity, move, kVelocity, &interventions);
     if (ramp < 1.0) {
       // Where nothing else bounds a displacement, its own bounds do.
-      const double most = axis.relative ? std::max(-axis.low, axis.high) : INFINITY;
+      const double most = axis.relative ? pace * std::max(-axis.low, axis.high) : INFINITY;
       const double least = ramp * std::min({step, velocity, most});
       if (std::isfinite(least))
         allowed.limit(-least, least, move, kRamp, &interventions);
@@ -204,7 +208,7 @@ uint32_t SafetyFilter::apply(const float* wanted, const float* state, int64_t st
     last_command_[i] = command[i];
   }
   first_ = false;
-  take_off(now_ns);
+  take_off(now_ns, dt);
   return interventions;
 }
 

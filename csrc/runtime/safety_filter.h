@@ -76,9 +76,10 @@ class SafetyFilter {
 
   // Writes the command that may be sent for the wanted one. Returns interventions; one of kStopMask means that the arm
   // must stop now, and stays until start(). `wanted` may be null: there is none in time, stand still (kHeldLate).
-  // Where has_command() is false afterwards, nothing may be sent.
+  // Where has_command() is false afterwards, nothing may be sent. `pace`: of period_s that has passed since the last
+  // command, in (0, 1]; where it is below 1, so much less of every displacement is let through.
   uint32_t apply(const float* wanted, const float* state, int64_t state_captured_ns, int64_t observation_age_ns,
-                 int64_t now_ns, float* command);
+                 int64_t now_ns, double pace, float* command);
   // False where the arm must stop; and before the first wanted command, when there is none yet to stand still at.
   bool has_command() const { return stopped_ == 0 && !first_; }
 
@@ -97,7 +98,7 @@ class SafetyFilter {
   };
   void stand_still(float* command);
   void land(int64_t state_captured_ns);
-  void take_off(int64_t now_ns);
+  void take_off(int64_t now_ns, double dt);
 
   SafetyLimits limits_;
   std::vector<double> last_command_;   // of absolute axes

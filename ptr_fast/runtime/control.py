@@ -1,5 +1,7 @@
 """The control loop: newest observation -> policy -> safety filter -> arm, at a fixed rate, in C++ threads.
 
+Where frames keep the loop's time, its steps follow soon after them (``csrc/runtime/phase_lock``).
+
 Python configures, starts and watches; the loop itself (``csrc/runtime/control_loop``) takes no GIL. Robots, cameras and
 policies that are written in Python are wrapped so that only their own calls take it.
 """
@@ -34,7 +36,7 @@ class LoopConfig:
     """How the loop runs.
 
     Attributes:
-        hz: steps per second.
+        hz: steps per second; single periods are up to 4 % shorter or 10 % longer where the loop follows its camera.
         num_steps: length of the run; 0 runs until it is stopped.
         policy_timeout_s: a policy call that takes longer stops the run, s.
         watchdog_s: an arm call that takes longer, or a loop that did not get to run for so long, stops the run, s.
@@ -72,7 +74,8 @@ class Outcome:
         notes: what was asked for and could not be had (real-time priority, locked memory ...).
         legs: name -> durations of one leg of a step: ``count``, ``mean_ns``, ``p50_ns`` .. ``p999_ns``, ``max_ns``,
             ``bucket_begin_ns`` and ``bucket_count``. ``jitter``: woke after the deadline; ``frame_age``: capture to
-            policy; ``policy``; ``overhead``: all of the loop's own; ``send``; ``capture_to_command``.
+            policy; ``frame_wait``: :meth:`ControlLoop.put_frame` to policy; ``policy``; ``overhead``: all of the loop's
+            own; ``send``; ``capture_to_command``.
     """
 
     reason: str
@@ -157,7 +160,8 @@ class ControlLoop:
         return self._loop.warm_up(num_runs) * 1e-9
 
     def start(self) -> None:
-        """Arms. Raises RuntimeError where no observation has arrived yet.
+        """Arms. The first step is a fifth of a period after the newest frame came, or whole periods later where that is
+        over. Raises RuntimeError where no observation has arrived yet.
 
         A run that is still going when the interpreter exits is stopped then: its threads could not stop the arm later.
         """
@@ -182,10 +186,10 @@ class ControlLoop:
     def drain(self, max_records: int = 1024) -> Iterator[tuple[np.void, np.ndarray | None]]:
         """Finished steps that were not drained yet: the record, and the frame that the policy saw where one was kept.
 
-        A record is a numpy struct: ``step``, times ``scheduled_ns``, ``woke_ns``, ``captured_ns``, ``policy_in_ns``,
-        ``policy_out_ns``, ``filtered_ns``, ``sent_ns`` (0 where it did not happen), ``interventions``,
-        ``missed_deadline``, and ``action``, ``command`` (let through by the filter), ``sent`` (what the arm says it
-        took), ``state`` (the first A or S numbers count).
+        A record is a numpy struct: ``step``, times ``scheduled_ns``, ``woke_ns``, ``captured_ns``, ``arrived_ns``
+        (:meth:`put_frame`), ``policy_in_ns``, ``policy_out_ns``, ``filtered_ns``, ``sent_ns`` (0 where it did not
+        happen), ``interventions``, ``missed_deadline``, and ``action``, ``command`` (let through by the filter),
+        ``sent`` (what the arm says it took), ``state`` (the first A or S numbers count).
         """
         for record in self._loop.drain(max_records):
             slot, frame = int(record["frame_slot"]), None

@@ -151,6 +151,7 @@ class SafetyFilter:
         observation_age_ns: int,
         now_ns: int,
         state_age_ns: int = 0,
+        pace: float = 1.0,
     ) -> tuple[np.ndarray | None, int]:
         """The command that may be sent.
 
@@ -160,12 +161,14 @@ class SafetyFilter:
             observation_age_ns: of what the action was decided on.
             now_ns: ``time.monotonic_ns()``.
             state_age_ns: of the state.
+            pace: of the limits' period that has passed since the last command, in (0, 1]: where it is below 1, so much
+                less of every displacement is let through.
 
         Returns:
             float32 ``[A]`` and the bits of :data:`INTERVENTIONS`; one of :data:`STOP_MASK` says that the arm must stop.
             None instead of a command where nothing may be sent: then, and before the first one that was wanted.
         """
-        return self._filter.apply(wanted, state, observation_age_ns, now_ns, state_age_ns)
+        return self._filter.apply(wanted, state, observation_age_ns, now_ns, state_age_ns, pace)
 
     def sent(self, now_ns: int) -> None:
         """Says that the arm got the last command only now (sending it took long)."""

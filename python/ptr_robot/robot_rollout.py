@@ -29,7 +29,7 @@ from ptr_robot.robots.interface import Robot, camera_of, check_fits
 from ptr_robot.robots.limits_file import read_limits
 from ptr_robot.serving.client import RemotePolicy
 from ptr_robot.session import Operator, SessionResult, run_session
-from ptr_robot.trial_page import pooled_legs, sections
+from ptr_robot.trial_page import decisions_late, pooled_legs, sections, told_late
 from ptr_robot.trial_sheet import TrialRecord, TrialSheet
 from ptr_robot.video import VideoWriter
 
@@ -344,6 +344,7 @@ def _record(result: SessionResult, index: int, label: str, seed: int) -> dict[st
         "arm_stopped": outcome.arm_stopped,
         "notes": outcome.notes,
         "interventions": dict(result.interventions),
+        "decisions_late": [result.decisions_late[n] for n in range(max(result.decisions_late, default=-1) + 1)],
         "legs_ms": {
             leg: {short: round(values[key] * 1e-6, 4) for short, key in scale.items()}
             for leg, values in outcome.legs.items()
@@ -362,7 +363,8 @@ def _tell(sheet: TrialSheet, record: TrialRecord, *, blinded: bool) -> None:
     whole = record.legs_ms["capture_to_command"]
     print(
         f"trial {record.index + 1}/{len(sheet.order)}{who}: {verdict} after {record.num_steps} steps{why}; "
-        f"frame to command p50 {whole['p50']:.1f} ms, p99 {whole['p99']:.1f} ms, missed {record.num_missed}",
+        f"frame to command p50 {whole['p50']:.1f} ms, p99 {whole['p99']:.1f} ms, "
+        f"{told_late(decisions_late([record]))}, missed {record.num_missed}",
         flush=True,
     )
     if not record.arm_stopped:
@@ -388,6 +390,7 @@ def _write_result(plan: RobotTrials, sheet: TrialSheet) -> None:
         "written": now,
         "policies": policies,
         "legs_ms": pooled_legs(sheet),
+        "decisions_late": decisions_late(sheet.records),
     }
     write_atomically(plan.out / "result.json", (json.dumps(result, indent=1) + "\n").encode())
 

@@ -36,11 +36,14 @@ class SessionResult:
         outcome: of the control loop.
         success: the robot's own verdict or the operator's; None where nobody said.
         interventions: name -> steps in which the safety filter did that.
+        decisions_late: whole control periods -> commands that were sent so long after their frame was captured. In
+            lock step, where the world waits for the policy, all are 0.
     """
 
     outcome: Outcome
     success: bool | None
     interventions: Counter[str] = field(default_factory=Counter)
+    decisions_late: Counter[int] = field(default_factory=Counter)
 
 
 class Operator:
@@ -152,7 +155,7 @@ def run_session(
             arm and is raised.
 
     Raises:
-        RuntimeError: no observation came.
+        RuntimeError: no observation came, or no second frame.
     """
     name = camera_of(robot, camera)
     height, width, _ = robot.observation_features[name]
@@ -163,16 +166,16 @@ def run_session(
     with loop, _observing(robot, loop, name, spec.state.names, fresh) as failure:
         _wait_for_observation(robot, loop, failure)
         loop.warm_up()
-        # Steps begin soon after a frame, where frames keep the loop's time: not one just before the next, nearly as old
-        # as the period, now before and now after the arm's own tick.
+        # The first step follows soon after the newest frame: one that comes now, not the one that was there.
         fresh.clear()
-        if fresh.wait(2 / config.hz):
-            time.sleep(0.2 / config.hz)
+        _wait_for_frame(robot, name, fresh, failure, operator)
+        if operator.stop_reason:
+            loop.stop(operator.stop_reason)
         loop.start()
         success = getattr(robot, "success", None)
         next_watch = time.monotonic()
         while not loop.wait(0.02):
-            _drain(loop, result, sink)
+            _drain(loop, config.hz, result, sink)
             if failure:
                 loop.stop(f"the robot's observation failed: {failure[0]}", "stopped_arm")
             elif operator.wants_stop():
@@ -183,7 +186,7 @@ def run_session(
             if watch is not None and time.monotonic() >= next_watch:
                 watch(loop)
                 next_watch = time.monotonic() + 0.1
-        _drain(loop, result, sink)
+        _drain(loop, config.hz, result, sink)
     result.outcome = loop.outcome()
     if operator.verdict is not None:
         result.success = operator.verdict
@@ -194,9 +197,13 @@ def run_session(
     return result
 
 
-def _drain(loop: ControlLoop, result: SessionResult, sink: Callable[[np.void, np.ndarray | None], None] | None) -> None:
+def _drain(
+    loop: ControlLoop, hz: float, result: SessionResult, sink: Callable[[np.void, np.ndarray | None], None] | None
+) -> None:
     for record, frame in loop.drain():
         result.interventions.update(names_of(int(record["interventions"])))
+        if record["sent_ns"]:
+            result.decisions_late[int((record["sent_ns"] - record["captured_ns"]) * 1e-9 * hz)] += 1
         if sink is not None:
             sink(record, frame)
 
@@ -209,6 +216,17 @@ def _wait_for_observation(robot: Robot, loop: ControlLoop, failure: list[BaseExc
         if time.monotonic() > deadline:
             raise RuntimeError(f"{robot.name}: no {missing} has come for {FIRST_OBSERVATION_S:g} s")
         time.sleep(0.005)
+
+
+def _wait_for_frame(
+    robot: Robot, camera: str, fresh: threading.Event, failure: list[BaseException], operator: Operator
+) -> None:
+    deadline = time.monotonic() + FIRST_OBSERVATION_S
+    while not fresh.wait(0.02) and not operator.wants_stop():
+        if failure:
+            raise RuntimeError(f"{robot.name}: {failure[0]}") from failure[0]
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{robot.name}: no new frame of {camera} has come for {FIRST_OBSERVATION_S:g} s")
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from html import escape
 
 import numpy as np
@@ -13,11 +14,12 @@ from ptr_robot.report.page import Section
 from ptr_robot.report.plots import Series, interval_bar, line_chart
 from ptr_robot.trial_sheet import TrialRecord, TrialSheet
 
-__all__ = ["pooled_legs", "sections"]
+__all__ = ["decisions_late", "pooled_legs", "sections", "told_late"]
 
 LEGS = {
     "jitter": "wakes after its time",
     "frame_age": "frame to policy",
+    "frame_wait": "of that, after it was delivered",
     "policy": "policy",
     "overhead": "the loop's own",
     "send": "command to arm",
@@ -58,8 +60,23 @@ def pooled_legs(sheet: TrialSheet) -> dict[str, dict[str, float]]:
             continue
         share = np.cumsum(counts) / counts.sum()
         values = {name: float(bounds[np.searchsorted(share, p)]) * 1e-6 for name, p in _SHARES.items()}
-        out[leg] = {**values, "max": max(record.legs_ms[leg]["max"] for record in sheet.records)}
+        out[leg] = {**values, "max": max(r.legs_ms[leg]["max"] for r in sheet.records if leg in r.legs_ms)}
     return out
+
+
+def decisions_late(records: Sequence[TrialRecord]) -> list[int]:
+    """Commands that were sent 0, 1, ... whole control periods after their frame was captured, over some trials."""
+    counts = [record.decisions_late for record in records]
+    return [sum(c[n] for c in counts if n < len(c)) for n in range(max(map(len, counts), default=0))]
+
+
+def told_late(counts: Sequence[int]) -> str:
+    """How many whole decisions late most actions act, in words."""
+    if not sum(counts):
+        return "no command was sent"
+    most = max(range(len(counts)), key=lambda n: counts[n])
+    plural = "" if most == 1 else "s"
+    return f"{counts[most] / sum(counts):.0%} of the actions act {most} whole decision{plural} late"
 
 
 def sections(sheet: TrialSheet, limits: SafetyLimits) -> list[Section]:
@@ -117,7 +134,19 @@ def _latency_table(sheet: TrialSheet) -> str:
                 + line_chart([series], title=LEGS[leg], zero_line=True, x_ticks=ticks, x_label="ms")
                 + "</figure>"
             )
-    return _table(["leg, ms", "p50", "p95", "p99", "p99.9", "max"], rows) + f'<div class="grid">{"".join(charts)}</div>'
+    legs = _table(["leg, ms", "p50", "p95", "p99", "p99.9", "max"], rows)
+    return f'{legs}{_late_table(sheet)}<div class="grid">{"".join(charts)}</div>'
+
+
+def _late_table(sheet: TrialSheet) -> str:
+    counts = decisions_late(sheet.records)
+    if not sum(counts):
+        return ""
+    rows = [[str(n), str(count), f"{count / sum(counts):.1%}"] for n, count in enumerate(counts) if count]
+    return (
+        f"<p>{told_late(counts)}: so many control periods lie between the capture of a frame and the command that was "
+        "decided on it. In lock step it is 0.</p>" + _table(["whole decisions late", "commands", "share"], rows)
+    )
 
 
 def _safety_table(sheet: TrialSheet, limits: SafetyLimits) -> str:

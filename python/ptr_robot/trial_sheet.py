@@ -32,7 +32,8 @@ class TrialRecord:
         success: True, False, or None where nobody judged. reason: why the run ended early, or empty. message: in words.
         num_steps, num_missed, num_held, num_dropped_frames, num_unrecorded: as in
             :class:`ptr_fast.runtime.control.Outcome`, as are ``arm_stopped`` and ``notes``.
-        interventions: name -> steps in which the safety filter did that.
+        interventions, decisions_late: as in :class:`ptr_robot.session.SessionResult`; ``decisions_late`` as a list of
+            counts, of 0 periods, 1, ...; empty where it was not counted.
         legs_ms: leg -> ``p50``, ``p95``, ``p99``, ``p999``, ``max``, milliseconds.
         histograms: leg -> (lower bounds of buckets, counts), ns.
         video: file name beside the sheet, or empty.
@@ -52,6 +53,7 @@ class TrialRecord:
     arm_stopped: bool
     notes: list[str] = field(default_factory=list)
     interventions: dict[str, int] = field(default_factory=dict)
+    decisions_late: list[int] = field(default_factory=list)
     legs_ms: dict[str, dict[str, float]] = field(default_factory=dict)
     histograms: dict[str, tuple[list[int], list[int]]] = field(default_factory=dict)
     video: str = ""

@@ -89,12 +89,18 @@ def test_a_run_does_its_steps_on_the_grid_and_stops_the_arm():
         outcome = loop.outcome()
     assert (outcome.reason, outcome.num_steps, arm.stops, outcome.arm_stopped) == ("", 20, 1, True)
     assert [int(r["step"]) for r, _ in records] == list(range(20))
-    grid = np.diff([int(r["scheduled_ns"]) for r, _ in records])
-    assert (np.round(grid / (1e9 / HZ)) >= 1).all()
-    np.testing.assert_allclose(grid % (1e9 / HZ), 0.0, atol=1e-3)
+    grid = np.diff([int(r["scheduled_ns"]) for r, _ in records]) / (1e9 / HZ)
+    assert (np.round(grid) >= 1).all()
+    np.testing.assert_allclose(grid, np.round(grid), atol=0.11)  # frames come as they like: it may follow them
     for record, frame in records:
         if record["policy_out_ns"]:
-            assert record["captured_ns"] <= record["policy_in_ns"] <= record["policy_out_ns"] <= record["filtered_ns"]
+            assert (
+                record["captured_ns"]
+                <= record["arrived_ns"]
+                <= record["policy_in_ns"]
+                <= record["policy_out_ns"]
+                <= record["filtered_ns"]
+            )
             assert names_of(int(record["interventions"])) == ["bounds"]
             np.testing.assert_array_equal(record["action"][:2], np.float32([0.25, -2.0]))
             np.testing.assert_array_equal(record["command"][:2], np.float32([0.25, -1.0]))
@@ -181,8 +187,8 @@ def test_a_slow_policy_skips_what_it_missed():
     assert outcome.reason == ""
     assert len(arm.commands) == 8, "one command per answer, none is queued or repeated"
     assert outcome.num_missed >= 2 * 8
-    assert (grid >= 3 - 1e-6).all()
-    np.testing.assert_allclose(grid, np.round(grid), atol=1e-6)
+    assert (grid >= 3 - 0.05).all()
+    np.testing.assert_allclose(grid, np.round(grid), atol=0.11)
 
 
 def test_no_action_in_time_holds_the_arm():

@@ -314,3 +314,41 @@ def test_limits_that_make_no_sense_are_refused(changes, message):
 def test_names_cover_the_bits():
     assert names_of(0) == []
     assert names_of(sum(INTERVENTIONS.values())) == list(INTERVENTIONS)
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_shorter_periods_let_no_more_speed_through(data):
+    """Whatever is wanted: displacement per time and its growth are those of full periods, the bounds' included."""
+    period, step, velocity, acceleration = 0.2, 0.5, 2.0, data.draw(st.sampled_from([math.inf, 4.0]))
+    filter_ = SafetyFilter(
+        limits(axis(max_step=step, max_velocity=velocity, max_acceleration=acceleration), state_size=1)
+    )
+    filter_.start(0)
+    now_s, last = 0.0, 0.0
+    for _ in range(20):
+        pace = data.draw(st.sampled_from([1.0, 0.98, 0.96, 0.5]))
+        now_s += pace * period
+        wanted = data.draw(st.floats(-3.0, 3.0, width=32))
+        command, _ = filter_.apply(np.float32([wanted]), np.zeros(1, np.float32), 0, round(now_s * 1e9), 0, pace)
+        speed = float(command[0]) / (pace * period)
+        assert abs(speed) <= min(1.0 / period, step / period, velocity) * (1 + 1e-6)
+        if abs(speed) > abs(last):
+            assert abs(speed) <= (abs(last) if speed * last > 0 else 0.0) + acceleration * pace * period + 1e-5
+        last = speed
+
+
+def test_a_shorter_period_counts_what_was_sent_in_full():
+    filter_ = SafetyFilter(limits(axis(box_high=0.7), state_size=1, response_s=10.0))
+    filter_.start(0)
+    state, one = np.zeros(1, np.float32), np.ones(1, np.float32)
+    first, _ = filter_.apply(one / 2, state, 0, 0, 0, 0.5)
+    second, bits = filter_.apply(one / 2, state, 0, 100 * MS, 0, 0.5)
+    assert (first[0], names_of(bits)) == (0.5, ["box"])
+    assert second[0] == pytest.approx(0.2, abs=1e-6)
+
+
+@pytest.mark.parametrize("pace", [0.0, -1.0, 1.01, math.nan])
+def test_a_pace_that_is_none_is_refused(pace):
+    with pytest.raises(ValueError, match="expected 0 < pace <= 1"):
+        SafetyFilter(limits(axis())).apply(np.zeros(1, np.float32), np.zeros(2, np.float32), 0, 0, 0, pace)

@@ -1,6 +1,7 @@
 """The rollout verb and the trials behind it."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -28,6 +29,42 @@ def test_trials_repeat_exactly_and_over_processes():
 
     alone = run_trials(RandomSource(), PLAN, 2, num_workers=1)
     assert outcome(alone) == outcome(run_trials(RandomSource(), PLAN, 2, num_workers=2))
+
+
+def test_a_delay_lets_every_action_act_so_many_decisions_later():
+    class Noting(ExpertSource):
+        def make(self, env):
+            step, policy = env.step, super().make(env)
+            env.step = lambda action: acted.append(action) or step(action)
+
+            class Policy:
+                def act(self, *args, **kwargs):
+                    decided.append(policy.act(*args, **kwargs))
+                    return decided[-1]
+
+            return Policy()
+
+    for delay in (0, 2):
+        acted, decided = [], []
+        (trial,) = run_trials(Noting(), replace(PLAN, delay=delay, max_steps=6), 1)
+        assert trial.num_steps == len(acted) == 6
+        standing = [[0.0, 0.0, 0.0, -1.0]] * delay
+        np.testing.assert_array_equal(acted, [*standing, *decided[: 6 - delay]])
+    with pytest.raises(ValueError, match="delay must not be negative"):
+        replace(PLAN, delay=-1)
+
+
+def test_a_log_from_before_there_were_delays_is_gone_on_with(tmp_path):
+    log, ran = tmp_path / "trials.jsonl", []
+    run_trials(ExpertSource(), PLAN, 1, log=log)
+    header, *lines = log.read_text().splitlines()
+    old = json.loads(header)
+    del old["plan"]["delay"]
+    log.write_text("\n".join([json.dumps(old), *lines]) + "\n")
+    run_trials(CountingExpert(ran), PLAN, 1, log=log)
+    assert not ran
+    run_trials(CountingExpert(ran), replace(PLAN, delay=1), 1, log=log)
+    assert ran
 
 
 def test_starts_differ_from_trial_to_trial():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -30,6 +31,8 @@ class TrialPlan:
         policy_task: what the policy is told; empty: ``task``.
         image_size, action_repeat, max_steps, start, distractors: as in
             :class:`~ptr_robot.sim.environment.KitchenEnv`; a trial ends at the first state of success.
+        delay: decisions that an action acts late, 0 or more, as with a camera that is late; the arm stands still with
+            its hand open until the first one acts.
     """
 
     task: str
@@ -41,6 +44,11 @@ class TrialPlan:
     max_steps: int = 60
     start: Literal["easy", "wide"] = "easy"
     distractors: int = 0
+    delay: int = 0
+
+    def __post_init__(self) -> None:
+        if self.delay < 0:
+            raise ValueError(f"delay must not be negative, got {self.delay}")
 
     def environment(self) -> KitchenEnv:
         options = {name: getattr(self, name) for name in ("image_size", "action_repeat", "max_steps", "start")}
@@ -76,6 +84,9 @@ class _Job:
     index: int
     video: str = ""
     video_size: int = 256
+
+
+STANDING = np.array([0.0, 0.0, 0.0, -1.0], np.float32)  # the hand stays where it is, and open
 
 
 def trial_seed(seed: int, index: int) -> int:
@@ -166,13 +177,15 @@ def _run(env: KitchenEnv, policy: ActingPolicy, job: _Job) -> tuple[Trial, list[
     frames = [env.picture(job.video_size)] if job.video else []
     watch = _Watch(env.world)
     seconds, num_steps, ended, info = 0.0, 0, False, {"success": False}
+    on_the_way = deque([STANDING] * plan.delay)
     while not ended:
         begin = time.perf_counter()
         action = policy.act(
             observation["image"], observation["state"], plan.policy_task or plan.task, seed=_step_seed(seed, num_steps)
         )
         seconds += time.perf_counter() - begin
-        observation, _, terminated, truncated, info = env.step(action)
+        on_the_way.append(action)
+        observation, _, terminated, truncated, info = env.step(on_the_way.popleft())
         num_steps += 1
         ended = terminated or truncated
         watch.look()
@@ -232,7 +245,11 @@ def _read_log(path: Path, header: dict[str, Any]) -> dict[int, Trial]:
     if not path.is_file():
         return {}
     rows = list(_json_lines(path))
-    if not rows or rows[0] != header:
+    if not rows:
+        return {}
+    if "plan" in rows[0]:
+        rows[0]["plan"].setdefault("delay", 0)  # logs from before there were delays
+    if rows[0] != header:
         return {}
     return {row["index"]: Trial(**row) for row in rows[1:]}
 
