@@ -1,0 +1,166 @@
+"""Trials with a late camera in real time, beside lock step in which every action acts as many decisions late.
+
+``python -m benchmarks.bench_late [CHECKPOINT]``: the toy kitchen as a robot whose camera delivers each frame 0, 20, 50
+and 100 ms after it was taken, from the starts of the lock step. Two things are told apart: how old frames are when they
+are acted on (that is the loop's affair: the camera's own lateness and a fifth of a period, no more), and what so old an
+observation costs (that is the policy's: the lock step with the same delay pays it too). Without a checkpoint one is
+cloned from 200 expert episodes first, in outputs/bench_late (some minutes on one core).
+
+The simulated arm shares the machine with whatever else runs there, as a real one does not: where it is permitted, the
+arm runs under SCHED_RR and the loop under SCHED_FIFO. ``PTR_FAST_BENCH_ROUNDS`` times 20 trials are run in turns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.harness import environment, record, rounds
+from ptr_fast.runtime.control import LoopConfig
+from ptr_fast.runtime.policy import Policy
+from ptr_robot.robots.simulated import SimulatedRobot
+from ptr_robot.session import Operator, run_session
+from ptr_robot.sim.policies import CheckpointSource
+from ptr_robot.sim.trials import TrialPlan, run_trials, trial_seed
+
+FOLDER = Path("outputs/bench_late")
+TASK, KITCHEN, IMAGE_SIZE = "put block on plate", "H", 64
+HZ, NUM_TRIALS, MAX_STEPS = 20.0, 20, 80
+LATENCIES_MS = (0, 20, 50, 100)
+PRIORITY = 50
+
+
+@dataclass
+class Met:
+    """What the trials of one latency met.
+
+    Attributes:
+        successes: of each round. age_ms, wait_ms: of the frame at the policy, from its capture and from its delivery.
+        decisions_late: whole periods -> commands. num_missed: periods without a command in time.
+        load: average before each round.
+    """
+
+    successes: list[int] = field(default_factory=list)
+    age_ms: list[float] = field(default_factory=list)
+    wait_ms: list[float] = field(default_factory=list)
+    decisions_late: Counter[int] = field(default_factory=Counter)
+    num_missed: int = 0
+    load: list[float] = field(default_factory=list)
+
+
+def make_checkpoint() -> Path:
+    """A cloned policy of the kitchen; commands that have been run are not run again."""
+    store, run = FOLDER / "store", FOLDER / "bc"
+    options = ["--task", TASK, "--kitchens", KITCHEN, "--episodes", "200", "--kinds", "expert:1.0"]
+    verbs = [["collect", *options, "--image-size", str(IMAGE_SIZE), "--workers", "1", "--out", str(store)]]
+    if not (run / "checkpoints" / "003000").is_dir():
+        verbs.append(["pretrain", "sim-bc", "--data.stores", str(store), "--num-steps", "3000", "--out", str(run)])
+    for verb in verbs:
+        subprocess.run([sys.executable, "-m", "ptr_robot", *verb], check=True)
+    return run / "checkpoints" / "003000"
+
+
+@contextlib.contextmanager
+def own_processor() -> Iterator[int]:
+    """The simulated arm comes before other programs, where that is permitted; the loop's priority, 0 where not."""
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+    except PermissionError:
+        yield 0
+        return
+    try:
+        yield PRIORITY
+    finally:
+        os.sched_setscheduler(0, *before)
+
+
+def in_real_time(policy: Policy, latency_ms: int, met: Met) -> None:
+    """One round of trials with this camera."""
+    met.load.append(round(os.getloadavg()[0], 2))
+    met.successes.append(0)
+
+    def keep(step: np.void, _frame: np.ndarray | None) -> None:
+        met.age_ms.append(1e-6 * (int(step["policy_in_ns"]) - int(step["captured_ns"])))
+        met.wait_ms.append(1e-6 * (int(step["policy_in_ns"]) - int(step["arrived_ns"])))
+
+    with own_processor() as priority, Operator() as operator:
+        robot = SimulatedRobot(TASK, KITCHEN, HZ, IMAGE_SIZE, latency_ms=latency_ms)
+        config = LoopConfig(hz=HZ, num_steps=MAX_STEPS, realtime_priority=priority)
+        with robot:
+            for index in range(NUM_TRIALS):
+                robot.reset(trial_seed(0, index))
+                result = run_session(
+                    robot,
+                    lambda frame, state: policy.act(frame, state, TASK),
+                    policy.spec,
+                    robot.limits(HZ),
+                    config,
+                    operator,
+                    sink=keep,
+                )
+                if operator.quit_signal:
+                    raise SystemExit(128 + operator.quit_signal)
+                met.successes[-1] += bool(result.success)
+                met.decisions_late.update(result.decisions_late)
+                met.num_missed += result.outcome.num_missed
+
+
+def row_of(latency_ms: int, met: Met, lock_step: dict[int, int], checkpoint: Path) -> dict:
+    """Success in real time beside the lock step's, and how old frames were."""
+    late, count = met.decisions_late.most_common(1)[0]
+    needed = math.ceil(latency_ms * 1e-3 * HZ)
+    percentiles = {"p50": 50, "p95": 95}
+    return {
+        "name": "late",
+        "case": f"camera {latency_ms} ms late",
+        "hz": HZ,
+        "checkpoint": "/".join(checkpoint.parts[-3:]),
+        "frame_age_ms": {p: round(float(np.percentile(met.age_ms, q)), 1) for p, q in percentiles.items()},
+        "frame_wait_ms": {p: round(float(np.percentile(met.wait_ms, q)), 1) for p, q in percentiles.items()},
+        "decisions_late": {str(n): count for n, count in sorted(met.decisions_late.items())},
+        "mostly_late": late,
+        "mostly_late_share": round(count / met.decisions_late.total(), 3),
+        "real_time": {"succeeded": sum(met.successes), "trials": NUM_TRIALS * len(met.successes)},
+        "real_time_rounds": met.successes,
+        "lock_step": {str(delay): lock_step[delay] for delay in sorted({0, late, needed})},
+        "lock_step_trials": NUM_TRIALS,
+        "latency_in_decisions": needed,
+        "steps": len(met.age_ms),
+        "missed": met.num_missed,
+        "load_average": met.load,
+        "environment": environment(),
+    }
+
+
+def main(argv: list[str]) -> None:
+    checkpoint = Path(argv[0]) if argv else make_checkpoint()
+    torch.set_num_threads(1)
+    source = CheckpointSource(str(checkpoint))
+    policy = source.load()
+    policy.warm_up((IMAGE_SIZE, IMAGE_SIZE))
+    met = {latency_ms: Met() for latency_ms in LATENCIES_MS}
+    for turn in range(rounds(2)):
+        for latency_ms in LATENCIES_MS[turn % 4 :] + LATENCIES_MS[: turn % 4]:
+            in_real_time(policy, latency_ms, met[latency_ms])
+    lock_step: dict[int, int] = {}
+    for latency_ms, result in met.items():
+        for delay in {0, result.decisions_late.most_common(1)[0][0], math.ceil(latency_ms * 1e-3 * HZ)}:
+            if delay not in lock_step:
+                plan = TrialPlan(task=TASK, kitchen=KITCHEN, max_steps=MAX_STEPS, delay=delay)
+                lock_step[delay] = sum(trial.success for trial in run_trials(source, plan, NUM_TRIALS))
+        record(row_of(latency_ms, result, lock_step, checkpoint))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
