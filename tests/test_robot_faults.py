@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -182,7 +183,7 @@ def measures_nan(service) -> None:
         (blocks, "stopped_arm", "no answer within 0.4 s", 2.0),
         (sends_garbage, "stopped_arm", "not LZ4 data", 1.0),
         (freezes, "stopped_stale", "the observation is too old", 3.0),
-        (changes_size, "stopped_arm", r"the robot's observation failed: .*expected uint8 \[48, 64, 3\]", 1.0),
+        (changes_size, "stopped_arm", r"the robot's observation failed: .*expected frames of 48 x 64", 1.0),
         (measures_nan, "stopped_arm", "expected 7 finite numbers", 1.0),
     ],
 )
@@ -199,10 +200,12 @@ def test_an_arm_or_camera_that_fails_in_mid_motion(bridge, tmp_path, fault, reas
     try:
         done = run_here(on_the_arm(bridge, service, tmp_path))
         took, num_steps = time.monotonic() - failed_at[0], len(service.steps)
-        assert done.returncode == 0, done.stderr
         (trial,) = sheet(tmp_path)
         assert trial["reason"] == reason, trial["message"]
         assert re.search(message, trial["message"]), trial["message"]
+        assert done.returncode == 2, "a trial that the robot broke is no success of the verb"
+        (line,) = done.stderr.splitlines()
+        assert line == f"ptr-fast rollout: error: widowx failed in trial 1 of 1: {trial['message']}"
         assert trial["arm_stopped"]
         assert reason in done.stdout, "it is told"
         assert took < within_s + 2.0, "with the end of the run and its page"
@@ -213,11 +216,33 @@ def test_an_arm_or_camera_that_fails_in_mid_motion(bridge, tmp_path, fault, reas
         service.close()
 
 
+def test_a_service_that_is_killed_is_told_by_the_exit_code(bridge, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    stand_in = os.path.join(os.path.dirname(__file__), "robots", "widowx_stand_in.py")
+    service = subprocess.Popen([sys.executable, stand_in, str(port)])
+    try:
+        arguments = on_the_arm(bridge, SimpleNamespace(port=port), tmp_path)
+        arguments[arguments.index("timeout_s=0.4")] = "timeout_s=10"  # an arm that hangs is found out all the same
+        process = started([sys.executable, "-m", "ptr_robot", *arguments])
+        wait_for(process, "trial 1  step")
+        service.kill()
+        _, errors = process.communicate(timeout=60)
+    finally:
+        service.kill()
+        service.wait()
+    assert process.returncode == 2
+    (line,) = errors.splitlines()
+    assert line.startswith("ptr-fast rollout: error: widowx failed in trial 1 of 1: ")
+    assert sheet(tmp_path)[0]["num_steps"] > 0, "what was seen is kept"
+
+
 def test_trials_that_are_done_stay_when_the_arm_is_gone(bridge, tmp_path):
     service = StandIn().start()
 
     def fail() -> None:
-        while service.resets < 2:
+        while service.resets < 3:  # of connect(), of the first trial, of the second
             time.sleep(0.005)
         service.status = 0
 

@@ -122,7 +122,8 @@ def test_trials_of_two_policies_in_blinded_order(checkpoint, tmp_path):
 def test_a_frozen_camera_stops_the_arm_and_the_next_trial_begins(checkpoint, tmp_path):
     out = tmp_path / "out"
     done = run(checkpoint, out, "--trials", "1", "--max-steps", "200", options=("freeze_after_s=0.5",))
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 2, "a trial that the robot broke is no success of the verb"
+    assert "simulated failed in trial 1 of 1: step" in done.stderr
     (trial,) = sheet(out)
     assert trial["reason"] == "stopped_stale"
     assert "the observation is too old" in trial["message"]

@@ -43,6 +43,7 @@ __all__ = [
     "run_robot_trials",
 ]
 
+ROBOT_FAILED = ("stopped_arm", "stopped_stale")  # ends of a trial that are the robot's own
 MAX_FRAMES, MAX_FRAME_BYTES = 64, 512 << 20  # that wait for the recorder
 
 
@@ -120,7 +121,7 @@ def run_robot_trials(plan: RobotTrials, contenders: list[Contender]) -> int:
 
     Raises:
         ValueError: the robot does not fit a checkpoint, or the sheet is of another evaluation.
-        RuntimeError: the robot does not answer.
+        RuntimeError: the robot does not answer, or failed in a trial; what is finished is written.
     """
     robot = make_robot(plan.robot, **plan.options)
     for contender in contenders:
@@ -154,7 +155,7 @@ def run_robot_trials(plan: RobotTrials, contenders: list[Contender]) -> int:
                 robot.connect()
                 stack.callback(robot.disconnect)
                 operator = stack.enter_context(Operator(plan.stop_file))
-                _run_remaining(plan, robot, by_label, acting, limits, operator, sheet)
+                broken = _run_remaining(plan, robot, by_label, acting, limits, operator, sheet)
         except BaseException:
             with contextlib.suppress(OSError):  # what went wrong is told, not that its page cannot be written either
                 if sheet.records:
@@ -167,7 +168,12 @@ def run_robot_trials(plan: RobotTrials, contenders: list[Contender]) -> int:
         who = f"{contender.label}, step {contender.about.get('step', 'unknown')}"
         print(f"{who}: {successes}/{judged} succeeded (95 % interval {low:.0%} to {high:.0%})")
     print(f"wrote {page}")
-    return 128 + operator.quit_signal if operator.quit_signal else 0
+    if operator.quit_signal:
+        return 128 + operator.quit_signal
+    if broken:
+        numbers = ", ".join(str(trial.index + 1) for trial in broken)
+        raise RuntimeError(f"{robot.name} failed in trial {numbers} of {len(sheet.order)}: {broken[-1].message}")
+    return 0
 
 
 def _run_remaining(
@@ -178,17 +184,22 @@ def _run_remaining(
     limits: dict[str, SafetyLimits],
     operator: Operator,
     sheet: TrialSheet,
-) -> None:
+) -> list[TrialRecord]:
+    """Returns the trials that the robot broke, not the policy or a person."""
+    broken = []
     for index, label, seed in sheet.remaining():
         if operator.button_pressed():
             print(f"{plan.stop_file} exists, nothing moves; remove it and run again to go on", flush=True)
-            return
+            break
         record = _trial(plan, robot, contenders[label], acting[label](seed), limits[label], operator, index, seed)
         if operator.quit_signal:
             print(f"stopped in trial {index + 1}, which is not counted; run it again to go on", flush=True)
-            return
+            break
         sheet.add(record)
         _tell(sheet, record, blinded=len(contenders) > 1)
+        if record.reason in ROBOT_FAILED or not record.arm_stopped:
+            broken.append(record)
+    return broken
 
 
 def _write_results(plan: RobotTrials, sheet: TrialSheet, limits: SafetyLimits) -> Path:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import simplejpeg
 
 from ptr_fast.config import PolicySpec, TaskTable
 from ptr_fast.runtime.safety import SafetyFilter
@@ -56,16 +57,63 @@ def test_it_observes_steps_and_resets(service, robot):
     assert observed["image_0"].dtype == np.uint8
     assert observed["x"] == 0.3
     assert before <= observed["captured_ns"] <= time.monotonic_ns()
+    assert (service.resets, [step.tolist() for step in service.steps]) == (1, [[0, 0, 0, 0, 0, 0, 1]])
     sent = robot.send_action({**STILL, "x": 0.02, "z": 5.0, "gripper": -3.0})
     assert sent == {**STILL, "x": 0.02, "z": 0.05, "gripper": 0.0}
-    np.testing.assert_array_equal(service.steps[0], [0.02, 0, 0.05, 0, 0, 0, 0])
+    np.testing.assert_array_equal(service.steps[-1], [0.02, 0, 0.05, 0, 0, 0, 0])
     observed = robot.get_observation()
     assert observed["x"] == pytest.approx(0.32)
     assert observed["z"] == pytest.approx(0.18)  # the service's own box
     robot.reset(7)
-    assert service.resets == 1
+    assert service.resets == 2
     assert robot.get_observation()["x"] == 0.3
     assert robot.success() is None
+
+
+def test_red_is_red(service, robot):
+    """Whatever colours the service's encoder was told it got."""
+    frame = robot.get_observation()["image_0"].astype(int)
+    left, right = frame[: HEIGHT // 2, : WIDTH // 2 - 8], frame[: HEIGHT // 2, WIDTH // 2 + 8 :]
+    assert np.abs(left - (200, 0, 0)).max() <= 3
+    assert np.abs(right - (0, 0, 200)).max() <= 3
+
+
+def test_it_asks_for_small_frames_of_the_services_own_and_for_the_cameras_size(service, robot):
+    assert service.image_size == 256
+    assert service.env_params["camera_topics"] == [
+        {"name": "/blue/image_raw", "width": WIDTH, "height": HEIGHT, "flip": False}
+    ]
+
+
+@pytest.mark.parametrize("initialize", [True, False])
+def test_no_step_comes_before_a_reset(service, initialize):
+    """A service that was set up and not reset fails at a step, answers nobody, and sets itself up anew."""
+    robot = widowx(service.port)
+    service.act("init", {"env_params": {**robot._env_params, "wait_time": 1}, "image_size": 256})
+    with pytest.raises(AttributeError):
+        service.act("step_action", {"action": np.zeros(7), "blocking": False})
+    robot = widowx(service.port, initialize=initialize)
+    for connected in (1, 2):
+        robot.connect()
+        robot.send_action({**STILL, "x": 0.01})
+        assert service.resets >= connected
+        assert robot.get_observation()["x"] == pytest.approx(0.31)
+    robot.disconnect()
+    assert service.restarts == 0
+
+
+def test_the_first_step_may_take_as_long_as_a_start(service):
+    robot = widowx(service.port, timeout_s=0.3)
+    act = service.act
+
+    def compiles(key, payload):
+        time.sleep(0.6 * (key == "step_action" and not service.steps))
+        return act(key, payload)
+
+    service.act = compiles
+    robot.connect()
+    robot.send_action(STILL)
+    robot.disconnect()
 
 
 def test_the_service_gets_the_workspace_that_the_filter_checks(service, robot):
@@ -103,7 +151,7 @@ def test_five_dimensions_and_several_cameras():
         assert service.env_params["action_mode"] == "3trans1rot"
         assert robot.get_observation()["front"].shape == (HEIGHT, WIDTH, 3)
         robot.send_action({"x": 0.0, "y": 0.01, "z": 0.0, "yaw": 0.1, "gripper": 1.0})
-        np.testing.assert_array_equal(service.steps[0], [0, 0.01, 0, 0.1, 1])
+        np.testing.assert_array_equal(service.steps[-1], [0, 0.01, 0, 0.1, 1])
         SafetyFilter(robot.limits(5.0))
     finally:
         robot.disconnect()
@@ -112,12 +160,13 @@ def test_five_dimensions_and_several_cameras():
 
 def test_after_a_stop_nothing_is_sent_until_a_reset(service, robot):
     robot.stop()
+    num_steps = len(service.steps)
     with pytest.raises(RuntimeError, match="it was stopped; reset it first"):
         robot.send_action(STILL)
-    assert not service.steps
+    assert len(service.steps) == num_steps
     robot.reset(0)
     robot.send_action(STILL)
-    assert len(service.steps) == 1
+    assert len(service.steps) == num_steps + 1
 
 
 def test_a_frozen_camera_grows_old(service, robot):
@@ -131,9 +180,10 @@ def test_a_frozen_camera_grows_old(service, robot):
 
 
 def test_numbers_that_are_none(service, robot):
+    num_steps = len(service.steps)
     with pytest.raises(ValueError, match="expected finite actions"):
         robot.send_action({**STILL, "x": float("nan")})
-    assert not service.steps
+    assert len(service.steps) == num_steps
 
 
 def test_it_refuses_what_the_service_refuses(service, robot):
@@ -194,6 +244,14 @@ def test_a_pickle_that_would_run_something_is_refused(service, robot, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+def jpeg(height: int, width: int) -> bytes:
+    return simplejpeg.encode_jpeg(np.zeros((height, width, 3), np.uint8))
+
+
+def observation(frame) -> bytes:
+    return lz4_frame.compress(pickle.dumps({"state": np.zeros(7), "full_image": frame}))
+
+
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
@@ -207,10 +265,11 @@ def test_a_pickle_that_would_run_something_is_refused(service, robot, tmp_path):
             lz4_frame.compress(pickle.dumps({"state": np.full(7, np.nan), "full_image": 0})),
             "state: expected 7 finite numbers",
         ),
-        (
-            lz4_frame.compress(pickle.dumps({"state": np.zeros(7), "full_image": np.zeros((9, 9, 3), np.uint8)})),
-            r"camera: expected uint8 \[48, 64, 3\], got uint8 \[9, 9, 3\]; see image_height",
-        ),
+        (observation(jpeg(9, 9)), "camera: expected frames of 48 x 64 pixels, got 9 x 9; see image_height"),
+        (observation(jpeg(HEIGHT, WIDTH)[:200]), "camera: not a whole JPEG file of 200 bytes"),
+        (observation(b"\xff\xd8 no picture"), "camera: not a whole JPEG file of 13 bytes"),
+        (observation(b""), "camera: not a whole JPEG file of 0 bytes"),
+        (observation(np.zeros((HEIGHT, WIDTH, 3), np.uint8)), "camera: expected a JPEG file, got ndarray"),
     ],
 )
 def test_garbage_is_one_clear_error(service, robot, raw, message):
@@ -228,7 +287,7 @@ def test_another_service_or_none(service):
     service.raw, service.testing = None, True
     with pytest.raises(RuntimeError, match="init: it is not initialised"):
         widowx(service.port).connect()
-    with pytest.raises(RuntimeError, match="it is not initialised: it sends made-up observations"):
+    with pytest.raises(RuntimeError, match="reset: it is not initialised"):
         widowx(service.port, initialize=False).connect()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

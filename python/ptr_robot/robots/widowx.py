@@ -9,7 +9,15 @@ Note "A stop of the WidowX": the service has no stop request. The arm is moved f
 ``move_duration_s`` later. ``move`` to the measured pose would be sooner, but it takes another orientation convention
 than the state has.
 
-Source: ``widowx_envs/widowx_env_service.py`` and ``widowx_envs/base/robot_base_env.py`` of bridge_data_robot, 2024-06.
+Note "Colours of the WidowX's frames". The service has its frames in RGB and hands them to an encoder that takes BGR; so
+a decoder that gives BGR gives RGB back, and one that gives RGB gives red for blue.
+
+Note "The first step of the WidowX". A step starts from the target of the last one, which a reset sets: a step before
+any reset fails inside the service, which then sets itself up anew and answers nobody meanwhile. And its first step
+compiles its inverse kinematics, which takes seconds. So connect() resets, and then steps by nothing.
+
+Source: ``widowx_envs/widowx_env_service.py`` and ``widowx_envs/base/robot_base_env.py`` of bridge_data_robot, 2024-06;
+what they were seen to send is in ``docs/peers_run.md``.
 """
 
 from __future__ import annotations
@@ -20,6 +28,7 @@ import time
 from typing import Any
 
 import numpy as np
+import simplejpeg
 
 from ptr_fast.runtime.safety import AxisLimits, SafetyLimits
 from ptr_robot.datasets.source import BRIDGE_NAMES, BRIDGE_UNITS
@@ -33,6 +42,8 @@ __all__ = ["WORKSPACE", "WidowXRobot"]
 # x, y, z of the hand in m, turn about the vertical in rad, gripper: WidowXConfigs.DefaultEnvParams of the service.
 WORKSPACE = ((0.1, -0.15, -0.1, -1.57, 0.0), (0.45, 0.25, 0.18, 1.57, 0.0))
 START_STATE = (0.3, 0.0, 0.15, 0.0, 0.0, 0.0, 1.0)
+GRIPPER_OPEN = 1.0  # as a reset leaves it
+IMAGE_SIZE = 256  # of the service's own small frame, as its client asks for: nobody reads it, every answer waits for it
 STATUS = {0: "no connection", 1: "success", 2: "it could not carry that out", 3: "it is not initialised"}
 SUCCESS = 1
 ACTIONS_NEEDED = {"init", "reset", "step_action"}
@@ -45,13 +56,13 @@ class WidowXRobot(LeRobotShape):
     Args:
         host, port: of the service.
         camera: what its first camera is called here; Bridge's checkpoints call it ``image_0``.
-        topic: ROS topic of that camera; ``flip`` turns its picture upside down.
-        image_height, image_width: of that camera's frames, pixels.
+        topic: ROS topic of that camera; ``flip`` turns its picture by half a turn.
+        image_height, image_width: of that camera's frames, pixels; the service resizes to it.
         action_dim: 7, or 5 (displacement, turn about the vertical, gripper).
         move_duration_s: of one step; 0.2 s is Bridge's 5 Hz.
-        initialize: set the service up on connect, for which the arm moves; False takes it as it is.
+        initialize: set the service up on connect; False takes its settings as they are. The arm moves either way.
         blocking: the service answers a step when the arm has arrived, not at once.
-        timeout_s: for an observation or a step. start_timeout_s: for ``init`` and ``reset``, in which the arm moves.
+        timeout_s: for an observation or a step. start_timeout_s: for ``init``, ``reset`` and the first step.
 
     Raises:
         ValueError: an option out of range.
@@ -88,7 +99,7 @@ class WidowXRobot(LeRobotShape):
                 raise ValueError(f"{label}: expected a positive number of seconds, got {value:g}")
         self._host, self._port, self._where = host, port, f"widowx at {host}:{port}"
         self._timeout_s, self._start_timeout_s = timeout_s, start_timeout_s
-        self._initialize, self._blocking, self._image_height = initialize, blocking, image_height
+        self._initialize, self._blocking = initialize, blocking
         self._env_params = {
             "fix_zangle": 0.1,
             "move_duration": move_duration_s,
@@ -101,7 +112,7 @@ class WidowXRobot(LeRobotShape):
             "start_state": list(START_STATE),
             "skip_move_to_neutral": False,
             "return_full_image": False,
-            "camera_topics": [{"name": topic, **({"flip": True} if flip else {})}],
+            "camera_topics": [{"name": topic, "width": image_width, "height": image_height, "flip": flip}],
         }
         self._columns = tuple(range(7)) if action_dim == 7 else OF_FIVE
         self._action_names = [BRIDGE_NAMES[i] for i in self._columns]
@@ -122,7 +133,7 @@ class WidowXRobot(LeRobotShape):
         self._age = FrameAge()
 
     def connect(self, calibrate: bool = True) -> None:
-        """Finds the service, sets it up (the arm moves to its start) and waits for a first observation.
+        """Finds the service, sets it up, moves the arm to its start and waits for a first observation.
 
         Raises:
             RuntimeError: nobody answers, it is another service, it refuses, or its camera has another size.
@@ -133,11 +144,13 @@ class WidowXRobot(LeRobotShape):
         try:
             self._check_service(self._observe.request({"type": "hash"}, self._timeout_s))
             if self._initialize:
-                payload = {"env_params": self._env_params, "image_size": self._image_height}
+                payload = {"env_params": self._env_params, "image_size": IMAGE_SIZE}
                 self._command("init", payload, self._start_timeout_s)
+            self.reset(0)
+            nothing = np.zeros(len(self._columns))
+            nothing[-1] = GRIPPER_OPEN
+            self._step(nothing, self._start_timeout_s)
             self.is_connected = True
-            self._stopped.clear()
-            self._age = FrameAge()
             self.get_observation()
         except BaseException:
             self.disconnect()
@@ -188,7 +201,7 @@ class WidowXRobot(LeRobotShape):
         sent = np.clip(wanted, self._low, self._high)
         if self._stopped.is_set():
             raise RuntimeError(f"{self._where}: it was stopped; reset it first")
-        self._command("step_action", {"action": sent, "blocking": self._blocking}, self._timeout_s)
+        self._step(sent, self._timeout_s)
         return dict(zip(self._action_names, sent.tolist(), strict=True))
 
     def stop(self) -> None:
@@ -250,6 +263,9 @@ class WidowXRobot(LeRobotShape):
             raise RuntimeError(f"{self._where}: not connected")
         return channel
 
+    def _step(self, action: np.ndarray, timeout_s: float) -> None:
+        self._command("step_action", {"action": action, "blocking": self._blocking}, timeout_s)
+
     def _command(self, key: str, payload: dict[str, Any], timeout_s: float) -> None:
         if self._act is None:
             raise RuntimeError(f"{self._where}: not connected")
@@ -257,32 +273,47 @@ class WidowXRobot(LeRobotShape):
         status = answer.get("status") if isinstance(answer, dict) else None
         if status != SUCCESS:
             known = STATUS.get(status) if isinstance(status, int) else None
-            raise RuntimeError(f"{self._where}: {key}: {known or f'not an answer of the service: {answer!r:.80}'}")
+            raise RuntimeError(f"{self._where}: {key}: {known or f'not an answer of the service: {_shown(answer)}'}")
 
     def _check_service(self, answer: Any) -> None:
         try:
             offered = set(json.loads(answer["payload"])["action_keys"])
         except (TypeError, KeyError, ValueError) as error:
-            raise RuntimeError(f"{self._where}: not a WidowX environment service; it says {answer!r:.80}") from error
+            raise RuntimeError(f"{self._where}: not a WidowX environment service; it says {_shown(answer)}") from error
         if not offered >= ACTIONS_NEEDED:
             raise RuntimeError(f"{self._where}: this service lacks {sorted(ACTIONS_NEEDED - offered)}")
 
     def _read(self, answer: Any) -> tuple[np.ndarray, np.ndarray]:
         """State float64 [7] and frame uint8 [H, W, 3] of an observation."""
         if not isinstance(answer, dict) or not {"state", "full_image"} <= set(answer):
-            raise RuntimeError(f"{self._where}: not an observation: {answer!r:.80}")
+            raise RuntimeError(f"{self._where}: not an observation: {_shown(answer)}")
         state, frame = answer["state"], answer["full_image"]
         if isinstance(state, dict) and not state:
             raise RuntimeError(f"{self._where}: {STATUS[3]}: it sends made-up observations")
         good = isinstance(state, np.ndarray) and state.shape == (len(BRIDGE_NAMES),) and state.dtype.kind in "fiu"
         if not good or not np.isfinite(state).all():
-            raise RuntimeError(f"{self._where}: state: expected {len(BRIDGE_NAMES)} finite numbers, got {state!r:.80}")
-        if isinstance(frame, np.ndarray) and frame.ndim == 4 and len(frame):  # of all cameras: the first is ours
-            frame = frame[0]
-        wanted = self.observation_features[self._camera]
-        if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.shape != wanted:
-            got = f"{frame.dtype} {list(frame.shape)}" if isinstance(frame, np.ndarray) else type(frame).__name__
-            raise RuntimeError(
-                f"{self._where}: camera: expected uint8 {list(wanted)}, got {got}; see image_height and image_width"
-            )
-        return state.astype(np.float64), np.ascontiguousarray(frame)
+            wanted = f"{len(BRIDGE_NAMES)} finite numbers"
+            raise RuntimeError(f"{self._where}: state: expected {wanted}, got {_shown(state)}")
+        return state.astype(np.float64), self._decode(frame)
+
+    def _decode(self, frame: Any) -> np.ndarray:
+        """uint8 ``[H, W, 3]`` RGB of the service's JPEG file (note "Colours of the WidowX's frames")."""
+        if not isinstance(frame, bytes):
+            raise RuntimeError(f"{self._where}: camera: expected a JPEG file, got {type(frame).__name__}")
+        try:
+            height, width, _, _ = simplejpeg.decode_jpeg_header(frame)
+            if (height, width, 3) == self.observation_features[self._camera]:
+                return simplejpeg.decode_jpeg(frame, colorspace="BGR")
+        except ValueError as error:
+            told = f"not a whole JPEG file of {len(frame)} bytes ({error})"
+            raise RuntimeError(f"{self._where}: camera: {told}") from error
+        wanted = "{} x {}".format(*self.observation_features[self._camera])
+        raise RuntimeError(
+            f"{self._where}: camera: expected frames of {wanted} pixels, got {height} x {width}; "
+            "see image_height and image_width"
+        )
+
+
+def _shown(value: Any) -> str:
+    """The beginning of a value, on one line."""
+    return " ".join(repr(value).split())[:80]
