@@ -1,5 +1,6 @@
 #include "kernels/cql_head.h"
 
+#include <memory>
 #include <vector>
 
 #include "bindings/bindings.h"
@@ -70,31 +71,50 @@ std::vector<CqlHeadLayer> layers_of(const Sizes& sizes, const py::tuple& terms, 
   return layers;
 }
 
-void forward(const py::tuple& terms, const py::tuple& action_weights, const py::tuple& hidden_weights,
-             const py::object& actions, const py::object& log_weight, const py::object& q, const py::object& lse,
-             int num_threads) {
+// Note "Kept or recomputed" of ptr_fast/kernels/cql_head: hidden layers of more bytes than this are not kept.
+constexpr int64_t kMostKeptBytes = int64_t{32} << 20;
+
+// The hidden layers of all rows, from the forward pass to the backward pass.
+struct Kept {
+  explicit Kept(int64_t size) : size(size), hidden(new float[size]) {}
+  int64_t size;
+  std::unique_ptr<float[]> hidden;
+};
+
+std::unique_ptr<Kept> forward(const py::tuple& terms, const py::tuple& action_weights, const py::tuple& hidden_weights,
+                              const py::object& actions, const py::object& log_weight, const py::object& q,
+                              const py::object& lse, bool keep, int num_threads) {
   check_threads(num_threads);
   const Sizes s = sizes_of(actions, terms);
-  CqlHeadForward op{s.E,     s.B,     s.K,     s.A,    layers_of(s, terms, action_weights, hidden_weights),
-                    nullptr, nullptr, nullptr, nullptr};
+  CqlHeadForward op{s.E,     s.B,     s.K,     s.A,     layers_of(s, terms, action_weights, hidden_weights),
+                    nullptr, nullptr, nullptr, nullptr, nullptr};
   op.actions = dense("actions", actions, {s.B, s.K, s.A});
   op.log_weight = dense_or_null("log_weight", log_weight, {s.B, s.K});
   op.q = const_cast<float*>(dense("q", q, {s.E, s.B, s.K}));
   op.lse = dense_or_null("lse", lse, {s.E, s.B});
   check(!op.lse || op.log_weight, "lse: expected a log_weight with it");
   const py::gil_scoped_release release;
+  const int64_t size = keep ? cql_head_hidden_size(s.E, s.B * s.K, op.layers) : 0;
+  std::unique_ptr<Kept> kept;
+  if (size > 0 && size * int64_t{sizeof(float)} <= kMostKeptBytes) kept = std::make_unique<Kept>(size);
+  op.hidden = kept ? kept->hidden.get() : nullptr;
   cql_head_forward(op, num_threads);
+  return kept;
 }
 
 void backward(const py::tuple& terms, const py::tuple& action_weights, const py::tuple& hidden_weights,
               const py::object& actions, const py::object& log_weight, const py::object& q, const py::object& lse,
-              const py::object& dq, const py::object& dlse, const py::tuple& dterms, const py::tuple& daction_weights,
-              const py::tuple& dhidden_weights, const py::object& dactions, int num_threads) {
+              const Kept* kept, const py::object& dq, const py::object& dlse, const py::tuple& dterms,
+              const py::tuple& daction_weights, const py::tuple& dhidden_weights, const py::object& dactions,
+              int num_threads) {
   check_threads(num_threads);
   const Sizes s = sizes_of(actions, terms);
   CqlHeadBackward op{s.E,     s.B,     s.K,     s.A,     layers_of(s, terms, action_weights, hidden_weights),
                      nullptr, nullptr, nullptr, nullptr, nullptr,
-                     nullptr, nullptr};
+                     nullptr, nullptr, nullptr};
+  check(!kept || kept->size == cql_head_hidden_size(s.E, s.B * s.K, op.layers),
+        "kept: expected what the forward pass kept with this instruction set and these shapes");
+  op.hidden = kept ? kept->hidden.get() : nullptr;
   check(dterms.size() == terms.size() && daction_weights.size() == terms.size() &&
             dhidden_weights.size() == hidden_weights.size(),
         "cql_head: expected a gradient or None per tensor");
@@ -124,11 +144,13 @@ void backward(const py::tuple& terms, const py::tuple& action_weights, const py:
 }  // namespace
 
 void bind_cql_head(py::module_& module) {
+  py::class_<Kept>(module, "CqlHeadKept", "Hidden layers that the forward pass of cql_head keeps.");
   module.def("cql_head_forward", &forward, py::arg("state_terms"), py::arg("action_weights"), py::arg("hidden_weights"),
-             py::arg("actions"), py::arg("log_weight"), py::arg("q"), py::arg("lse"), py::arg("num_threads"));
+             py::arg("actions"), py::arg("log_weight"), py::arg("q"), py::arg("lse"), py::arg("keep"),
+             py::arg("num_threads"));
   module.def("cql_head_backward", &backward, py::arg("state_terms"), py::arg("action_weights"),
              py::arg("hidden_weights"), py::arg("actions"), py::arg("log_weight"), py::arg("q"), py::arg("lse"),
-             py::arg("dq"), py::arg("dlse"), py::arg("dstate_terms"), py::arg("daction_weights"),
+             py::arg("kept"), py::arg("dq"), py::arg("dlse"), py::arg("dstate_terms"), py::arg("daction_weights"),
              py::arg("dhidden_weights"), py::arg("dactions"), py::arg("num_threads"));
 }
 

@@ -24,7 +24,7 @@ inline void store(float* p, V v) {
 }
 template <class V>
 inline V splat(float value) {
-  return V{} + value;
+  return value - V{};  // not plus, which is an operation: -0 + 0 is 0
 }
 
 // max(v, 0) that keeps a NaN.

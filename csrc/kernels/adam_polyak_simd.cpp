@@ -26,6 +26,7 @@ inline void update_some(const AdamPolyakRun& r, int64 first, int n) {
   float* __restrict m = r.m + first;
   float* __restrict v = r.v + first;
   float* __restrict average = kAverage ? r.average + first : nullptr;
+#pragma GCC ivdep
   for (int i = 0; i < n; ++i) {
     const float gi = g[i];
     const float mi = m[i] + (gi - m[i]) * r.one_minus_beta1;

@@ -1,6 +1,6 @@
 // Q of K actions per state by an ensemble of ReLU networks, and its log-sum-exp (CPU, float32). The contract is that of
-// ptr_fast/kernels/cql_head. Hidden layers are computed for a tile of rows (state, action) at a time, in the forward
-// pass and again in the backward pass, and are never written anywhere else.
+// ptr_fast/kernels/cql_head. Hidden layers are computed for a tile of rows (state, action) at a time; the forward pass
+// keeps them for the backward pass where it is given memory, else they are computed again there.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -26,6 +26,7 @@ struct CqlHeadForward {
   const float* log_weight;  // [B, K] or null
   float* q;                 // [E, B, K]
   float* lse;               // [E, B], null like log_weight
+  float* hidden;            // [cql_head_hidden_size], or null: hidden layers are not kept
 };
 
 struct CqlHeadBackward {
@@ -34,8 +35,12 @@ struct CqlHeadBackward {
   const float* actions;
   const float *log_weight, *q, *lse;  // as above; not looked at without dlse
   const float *dq, *dlse;             // either may be null
+  const float* hidden;                // as the forward pass left it, or null
   float* dactions;                    // [B, K, A] or null
 };
+
+// Floats that the hidden layers of all rows take with the instruction set in use.
+int64_t cql_head_hidden_size(int64_t E, int64_t num_rows, const std::vector<CqlHeadLayer>& layers);
 
 void cql_head_forward(const CqlHeadForward& op, int num_threads);
 

@@ -39,15 +39,24 @@ struct Layout {
       ld.push_back(cols.back() + 16);
     }
     for (int64_t i = 0; i < num_hidden; ++i) {
-      tile_at.push_back(tile_size);
-      tile_size += kTileRows * ld[i];
+      before.push_back(row_size);
+      row_size += ld[i];
     }
     widest = *std::max_element(ld.begin(), ld.end());
   }
 
   int64_t A, num_hidden;
-  std::vector<int64_t> cols, ld, tile_at;
-  int64_t tile_size = 0, widest = 0;
+  std::vector<int64_t> cols, ld, before;
+  int64_t row_size = 0, widest = 0;  // floats of all hidden layers of a row
+};
+
+// The hidden layers of a tile: rows from `first` on of memory for num_rows, one layer after the other.
+struct HiddenRows {
+  float* memory;
+  int64_t num_rows, first;
+  float* layer(const Layout& layout, int64_t i) const {
+    return memory + num_rows * layout.before[i] + first * layout.ld[i];
+  }
 };
 
 // The weights of one head, packed.
@@ -124,8 +133,8 @@ PackedHead pack_head(const Head& head, int64_t e, bool transpose_hidden, bool tr
   return out;
 }
 
-// The hidden layers of rows [first, first + rows), into `tile`.
-void hidden_layers(const Head& head, const PackedHead& packed, int64_t first, int64_t rows, float* tile) {
+// The hidden layers of rows [first, first + rows), into `hidden`.
+void hidden_layers(const Head& head, const PackedHead& packed, int64_t first, int64_t rows, const HiddenRows& hidden) {
   const auto& [loops, layout, B, K, layers, actions] = head;
   const float* init[kTileRows];
   for (int64_t i = 0; i < layout.num_hidden; ++i) {
@@ -135,7 +144,7 @@ void hidden_layers(const Head& head, const PackedHead& packed, int64_t first, in
     op.cols = layout.cols[i];
     op.init = init;
     if (i > 0) {
-      op.a1 = tile + layout.tile_at[i - 1];
+      op.a1 = hidden.layer(layout, i - 1);
       op.w1 = packed.hidden[i];
       op.lda1 = layout.ld[i - 1];
       op.k1 = layers[i - 1].width;
@@ -146,7 +155,7 @@ void hidden_layers(const Head& head, const PackedHead& packed, int64_t first, in
       op.lda2 = op.k2 = layout.A;
     }
     op.relu = true;
-    op.out = tile + layout.tile_at[i];
+    op.out = hidden.layer(layout, i);
     op.ld_out = layout.ld[i];
     loops.product(op);
   }
@@ -215,7 +224,7 @@ class ChunkBackward {
         sums_(sums),
         dactions_(dactions),
         action_cols_(round_up(op.A, head.loops.panel)),
-        hidden_(make_buffer(head.layout.tile_size)),
+        hidden_(make_buffer(op.hidden ? 0 : kTileRows * head.layout.row_size)),
         gradients_(make_buffer(2 * kTileRows * head.layout.widest)),
         dactions_tile_(make_buffer(kTileRows * action_cols_)),
         dterm_(make_buffer(head.layout.widest)) {}
@@ -235,13 +244,18 @@ class ChunkBackward {
   void tile(int64_t first, int64_t rows) {
     const auto& [loops, layout, B, K, layers, actions] = head_;
     const int64_t L = layout.num_hidden;
-    hidden_layers(head_, packed_, first, rows, hidden_.get());
+    HiddenRows hidden{hidden_.get(), kTileRows, 0};
+    if (op_.hidden) {
+      hidden = {const_cast<float*>(op_.hidden) + e_ * B * K * layout.row_size, B * K, first};
+    } else {
+      hidden_layers(head_, packed_, first, rows, hidden);
+    }
     output_gradients(first, rows);
     const CqlHeadLayer& last = op_.layers[L];
     float* d = gradients_.get();
     float* d_before = d + kTileRows * layout.widest;
-    loops.dot_backward(hidden_.get() + layout.tile_at[L - 1], layout.ld[L - 1], rows, layout.cols[L - 1], packed_.last,
-                       dq_, d, last.dhidden ? sums_.hidden(L) : nullptr);
+    loops.dot_backward(hidden.layer(layout, L - 1), layout.ld[L - 1], rows, layout.cols[L - 1], packed_.last, dq_, d,
+                       last.dhidden ? sums_.hidden(L) : nullptr);
     last_layer(last, first, rows);
     for (int64_t i = L - 1;; --i) {
       const CqlHeadLayer& layer = op_.layers[i];
@@ -249,7 +263,7 @@ class ChunkBackward {
       if (layer.daction) outer(actions + first * op_.A, op_.A, op_.A, d, i, rows, sums_.action(i));
       if (dactions_ && layer.action) action_gradients(i, rows, d);
       if (i == 0) break;
-      const float* const h = hidden_.get() + layout.tile_at[i - 1];
+      const float* const h = hidden.layer(layout, i - 1);
       if (layer.dhidden) outer(h, layout.ld[i - 1], layers[i - 1].width, d, i, rows, sums_.hidden(i));
       if (!packed_.hidden_t[i]) break;  // nothing below is wanted
       CqlHeadProduct back{};
@@ -363,6 +377,10 @@ void add_up(int64_t num_parts, const Part& part, int64_t rows, int64_t width, in
 
 }  // namespace
 
+int64_t cql_head_hidden_size(int64_t E, int64_t num_rows, const std::vector<CqlHeadLayer>& layers) {
+  return E * num_rows * Layout(PTR_FAST_SELECT_ISA(cql_head_loops), 0, layers).row_size;
+}
+
 void cql_head_forward(const CqlHeadForward& op, int num_threads) {
   const CqlHeadLoops& loops = PTR_FAST_SELECT_ISA(cql_head_loops);
   const Layout layout(loops, op.A, op.layers);
@@ -373,10 +391,12 @@ void cql_head_forward(const CqlHeadForward& op, int num_threads) {
   parallel_for(E, num_threads, [&](int64_t e) { packed[e] = pack_head(head, e, false, false); });
   parallel_for(E * num_tiles, num_threads, [&](int64_t item) {
     const int64_t e = item / num_tiles, first = item % num_tiles * kTileRows, rows = std::min(kTileRows, R - first);
-    const Buffer tile = make_buffer(layout.tile_size);
-    hidden_layers(head, packed[e], first, rows, tile.get());
+    const Buffer tile = make_buffer(op.hidden ? 0 : kTileRows * layout.row_size);
+    HiddenRows hidden{tile.get(), kTileRows, 0};
+    if (op.hidden) hidden = {op.hidden + e * R * layout.row_size, R, first};
+    hidden_layers(head, packed[e], first, rows, hidden);
     float* const q = op.q + e * R + first;
-    loops.dot(tile.get() + layout.tile_at[L - 1], layout.ld[L - 1], rows, layout.cols[L - 1], packed[e].last, q);
+    loops.dot(hidden.layer(layout, L - 1), layout.ld[L - 1], rows, layout.cols[L - 1], packed[e].last, q);
     const CqlHeadLayer& last = op.layers[L];
     const float* const weight = last.action ? last.action + e * last.action_stride : nullptr;
     for (int64_t r = 0; r < rows; ++r) {

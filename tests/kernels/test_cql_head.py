@@ -209,11 +209,11 @@ def test_native_bits_are_the_same_for_any_number_of_threads_and_again() -> None:
         torch.set_num_threads(before)
 
 
-@needs_native
-def test_native_writes_every_element() -> None:
-    given = make(CASES["odd_widths"])
+def both_passes(given: dict[str, torch.Tensor | None], keep: bool) -> tuple[object, list[torch.Tensor]]:
+    """What the native forward pass kept, and all that both passes wrote, over NaN."""
+    num_layers = sum(name.startswith("state") for name in given)
     parts = [
-        [given.get(f"{name}{i}") for i in range(first, 4)]
+        [given.get(f"{name}{i}") for i in range(first, num_layers)]
         for name, first in (("state", 0), ("action", 0), ("hidden", 1))
     ]
     capsules = [tuple(None if t is None else to_dlpack(t) for t in part) for part in parts]
@@ -221,13 +221,32 @@ def test_native_writes_every_element() -> None:
     q, lse, da = (torch.full(given[n].shape, math.nan) for n in ("dq", "dlse", "actions"))
     actions, log_weight, dq, dlse = (to_dlpack(given[n]) for n in ("actions", "log_weight", "dq", "dlse"))
     module = native.require()
-    module.cql_head_forward(*capsules, actions, log_weight, to_dlpack(q), to_dlpack(lse), 1)
+    kept = module.cql_head_forward(*capsules, actions, log_weight, to_dlpack(q), to_dlpack(lse), keep, 1)
     gradients = [tuple(None if t is None else to_dlpack(t) for t in part) for part in nans]
     module.cql_head_backward(
-        *capsules, actions, log_weight, to_dlpack(q), to_dlpack(lse), dq, dlse, *gradients, to_dlpack(da), 1
+        *capsules, actions, log_weight, to_dlpack(q), to_dlpack(lse), kept, dq, dlse, *gradients, to_dlpack(da), 1
     )
-    for tensor in (q, lse, da, *(t for part in nans for t in part if t is not None)):
-        assert torch.isfinite(tensor).all()
+    return kept, [q, lse, da, *(t for part in nans for t in part if t is not None)]
+
+
+@needs_native
+@pytest.mark.parametrize("name", ["odd_widths", "papers_form", "more_rows_than_a_tile"])
+def test_native_writes_every_element_the_same_kept_or_recomputed(name: str, each_isa: str) -> None:
+    given = make(CASES[name])
+    kept, written = both_passes(given, keep=True)
+    nothing, recomputed = both_passes(given, keep=False)
+    assert kept is not None
+    assert nothing is None
+    for a, b in zip(written, recomputed, strict=True):
+        assert torch.isfinite(a).all()
+        assert torch.equal(a, b)
+
+
+@needs_native
+def test_native_keeps_no_more_than_32_mib() -> None:
+    large = Case(1, 400, 20, 2, (1040,))
+    assert 400 * 20 * 1040 * 4 < 32 << 20, "with what each row is padded by it is more"
+    assert both_passes(make(large), keep=True)[0] is None
 
 
 @needs_native
@@ -239,7 +258,9 @@ def test_native_checks_its_own_arguments() -> None:
     def forward(hidden: torch.Tensor = given["hidden1"], terms=terms, q: torch.Tensor = q, threads: int = 1) -> None:
         parts = terms, actions, [hidden]
         capsules = [tuple(to_dlpack(t) for t in part) for part in parts]
-        native.require().cql_head_forward(*capsules, to_dlpack(given["actions"]), None, to_dlpack(q), None, threads)
+        native.require().cql_head_forward(
+            *capsules, to_dlpack(given["actions"]), None, to_dlpack(q), None, False, threads
+        )
 
     forward()
     with pytest.raises(ValueError, match=r"hidden_weights: expected shape \[2, 17, 1\]"):

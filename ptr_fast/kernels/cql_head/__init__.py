@@ -2,10 +2,10 @@
 
 Shapes: E ensemble, B states, K actions per state, A action, H width of a layer (each has its own), R = B * K rows.
 
-Note "Recomputed activations". Only Q and the log-sum-exp are kept between forward and backward. The hidden layers of
-all rows, ``[E, B, K, H]`` each, would be E * K times as large as a layer of the policy; the fast implementations hold
-them for a tile of rows at a time and compute them again in the backward pass. The reference keeps them, as autograd
-does.
+Note "Kept or recomputed". The hidden layers of all rows, ``[E, B, K, H]`` each, are E * K times as large as a layer of
+the policy. The native implementation keeps them between forward and backward while they take at most 32 MiB; beyond
+that, as Triton always, it keeps only Q and the log-sum-exp, holds layers for a tile of rows at a time and computes them
+again in the backward pass. The reference keeps them, as autograd does.
 """
 
 from __future__ import annotations

@@ -41,13 +41,20 @@ def cql_head(
     actions_BKA: torch.Tensor,
     log_weight_BK: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    return _CqlHead.apply(len(state_terms), actions_BKA, log_weight_BK, *state_terms, *action_weights, *hidden_weights)
+    tensors = (*state_terms, *action_weights, *hidden_weights)
+    keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (actions_BKA, *tensors))
+    return _CqlHead.apply(len(state_terms), keep, actions_BKA, log_weight_BK, *tensors)
 
 
 class _CqlHead(torch.autograd.Function):
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, num_layers: int, actions_BKA: torch.Tensor, log_weight_BK: torch.Tensor | None, *layers: Any
+        ctx: Any,
+        num_layers: int,
+        keep: bool,
+        actions_BKA: torch.Tensor,
+        log_weight_BK: torch.Tensor | None,
+        *layers: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         actions_BKA = actions_BKA.contiguous()
         log_weight_BK = None if log_weight_BK is None else log_weight_BK.contiguous()
@@ -56,12 +63,13 @@ class _CqlHead(torch.autograd.Function):
         E, (B, K, _) = terms[0].shape[0], actions_BKA.shape
         q_EBK = torch.empty((E, B, K), dtype=torch.float32)
         lse_EB = None if log_weight_BK is None else torch.empty((E, B), dtype=torch.float32)
-        native.require().cql_head_forward(
+        ctx.hidden = native.require().cql_head_forward(
             *_capsules(num_layers, terms, weights),
             to_dlpack(actions_BKA),
             _capsule(log_weight_BK),
             to_dlpack(q_EBK),
             _capsule(lse_EB),
+            keep,
             torch.get_num_threads(),
         )
         # Without gradients of the last log-sum-exp neither it nor Q is needed again.
@@ -83,26 +91,27 @@ class _CqlHead(torch.autograd.Function):
         num_layers = ctx.num_layers
         actions_BKA, log_weight_BK, q_EBK, lse_EB, *layers = ctx.saved_tensors
         if dq_EBK is None and dlse_EB is None:
-            return (None,) * (3 + len(layers))
-        wanted = ctx.needs_input_grad[3:]
+            return (None,) * (4 + len(layers))
+        wanted = ctx.needs_input_grad[4:]
         gradients = [
             torch.empty(tensor.shape, dtype=torch.float32) if need and tensor is not None else None
             for need, tensor in zip(wanted, layers, strict=True)
         ]
-        dactions_BKA = torch.empty_like(actions_BKA) if ctx.needs_input_grad[1] else None
+        dactions_BKA = torch.empty_like(actions_BKA) if ctx.needs_input_grad[2] else None
         native.require().cql_head_backward(
             *_capsules(num_layers, layers[:num_layers], layers[num_layers:]),
             to_dlpack(actions_BKA),
             _capsule(log_weight_BK),
             _capsule(q_EBK),
             _capsule(lse_EB),
+            ctx.hidden,
             None if dq_EBK is None else to_dlpack(dq_EBK.contiguous()),
             None if dlse_EB is None else to_dlpack(dlse_EB.contiguous()),
             *_capsules(num_layers, gradients[:num_layers], gradients[num_layers:]),
             _capsule(dactions_BKA),
             torch.get_num_threads(),
         )
-        return None, dactions_BKA, None, *gradients
+        return None, None, dactions_BKA, None, *gradients
 
 
 def _with_dense_rows(weight_EIO: torch.Tensor) -> torch.Tensor:
