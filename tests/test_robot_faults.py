@@ -27,8 +27,7 @@ from ptr_fast.config import ActConfig, BcConfig, EncoderConfig, PolicySpec, Task
 from ptr_fast.data.store import EpisodeStore
 from ptr_fast.learners import make_learner
 from ptr_fast.types import ActionSpec, CameraSpec, StateSpec
-from ptr_robot.datasets.source import BRIDGE_NAMES, BRIDGE_UNITS
-from ptr_robot.datasets.target import BRIDGE_HIGH, BRIDGE_LOW
+from ptr_robot.datasets.layout import BRIDGE_HIGH, BRIDGE_LOW, BRIDGE_NAMES, BRIDGE_UNITS
 from ptr_robot.serve import metadata_of
 from ptr_robot.serving.protocol import pack
 

@@ -248,6 +248,7 @@ def make_spec(sources: Sequence[Source], camera: str, num_task_slots: int) -> Po
         ValueError: no such camera, or two stores differ in camera size, state, action space or control rate.
     """
     meta = sources[0].store.meta
+    _check_finished(sources[0].store)
     cameras = {spec.name: spec for spec in meta.cameras}
     name = camera or meta.cameras[0].name
     if name not in cameras:
@@ -273,12 +274,22 @@ def tell_camera(sources: Sequence[Source], camera: str, advice: str) -> None:
         print(f"the camera that is trained on is {camera!r}, not {', '.join(map(repr, others))}: {advice}")
 
 
+def _check_finished(store: EpisodeStore) -> None:
+    """Refuses a store whose conversion was killed before it had measured the actions' bounds."""
+    if store.meta.action.bounds_source == "unfinished":
+        raise DataError(
+            f"{store.path}: the action bounds are placeholders, the conversion did not come to its end; "
+            "run the same convert command again"
+        )
+
+
 def check_matches(store: EpisodeStore, spec: PolicySpec) -> None:
     """Refuses a store whose frames, state or actions mean something else than the policy's.
 
     Raises:
         ValueError: naming the first difference.
     """
+    _check_finished(store)
     cameras = {camera.name: camera for camera in store.meta.cameras}
     if spec.camera.name not in cameras:
         raise ValueError(f"{store.path}: no camera {spec.camera.name!r}; it has {sorted(cameras)}")
@@ -295,7 +306,9 @@ def check_matches(store: EpisodeStore, spec: PolicySpec) -> None:
     ]
     for what, expected, got in pairs:
         if expected != got:
-            raise ValueError(f"{store.path}: {what} differs: expected {expected}, got {got}")
+            told = "; convert this store again with --layout OTHER_STORE, which takes what that store says, or --bounds"
+            advice = told if what.startswith("action") else ""
+            raise ValueError(f"{store.path}: {what} differs: expected {expected}, got {got}{advice}")
 
 
 def transitions_of(source: Source, spec: PolicySpec, rewards: RewardConfig, episodes: np.ndarray) -> Transitions:

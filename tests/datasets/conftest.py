@@ -29,7 +29,7 @@ def run(tmp_path):
 
     def run(source, out="store", **options):
         args = Args(source=source, out=tmp_path / out, **options)
-        return convert(args, open_source(args.source, args.format, args.cameras, args.seed)), tmp_path / out
+        return convert(args, open_source(args)), tmp_path / out
 
     return run
 

@@ -3,7 +3,8 @@
 Each file is an object array of trajectories ``{'observations': [{'images0': uint8[H, W, 3], ..., 'state': (S,)}] * T,
 'next_observations': [same] * T, 'actions': [(A,)] * T, 'terminals': [0] * T}``; simulated data calls the camera
 ``image`` and has ``rewards``. Every frame is in the file twice; here ``next_observations[t] == observations[t + 1]`` is
-checked and each frame is kept once: F = T + 1. ``terminals`` and ``rewards`` are not taken over.
+checked and each frame is kept once: F = T + 1. ``terminals`` and ``rewards`` are not taken over. Bridge V2's files also
+have ``language``, one or more instructions of the trajectory, which wins over the path.
 
 Source: PTR ``data_processing/generate_npy.py``, ``examples/train_utils.py`` (load_buffer, insert_data_real).
 """
@@ -20,21 +21,28 @@ from typing import Any
 import numpy as np
 
 from ptr_fast.errors import DataError
+from ptr_robot.datasets.bridge_raw import cameras_of_most
+from ptr_robot.datasets.layout import Keys, find_layout
 from ptr_robot.datasets.restricted_pickle import load_object_array
 from ptr_robot.datasets.source import (
     EpisodeHandle,
     Shard,
     SourceEpisode,
     as_floats,
-    choose_cameras,
+    failing,
     find_files,
     fingerprint_files,
 )
+from ptr_robot.datasets.task_names import first_instruction, task_and_domain
 
 __all__ = ["BridgeNpySource"]
 
 FILE_NAME = "out.npy"
 CAMERA_KEY = re.compile(r"images?(\d*)$")
+LANGUAGE = ("language", "language_instruction", "natural_language_instruction", "instruction")
+FILES_LOOKED_INTO = 3
+"""Files, spread over all of them, whose trajectories say which cameras there are; reading one may take a minute."""
+FROM_PATH = "have no instruction; their task is the name of the folder that the layout keeps for it"
 
 
 class BridgeNpySource:
@@ -42,20 +50,29 @@ class BridgeNpySource:
 
     Args:
         root: any folder above them.
-        cameras: ``image_0`` ... (the keys ``images0`` ...) or ``image``; empty reads those of the first trajectory.
+        cameras: ``image_0`` ... (the keys ``images0`` ...) or ``image``; empty reads those that most trajectories of
+            the first files have.
+        layout: name of a layout, see :func:`ptr_robot.datasets.layout.find_layout`.
 
     Raises:
-        DataError: no file, or the first one that holds a trajectory is damaged; ValueError: an unknown camera.
+        DataError: no file, or none with a trajectory can be read; ValueError: an unknown camera.
     """
 
-    format = "bridge-npy"
+    format, dataset, keys = "bridge-npy", "", Keys()
 
-    def __init__(self, root: Path, cameras: tuple[str, ...] = ()) -> None:
-        self.root, self.notes = root, ()
+    def __init__(self, root: Path, cameras: tuple[str, ...] = (), layout: str = "") -> None:
+        self.root, self.layout = root, find_layout(layout, self.dataset, self.format)
+        self.names: dict[str, tuple[str, ...]] = {}
+        self.units: dict[str, tuple[str, ...]] = {}
+        self.notes: tuple[str, ...] = ()
         self._files = list(find_files(root, FILE_NAME))
         if not self._files:
             raise DataError(f"{root}: no {FILE_NAME} found (expected <domain>/<task>/{{train,val}}/{FILE_NAME})")
-        self.cameras = cameras or self._first_cameras()
+        self.cameras = cameras or self._usual_cameras()
+        if not layout and "image" in self.cameras:
+            self.layout = (
+                None  # Bridge's preparation counts its cameras; "image" is how simulated data calls its only one
+            )
 
     def shards(self) -> Sequence[Shard]:
         return [Shard(name=self._name(f), episodes=partial(self._episodes, f), is_done=_is_done) for f in self._files]
@@ -66,24 +83,37 @@ class BridgeNpySource:
     def _name(self, file: Path) -> str:
         return file.relative_to(self.root).as_posix()
 
-    def _first_cameras(self) -> tuple[str, ...]:
-        for file in self._files:
-            for number, trajectory in enumerate(load_object_array(file)):
-                observations = _steps(trajectory, "observations", f"{file}: trajectory {number}")
-                return choose_cameras((), _camera_keys(observations[0]), str(file))
-        raise DataError(f"{self.root}: every {FILE_NAME} is empty")
+    def _usual_cameras(self) -> tuple[str, ...]:
+        """Those of most trajectories of a few files; damaged files and trajectories do not count."""
+        present: list[set[str]] = []
+        first_error, looked_into = "", 0
+        spread = dict.fromkeys(int(i) for i in np.linspace(0, len(self._files) - 1, FILES_LOOKED_INTO))
+        for number in dict.fromkeys([*spread, *range(len(self._files))]):
+            try:
+                found = [_cameras(trajectory) for trajectory in load_object_array(self._files[number])]
+            except (DataError, OSError) as error:
+                first_error = first_error or str(error)
+                continue
+            present += found
+            looked_into += any(found)
+            if looked_into == FILES_LOOKED_INTO:
+                break
+        if not present:
+            raise DataError(first_error or f"{self.root}: every {FILE_NAME} is empty")
+        cameras, self.notes = cameras_of_most(present, (), "trajectories of the first files", str(self.root))
+        return cameras
 
     def _episodes(self, file: Path) -> Iterator[EpisodeHandle]:
         """Loads the file; the count in every id lets a later conversion see that it is complete without loading it."""
         try:
             trajectories = load_object_array(file)
-        except DataError as error:
-            yield EpisodeHandle(episode_id=self._name(file), read=partial(_fail, str(error)), task=_task(file))
+        except (DataError, OSError) as error:
+            yield failing(self._name(file), str(error))
             return
         for number, trajectory in enumerate(trajectories):
             name = f"{self._name(file)}#{number}/{len(trajectories)}"
             read = partial(self._read, file, trajectory, name)
-            yield EpisodeHandle(episode_id=name, read=read, task=_task(file))
+            yield EpisodeHandle(episode_id=name, read=read, task=_task_and_domain(file, trajectory)[0] or None)
 
     def _read(self, file: Path, trajectory: Any, name: str) -> SourceEpisode:
         where = f"{file}: trajectory {name.rsplit('#', 1)[1]}"
@@ -108,16 +138,18 @@ class BridgeNpySource:
                 image = _image(following[t], camera, f"{where}, next of step {t}")
                 if not np.array_equal(image, frames[camera][t + 1]):
                     raise DataError(f"{where}, step {t}, {camera!r}: the next frame is not the frame of step {t + 1}")
+        task, domain, is_from_path = _task_and_domain(file, trajectory)
         return SourceEpisode(
             episode_id=name,
-            task=_task(file),
+            task=task,
             states=states,
             actions=actions,
             frames=frames,
-            domain=_folder(file, 3),
+            domain=domain,
             split={"train": "train", "val": "val"}.get(file.parent.name, ""),
             source=self._name(file),
             flags=_flags(trajectory),
+            remarks=(FROM_PATH,) if is_from_path else (),
         )
 
 
@@ -134,6 +166,13 @@ def _value(step: Any, key: str, where: str) -> Any:
     if not isinstance(step, dict) or key not in step:
         raise DataError(f"{where}: expected a dict with {key!r}")
     return step[key]
+
+
+def _cameras(trajectory: Any) -> set[str]:
+    """The cameras of a trajectory's first step; none where it has no step."""
+    observations = trajectory.get("observations") if isinstance(trajectory, dict) else None
+    has_steps = isinstance(observations, list | tuple | np.ndarray) and len(observations) > 0
+    return set(_camera_keys(observations[0])) if has_steps else set()  # type: ignore[index]
 
 
 def _camera_keys(step: Any) -> dict[str, str]:
@@ -164,19 +203,25 @@ def _flags(trajectory: Mapping[str, Any]) -> dict[str, bool]:
     }
 
 
-def _folder(file: Path, levels: int) -> str:
-    parts = file.parts
-    return parts[-1 - levels] if len(parts) > levels else ""
+def _task_and_domain(file: Path, trajectory: Any) -> tuple[str, str, bool]:
+    """The trajectory's own instruction, else the task folder's name where it is one (then True); the domain."""
+    task, domain = task_and_domain(file)
+    values = [trajectory.get(key) for key in LANGUAGE] if isinstance(trajectory, dict) else []
+    told = first_instruction(text for value in values for text in _texts(value))
+    return told or task, domain, not told and bool(task)
 
 
-def _task(file: Path) -> str:
-    return _folder(file, 2)
+def _texts(value: Any) -> list[str]:
+    """The texts of a string, of bytes, or of any number of them."""
+    if isinstance(value, bytes):
+        return [value.decode(errors="replace")]
+    if isinstance(value, str):
+        return [str(value)]
+    if isinstance(value, list | tuple | np.ndarray) and np.ndim(value) > 0:
+        return [text for one in value for text in _texts(one)]
+    return []
 
 
 def _is_done(ids: set[str]) -> bool:
     """Whether the ids of one file (``<file>#<number>/<count>``) are all of its trajectories."""
     return bool(ids) and {len(ids)} == {int(episode_id.rsplit("/", 1)[1]) for episode_id in ids}
-
-
-def _fail(message: str) -> SourceEpisode:
-    raise DataError(message)

@@ -2,8 +2,9 @@
 
 Layout (Bridge V1 and V2): ``.../<domain>/<task>[/<number>]/<YYYY-MM-DD_HH-MM-SS>/raw/traj_group*/traj*/`` with
 ``obs_dict.pkl`` (``full_state``), ``policy_out.pkl`` (one action, or a dict with ``actions``, per step),
-``agent_data.pkl``, ``imagesK/im_t.jpg`` and in V2 ``lang.txt``. With N frames f_0..f_{N-1}, N states and N-1 actions,
-step t is (f_t, a_t, f_{t+1}); in a store that is F = T + 1 records, record t = (f_t, state_t, a_t).
+``imagesK/im_t.jpg`` and in V2 ``lang.txt`` (instructions, one a line, and lines such as ``confidence: 0.9``).
+With N frames f_0..f_{N-1}, N states and N-1 actions, step t is (f_t, a_t, f_{t+1}); in a store that is F = T + 1
+records, record t = (f_t, state_t, a_t).
 
 Note "latency shift": the cameras of data recorded up to 2021-07-23 lag one step more. The reference then pairs a_t with
 the frame one step later: obs = f[1:-1], next = f[2:], actions = a[:-1]. In our records: drop f_0, state_0 and the last
@@ -26,17 +27,21 @@ from pathlib import Path
 import numpy as np
 
 from ptr_fast.errors import DataError
+from ptr_robot.datasets.contents import needed_file, whats_there
+from ptr_robot.datasets.layout import Keys, find_layout
 from ptr_robot.datasets.restricted_pickle import load_pickle
 from ptr_robot.datasets.source import EpisodeHandle, Shard, SourceEpisode, as_floats, choose_cameras, fingerprint_files
+from ptr_robot.datasets.task_names import first_instruction, task_and_domain
 
-__all__ = ["BridgeRawSource", "find_trajectories"]
+__all__ = ["BridgeRawSource", "cameras_of_most", "find_trajectories"]
 
 LAST_DAY_OF_SLOW_CAMERAS = "2021-07-23"
 TRAIN_SHARE = 0.9
 DATED = re.compile(r"(\d{4}-\d{2}-\d{2})_\d{2}-\d{2}-\d{2}$")
 CAMERA_FOLDER = re.compile(r"images(\d+)$")
 FRAME_FILE = re.compile(r"im_(\d+)\.(?:jpg|jpeg|png)$")
-PICKLES = ("obs_dict.pkl", "policy_out.pkl", "agent_data.pkl")
+PICKLES = ("obs_dict.pkl", "policy_out.pkl")
+FROM_PATH = "have no instruction in lang.txt; their task is the name of the folder that the layout keeps for it"
 
 
 class BridgeRawSource:
@@ -44,25 +49,26 @@ class BridgeRawSource:
 
     Args:
         root: any folder above the dated ones.
-        cameras: ``image_0``, ``image_1`` ... (the folders ``images0`` ...); empty reads those every trajectory has.
+        cameras: ``image_0``, ``image_1`` ... (the folders ``images0`` ...); empty reads those that most trajectories
+            have: one that lacks a camera is one bad episode, and does not cost all others that camera.
         seed: of the train/validation split.
+        layout: name of a layout, see :func:`ptr_robot.datasets.layout.find_layout`.
 
     Raises:
         DataError: no trajectory; ValueError: a camera that no trajectory has.
     """
 
-    format = "bridge-raw"
+    format, dataset, keys = "bridge-raw", "", Keys()
 
-    def __init__(self, root: Path, cameras: tuple[str, ...] = (), seed: int = 0) -> None:
-        self.root, self._seed, self.notes = root, seed, ()
+    def __init__(self, root: Path, cameras: tuple[str, ...] = (), seed: int = 0, layout: str = "") -> None:
+        self.root, self._seed, self.layout = root, seed, find_layout(layout, self.dataset, self.format)
+        self.names: dict[str, tuple[str, ...]] = {}
+        self.units: dict[str, tuple[str, ...]] = {}
         self._folders = list(find_trajectories(root))
         if not self._folders:
             raise DataError(f"{root}: no trajectory found (expected .../<date>/raw/traj_group*/traj*)")
         present = [{f"image_{number}" for number in _camera_folders(folder)} for folder in self._folders]
-        everywhere, somewhere = set.intersection(*present), set.union(*present)
-        self.cameras = choose_cameras(cameras, somewhere if cameras else everywhere, str(root))
-        if not cameras and somewhere - everywhere:
-            self.notes = (f"not in every trajectory and left out: {sorted(somewhere - everywhere)}",)
+        self.cameras, self.notes = cameras_of_most(present, cameras, "trajectories", str(root))
 
     def shards(self) -> Sequence[Shard]:
         return [
@@ -78,14 +84,15 @@ class BridgeRawSource:
         return folder.relative_to(self.root).as_posix()
 
     def _episodes(self, folder: Path) -> Iterator[EpisodeHandle]:
-        yield EpisodeHandle(
-            episode_id=self._name(folder), read=partial(self._read, folder), task=_task_and_domain(folder)[0]
-        )
+        try:
+            task = _instruction_and_domain(folder)[0]
+        except DataError:  # reading the episode will say it
+            task = ""
+        yield EpisodeHandle(episode_id=self._name(folder), read=partial(self._read, folder), task=task or None)
 
     def _read(self, folder: Path) -> SourceEpisode:
         for name in PICKLES:
-            if not (folder / name).is_file():
-                raise DataError(f"{folder / name}: missing")
+            needed_file(folder / name)
         observations, policy_out = load_pickle(folder / PICKLES[0]), load_pickle(folder / PICKLES[1])
         if not isinstance(observations, dict) or "full_state" not in observations:
             raise DataError(f"{folder / PICKLES[0]}: expected a dict with 'full_state'")
@@ -102,7 +109,7 @@ class BridgeRawSource:
         first = 1 if _has_slow_cameras(folder) else 0
         if num_frames - first < 2:
             raise DataError(f"{folder}: no step is left of {len(actions)} actions after the latency shift")
-        task, domain = _task_and_domain(folder)
+        task, domain, is_from_path = _instruction_and_domain(folder)
         name = self._name(folder)
         return SourceEpisode(
             episode_id=name,
@@ -113,7 +120,28 @@ class BridgeRawSource:
             domain=domain,
             split=_split(self._seed, name),
             source=name,
+            remarks=(FROM_PATH,) if is_from_path else (),
         )
+
+
+def cameras_of_most(
+    present: Sequence[set[str]], wanted: tuple[str, ...], what: str, where: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The wanted cameras, or those that at least half of the episodes with any camera have; and notes.
+
+    Raises:
+        DataError: there is no camera at all; ValueError: a wanted one is in no episode.
+    """
+    seeing = [names for names in present if names]
+    counts = {name: sum(name in names for names in seeing) for name in sorted(set().union(*seeing))}
+    usual = [name for name, count in counts.items() if 2 * count >= len(seeing)]
+    chosen = choose_cameras(wanted, counts if wanted else usual, where)
+    left = [f"{n} (in {c} of {len(seeing)} {what})" for n, c in counts.items() if n not in chosen and not wanted]
+    some = [f"{n} (lacking in {len(seeing) - counts[n]})" for n in chosen if counts[n] < len(seeing)]
+    notes = [f"cameras left out: {', '.join(left)}; --cameras takes them"] if left else []
+    if some:
+        notes.append(f"cameras that not all {what} have: {', '.join(some)}; those without are bad episodes")
+    return chosen, tuple(notes)
 
 
 def find_trajectories(root: Path) -> Iterator[Path]:
@@ -131,13 +159,18 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def _camera_folders(folder: Path) -> list[int]:
-    return [int(match[1]) for entry in os.scandir(folder) if (match := CAMERA_FOLDER.match(entry.name))]
+    """Numbers of the cameras of a trajectory; none where its folder cannot be read, which reading it will say."""
+    try:
+        return [int(match[1]) for entry in os.scandir(folder) if (match := CAMERA_FOLDER.match(entry.name))]
+    except OSError:
+        return []
 
 
 def _frame_files(folder: Path, camera: str) -> list[Path]:
     images = folder / f"images{camera.removeprefix('image_')}"
     if not images.is_dir():
-        raise DataError(f"{images}: missing")
+        told = "a file, expected a folder" if images.exists() else "missing"
+        raise DataError(f"{images}: {told}; --cameras chooses those that all trajectories have")
     found = sorted(
         (int(match[1]), entry.name) for entry in os.scandir(images) if (match := FRAME_FILE.match(entry.name))
     )
@@ -169,17 +202,23 @@ def _has_slow_cameras(folder: Path) -> bool:
     return match[1] <= LAST_DAY_OF_SLOW_CAMERAS
 
 
-def _task_and_domain(folder: Path) -> tuple[str, str]:
-    """The instruction (first line of ``lang.txt``, else the task folder's name) and the domain."""
-    above = [parent.name for parent in _dated_folder(folder).parents if parent.name and not parent.name.isdigit()]
-    task, domain = [*above, "", ""][:2]
-    file = folder / "lang.txt"
-    if file.is_file():
-        lines = file.read_text(errors="replace").splitlines()
-        task = (lines[0].strip() if lines else "") or task
-    if not task:
-        raise DataError(f"{folder}: no lang.txt and no task folder above")
-    return task, domain
+def _instruction_and_domain(folder: Path) -> tuple[str, str, bool]:
+    """The first instruction of ``lang.txt``, else the task folder's name where it is one (then True); the domain."""
+    task, domain = task_and_domain(folder)
+    told = first_instruction(_instructions(folder / "lang.txt"))
+    return told or task, domain, not told and bool(task)
+
+
+def _instructions(file: Path) -> list[str]:
+    """The lines of ``lang.txt`` but those that tell how sure an annotator was."""
+    if not file.exists():
+        return []
+    if told := whats_there(file):
+        if file.is_file() and file.stat().st_size == 0:
+            return []
+        raise DataError(f"{file}: {told}")
+    lines = file.read_text("utf-8-sig", errors="replace").splitlines()
+    return [line for line in lines if "confidence" not in line.lower()]
 
 
 def _split(seed: int, name: str) -> str:

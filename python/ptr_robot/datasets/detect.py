@@ -1,47 +1,94 @@
-"""Which format a folder is in."""
+"""Which format a folder is in, and a word of help where it is none that is read."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 from ptr_fast.errors import DataError
 from ptr_robot.datasets.bridge_npy import BridgeNpySource
 from ptr_robot.datasets.bridge_raw import BridgeRawSource
+from ptr_robot.datasets.contents import whats_there
+from ptr_robot.datasets.options import Args, Format
 from ptr_robot.datasets.rlds import RldsSource
 from ptr_robot.datasets.source import Source
 
-__all__ = ["Format", "detect_format", "open_source"]
+__all__ = ["detect_format", "open_source"]
 
-Format = Literal["auto", "rlds", "bridge-raw", "bridge-npy"]
+OURS = ("features.json", "dataset_info.json", "out.npy", "obs_dict.pkl", "policy_out.pkl", "agent_data.pkl")
+EXPECTED = "features.json with *.tfrecord files (rlds), raw/traj_group*/traj* (bridge-raw) or out.npy (bridge-npy)"
+FOREIGN = {".hdf5": "HDF5", ".h5": "HDF5", ".zarr": "zarr", ".parquet": "Parquet", ".mcap": "MCAP", ".bag": "ROS bag"}
 
 
-def open_source(root: Path, kind: Format, cameras: tuple[str, ...], seed: int) -> Source:
-    """The reader for a folder.
+def open_source(args: Args) -> Source:
+    """The reader for ``args.source``.
 
     Raises:
         DataError: no such folder, nothing recognised, or what the reader finds wrong.
-        ValueError: an unknown camera.
+        ValueError: an unknown camera, feature or layout, or an option that the format does not have.
     """
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder")
-    root = Path(os.path.abspath(root))  # task and domain are names of folders above, which "." would hide
-    kind = detect_format(root) if kind == "auto" else kind
+    root = _folder(args.source)
+    kind = detect_format(root) if args.format == "auto" else args.format
+    if kind != "rlds":
+        for option, value in (("key", args.key), ("allow-missing-shards", args.allow_missing_shards)):
+            if value:
+                raise ValueError(f"--{option} is for RLDS, {root} is in format {kind}")
     if kind == "rlds":
-        return RldsSource(root, cameras)
-    return BridgeRawSource(root, cameras, seed) if kind == "bridge-raw" else BridgeNpySource(root, cameras)
+        return RldsSource(root, args.cameras, args.keys(), args.layout, args.allow_missing_shards)
+    if kind == "bridge-raw":
+        return BridgeRawSource(root, args.cameras, args.seed, args.layout)
+    return BridgeNpySource(root, args.cameras, args.layout)
+
+
+def _folder(path: Path) -> Path:
+    """The folder as an absolute path: task and domain are names of folders above, which "." would hide.
+
+    Raises:
+        DataError: there is none; a file says which folder to give in its place.
+    """
+    if path.is_dir():
+        return Path(os.path.abspath(path))
+    if not path.exists():
+        raise DataError(f"{path}: {whats_there(path) if path.is_symlink() else 'no such folder'}")
+    if path.name in OURS or ".tfrecord" in path.name:
+        raise DataError(f"{path}: a file, expected the folder of the data set: --source {path.parent}")
+    told = FOREIGN.get(path.suffix, "")
+    told = f"{told} is not read" if told else whats_there(path)
+    raise DataError(f"{path}: a file, expected a folder{': ' + told if told else ''}; a folder holds {EXPECTED}")
 
 
 def detect_format(root: Path) -> Format:
     """The format of the first thing that is recognised under ``root``; DataError where nothing is."""
     for folder, folders, files in os.walk(root):
         folders.sort()
-        if "features.json" in files or any(".tfrecord" in name for name in files):
+        if "features.json" in (*files, *folders) or any(".tfrecord" in name for name in files):
             return "rlds"
         if Path(folder).name == "raw" and any(name.startswith("traj_group") for name in folders):
             return "bridge-raw"
         if "out.npy" in files:
             return "bridge-npy"
-    expected = "features.json with *.tfrecord files (rlds), raw/traj_group*/traj* (bridge-raw) or out.npy (bridge-npy)"
-    raise DataError(f"{root}: not recognised as one of {list(get_args(Format))[1:]}; expected {expected}")
+    hint = _hint(root)
+    names = list(get_args(Format))[1:]
+    raise DataError(f"{root}: not recognised as one of {names}; {hint or f'expected {EXPECTED}'}")
+
+
+def _hint(root: Path) -> str:
+    """What a folder is that is not read; empty where that is not known."""
+    if not any(root.iterdir()):
+        return f"the folder is empty; expected {EXPECTED}"
+    if (root / "meta.json").is_file() and (root / "steps").is_dir():
+        return "this is a store already"
+    if (root / "meta" / "info.json").is_file():
+        return "this is a LeRobot data set, which is not read"
+    if root.name.startswith("traj") or any(root.glob("traj*/obs_dict.pkl")) or (root / "obs_dict.pkl").exists():
+        return "this is inside a raw Bridge folder: give one above the folder named by its date"
+    if (root / ".zgroup").exists() or (root / "zarr.json").exists():
+        return "this is a zarr folder, which is not read"
+    for folder, folders, files in os.walk(root):
+        for name in sorted(files):
+            if kind := FOREIGN.get(Path(name).suffix):
+                return f"it holds {kind} ({Path(folder, name).relative_to(root)}), which is not read"
+        if "out.npy" in folders:
+            return f"{Path(folder, 'out.npy').relative_to(root)} is a folder, expected a file"
+    return ""

@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from ptr_fast.errors import DataError
 from ptr_fast.resize import RESIZE, resize
 from ptr_fast.types import CameraSpec
+from ptr_robot.datasets.contents import whats_in
 from ptr_robot.datasets.source import Frame
 
 if TYPE_CHECKING:
@@ -156,7 +157,8 @@ def decode_frame(frame: Frame, where: str) -> np.ndarray:
                 raise ValueError(f"expected 8 bits a channel, got mode {image.mode} of {image.format}")
             return np.asarray(image.convert("RGB"))
     except UnidentifiedImageError as error:  # its own message names an object in memory
-        raise DataError(f"{where}: not a whole image of {len(frame)} bytes (neither JPEG nor PNG)") from error
+        told = whats_in(frame) or "neither JPEG nor PNG"
+        raise DataError(f"{where}: not a whole image of {len(frame)} bytes ({told})") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{where}: not a whole image of {len(frame)} bytes ({error})") from error
 
@@ -178,7 +180,7 @@ def _jpeg(frame: Frame, camera: CameraSpec, quality: int, where: str) -> bytes:
 def _fitted(image: np.ndarray, camera: CameraSpec, where: str) -> np.ndarray:
     if image.shape[:2] != (camera.height, camera.width) and camera.resize == "none":
         raise DataError(
-            f"{where}: expected {camera.height}x{camera.width} like the first frame, "
+            f"{where}: expected {camera.height}x{camera.width} like the frames of the first episodes, "
             f"got {image.shape[0]}x{image.shape[1]}; an image size makes all frames alike"
         )
     return resize(image, camera.height, camera.width)

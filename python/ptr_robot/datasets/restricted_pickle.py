@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ptr_fast.errors import DataError
+from ptr_robot.datasets.contents import needed_file
 
 __all__ = ["load_object_array", "load_pickle", "loads"]
 
@@ -172,8 +173,7 @@ def loads(data: bytes, where: str) -> Any:
 
 def load_pickle(file: Path, max_bytes: int = MAX_PICKLE_BYTES) -> Any:
     """:func:`loads` of a file of bounded size."""
-    if not file.is_file():
-        raise DataError(f"{file}: missing")
+    needed_file(file)
     size = file.stat().st_size
     if size > max_bytes:
         raise DataError(f"{file}: expected at most {max_bytes} bytes, got {size}")
@@ -186,8 +186,7 @@ def load_object_array(file: Path, max_bytes: int = MAX_ARRAY_FILE_BYTES) -> list
     Raises:
         DataError: not an ``.npy`` file, another dtype or shape, or a refused pickle.
     """
-    if not file.is_file():
-        raise DataError(f"{file}: missing")
+    needed_file(file)
     if file.stat().st_size > max_bytes:
         raise DataError(f"{file}: expected at most {max_bytes} bytes, got {file.stat().st_size}")
     with open(file, "rb") as stream:
@@ -197,6 +196,8 @@ def load_object_array(file: Path, max_bytes: int = MAX_ARRAY_FILE_BYTES) -> list
             shape, _, dtype = read(stream, max_header_size=MAX_HEADER_BYTES)
         except ValueError as error:
             raise DataError(f"{file}: not an .npy file ({error})") from error
+        if shape == (0,):
+            return []  # what numpy makes of an empty list has no object in it
         if dtype != np.dtype(object):
             raise DataError(f"{file}: expected an object array of trajectories, got dtype {dtype} and shape {shape}")
         array = loads(stream.read(), str(file))

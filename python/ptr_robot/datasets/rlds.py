@@ -1,44 +1,52 @@
-"""RLDS in TFRecord files, as TensorFlow Datasets writes them (Bridge V1 and V2 and their kin), without TensorFlow.
+"""RLDS in TFRecord files, as TensorFlow Datasets writes them (Open-X, Bridge, DROID and their kin), without TensorFlow.
 
 An episode is one ``tf.Example``; a feature ``steps/...`` holds the values of all T steps one after the other. All T
 actions are taken as valid; the frame after the last action is not in the format, so an episode has F == T frames. The
 labels ``reward``, ``is_last`` and ``is_terminal`` are not taken over (rewards are computed when a store is loaded);
-whether they were all zero is recorded.
+whether they were all zero is recorded. What is a camera, a state, an action: :mod:`ptr_robot.datasets.rlds_features`.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ptr_fast.errors import DataError
-from ptr_robot.datasets.source import EpisodeHandle, Shard, SourceEpisode, choose_cameras, find_files, fingerprint_files
+from ptr_robot.datasets.layout import Keys, Layout, find_layout
+from ptr_robot.datasets.rlds_features import (
+    Cameras,
+    FeatureSpec,
+    find_cameras,
+    find_keys,
+    language_keys,
+    names_of,
+    read_features,
+)
+from ptr_robot.datasets.rlds_shards import SHARD_NAME, find_shards, read_info
+from ptr_robot.datasets.source import (
+    EpisodeHandle,
+    Frame,
+    Shard,
+    SourceEpisode,
+    choose_cameras,
+    failing,
+    find_files,
+    fingerprint_files,
+)
+from ptr_robot.datasets.task_names import first_instruction, task_and_domain
 from ptr_robot.datasets.tfrecord import Feature, index_records, parse_example, read_record
 
-__all__ = ["FeatureSpec", "RldsSource", "read_features"]
+__all__ = ["RldsSource"]
 
-LANGUAGE = ("language_instruction", "natural_language_instruction", "natural_language", "instruction")
 SPLITS = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "val"}
-SHARD_NAME = re.compile(r"(?P<name>.+)-(?P<split>\w+)\.tfrecord-(?P<shard>\d+)-of-(?P<num_shards>\d+)$")
-# The first public Bridge build keeps an action in pieces.
-ACTION_PIECES = ("steps/action/world_vector", "steps/action/rotation_delta", "steps/action/open_gripper")
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeatureSpec:
-    """One leaf of the feature tree: ``image``, ``text`` or ``tensor``, its shape per step and its dtype."""
-
-    kind: str
-    shape: tuple[int, ...] = ()
-    dtype: str = ""
+ACTION, STATE, PATH = "steps/action", "steps/observation/state", "episode_metadata/file_path"
+PIECES = ("world_vector", "rotation_delta"), ("open_gripper", "gripper_closedness_action")
+"""How many Open-X data sets keep an action: the first two, and one of the last two."""
 
 
 class RldsSource:
@@ -46,36 +54,42 @@ class RldsSource:
 
     Args:
         root: the folder.
-        cameras: image features under ``observation`` to read; empty reads all.
+        cameras: cameras to read, by name or by path below ``observation``; empty reads every colour picture.
+        keys: features to read for state, action and instruction where they are not the usual ones.
+        layout: name of a layout, see :func:`ptr_robot.datasets.layout.find_layout`.
+        allow_missing_shards: read what is here of a split of which files are missing.
 
     Raises:
-        DataError: no such folder, wrong or missing ``features.json``, a missing shard; names the file.
-        ValueError: an unknown camera.
+        DataError: no such folder, wrong or missing ``features.json``, a missing shard, no camera; names the file.
+        ValueError: an unknown camera, feature or layout.
     """
 
     format = "rlds"
 
-    def __init__(self, root: Path, cameras: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        root: Path,
+        cameras: tuple[str, ...] = (),
+        keys: Keys = Keys(),
+        layout: str = "",
+        allow_missing_shards: bool = False,
+    ) -> None:
         self.root = _dataset_folder(root)
+        self._where = str(self.root / "features.json")
         self.features = read_features(self.root / "features.json")
-        prefix = "steps/observation/"
-        images = [name.removeprefix(prefix) for name, spec in self.features.items() if spec.kind == "image"]
-        self.cameras = choose_cameras(cameras, (n for n in images if "/" not in n), str(self.root / "features.json"))
-        if not self.language_keys:
-            raise DataError(f"{self.root / 'features.json'}: expected a language feature, one of {list(LANGUAGE)}")
-        self._state_dim = math.prod(self._require(prefix + "state").shape)
-        self._action_keys = ("steps/action",) if "steps/action" in self.features else ACTION_PIECES
-        for key in self._action_keys:
-            self._require(key)
-        self._files, self.notes, self._lengths = _shard_files(self.root)
-
-    @property
-    def language_keys(self) -> list[str]:
-        """Text features that may hold the instruction, the best name first."""
-        leaves = {key: key.rsplit("/", 1)[-1] for key, spec in self.features.items() if spec.kind == "text"}
-        return sorted(
-            (key for key, leaf in leaves.items() if leaf in LANGUAGE), key=lambda k: LANGUAGE.index(leaves[k])
-        )
+        info = read_info(self.root / "dataset_info.json")
+        self.dataset = info.name
+        self.layout: Layout | None = find_layout(layout, self.dataset, self.format)
+        pictures = find_cameras(self.features)
+        self._camera_keys = self._chosen(pictures, cameras)
+        self.cameras = tuple(self._camera_keys)
+        self.keys = self._all_keys(keys, recognised=not layout)
+        named = {"action": names_of(self.features, self.keys.action), "state": names_of(self.features, self.keys.state)}
+        self.names: Mapping[str, tuple[str, ...]] = {field: names for field, (names, _) in named.items()}
+        self.units: Mapping[str, tuple[str, ...]] = {field: units for field, (_, units) in named.items()}
+        shards = find_shards(self.root, info, allow_missing_shards)
+        self._files, self._lengths = shards.files, shards.lengths
+        self.notes = (*shards.notes, *self._left_out(pictures))
 
     def shards(self) -> Sequence[Shard]:
         return [
@@ -86,13 +100,65 @@ class RldsSource:
     def fingerprint(self) -> str:
         return fingerprint_files(self.root, [self.root / "features.json", *self._files])
 
-    def _require(self, key: str) -> FeatureSpec:
-        if key not in self.features:
-            raise DataError(f"{self.root / 'features.json'}: expected the feature {key!r}, got {sorted(self.features)}")
-        return self.features[key]
+    def _chosen(self, pictures: Cameras, wanted: tuple[str, ...]) -> dict[str, str]:
+        """Camera name -> feature of the cameras that are read."""
+        on_demand = {name: key for name, (key, _) in pictures.others.items()}
+        by_path = {key.removeprefix("steps/").removeprefix("observation/"): name for name, key in pictures.keys.items()}
+        names = tuple(by_path.get(name.removeprefix("steps/").removeprefix("observation/"), name) for name in wanted)
+        for name in names:
+            if name in pictures.unreadable:
+                raise ValueError(f"{self._where}: camera {name!r} is {pictures.unreadable[name]}")
+        if not pictures.keys and not names:
+            told = "; left out: " + ", ".join(pictures.told()) if pictures.told() else ""
+            offer = f"; --cameras {' '.join(on_demand)} takes them all the same" if on_demand else ""
+            raise DataError(f"{self._where}: no camera found: no feature is uint8 [H, W, 3]{told}{offer}")
+        known = {**pictures.keys, **(on_demand if names else {})}
+        return {name: known[name] for name in choose_cameras(names, known, self._where)}
+
+    def _all_keys(self, asked: Keys, recognised: bool) -> Keys:
+        """Asked for, else the layout's, else the usual ones."""
+        layout = self.layout.keys if self.layout else Keys()
+        given = {}
+        for what, usual in (("action", self._usual_action()), ("state", (STATE,))):
+            wanted = getattr(asked, what) or getattr(layout, what)
+            if not getattr(asked, what) and recognised and any(f"steps/{k}" not in self.features for k in wanted):
+                wanted, self.layout = (), None  # it has the name of that data set alone
+            given[what] = find_keys(self.features, wanted or usual, what, self._where)
+        language = find_keys(self.features, asked.language, "language", self._where) or language_keys(self.features)
+        return Keys(action=given["action"], state=given["state"], language=language)
+
+    def _usual_action(self) -> tuple[str, ...]:
+        if ACTION in self.features:
+            return (ACTION,)
+        both, one_of = PIECES
+        last = [name for name in one_of if f"{ACTION}/{name}" in self.features]
+        return tuple(f"{ACTION}/{name}" for name in (*both, *(last[:1] or one_of[:1])))
+
+    def _left_out(self, pictures: Cameras) -> list[str]:
+        """What the data set has beside what is read."""
+        notes = []
+        left = [told for told in pictures.told() if told.split(" ", 1)[0] not in self._camera_keys]
+        if left:
+            notes.append("left out, as these are no colour pictures: " + ", ".join(left))
+        pieces = [k for k, spec in self.features.items() if k.startswith(ACTION + "/") and spec.is_numeric]
+        if unused := [k.rsplit("/", 1)[-1] for k in pieces if k not in self.keys.action]:
+            used = [k.removeprefix("steps/") for k in self.keys.action]
+            notes.append(f"the action is {' + '.join(used)}; left out of it: {sorted(unused)}")
+        if not self.keys.language:
+            texts = sorted(k for k, spec in self.features.items() if spec.is_text and k != PATH)
+            notes.append(f"no feature is known to hold an instruction; --key language=PATH names one of {texts}")
+        return notes
+
+    def description(self, key: str) -> str:
+        """What the data set says about a feature, in one line; often a leftover of a template: nobody relies on it."""
+        return " ".join(self.features[key].description.split())
 
     def _episodes(self, file: Path) -> Iterator[EpisodeHandle]:
-        index = index_records(file)
+        try:
+            index = index_records(file)
+        except OSError as error:
+            yield failing(f"{file.name}#0...", f"{file}: {error.strerror}")
+            return
         for number, offset in enumerate(index.offsets):
             name = f"{file.name}#{number}"
             yield EpisodeHandle(episode_id=name, read=partial(self._read, file, offset, name))
@@ -100,7 +166,7 @@ class RldsSource:
         if not damage and expected is not None and expected != len(index.offsets):
             damage = f"{file}: expected {expected} episodes (dataset_info.json), got {len(index.offsets)}"
         if damage:
-            yield EpisodeHandle(episode_id=f"{file.name}#{len(index.offsets)}...", read=partial(_fail, damage))
+            yield failing(f"{file.name}#{len(index.offsets)}...", damage)
 
     def _read(self, file: Path, offset: int, name: str) -> SourceEpisode:
         where = f"{file}: episode {name!r}"
@@ -108,141 +174,88 @@ class RldsSource:
             example = parse_example(read_record(file, offset))
         except DataError as error:
             raise DataError(f"{where}: {error}") from error
-        states = self._floats(example, "steps/observation/state", where)
-        actions = [self._floats(example, key, where) for key in self._action_keys]
-        num_steps = len(actions[0])
-        for key, values in zip(self._action_keys, actions, strict=True):
-            if len(values) != num_steps:
-                raise DataError(f"{where}, {key}: expected {num_steps} steps, got {len(values)}")
-        if len(states) != num_steps:
-            raise DataError(f"{where}, steps/observation/state: expected {num_steps} steps, got {len(states)}")
-        path = _text(example, "episode_metadata/file_path")
-        folder_task, domain = _from_path(path)
-        instructions = (_text(example, key) for key in self.language_keys)
-        task = next((text for text in instructions if text), folder_task)
-        if not task:
-            raise DataError(f"{where}: no instruction in {self.language_keys}, and no task in its file path {path!r}")
+        actions = self._joined(example, self.keys.action, None, where)
+        num_steps = len(actions)
+        states = self._joined(example, self.keys.state, num_steps, where)
+        path = next(iter(_texts(example, PATH, self.features)), "")
+        told, remarks = self._instruction(example)
+        folder_task, domain = task_and_domain(path)
+        if not told and folder_task:
+            remarks = (*remarks, "have no instruction; their task is the name of a folder in their file path")
         match = SHARD_NAME.match(file.name)
         return SourceEpisode(
             episode_id=name,
-            task=task,
+            task=told or folder_task.replace("_", " "),
             states=states,
-            actions=np.concatenate(actions, axis=1),
+            actions=actions,
             frames={camera: self._frames(example, camera, num_steps, where) for camera in self.cameras},
             domain=domain,
             split=SPLITS.get(match["split"], "") if match else "",
             source=path or file.name,
             flags=_flags(example),
+            remarks=remarks,
         )
 
-    def _floats(self, example: dict[str, Feature], key: str, where: str) -> np.ndarray:
-        values = example.get(key)
-        if not isinstance(values, np.ndarray):
-            raise DataError(f"{where}, {key}: expected numbers, got {'nothing' if values is None else 'bytes'}")
-        width = math.prod(self.features[key].shape)
-        if len(values) == 0 or len(values) % width:
-            raise DataError(f"{where}, {key}: expected a multiple of {width} numbers, got {len(values)}")
-        return values.reshape(-1, width).astype(np.float32)
+    def _instruction(self, example: dict[str, Feature]) -> tuple[str, tuple[str, ...]]:
+        """The first instruction that says something, and what is to be said of it."""
+        for key in self.keys.language:
+            texts = _texts(example, key, self.features)
+            if told := first_instruction(texts):
+                changes = len({text.strip() for text in texts if first_instruction([text])}) > 1
+                return told, ("change their instruction on the way; the first one was taken",) if changes else ()
+        return "", ()
 
-    def _frames(self, example: dict[str, Feature], camera: str, num_steps: int, where: str) -> list[bytes]:
-        frames = example.get(f"steps/observation/{camera}")
-        if not isinstance(frames, list):
-            raise DataError(
-                f"{where}, camera {camera!r}: expected image files, got {'numbers' if frames else 'nothing'}"
-            )
+    def _joined(
+        self, example: dict[str, Feature], keys: Sequence[str], num_steps: int | None, where: str
+    ) -> np.ndarray:
+        """float32 ``[T, n]``: the numbers of some features side by side."""
+        pieces = []
+        for key in keys:
+            pieces.append(_numbers(example.get(key), self.features[key], f"{where}, {key}"))
+            num_steps = len(pieces[0]) if num_steps is None else num_steps
+            if len(pieces[-1]) != num_steps:
+                raise DataError(f"{where}, {key}: expected {num_steps} steps, got {len(pieces[-1])}")
+        return np.concatenate(pieces, axis=1)
+
+    def _frames(self, example: dict[str, Feature], camera: str, num_steps: int, where: str) -> Sequence[Frame]:
+        key = self._camera_keys[camera]
+        frames, spec = example.get(key), self.features[key]
+        if spec.kind == "tensor":
+            rows = _numbers(frames, spec, f"{where}, camera {camera!r}").reshape(-1, *spec.shape)
+            frames = list(rows.astype(np.uint8))
+        elif not isinstance(frames, list):
+            came = "nothing" if frames is None else "numbers"
+            raise DataError(f"{where}, camera {camera!r}: expected image files, got {came}")
         if len(frames) != num_steps:
             raise DataError(f"{where}, camera {camera!r}: expected {num_steps} frames, got {len(frames)}")
-        return [bytes(frame) for frame in frames]
+        return [frame if isinstance(frame, np.ndarray) else bytes(frame) for frame in frames]
 
 
-def read_features(file: Path) -> dict[str, FeatureSpec]:
-    """Leaves of the feature tree of TensorFlow Datasets, by path (``steps/observation/image_0``).
-
-    Raises:
-        DataError: missing, not JSON, or no tree with steps.
-    """
-    if not file.is_file():
-        raise DataError(f"{file}: missing; an RLDS folder needs it")
-    try:
-        tree = json.loads(file.read_bytes())
-    except ValueError as error:
-        raise DataError(f"{file}: not valid JSON: {error}") from error
-    leaves: dict[str, FeatureSpec] = {}
-    try:
-        _collect(tree, "", leaves)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{file}: not a feature tree of TensorFlow Datasets ({error!r})") from error
-    if not any(name.startswith("steps/") for name in leaves):
-        raise DataError(f"{file}: expected features under 'steps', got {sorted(leaves)}")
-    return leaves
+def _numbers(values: Feature | None, spec: FeatureSpec, where: str) -> np.ndarray:
+    """float32 ``[T, n]`` of a feature, from numbers or from the bytes of an encoded tensor."""
+    width = math.prod(spec.shape)
+    if isinstance(values, list) and values and spec.encoding in ("bytes", "zlib"):
+        try:
+            whole = [zlib.decompress(v) if spec.encoding == "zlib" else bytes(v) for v in values]
+            values = np.concatenate([np.frombuffer(one, np.dtype(spec.dtype)) for one in whole])
+        except (TypeError, ValueError, zlib.error) as error:
+            raise DataError(f"{where}: expected {spec} in {spec.encoding} ({error})") from error
+    if not isinstance(values, np.ndarray):
+        raise DataError(f"{where}: expected numbers, got {'nothing' if values is None else 'bytes'}")
+    if len(values) == 0 or len(values) % width:
+        raise DataError(f"{where}: expected a multiple of {width} numbers, got {len(values)}")
+    return values.reshape(-1, width).astype(np.float32)
 
 
-def _collect(node: dict[str, Any], path: str, leaves: dict[str, FeatureSpec]) -> None:
-    if "featuresDict" in node:
-        for name, child in node["featuresDict"]["features"].items():
-            _collect(child, f"{path}/{name}" if path else name, leaves)
-    elif "sequence" in node:
-        _collect(node["sequence"]["feature"], path, leaves)
-    else:
-        kind = next((k for k in ("image", "text", "tensor") if k in node), "other")
-        about = node.get(kind) or {}
-        shape = tuple(int(size) for size in (about.get("shape") or {}).get("dimensions", ()))
-        leaves[path] = FeatureSpec(kind=kind, shape=shape, dtype=about.get("dtype", ""))
-
-
-def _dataset_folder(root: Path) -> Path:
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder")
-    if (root / "features.json").is_file():
-        return root
-    found = [file.parent for file in find_files(root, "features.json")]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        names = [str(folder.relative_to(root)) for folder in found]
-        raise DataError(f"{root}: holds {len(found)} RLDS datasets, name one of them: {names}")
-    raise DataError(f"{root / 'features.json'}: missing; an RLDS folder needs it")
-
-
-def _shard_files(root: Path) -> tuple[list[Path], tuple[str, ...], dict[str, int]]:
-    """Record files, notes, and the number of episodes per file as far as ``dataset_info.json`` tells it."""
-    files = sorted(file for file in root.iterdir() if ".tfrecord" in file.name and file.is_file())
-    if not files:
-        raise DataError(f"{root}: no *.tfrecord* file")
-    notes, lengths = [], {}
-    present: dict[tuple[str, str], set[str]] = {}
-    for file in files:
-        match = SHARD_NAME.match(file.name)
-        if match:
-            present.setdefault((match["name"], match["split"]), set()).add(file.name)
-    for (name, split), names in present.items():
-        digits = SHARD_NAME.match(next(iter(names)))
-        total, width = int(digits["num_shards"]), len(digits["num_shards"])  # type: ignore[index]
-        wanted = [f"{name}-{split}.tfrecord-{i:0{width}d}-of-{total:0{width}d}" for i in range(total)]
-        missing = [file for file in wanted if file not in names]
-        if missing:
-            raise DataError(f"{root}: split {split!r}: {len(missing)} of {total} files are missing, e.g. {missing[0]}")
-    for split, shard_lengths in _split_lengths(root / "dataset_info.json").items():
-        names = sorted(n for (_, one), group in present.items() if one == split for n in group)
-        if not names:
-            notes.append(f"split {split!r} is named in dataset_info.json, but none of its files is here")
-        elif len(names) == len(shard_lengths):
-            lengths.update(zip(names, shard_lengths, strict=True))
-    return files, tuple(notes), lengths
-
-
-def _split_lengths(file: Path) -> dict[str, list[int]]:
-    if not file.is_file():
-        return {}
-    try:
-        info = json.loads(file.read_bytes())
-        kind = info.get("fileFormat", "tfrecord")
-        splits = {split["name"]: [int(n) for n in split.get("shardLengths", ())] for split in info.get("splits", ())}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{file}: not a dataset description of TensorFlow Datasets ({error!r})") from error
-    if kind != "tfrecord":
-        raise DataError(f"{file}: fileFormat is {kind!r}, only 'tfrecord' can be read")
-    return splits
+def _texts(example: dict[str, Feature], key: str, features: Mapping[str, FeatureSpec]) -> list[str]:
+    """The values of a text feature: strings, or rows of character codes that end in zeros."""
+    values = example.get(key)
+    if isinstance(values, np.ndarray):
+        width = math.prod(features[key].shape) if key in features else 0
+        if width < 1 or len(values) % width or (values < 0).any() or (values > 255).any():
+            return []  # numbers of words, not codes of characters
+        values = [bytes(code for code in row if code) for row in values.reshape(-1, width).astype(np.int64)]
+    return [bytes(value).decode(errors="replace").strip() for value in values or ()]
 
 
 def _flags(example: dict[str, Feature]) -> dict[str, bool]:
@@ -260,16 +273,15 @@ def _flags(example: dict[str, Feature]) -> dict[str, bool]:
     return {name: value["zero"] for name, value in flags.items() if value}
 
 
-def _text(example: dict[str, Feature], key: str) -> str:
-    values = example.get(key)
-    return bytes(values[0]).decode(errors="replace").strip() if isinstance(values, list) and values else ""
-
-
-def _from_path(path: str) -> tuple[str, str]:
-    """Task and domain from ``.../<domain>/<task>[/<number>]/{train,val}/out.npy``; empty where it is no such path."""
-    parts = [part for part in Path(path).parts[:-1] if part not in ("train", "val") and not part.isdigit()]
-    return (parts[-1].replace("_", " "), parts[-2]) if len(parts) >= 2 else ("", "")
-
-
-def _fail(message: str) -> SourceEpisode:
-    raise DataError(message)
+def _dataset_folder(root: Path) -> Path:
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder")
+    if (root / "features.json").exists() or (root / "features.json").is_symlink():
+        return root
+    found = [file.parent for file in find_files(root, "features.json")]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = [str(folder.relative_to(root)) for folder in found]
+        raise DataError(f"{root}: holds {len(found)} RLDS datasets, name one of them: {names}")
+    raise DataError(f"{root / 'features.json'}: missing; an RLDS folder needs it")

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ptr_fast.errors import DataError
-from ptr_fast.types import StateSpec
+from ptr_robot.datasets.layout import Keys, Layout
 
 __all__ = [
     "EpisodeHandle",
@@ -21,13 +21,13 @@ __all__ = [
     "Shard",
     "Source",
     "SourceEpisode",
-    "action_names",
+    "as_floats",
+    "choose_cameras",
+    "failing",
+    "find_files",
     "fingerprint_files",
-    "state_spec",
 ]
 
-BRIDGE_NAMES = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
-BRIDGE_UNITS = ("m", "m", "m", "rad", "rad", "rad", "1 = open, 0 = closed")
 Frame = bytes | np.ndarray  # an image file, or uint8 [H, W, 3]
 
 
@@ -37,12 +37,14 @@ class SourceEpisode:
 
     Attributes:
         episode_id: stable name inside the source; a second conversion finds it again.
-        task, domain, split, source: as in :class:`ptr_fast.data.store.Episode`.
+        task: the instruction; empty where the source has none.
+        domain, split, source: as in :class:`ptr_fast.data.store.Episode`.
         states: float32 ``[F, S]``.
         actions: float32 ``[T, A]``; F is T or T + 1.
         frames: per camera F image files or arrays.
         flags: facts about labels that are not taken over, e.g. ``rewards_all_zero``; a flag of the whole source is true
             where it is true in every episode.
+        remarks: what a user should know about this episode, in words that fit many, so that they can be counted.
     """
 
     episode_id: str
@@ -54,6 +56,7 @@ class SourceEpisode:
     split: str = ""
     source: str = ""
     flags: Mapping[str, bool] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,31 +90,26 @@ class Source(Protocol):
 
     Attributes:
         format: ``rlds``, ``bridge-raw`` or ``bridge-npy``.
+        dataset: the name that the data set gives itself; empty where it gives none.
         cameras: names of the cameras that are read.
         notes: what a user should know about the source, one sentence each.
+        layout: what is known of its numbers, asked for or recognised; None where nothing is.
+        keys: the features that are read for state and action; empty where the format leaves no choice.
+        names, units: per field (``action``, ``state``), what the source itself calls its numbers, where it does.
     """
 
     format: str
+    dataset: str
     cameras: tuple[str, ...]
     notes: tuple[str, ...]
+    layout: Layout | None
+    keys: Keys
+    names: Mapping[str, tuple[str, ...]]
+    units: Mapping[str, tuple[str, ...]]
 
     def shards(self) -> Sequence[Shard]: ...
 
     def fingerprint(self) -> str: ...
-
-
-def state_spec(dim: int) -> StateSpec:
-    """Names and units of a state: Bridge's for 7 dimensions, else numbered ones."""
-    if dim == len(BRIDGE_NAMES):
-        return StateSpec(names=BRIDGE_NAMES, units=BRIDGE_UNITS)
-    return StateSpec(names=tuple(f"state_{i}" for i in range(dim)), units=("",) * dim)
-
-
-def action_names(dim: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names and units of an action: Bridge's displacement per step for 7 dimensions, else numbered ones."""
-    if dim == len(BRIDGE_NAMES):
-        return BRIDGE_NAMES, BRIDGE_UNITS
-    return tuple(f"action_{i}" for i in range(dim)), ("",) * dim
 
 
 def choose_cameras(wanted: tuple[str, ...], present: Iterable[str], where: str) -> tuple[str, ...]:
@@ -119,6 +117,8 @@ def choose_cameras(wanted: tuple[str, ...], present: Iterable[str], where: str) 
     present = sorted(present)
     if not present:
         raise DataError(f"{where}: no camera found")
+    if len(set(wanted)) < len(wanted):
+        raise ValueError(f"cameras: name each camera once, got {list(wanted)}")
     missing = [name for name in wanted if name not in present]
     if missing:
         raise ValueError(f"{where}: no camera {missing}; present: {present}")
@@ -164,3 +164,12 @@ def find_files(root: Path, name: str) -> Iterator[Path]:
         folders.sort()
         if name in files:
             yield Path(folder, name)
+
+
+def failing(episode_id: str, message: str) -> EpisodeHandle:
+    """A handle for what cannot be read; reading it raises DataError with the message."""
+
+    def read() -> SourceEpisode:
+        raise DataError(message)
+
+    return EpisodeHandle(episode_id=episode_id, read=read)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ptr_robot.diagnosis import actions, cameras, duplicates, episodes, gripper, motion, tasks
+from ptr_robot.diagnosis import actions, cameras, duplicates, episodes, gripper, meaning, motion, tasks
 from ptr_robot.diagnosis.evidence import Evidence
 from ptr_robot.diagnosis.finding import LEVELS, Finding
 from ptr_robot.diagnosis.sample import sample_cameras
@@ -20,6 +20,7 @@ STORE_CHECKS: tuple[Callable[[Evidence], list[Finding]], ...] = (
     episodes.damaged_files,
     episodes.record_counts,
     actions.finite_numbers,
+    meaning.unknown_numbers,
     cameras.broken_frames,
     cameras.black_camera,
     cameras.constant_camera,

@@ -6,6 +6,7 @@ import numpy as np
 
 from ptr_robot.diagnosis.evidence import Evidence, correlation
 from ptr_robot.diagnosis.finding import Finding, named, percent
+from ptr_robot.diagnosis.meaning import is_known
 
 __all__ = [
     "absolute_actions",
@@ -165,7 +166,11 @@ def achieved_motion(evidence: Evidence) -> list[Finding]:
             inverted.append(name)
         elif fit < WEAK_CORRELATION:
             weak.append(name)
-        elif action.units[i] == state.units[j] != "" and not GAIN_RANGE[0] <= gain <= GAIN_RANGE[1]:
+        elif (
+            action.units[i] == state.units[j]
+            and is_known(action.units[i])
+            and not GAIN_RANGE[0] <= gain <= GAIN_RANGE[1]
+        ):
             wrong.append(f"{action.names[i]} moves {gain:.3g} {state.units[j]} per commanded {action.units[i]}")
     numbers = {
         action.names[i]: {"state": state.names[j], "correlation": round(fit, 4), "gain": round(gain, 6)}

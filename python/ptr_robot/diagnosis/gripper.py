@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 
+from ptr_robot.datasets.grippers import read_unit
 from ptr_robot.diagnosis.evidence import Evidence, correlation
 from ptr_robot.diagnosis.finding import Finding, percent
 
@@ -17,8 +16,6 @@ INVERTED = -0.3
 STARTS_CLOSED = 0.8
 """Share of episodes that begin closed and open later from which "1 = open" looks inverted: hands begin open."""
 MIN_STEPS = 50
-CONVENTION = re.compile(r"(?<![-\d.])\+?1\s*(?:=|:|is)?\s*(open|clos)")
-"""What a unit says about 1: ``1 = open, 0 = closed``, ``-1 opens, +1 closes``."""
 
 
 def gripper_motion(evidence: Evidence) -> list[Finding]:
@@ -78,7 +75,8 @@ def gripper_sign(evidence: Evidence) -> list[Finding]:
                 "of its range and rise above it later",
                 why="the convention is 1 = open, and tasks begin with an open hand: here 1 seems to mean closed; "
                 "mixed with other data the hand opens where it should close",
-                advice="look at the frames (ptr-fast inspect); if 1 means closed, flip it before converting",
+                advice="look at the frames (ptr-fast inspect); if 1 means closed, convert with --gripper closed=1, "
+                "and with --flip-gripper to mix it with data where 1 is open",
                 numbers={"starts_closed_share": share, "episodes": int(works.sum())},
             )
         )
@@ -86,6 +84,8 @@ def gripper_sign(evidence: Evidence) -> list[Finding]:
 
 
 def _closes_upwards(unit: str) -> bool:
-    """The unit says that 1 means closed."""
-    found = CONVENTION.search(unit.lower())
-    return found is not None and found[1] == "clos"
+    """The unit says that the larger value means closed: ``1 = closed, 0 = open``, ``-1 opens, +1 closes``."""
+    is_open, is_closed = read_unit(unit)
+    if is_open is None or is_closed is None:
+        return (is_closed or 0.0) > 0.0 or (is_open is not None and is_open < 0.0)
+    return is_closed > is_open

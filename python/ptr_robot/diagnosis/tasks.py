@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
+from ptr_robot.datasets.task_names import is_label
 from ptr_robot.diagnosis.evidence import Evidence
 from ptr_robot.diagnosis.finding import Finding, named
 
@@ -27,6 +28,20 @@ def task_names(evidence: Evidence) -> list[Finding]:
                 advice="name them or leave them out before converting",
                 episodes=named(evidence.episodes.episode_id, empty),
                 numbers={"empty": len(empty)},
+            )
+        )
+    guessed = [i for i, task in enumerate(evidence.episodes.task) if task.strip() and not is_label(task)]
+    if guessed:
+        words = ", ".join(repr(task) for task in dict.fromkeys(evidence.episodes.task[i] for i in guessed[:20]))
+        findings.append(
+            Finding(
+                level="warning",
+                seen=f"the task of {len(guessed)} episodes is a number, a date or a word such as run: {words}",
+                why="it comes from a path or counter and does not say what is done: different tasks share a name, or "
+                "one task has many",
+                advice="convert again into a new folder; --task and --blank-task say what the source does not",
+                episodes=named(evidence.episodes.episode_id, guessed),
+                numbers={"guessed": len(guessed)},
             )
         )
     same = defaultdict(list)

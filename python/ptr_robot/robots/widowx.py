@@ -31,8 +31,7 @@ import numpy as np
 import simplejpeg
 
 from ptr_fast.runtime.safety import AxisLimits, SafetyLimits
-from ptr_robot.datasets.source import BRIDGE_NAMES, BRIDGE_UNITS
-from ptr_robot.datasets.target import BRIDGE_HIGH, BRIDGE_LOW
+from ptr_robot.datasets.layout import BRIDGE_HIGH, BRIDGE_LOW, BRIDGE_NAMES, BRIDGE_UNITS
 from ptr_robot.robots.action_channel import ActionChannel
 from ptr_robot.robots.frame_age import FrameAge
 from ptr_robot.robots.interface import LeRobotShape

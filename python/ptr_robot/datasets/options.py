@@ -1,0 +1,115 @@
+"""The options of ``ptr-fast convert``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ptr_robot.datasets.layout import Keys
+
+__all__ = ["Args", "Format", "pairs"]
+
+Format = Literal["auto", "rlds", "bridge-raw", "bridge-npy"]
+_LARGEST_JPEG = 65_500  # pixels of height or width, libjpeg's JPEG_MAX_DIMENSION
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """What to convert, and how."""
+
+    source: Path
+    """Folder of the source data."""
+    out: Path
+    """Store to make or to go on with."""
+    format: Format = "auto"
+    """Layout of the files; auto looks for features.json, raw/traj_group* folders and out.npy files."""
+    layout: str = ""
+    """What the numbers mean: bridge, droid or libero (python/ptr_robot/datasets/layouts.toml), a TOML file with one
+    layout, another store, or none. Empty: recognised by the name in dataset_info.json, and said."""
+    cameras: tuple[str, ...] = ()
+    """Cameras to take, e.g. image_0 image_1, or by path, e.g. images/front; none given takes all colour pictures."""
+    key: tuple[str, ...] = ()
+    """Features of RLDS to read where they are not the usual ones: state=PATH action=PATH language=PATH, e.g.
+    state=observation/proprio; several follow each other with commas, action=action/xyz,action/gripper."""
+    task: str = ""
+    """The task of every episode, whatever the source says."""
+    blank_task: str = ""
+    """The task of episodes whose instruction is blank; without it they are listed and not converted."""
+    action_names: tuple[str, ...] = ()
+    """Names of the actions' dimensions, e.g. x y z roll pitch yaw gripper."""
+    action_units: tuple[str, ...] = ()
+    """Their units, e.g. m m m rad rad rad 1."""
+    state_names: tuple[str, ...] = ()
+    """Names of the state's dimensions."""
+    state_units: tuple[str, ...] = ()
+    """Their units."""
+    gripper: tuple[str, ...] = ()
+    """Which value of the gripper is which: closed=1, or closed=1 open=-1; dimension=NAME where no name says gripper."""
+    flip_gripper: bool = False
+    """Store the gripper's actions mirrored between its two ends, so that in the store 1 is open (or -1, with
+    --gripper open=1): for data to be mixed with data of the other sign."""
+    bounds: tuple[str, ...] = ()
+    """Action range that becomes [-1, 1]: layout (the layout's), data (measured: 1st and 99th percentile of each
+    dimension over the whole store), or NAME=LOW:HIGH of every dimension, all=LOW:HIGH for the rest. None given: the
+    layout's where there is one, else data."""
+    control_hz: float | None = None
+    """Steps per second of the source; None takes the layout's, else 5, and says so."""
+    allow_missing_shards: bool = False
+    """Read what is here of an RLDS split of which files are missing; run again when they have come."""
+    image_size: int | None = None
+    """Height and width of the stored frames, pixels (the paper: 128); None keeps the source's size."""
+    encoding: Literal["jpeg", "raw"] = "jpeg"
+    """jpeg keeps JPEG frames of the right size byte for byte; raw stores pixels (faster to read, 10 times larger)."""
+    jpeg_quality: int = 95
+    """Quality of frames that are encoded anew, 1 to 100."""
+    workers: int = 2
+    """Threads that decode, resize and encode."""
+    decoder: Literal["auto", "simplejpeg", "dali"] = "auto"
+    """What decodes JPEG frames that have to be resized; auto takes DALI where there is a GPU, which decodes there."""
+    on_bad: Literal["stop", "skip"] = "stop"
+    """What a bad episode does: stop with its error, or skip it and list it in bad_episodes.json of the store."""
+    tasks: tuple[str, ...] = ()
+    """Only episodes whose task contains one of these texts (case does not matter)."""
+    limit: int | None = None
+    """Only the first so many matching episodes of the source; None takes all."""
+    seed: int = 0
+    """Of the train/validation split where the source has none (raw Bridge)."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("image_size", 1), ("workers", 1), ("limit", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name.replace('_', '-')} must be at least {least}, got {value}")
+        if self.image_size is not None and self.image_size > _LARGEST_JPEG:
+            raise ValueError(f"image-size must be at most {_LARGEST_JPEG} pixels (of JPEG), got {self.image_size}")
+        if not 1 <= self.jpeg_quality <= 100:
+            raise ValueError(f"jpeg-quality must lie in 1..100, got {self.jpeg_quality}")
+        if self.control_hz is not None and not self.control_hz > 0:
+            raise ValueError(f"control-hz must be positive, got {self.control_hz}")
+        for name in ("action_names", "state_names"):
+            names = getattr(self, name)
+            if len(set(names)) < len(names):
+                raise ValueError(f"{name.replace('_', '-')}: expected distinct names, got {list(names)}")
+        self.keys()
+
+    def keys(self) -> Keys:
+        """``key`` by field."""
+        given = pairs(self.key, "key", ("state", "action", "language"))
+        return Keys(**{what: tuple(path.strip("/") for path in paths.split(",")) for what, paths in given.items()})
+
+
+def pairs(values: tuple[str, ...], option: str, known: tuple[str, ...] = ()) -> dict[str, str]:
+    """``NAME=VALUE`` values of an option by name.
+
+    Raises:
+        ValueError: another form, a name twice or, where ``known`` is given, another name.
+    """
+    out: dict[str, str] = {}
+    for value in values:
+        name, equals, right = value.partition("=")
+        if not equals or not name or not right or name in out or (known and name not in known):
+            expected = " or ".join(f"{name}=..." for name in known) or "NAME=..."
+            raise ValueError(f"--{option}: expected {expected}, each once, got {value!r}")
+        out[name] = right
+    return out
