@@ -165,8 +165,25 @@ def test_command_writes_what_was_asked_for(store, tmp_path, capsys):
         assert word in text
 
 
+def test_the_sheet_is_written_without_being_asked_for(tmp_path, episodes, monkeypatch, capsys):
+    path = write_store(tmp_path / "kitchens", episodes[:2])
+    before = sorted(path.rglob("*"))
+    monkeypatch.chdir(path)
+    for name in (str(path), "."):
+        assert cli.main(["inspect", name]) == 0
+        shown = capsys.readouterr().out
+        for file in ("sheet.png", "sheet.html"):
+            written = tmp_path / "kitchens-sheet" / file
+            assert f"wrote {written}" in shown
+            written.unlink()
+    assert sorted(path.rglob("*")) == before
+    assert cli.main(["inspect", str(path), "--sheet", "none"]) == 0
+    assert "wrote" not in capsys.readouterr().out
+    (tmp_path / "kitchens-sheet").rmdir()
+
+
 def test_json_holds_everything(store, capsys):
-    assert cli.main(["inspect", str(store.path), "--json"]) == 0
+    assert cli.main(["inspect", str(store.path), "--json", "--sheet", "none"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["meta"]["source"] == {"format": "toy", "rewards_all_zero": True}
     assert report["tasks"][0]["episodes"] == 4
@@ -177,7 +194,7 @@ def test_tables_read_no_frame_and_sheets_read_only_theirs(store, tmp_path, monke
     decoded = []
     frame = EpisodeStore.frame
     monkeypatch.setattr(EpisodeStore, "frame", lambda self, *args: decoded.append(args) or frame(self, *args))
-    main(Args(store=store.path))
+    main(Args(store=store.path, sheet="none"))
     assert decoded == []
     main(Args(store=store.path, out=tmp_path, sheet="png", episodes_per_task=1, frames_per_episode=2, camera="image_1"))
     assert len(decoded) == 3 * 2

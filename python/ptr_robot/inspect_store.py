@@ -29,9 +29,9 @@ class Args:
     store: Annotated[Path, tyro.conf.Positional]
     """The store."""
     out: Path | None = None
-    """Folder for the contact sheet (sheet.png, sheet.html); None writes none."""
+    """Folder for the contact sheet (sheet.png, sheet.html); None makes one beside the store, STORE-sheet."""
     sheet: Literal["png", "html", "both", "none"] = "both"
-    """Kind of contact sheet, where out is given."""
+    """Kind of contact sheet; none writes none."""
     episodes_per_task: int = 4
     """Episodes of a task on the sheet, spread evenly; at least 1."""
     frames_per_episode: int = 8
@@ -58,7 +58,7 @@ def main(args: Args) -> int:
     if args.camera is not None:
         store.meta.camera(args.camera)
     summary = summarize(store)
-    files = _write_sheet(args, store, summary) if args.out is not None and args.sheet != "none" else []
+    files = [] if args.sheet == "none" else _write_sheet(args, store, summary)
     if args.json:
         json.dump(
             {**summary.to_json(), "sheet": [str(file) for file in files]}, sys.stdout, indent=2, ensure_ascii=False
@@ -75,7 +75,7 @@ def _write_sheet(args: Args, store: Any, summary: StoreSummary) -> list[Path]:
     from ptr_fast.files import write_atomically
     from ptr_robot.contact_sheet import choose_camera, choose_rows, sheet_html, sheet_png
 
-    assert args.out is not None
+    out = args.out or _beside(args.store)
     rows = choose_rows(
         store,
         episodes_per_task=args.episodes_per_task,
@@ -83,15 +83,21 @@ def _write_sheet(args: Args, store: Any, summary: StoreSummary) -> list[Path]:
         max_tasks=args.max_tasks,
     )
     camera = args.camera or choose_camera(store)
-    args.out.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     files = []
     if args.sheet in ("png", "both"):
-        files.append(args.out / "sheet.png")
+        files.append(out / "sheet.png")
         write_atomically(files[-1], sheet_png(store, rows, camera))
     if args.sheet in ("html", "both"):
-        files.append(args.out / "sheet.html")
+        files.append(out / "sheet.html")
         write_atomically(files[-1], sheet_html(store, rows, camera, summary))
     return files
+
+
+def _beside(store: Path) -> Path:
+    """The folder beside a store for its sheet: a store holds nothing but itself."""
+    store = store.resolve()
+    return store.with_name(store.name + "-sheet")
 
 
 def _print(summary: StoreSummary, max_tasks: int) -> None:
@@ -126,7 +132,7 @@ def _meta_table(summary: StoreSummary) -> Any:
         ("size", f"{summary.episodes} episodes, {summary.steps} steps ({hours} at {meta['control_hz']:g} Hz), "
          f"{len(summary.tasks)} tasks, {summary.num_bytes / 1e6:.1f} MB in {summary.parts} part(s)"),
         *((f"camera {c['name']}", _camera(c)) for c in meta["cameras"]),
-        ("action", f"{len(meta['action']['names'])} dimensions, bounds: {meta['action']['bounds_source']}, "
+        ("action", f"{len(meta['action']['names'])} dimensions, bounds: {_bounds(meta['action']['bounds_source'])}, "
          f"clip {meta['action']['clip']:g}"),
         ("state", f"{len(meta['state']['names'])} dimensions"),
         ("splits", _counts(summary.splits)),
@@ -137,6 +143,10 @@ def _meta_table(summary: StoreSummary) -> Any:
     for name, value in lines:
         table.add_row(Text(printable(name)), Text(printable(value)))
     return table
+
+
+def _bounds(source: str) -> str:
+    return {"data": "measured from the data (1st to 99th percentile)"}.get(source, source)
 
 
 def _camera(camera: dict[str, Any]) -> str:

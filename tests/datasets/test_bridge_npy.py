@@ -63,9 +63,7 @@ def test_simulated_data(tmp_path, run, make_npy):
     trajectories[0]["rewards"] = [0.0, 0.0, 1.0]
     trajectories[0]["actions"] = [action[:4] for action in trajectories[0]["actions"]]
     save(file, trajectories)
-    with pytest.raises(ValueError, match="these actions have 4: use bounds 'data'"):
-        run(tmp_path / "npy", encoding="raw")
-    _, out = run(tmp_path / "npy", encoding="raw", bounds="data")
+    _, out = run(tmp_path / "npy", encoding="raw")
     store = EpisodeStore.open(out)
     np.testing.assert_array_equal(store.frame("image", 1), pixels[1])
     assert store.meta.source["rewards_all_zero"] is False
@@ -73,6 +71,8 @@ def test_simulated_data(tmp_path, run, make_npy):
     np.testing.assert_allclose(store.meta.action.low, low, atol=1e-8)
     np.testing.assert_allclose(store.meta.action.high, high, atol=1e-8)
     assert store.meta.action.bounds_source == "data"
+    assert store.meta.action.names == ("action_0", "action_1", "action_2", "action_3")
+    assert set(store.meta.action.units) == {"unknown"}
 
 
 def shift_frames(trajectory):

@@ -102,17 +102,24 @@ def test_split_is_nine_to_one():
     assert splits != [_split(1, f"traj{number}") for number in range(4000)]
 
 
-def test_cameras_that_only_some_have(tmp_path, run, make_trajectory):
+def test_one_that_lacks_a_camera_costs_the_others_nothing(tmp_path, run, make_trajectory):
     root = tmp_path / "raw_data"
-    make_trajectory(place(root, number=0), cameras=(0, 1, 2))
-    make_trajectory(place(root, number=1), cameras=(0, 1))
-    assert BridgeRawSource(root).cameras == ("image_0", "image_1")
-    assert BridgeRawSource(root).notes == ("not in every trajectory and left out: ['image_2']",)
+    for number, cameras in enumerate([(0,), (0, 1), (0, 1), (0, 1, 2)]):
+        make_trajectory(place(root, number=number), cameras=cameras)
+    source = BridgeRawSource(root)
+    assert source.cameras == ("image_0", "image_1")
+    assert source.notes == (
+        "cameras left out: image_2 (in 1 of 4 trajectories); --cameras takes them",
+        "cameras that not all trajectories have: image_1 (lacking in 1); those without are bad episodes",
+    )
+    with pytest.raises(DataError, match=r"traj0/images1: missing; --cameras chooses"):
+        run(root)
+    assert not (tmp_path / "store").exists()
+    summary, out = run(root, on_bad="skip")
+    assert (len(summary.bad), EpisodeStore.open(out).num_episodes) == (1, 3)
+    assert run(root, out="one", cameras=("image_0",))[0].converted == 4
     with pytest.raises(ValueError, match=r"no camera \['image_7'\]"):
         BridgeRawSource(root, ("image_7",))
-    summary, out = run(root, cameras=("image_2",), on_bad="skip")
-    assert EpisodeStore.open(out).num_episodes == 1
-    assert "images2: missing" in summary.bad[0]["error"]
 
 
 def break_pickle(folder):
@@ -139,7 +146,6 @@ def put_nan(folder):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda f: (f / "agent_data.pkl").unlink(), r"agent_data.pkl: missing"),
         (lambda f: (f / "obs_dict.pkl").unlink(), r"obs_dict.pkl: missing"),
         (lambda f: (f / "images0" / "im_3.jpg").unlink(), r"images0: frame im_3 is missing"),
         (lambda f: (f / "images0" / "im_5.jpg").unlink(), r"expected 6 frames of 'image_0' for 5 actions, got 5"),

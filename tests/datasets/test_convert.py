@@ -7,7 +7,6 @@ import resource
 import subprocess
 import sys
 import textwrap
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +16,8 @@ from ptr_fast.data.store import EpisodeStore, StoreWriter
 from ptr_fast.errors import DataError
 from ptr_robot import cli, convert
 from ptr_robot.convert import Args
-from ptr_robot.datasets import frames, target
+from ptr_robot.datasets import frames
+from ptr_robot.datasets.layout import BRIDGE_HIGH, BRIDGE_LOW
 
 
 def stamps(path):
@@ -84,11 +84,11 @@ def test_killed_between_the_two_files_of_a_part_and_run_again(rlds, run, tmp_pat
 def test_interrupt_keeps_what_was_read(rlds, run, monkeypatch):
     work, calls = convert._work, []
 
-    def interrupted(args, handle, meta, decoders):
+    def interrupted(args, handle, *about):
         calls.append(handle)
         if handle.episode_id.endswith("#9"):
             raise KeyboardInterrupt
-        return work(args, handle, meta, decoders)
+        return work(args, handle, *about)
 
     monkeypatch.setattr(convert, "_work", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -120,6 +120,10 @@ def test_tasks_and_limit(rlds, run):
         ({"encoding": "raw"}, r"options .*'encoding': 'jpeg'.*'encoding': 'raw'"),
         ({"cameras": ("image_0",)}, r"options .*'image_3'\].*\['image_0'\]"),
         ({"control_hz": 10.0}, r"options .*10.0"),
+        (
+            {"key": ("state=action",)},
+            r"options .*'keys': \{'action': \['steps/action'\], 'state': \['steps/action'\]\}",
+        ),
     ],
 )
 def test_other_settings_need_another_store(rlds, run, change, message):
@@ -136,9 +140,9 @@ def test_other_settings_need_another_store(rlds, run, change, message):
 def test_bounds(rlds, run):
     _, out = run(rlds, limit=20)
     reference = EpisodeStore.open(out).meta.action
-    assert (reference.low, reference.high) == (target.BRIDGE_LOW, target.BRIDGE_HIGH)
-    assert (reference.clip, reference.bounds_source) == (0.99, "reference")
-    run(rlds, bounds="data")
+    assert (reference.low, reference.high) == (BRIDGE_LOW, BRIDGE_HIGH)
+    assert (reference.clip, reference.bounds_source) == (0.99, "layout bridge")
+    run(rlds, bounds=("data",))
     store = EpisodeStore.open(out)
     assert (store.num_episodes, store.meta.action.bounds_source) == (25, "data")
     inside = ((store.action >= store.meta.action.low) & (store.action <= store.meta.action.high)).mean(axis=0)
@@ -146,23 +150,6 @@ def test_bounds(rlds, run):
     assert 0 < store.meta.action.high[0] < 0.05
     run(rlds)
     assert EpisodeStore.open(out).meta.action == reference
-
-
-def test_a_dimension_that_does_not_move_keeps_its_bounds_apart(tmp_path, rlds, run):
-    import numpy as np
-
-    _, out = run(rlds, limit=1)
-    store = EpisodeStore.open(out)
-    store.__dict__["action"] = np.zeros_like(store.action)
-    action = replace(store.meta.action)
-    opened = EpisodeStore.open
-    try:
-        EpisodeStore.open = classmethod(lambda cls, path: store)
-        bounded = target.final_action_spec(Args(source=rlds, out=out, bounds="data"), action, out)
-    finally:
-        EpisodeStore.open = opened
-    assert bounded.low == (-target.SMALLEST_HALF_RANGE,) * 7
-    assert bounded.high == (target.SMALLEST_HALF_RANGE,) * 7
 
 
 def test_full_disk(rlds, run, small_parts):

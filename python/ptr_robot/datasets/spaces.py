@@ -28,7 +28,8 @@ PERCENTILES = (0.01, 0.99)
 REFUTED = 0.2
 """Share of steps outside the bounds of a recognised layout, in any dimension, from which it is another robot's."""
 FEW_VALUES = 8
-"""Different values up to which a dimension is a switch: percentiles would cut off its rarer side."""
+"""Different values, each taken again and again, up to which a dimension is a switch: percentiles would cut off its
+rarer side."""
 # Half of a range that data never leaves: keeps low < high for a dimension that does not move.
 SMALLEST_HALF_RANGE = 1e-3
 
@@ -227,7 +228,7 @@ def measured_bounds(action: ActionSpec, rows: np.ndarray, gripper: Gripper | Non
     """
     low, high = np.quantile(rows.astype(np.float64), PERCENTILES, axis=0)
     for i, column in enumerate(rows.T):
-        if len(np.unique(column)) <= FEW_VALUES:
+        if len(np.unique(column)) <= min(FEW_VALUES, len(column) // 4):
             low[i], high[i] = column.min(), column.max()
     if gripper is not None and gripper.is_open is not None and gripper.is_closed is not None:
         low[gripper.dimension], high[gripper.dimension] = sorted((gripper.is_open, gripper.is_closed))
