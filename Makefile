@@ -1,5 +1,6 @@
 # make demo   the whole way in toy kitchens: data, pre-training, fine-tuning, selection, 20 trials, report
-# make test   all quick tests
+# make test   all quick tests, in two processes
+# make test-isa  what computes, with the instruction sets of older processors (needs one with AVX2)
 # make bench  benchmarks (never part of the tests); make peers first installs what they compare with, in .venv-peers
 # make bench-gpu  what is measured on a GPU, in three programs; make gpu-wheels gathers what a machine without registry needs
 # Each sets up the virtual environment it needs and is safe to repeat.
@@ -14,7 +15,7 @@ NATIVE := setup.py CMakeLists.txt $(shell find csrc -type f)
 export MUJOCO_GL ?= egl
 export PYTHONHASHSEED ?= 0
 
-.PHONY: setup demo test test-slow bench bench-gpu gpu-wheels peers lint format clean
+.PHONY: setup demo test test-isa test-slow bench bench-gpu gpu-wheels peers lint format clean
 
 setup: $(STAMP)
 
@@ -28,7 +29,15 @@ demo: $(STAMP)
 	@$(BIN)/ptr-fast demo --out outputs/demo
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+
+# PyTorch's own kernels, oneDNN, MKL and ours read these once per process. Triton's interpreter has no instruction set.
+ISA_TESTS := tests/kernels tests/learners tests/nets tests/parity tests/native tests/data/test_resize.py tests/test_acting.py
+AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 PTR_FAST_ISA=avx2
+SSE  := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 PTR_FAST_ISA=baseline
+test-isa: $(STAMP)
+	@echo "AVX2:" && $(AVX2) $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not triton" $(ISA_TESTS)
+	@echo "SSE:" && $(SSE) $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not triton" $(ISA_TESTS)
 
 test-slow: $(STAMP)
 	@$(BIN)/python -m pytest -m slow

@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from benchmarks.harness import compare
+from benchmarks.harness import compare, one_thread_clock
 from ptr_fast import native
 from ptr_fast.config import CqlConfig, EncoderConfig, PolicySpec, TaskTable
 from ptr_fast.learners.optimizer import AdamPolyak
@@ -76,6 +76,7 @@ def test_adam_polyak(name: str) -> None:
         f"{name}: {len(current)} tensors, {count:,} parameters",
         {"native": ours.step, "torch_fused_adam_then_lerp": torch_step},
         gate,
+        clock=one_thread_clock(),
         num_rounds=15,
         # Read parameter, gradient, both moments and average, write all but the gradient.
         floor_ms=round(36 * count / in_place_bandwidth(count) / 1e6, 4),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.harness import compare, memory_bandwidth
+from benchmarks.harness import compare, memory_bandwidth, one_thread_clock
 from benchmarks.peers import augment_by_permutation
 from ptr_fast import native
 from ptr_fast.config import AugmentConfig
@@ -63,6 +63,7 @@ def test_augment(case: tuple[int, int, torch.dtype], request: pytest.FixtureRequ
                 "plain torch": lambda given=given: augment_by_permutation.augment(images, given, dtype),
             },
             gate,
+            clock=one_thread_clock(),
             num_rounds=15,
             floor_ms=round((read + written) / bandwidth / 1e6, 4),
         )
@@ -94,6 +95,7 @@ def test_augment_planes(case: tuple[int, int, torch.dtype], request: pytest.Fixt
             "plain torch": lambda: augment_by_permutation.augment(yuv420.decode(planes), params, dtype),
         },
         gate,
+        clock=one_thread_clock(),
         num_rounds=15,
         floor_ms=round((read + written) / memory_bandwidth(read + written) / 1e6, 4),
     )

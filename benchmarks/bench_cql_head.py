@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.harness import compare
+from benchmarks.harness import compare, one_thread_clock
 from ptr_fast import native
 from ptr_fast.kernels.cql_head import native as native_op
 from ptr_fast.kernels.cql_head import reference
@@ -176,6 +176,7 @@ def test_cql_head(name: str) -> None:
             f"{name} ({sizes}, {case.form}) {mode}",
             {variant: lambda variant=variant, run=run: run(variant) for variant in variants},
             work.gate,
+            clock=one_thread_clock(),
             num_rounds=case.rounds,
             gflop_forward=round(gflop(case), 3),
             **extra,

@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks.harness import compare, memory_bandwidth
+from benchmarks.harness import compare, memory_bandwidth, one_thread_clock
 from ptr_fast import native
 from ptr_fast.kernels.group_norm_act import native as ours
 from ptr_fast.kernels.group_norm_act import reference
@@ -105,6 +105,7 @@ def measure(
             f"{case} {mode}",
             {variant: lambda op=op, run=run: run(op) for variant, op in ops.items()},
             gate,
+            clock=one_thread_clock(),
             num_rounds=25,
             floor_ms=round(num_bytes / memory_bandwidth(inputs[0].numel() * 4) / 1e6, 4),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.harness import compare, memory_bandwidth
+from benchmarks.harness import compare, memory_bandwidth, one_thread_clock
 from ptr_fast import native
 from ptr_fast.kernels.spatial_embedding import batched
 from ptr_fast.kernels.spatial_embedding import native as ours
@@ -46,6 +46,7 @@ def test_spatial_embedding(name: str) -> None:
             f"{name} {B}x{C}x{H}x{H}, {F} features, {mode}",
             {"native": lambda run=run: run(ours), "batched_matmul": lambda run=run: run(batched)},
             gate,
+            clock=one_thread_clock(),
             num_rounds=25,
             floor_ms=round(num_bytes / memory_bandwidth(x_bytes) / 1e6, 4),
         )

@@ -29,13 +29,27 @@ import torch
 from ptr_fast import native
 from ptr_robot.info import processor
 
-__all__ = ["RESULTS", "Milliseconds", "compare", "environment", "memory_bandwidth", "record", "rounds"]
+__all__ = [
+    "RESULTS",
+    "Milliseconds",
+    "compare",
+    "environment",
+    "memory_bandwidth",
+    "one_thread_clock",
+    "record",
+    "rounds",
+]
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
 class Milliseconds(float):
     """What a variant returns that took its own time, e.g. in another process: it counts instead of the clock here."""
+
+
+def one_thread_clock() -> Callable[[], float]:
+    """The clock that stands still while other programs have the core, or, with more threads, the one on the wall."""
+    return time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
 
 
 def rounds(default: int) -> int:
@@ -50,6 +64,7 @@ def compare(
     gate: Callable[[], dict[str, Any] | None],
     num_rounds: int = 15,
     num_warmup: int = 2,
+    clock: Callable[[], float] = time.perf_counter,
     **extra: Any,
 ) -> dict[str, Any]:
     """Measures variants against each other.
@@ -62,6 +77,7 @@ def compare(
         gate: raises where a variant's result is wrong; may return further fields of the row.
         num_rounds: rounds after ``num_warmup``.
         num_warmup: rounds that do not count.
+        clock: seconds; :func:`one_thread_clock` where all variants work in this thread alone. A row says which it was.
         extra: further fields of the row.
 
     Returns:
@@ -75,9 +91,9 @@ def compare(
     for turn in range(num_rounds + num_warmup):
         first = turn % len(names)
         for variant in names[first:] + names[:first]:
-            begin = time.perf_counter()
+            begin = clock()
             result = variants[variant]()
-            elapsed = (time.perf_counter() - begin) * 1e3
+            elapsed = (clock() - begin) * 1e3
             if isinstance(result, Milliseconds):
                 elapsed = float(result)
             if turn >= num_warmup:
@@ -92,6 +108,7 @@ def compare(
             for other in names[1:]
         },
         "rounds": num_rounds,
+        **({} if clock is time.perf_counter else {"clock": clock.__name__}),
         "load_average": [round(load, 2), round(os.getloadavg()[0], 2)],
         **found,
         **extra,

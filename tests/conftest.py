@@ -33,6 +33,22 @@ def pytest_configure(config):
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# They measure a clock, or wait for one.
+REALTIME = ("cameras/", "robots/", "runtime/", "serving/", "test_robot_", "test_session.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Where tests run side by side (``-n 2 --dist loadgroup``), a file's stay in one process: they share fixtures.
+
+    Those of ``REALTIME`` are one group, which comes last: one at a time, with nothing beside them.
+    """
+    for item in items:
+        name = item.path.relative_to(REPOSITORY / "tests").as_posix()
+        item.is_realtime = name.startswith(REALTIME)
+        item.add_marker(pytest.mark.xdist_group("realtime" if item.is_realtime else name))
+    items.sort(key=lambda item: item.is_realtime)
+
+
 def _folder(variable: str, default: Path) -> Path:
     folder = Path(os.environ.get(variable, default)).resolve()
     if not folder.is_dir():

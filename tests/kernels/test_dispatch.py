@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -136,7 +136,7 @@ def test_triton_kernels_are_launched_on_the_device_of_their_tensors(monkeypatch:
         current.pop()
 
     op = SimpleNamespace(toy=lambda *args: launched.append((current[-1], *args)))
-    monkeypatch.setattr(importlib, "import_module", lambda name: op)
+    monkeypatch.setitem(sys.modules, "ptr_fast.kernels.toy.triton", op)
     monkeypatch.setattr(torch.cuda, "device", device)
     with FakeTensorMode():
         first, second = (torch.empty(2, device=f"cuda:{i}") for i in range(2))
