@@ -185,6 +185,8 @@ def test_a_remote_policy_and_a_server_that_dies(checkpoint, tmp_path):
         done = run(None, tmp_path / "alive", "--remote", url, "--trials", "1")
         assert done.returncode == 0, done.stderr
         assert sheet(tmp_path / "alive")[0]["num_steps"] == 12
+        (served,) = json.loads((tmp_path / "alive" / "plan.json").read_text())["about"]["policies"]
+        assert (served["step"], served["label"]) == (1, f"{checkpoint.parent.parent.name}/000001")
         process = started(command(None, tmp_path / "dies", "--remote", url, "--trials", "1", "--max-steps", "200"))
         wait_for(process, "trial 1  step")
         server.kill()
