@@ -7,20 +7,28 @@ import json
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ptr_fast.config import PolicySpec, TaskTable
+from ptr_fast.runtime.control import LoopConfig
 from ptr_fast.runtime.safety import SafetyFilter
+from ptr_fast.types import ActionSpec, CameraSpec, StateSpec
+from ptr_robot.robot_rollout import robot_options
 from ptr_robot.robots import CLASSES, make_robot
 from ptr_robot.robots.limits_file import FORMAT, read_limits, write_limits
 from ptr_robot.robots.replay import ReplayRobot
 from ptr_robot.robots.simulated import SimulatedRobot
 from ptr_robot.robots.widowx import WidowXRobot
+from ptr_robot.session import Operator, run_session
 
 PACKAGE = {
     "draccus.py": """
-import contextlib, json
+import contextlib, json, sys
+class DecodingError(Exception):
+    pass
 @contextlib.contextmanager
 def config_type(kind):
     assert kind == "json"
@@ -28,12 +36,17 @@ def config_type(kind):
 def parse(config_class, config_path=None, args=None):
     given = json.load(open(config_path)) if config_path else {}
     for text in args:
-        key, value = text.removeprefix("--").split("=")
-        given[key] = value
+        key, value = text.removeprefix("--").split("=", 1)
+        if key not in ("port", "id", "use_degrees", "max_relative_target", "broken"):
+            print(f"usage: ptr-fast [-h]\\nptr-fast: error: unrecognized arguments: {text}", file=sys.stderr)
+            raise SystemExit(2)
+        given[key] = json.loads(value)
+    if not isinstance(given.get("use_degrees", True), bool):
+        raise DecodingError("`use_degrees`: Couldn't parse\\n  'False' into a bool")
     try:
         return config_class(**given)
-    except TypeError:
-        raise SystemExit(2)
+    except TypeError as error:
+        raise DecodingError("Couldn't instantiate class ToyConfig") from error
 """,
     "lerobot/__init__.py": "",
     "lerobot/robots/__init__.py": """
@@ -47,15 +60,22 @@ def make_robot_from_config(config):
 """,
     "lerobot/robots/broken_arm.py": "import a_library_that_is_not_there",
     "lerobot/robots/toy_follower.py": """
+import time
 import numpy as np
 from lerobot.robots import RobotConfig
 JOINTS = ("shoulder.pos", "gripper.pos")
+class BusError(Exception):
+    pass
 class ToyFollower:
-    name = "toy_follower"
+    name, observation_takes_s = "toy_follower", 0.0
     def __init__(self, config):
         self.config, self.is_connected, self.sent = config, False, []
         self.at = dict.fromkeys(JOINTS, 0.0)
         self.busy = 0
+        self.fail("make")
+    def fail(self, method):
+        if method == self.config.broken:
+            raise BusError(f"{method}: no status\\npacket")
     @property
     def observation_features(self):
         return {**dict.fromkeys(JOINTS, float), "base.vel": float, "front": (4, 6, 3)}
@@ -63,14 +83,18 @@ class ToyFollower:
     def action_features(self):
         return {**dict.fromkeys(JOINTS, float), "base.vel": float}
     def connect(self, calibrate=True):
+        self.fail("connect")
         self.is_connected = True
     def get_observation(self):
+        self.fail("get_observation")
         self.busy += 1
         assert self.busy == 1, "two threads on the bus"
         frame = np.full((4, 6, 3), len(self.sent), np.uint8)
+        time.sleep(self.observation_takes_s)
         self.busy -= 1
         return {**self.at, "base.vel": np.float32(0), "front": frame, "extra": 1}
     def send_action(self, action):
+        self.fail("send_action")
         self.busy += 1
         assert self.busy == 1, "two threads on the bus"
         sent = {**action, "shoulder.pos": min(action["shoulder.pos"], 50.0)}
@@ -79,12 +103,14 @@ class ToyFollower:
         self.busy -= 1
         return sent
     def disconnect(self):
+        self.fail("disconnect")
         assert self.is_connected
         self.is_connected = False
 class ToyConfig:
     robot = ToyFollower
-    def __init__(self, port, id=None):
-        self.port, self.id = port, id
+    def __init__(self, port, id=None, use_degrees=True, max_relative_target=None, broken=""):
+        self.port, self.id, self.broken = port, id, broken
+        self.use_degrees, self.max_relative_target = use_degrees, max_relative_target
 RobotConfig.known["toy_follower"] = ToyConfig
 """,
 }
@@ -191,8 +217,100 @@ def test_settings_from_a_file(lerobot, limits, tmp_path):
     assert (made._robot.config.port, made._robot.config.id) == ("/dev/b", "left")
     with pytest.raises(ValueError, match=r"cannot read .*nowhere.json"):
         make_robot("lerobot:toy_follower", limits=limits, config=tmp_path / "nowhere.json")
-    with pytest.raises(ValueError, match="does not take the settings"):
-        make_robot("lerobot:toy_follower", limits=limits, colour="red")
+
+
+def test_settings_are_json(lerobot):
+    options = robot_options(("port=5", "use-degrees=false", 'max_relative_target={"gripper": 5}', "id=left arm"))
+    config = make_robot("lerobot:toy_follower", **options)._robot.config
+    assert (config.port, config.use_degrees) == (5, False)
+    assert (config.max_relative_target, config.id) == ({"gripper": 5}, "left arm")
+    made = make_robot("lerobot:toy_follower", port=Path("/dev/a"), use_degrees=True, max_relative_target=None)
+    assert (made._robot.config.port, made._robot.config.use_degrees) == ("/dev/a", True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("port=a", "colour=red"), r'settings --port="a" --colour="red": unrecognized arguments: --colour="red"'),
+        (("port=a", "use_degrees=False"), r"DecodingError: `use_degrees`: Couldn't parse 'False' into a bool; .* JSON"),
+        ((), r"Couldn't instantiate class ToyConfig \(TypeError: .*missing 1 required positional argument: 'port'"),
+    ],
+)
+def test_settings_that_lerobot_does_not_take_are_one_line(lerobot, capfd, options, message):
+    with pytest.raises(ValueError, match=message) as refused:
+        make_robot("lerobot:toy_follower", **robot_options(options))
+    assert "\n" not in str(refused.value)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("method", ["make", "connect", "get_observation", "send_action", "disconnect"])
+def test_whatever_lerobot_raises_is_one_line_that_says_where(lerobot, method):
+    action = {"shoulder.pos": 1.0, "gripper.pos": 1.0, "base.vel": 0.0}
+
+    def use() -> None:
+        robot = make_robot("lerobot:toy_follower", port="a", broken=method)
+        robot.connect()
+        robot.get_observation()
+        robot.send_action(action)
+        robot.disconnect()
+
+    with pytest.raises(RuntimeError, match=rf"lerobot:toy_follower: .*BusError: {method}: no status packet$"):
+        use()
+
+
+def test_a_plugin_that_cannot_be_imported_is_named(lerobot, tmp_path):
+    (tmp_path / "site" / "lerobot_robot_toy.py").write_text("raise OSError('no udev rule')")
+    with pytest.raises(ValueError, match=r"it has \['toy_follower'\]; not imported: .*broken_arm: ModuleNotFound.*no udev"):
+        make_robot("lerobot:toy")
+
+
+def run(robot, num_steps: int):
+    """The control loop at 20 Hz with a policy that always wants to move."""
+    action = ActionSpec(names=tuple(robot.action_features), units=("deg", "%", "m/s"), low=(-90.0,) * 3, high=(90.0,) * 3)
+    spec = PolicySpec(
+        camera=CameraSpec(name="front", height=4, width=6),
+        state=StateSpec(names=("shoulder.pos", "gripper.pos", "base.vel"), units=("deg", "%", "m/s")),
+        action=action,
+        tasks=TaskTable(names=("lift",), num_slots=1),
+        control_hz=20.0,
+    )
+
+    def policy(frame, state):
+        return np.float32([state[0] + 1, state[1] + 1, 0.1])
+
+    with Operator() as operator:
+        return run_session(robot, policy, spec, robot.limits(20.0), LoopConfig(hz=20.0, num_steps=num_steps), operator)
+
+
+def test_an_observation_that_takes_long_is_stale_and_no_period_is_missed(robot):
+    assert run(robot, 10).outcome.num_held == 0
+    robot.reset(0)
+    robot._robot.observation_takes_s, num_sent = 0.3, len(robot._robot.sent)
+    result = run(robot, 20)
+    assert result.interventions["held_stale"] == 20
+    assert result.outcome.num_missed <= 1, "the loop does not wait for the bus"
+    assert {tuple(sent.values()) for sent in robot._robot.sent[num_sent:]} <= {(*robot._robot.at.values(), 0.0)}
+
+
+def test_a_command_waits_for_a_long_observation_and_the_same_one_does_not(robot):
+    told = {"shoulder.pos": 70.0, "gripper.pos": 1.0, "base.vel": 0.0}
+    sent = robot.send_action(told)
+    robot._robot.observation_takes_s, took = 0.3, []
+    observing = threading.Thread(target=robot.get_observation)
+    observing.start()
+    time.sleep(0.05)
+    for action in (told, {**told, "gripper.pos": 2.0}):
+        begin = time.monotonic()
+        assert robot.send_action(action) == {**sent, "gripper.pos": action["gripper.pos"]}
+        took.append(time.monotonic() - begin)
+    observing.join()
+    assert took[0] < 0.1 < took[1]
+
+
+def test_the_default_age_of_a_stale_observation_goes_by_the_rate(limits):
+    states = ["shoulder.pos", "gripper.pos", "base.vel"]
+    for hz, hold_after_s in ((50.0, 0.25), (20.0, 0.25), (5.0, 0.4), (0.5, 2.0)):
+        assert read_limits(limits).limits(states, states, hz).hold_after_s == hold_after_s
 
 
 def test_without_limits_it_is_refused(lerobot):

@@ -14,7 +14,8 @@ the state that measures it; none where nothing does. ``low``, ``high``: of the c
 ``max_step`` or ``max_velocity``. For all axes: ``ramp_s``: time in which step and velocity grow from 0 to full at the
 start. ``response_s``: so long after a command was sent the state has all of it (0.2 s). Until then the box counts it as
 still to come: too long makes a displacement slow beside the bounds, too short lets the arm leave by what is missing.
-``hold_after_s``, ``stop_after_s``: age of an observation at which the arm stands still, or the run stops.
+``hold_after_s``, ``stop_after_s``: age of an observation at which the arm stands still (the longer of 0.25 s and two
+control periods), or the run stops (2 s).
 ``max_start_mismatch``: largest distance of a position's first command from where the arm is, u; needed where there is a
 position that is measured.
 """
@@ -66,7 +67,7 @@ class LimitsFile:
     about: str = ""
     ramp_s: float = 1.0
     response_s: float = 0.2
-    hold_after_s: float = 0.5
+    hold_after_s: float | None = None
     stop_after_s: float = 2.0
     max_start_mismatch: float | None = None
 
@@ -110,7 +111,7 @@ class LimitsFile:
             period_s=1 / hz,
             ramp_s=self.ramp_s,
             response_s=self.response_s,
-            hold_after_s=self.hold_after_s,
+            hold_after_s=min(max(0.25, 2 / hz), self.stop_after_s) if self.hold_after_s is None else self.hold_after_s,
             stop_after_s=self.stop_after_s,
             max_start_mismatch=math.inf if self.max_start_mismatch is None else self.max_start_mismatch,
         )
@@ -150,7 +151,7 @@ def read_limits(path: Path | str) -> LimitsFile:
         if not axis.relative and axis.max_step is None and axis.max_velocity is None:
             raise ValueError(f"{where}: a position needs max_step or max_velocity: without one the arm may leap")
     for name in ("ramp_s", "response_s", "hold_after_s", "stop_after_s"):
-        if not 0 <= getattr(limits, name) <= MAX_TIME_S:
+        if getattr(limits, name) is not None and not 0 <= getattr(limits, name) <= MAX_TIME_S:
             raise ValueError(f"{path}: {name}: expected 0 to {MAX_TIME_S:g} s, got {getattr(limits, name):g}")
     measured = any(not axis.relative and axis.state is not None for axis in limits.axes)
     if measured and limits.max_start_mismatch is None:
