@@ -6,7 +6,7 @@ import contextlib
 import datetime
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -380,8 +380,20 @@ def _tell(sheet: TrialSheet, record: TrialRecord, *, blinded: bool) -> None:
     )
     if not record.arm_stopped:
         print("  THE ARM DID NOT CONFIRM THAT IT STOPPED", flush=True)
-    for note in record.notes:
+    for note in (*record.notes, *_slowness(record)):
         print(f"  {note}", flush=True)
+
+
+def _slowness(record: TrialRecord) -> Iterator[str]:
+    """What kept the arm from acting in more than a tenth of a trial's periods."""
+    legs, total = record.legs_ms, record.num_steps + record.num_missed
+    if record.num_missed > 0.1 * total:
+        slowest = max(("policy", "send", "overhead"), key=lambda leg: legs[leg]["p50"])
+        took = f"{slowest} took {legs[slowest]['p50']:.0f} ms (p50)"
+        yield f"{record.num_missed} of {total} periods passed without a command: {took}"
+    if record.num_held > 0.1 * record.num_steps:
+        age = f"frames were {legs['frame_age']['p50']:.0f} ms old (p50)"
+        yield f"the arm stood still in {record.num_held} of {record.num_steps} steps: {age}"
 
 
 def _write_result(plan: RobotTrials, sheet: TrialSheet) -> None:

@@ -67,7 +67,7 @@ JOINTS = ("shoulder.pos", "gripper.pos")
 class BusError(Exception):
     pass
 class ToyFollower:
-    name, observation_takes_s = "toy_follower", 0.0
+    name, observation_takes_s, films, num_frames = "toy_follower", 0.0, False, 0
     def __init__(self, config):
         self.config, self.is_connected, self.sent = config, False, []
         self.at = dict.fromkeys(JOINTS, 0.0)
@@ -89,7 +89,8 @@ class ToyFollower:
         self.fail("get_observation")
         self.busy += 1
         assert self.busy == 1, "two threads on the bus"
-        frame = np.full((4, 6, 3), len(self.sent), np.uint8)
+        self.num_frames += self.films
+        frame = np.full((4, 6, 3), (len(self.sent) + self.num_frames) % 256, np.uint8)
         time.sleep(self.observation_takes_s)
         self.busy -= 1
         return {**self.at, "base.vel": np.float32(0), "front": frame, "extra": 1}
@@ -260,17 +261,17 @@ def test_whatever_lerobot_raises_is_one_line_that_says_where(lerobot, method):
 
 def test_a_plugin_that_cannot_be_imported_is_named(lerobot, tmp_path):
     (tmp_path / "site" / "lerobot_robot_toy.py").write_text("raise OSError('no udev rule')")
-    with pytest.raises(ValueError, match=r"it has \['toy_follower'\]; not imported: .*broken_arm: ModuleNotFound.*no udev"):
+    with pytest.raises(ValueError, match=r"toy_follower'\]; not imported: .*broken_arm: ModuleNotFound.*no udev rule"):
         make_robot("lerobot:toy")
 
 
 def run(robot, num_steps: int):
     """The control loop at 20 Hz with a policy that always wants to move."""
-    action = ActionSpec(names=tuple(robot.action_features), units=("deg", "%", "m/s"), low=(-90.0,) * 3, high=(90.0,) * 3)
+    names, units = ("shoulder.pos", "gripper.pos", "base.vel"), ("deg", "%", "m/s")
     spec = PolicySpec(
         camera=CameraSpec(name="front", height=4, width=6),
-        state=StateSpec(names=("shoulder.pos", "gripper.pos", "base.vel"), units=("deg", "%", "m/s")),
-        action=action,
+        state=StateSpec(names=names, units=units),
+        action=ActionSpec(names=names, units=units, low=(-90.0,) * 3, high=(90.0,) * 3),
         tasks=TaskTable(names=("lift",), num_slots=1),
         control_hz=20.0,
     )
@@ -278,6 +279,7 @@ def run(robot, num_steps: int):
     def policy(frame, state):
         return np.float32([state[0] + 1, state[1] + 1, 0.1])
 
+    robot._robot.films = True
     with Operator() as operator:
         return run_session(robot, policy, spec, robot.limits(20.0), LoopConfig(hz=20.0, num_steps=num_steps), operator)
 

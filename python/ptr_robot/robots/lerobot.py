@@ -194,7 +194,8 @@ def _parse(draccus: Any, kind: type, name: str, config: Path | str, settings: di
         arguments = [f"--{key}={json.dumps(value, default=os.fspath)}" for key, value in settings.items()]
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}: expected settings that JSON can say, got {settings}") from error
-    refused = f"{name}: LeRobot does not take the settings {' '.join(arguments)}" + (f" over {config}" if config else "")
+    given = (" ".join(arguments) or "(none)") + (f" over {config}" if config else "")
+    refused = f"{name}: LeRobot does not take the settings {given}"
     told = io.StringIO()
     try:
         with draccus.config_type("json"), contextlib.redirect_stderr(told):
@@ -227,7 +228,7 @@ def _config_class(robots: Any, name: str, type_: str) -> Any:
         for module in (*inside, *plugins):
             try:
                 importlib.import_module(module)
-            except Exception as error:  # a robot whose own library is missing may be another one
+            except Exception as error:  # noqa: BLE001  (its own library is missing, say; another robot may be meant)
                 broken.append(f"{module}: {_words(error)}")
     if type_ not in known():
         told = f"; not imported: {'; '.join(broken)}" if broken else ""
