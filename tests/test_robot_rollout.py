@@ -25,7 +25,7 @@ from ptr_fast.learners import make_learner
 from ptr_fast.types import CameraSpec
 from ptr_robot.cli import main
 from ptr_robot.launch import pick_device
-from ptr_robot.robot_rollout import robot_options
+from ptr_robot.robot_rollout import _slowness, robot_options
 from ptr_robot.robots.limits_file import write_limits
 from ptr_robot.robots.simulated import SimulatedRobot
 from ptr_robot.rollout import Args, _labels
@@ -356,6 +356,16 @@ def test_robot_options():
 def record(index: int) -> TrialRecord:
     counts = dict.fromkeys(("num_steps", "num_missed", "num_held", "num_dropped_frames", "num_unrecorded"), 0)
     return TrialRecord(index=index, policy="a", seed=1, success=True, reason="", message="", arm_stopped=True, **counts)
+
+
+def test_periods_without_a_command_and_steps_without_an_observation_are_told_with_their_cause():
+    legs = {"policy": {"p50": 2.0}, "send": {"p50": 285.0}, "overhead": {"p50": 1.0}}
+    trial = replace(record(0), num_steps=60, num_missed=315, num_held=40, legs_ms=legs)
+    assert list(_slowness(trial)) == [
+        "315 of 375 periods passed without a command: send took 285 ms (p50)",
+        "the arm stood still in 40 of 60 steps for want of a fresh observation",
+    ]
+    assert not list(_slowness(replace(trial, num_missed=5, num_held=5)))
 
 
 def test_a_sheet_whose_last_line_was_cut_short_does_that_trial_again(tmp_path):

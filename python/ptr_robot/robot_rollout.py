@@ -392,6 +392,199 @@ def _slowness(record: TrialRecord) -> Iterator[str]:
         took = f"{slowest} took {legs[slowest]['p50']:.0f} ms (p50)"
         yield f"{record.num_missed} of {total} periods passed without a command: {took}"
     if record.num_held > 0.1 * record.num_steps:
+        yield f"the arm stood still in {record.num_held} of {record.num_steps} steps for want of a fresh observation"
+
+
+def _write_results(plan: RobotTrials, sheet: TrialSheet, limits: SafetyLimits) -> Path:
+    page = write_page(plan.out / "report.html", f"{plan.task}: trials on {plan.robot}", sections(sheet, limits))
+    _write_result(plan, sheet)
+    return page
+
+
+def _limits(plan: RobotTrials, robot: Robot, spec: PolicySpec) -> SafetyLimits:
+    """The robot's limits, or the file's, in the order of the checkpoint's actions and states.
+
+    Raises:
+        ValueError: there are none, or they do not fit or are unsafe; names the file.
+    """
+    if plan.limits is not None:
+        file = read_limits(plan.limits)
+        for name, unit in zip(spec.action.names, spec.action.units, strict=True):
+            if file.units.get(name, unit) != unit:
+                told = f"expected unit {unit!r}, as the checkpoint has it, got {file.units[name]!r}"
+                raise ValueError(f"{plan.limits}: axis {name!r}: {told}")
+        try:
+            given = file.limits(spec.action.names, spec.state.names, spec.control_hz)
+            SafetyFilter(given)
+        except ValueError as error:
+            raise ValueError(f"{plan.limits}: {error}") from error
+        return given
+    own = getattr(robot, "limits", None)
+    if own is None:
+        raise ValueError(f"{robot.name}: no safety limits are known for this robot; write a file and use --limits")
+    limits: SafetyLimits = own(spec.control_hz)
+    states = [name for name, feature in robot.observation_features.items() if not isinstance(feature, tuple)]
+    by_name = {axis.name: axis for axis in limits.axes}
+
+    def placed(axis: AxisLimits) -> AxisLimits:
+        return axis if axis.position < 0 else replace(axis, position=spec.state.names.index(states[axis.position]))
+
+    return replace(limits, axes=[placed(by_name[name]) for name in spec.action.names])
+
+
+def _trial(
+    plan: RobotTrials,
+    robot: Robot,
+    contender: Contender,
+    policy: Any,
+    limits: SafetyLimits,
+    operator: Operator,
+    index: int,
+    seed: int,
+) -> TrialRecord:
+    reset = getattr(robot, "reset", None)
+    if reset is not None:
+        reset(seed)
+    spec = contender.spec
+    height, width, _ = robot.observation_features[camera_of(robot, plan.camera)]
+    config = LoopConfig(
+        hz=spec.control_hz,
+        num_steps=plan.max_steps,
+        dry_run=plan.dry_run,
+        realtime_priority=plan.realtime_priority,
+        record_frames=max(min(MAX_FRAMES, MAX_FRAME_BYTES // (3 * height * width)), 2),
+    )
+    name = "" if plan.video == "none" else f"trial-{index + 1:03d}.{plan.video}"
+    with contextlib.ExitStack() as stack:
+        video = stack.enter_context(VideoWriter(plan.out / name, spec.control_hz)) if name else None
+        recorder = stack.enter_context(_recorder(plan, robot, contender)) if plan.record is not None else None
+        if recorder is not None:
+            stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S%f")
+            recorder.begin_episode(f"{plan.robot}-{stamp}-trial-{index + 1}", plan.task, domain=plan.robot)
+
+        def keep(record: np.void, frame: np.ndarray | None) -> None:
+            if frame is None:
+                return
+            if video is not None:
+                video.add(frame)
+            if recorder is not None and record["sent_ns"]:
+                recorder.add(frame, record["state"][: spec.state.dim], record["sent"][: spec.action.dim])
+
+        result = run_session(robot, policy, spec, limits, config, operator, plan.camera, _Console(index), keep)
+        if recorder is not None:
+            verdict = {True: "success", False: "failure", None: "unknown"}[result.success]
+            recorder.end_episode(verdict, keep=not operator.quit_signal)
+    has_video = bool(name) and (plan.out / name).is_file()
+    return TrialRecord(**{**_record(result, index, contender.label, seed), "video": name if has_video else ""})
+
+
+def _acting(plan: RobotTrials, robot: Robot, contender: Contender) -> Callable[[int], Any]:
+    """``seed of a trial -> policy`` as the control loop takes it, warmed up; tells what computes the actions."""
+    height, width, _ = robot.observation_features[camera_of(robot, plan.camera)]
+    policy, engine = contender.policy, contender.engine
+    if engine and engine != "eager" and policy.mode != "search":
+        executor = policy.make_executor((height, width), plan.task)
+        how = policy.explain() if callable(executor) else "openvino inside the control loop"
+        print(f"{contender.label} acts by {how}", flush=True)
+        return lambda seed: executor
+    if engine:
+        policy.warm_up((height, width))
+        print(f"{contender.label} acts by {policy.explain()}", flush=True)
+
+    def trial(seed: int) -> Any:
+        steps = count(1)
+
+        def act(frame: np.ndarray, state: np.ndarray) -> np.ndarray:
+            return policy.act(frame, state, plan.task, seed=seed * 100_003 + next(steps))
+
+        return act
+
+    return trial
+
+
+def _recorder(plan: RobotTrials, robot: Robot, contender: Contender) -> Recorder:
+    assert plan.record is not None
+    height, width, _ = robot.observation_features[camera_of(robot, plan.camera)]
+    source = f"{contender.label}, step {contender.about.get('step', 'unknown')}"
+    return Recorder(plan.record, contender.spec, (height, width), source=source)
+
+
+class _Console:
+    """One line about once a second while a trial runs."""
+
+    def __init__(self, index: int) -> None:
+        self._index, self._calls = index, 0
+
+    def __call__(self, loop: ControlLoop) -> None:
+        self._calls += 1
+        if self._calls % 10:
+            return
+        outcome = loop.outcome()
+        whole, policy = outcome.legs["capture_to_command"], outcome.legs["policy"]
+        print(
+            f"  trial {self._index + 1}  step {outcome.num_steps}  frame to command p50 {whole['p50_ns'] * 1e-6:.1f} "
+            f"p99 {whole['p99_ns'] * 1e-6:.1f} ms  policy {policy['p50_ns'] * 1e-6:.1f} ms  "
+            f"missed {outcome.num_missed}  held {outcome.num_held}",
+            flush=True,
+        )
+
+
+def _record(result: SessionResult, index: int, label: str, seed: int) -> dict[str, Any]:
+    outcome = result.outcome
+    scale = {"p50": "p50_ns", "p95": "p95_ns", "p99": "p99_ns", "p999": "p999_ns", "max": "max_ns"}
+    done = outcome.reason == "stopped_operator" and outcome.message == "done"
+    return {
+        "index": index,
+        "policy": label,
+        "seed": seed,
+        "success": result.success,
+        "reason": "" if done else outcome.reason,
+        "message": "" if done else outcome.message,
+        "num_steps": outcome.num_steps,
+        "num_missed": outcome.num_missed,
+        "num_held": outcome.num_held,
+        "num_dropped_frames": outcome.num_dropped_frames,
+        "num_unrecorded": outcome.num_unrecorded,
+        "arm_stopped": outcome.arm_stopped,
+        "notes": outcome.notes,
+        "interventions": dict(result.interventions),
+        "decisions_late": [result.decisions_late[n] for n in range(max(result.decisions_late, default=-1) + 1)],
+        "legs_ms": {
+            leg: {short: round(values[key] * 1e-6, 4) for short, key in scale.items()}
+            for leg, values in outcome.legs.items()
+        },
+        "histograms": {
+            leg: (values["bucket_begin_ns"].tolist(), values["bucket_count"].tolist())
+            for leg, values in outcome.legs.items()
+        },
+    }
+
+
+def _tell(sheet: TrialSheet, record: TrialRecord, *, blinded: bool) -> None:
+    who = "" if blinded else f" of {record.policy}"
+    verdict = {True: "success", False: "failure", None: "not judged"}[record.success]
+    why = f", {record.reason}: {record.message}" if record.reason else ""
+    whole = record.legs_ms["capture_to_command"]
+    print(
+        f"trial {record.index + 1}/{len(sheet.order)}{who}: {verdict} after {record.num_steps} steps{why}; "
+        f"frame to command p50 {whole['p50']:.1f} ms, p99 {whole['p99']:.1f} ms, "
+        f"{told_late(decisions_late([record]))}, missed {record.num_missed}",
+        flush=True,
+    )
+    if not record.arm_stopped:
+        print("  THE ARM DID NOT CONFIRM THAT IT STOPPED", flush=True)
+    for note in (*record.notes, *_slowness(record)):
+        print(f"  {note}", flush=True)
+
+
+def _slowness(record: TrialRecord) -> Iterator[str]:
+    """What kept the arm from acting in more than a tenth of a trial's periods."""
+    legs, total = record.legs_ms, record.num_steps + record.num_missed
+    if record.num_missed > 0.1 * total:
+        slowest = max(("policy", "send", "overhead"), key=lambda leg: legs[leg]["p50"])
+        took = f"{slowest} took {legs[slowest]['p50']:.0f} ms (p50)"
+        yield f"{record.num_missed} of {total} periods passed without a command: {took}"
+    if record.num_held > 0.1 * record.num_steps:
         age = f"frames were {legs['frame_age']['p50']:.0f} ms old (p50)"
         yield f"the arm stood still in {record.num_held} of {record.num_steps} steps: {age}"
 
