@@ -16,7 +16,7 @@ def test_shares_are_of_the_time_since_the_last_report(busy_seconds, expected, tm
     log = RunLog(tmp_path, 0, 1000)
     for step, waited in ((40, 0.25), (80, 0.75)):
         now[0] += 1.0
-        log.report(step, {"train/bc_loss": torch.tensor(2.0)}, waited, busy_seconds)
+        log.report(step, {"train/bc_loss": torch.tensor(2.0)}, {"actor": 3e-4}, waited, busy_seconds)
     log.close()
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["perf/steps_per_s"] for row in rows] == [pytest.approx(40.0)] * 2

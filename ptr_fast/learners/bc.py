@@ -53,6 +53,11 @@ class BcLearner:
         """Every optimiser by name."""
         return {"actor": self._adam}
 
+    def learning_rates(self, step: int | torch.Tensor) -> dict[str, float | torch.Tensor]:
+        """The rate of every optimiser at an update; ``step`` as in :func:`ptr_fast.learners.base.scheduled_lr`."""
+        config = self.config
+        return {"actor": base.scheduled_lr(config.lr, config.lr_schedule, config.lr_schedule_steps, step)}
+
     def draw(self, samples: torch.Tensor | range, step: int | torch.Tensor) -> BcDraws:
         """The random numbers of update ``step``, on the device; ``samples`` as in :func:`draw_bc`."""
         return draw_bc(self.config, samples, self.seed, step, self.device)
@@ -74,7 +79,7 @@ class BcLearner:
         base.check_batch(batch, self.spec, self.config.encoder.sees_images)
         draws = self.draw(self.ranks.samples(len(batch)), step) if draws is None else draws
         config = self.config
-        base.set_lr(self._adam, base.scheduled_lr(config.lr, config.lr_schedule, config.lr_schedule_steps, step))
+        base.set_lr(self._adam, self.learning_rates(step)["actor"])
         images = batch.rewards  # whatever has B rows
         if config.encoder.sees_images:
             dtype = self._encoder_dtype or self._parameters[0].dtype

@@ -137,6 +137,15 @@ class CqlLearner:
         """Every optimiser by name."""
         return {"actor": self._actor_adam, "critic": self._critic_adam, "temperature": self._temperature_adam}
 
+    def learning_rates(self, step: int | torch.Tensor) -> dict[str, float | torch.Tensor]:
+        """The rate of every optimiser at an update; ``step`` as in :func:`ptr_fast.learners.base.scheduled_lr`."""
+        config = self.config
+        rates = {"actor": config.actor_lr, "critic": config.critic_lr, "temperature": config.temperature_lr}
+        return {
+            name: base.scheduled_lr(rate, config.lr_schedule, config.lr_schedule_steps, step)
+            for name, rate in rates.items()
+        }
+
     def draw(self, samples: torch.Tensor | range, step: int | torch.Tensor) -> Draws:
         """The random numbers of update ``step``, on the device; ``samples`` as in :func:`draw_cql`."""
         return draw_cql(self.config, samples, self.spec.action.dim, self.seed, step, self.device)
@@ -161,7 +170,8 @@ class CqlLearner:
         """:meth:`update`, returning the per-element quantities instead of their summary."""
         base.check_batch(batch, self.spec, self.config.encoder.sees_images)
         draws = self.draw(self.ranks.samples(len(batch)), step) if draws is None else draws
-        self._set_learning_rates(step)
+        for name, rate in self.learning_rates(step).items():
+            base.set_lr(self.optimizers()[name], rate)
         images, next_images = self._augment(batch, draws)
         critic_terms, policy = self._critic_step(batch, images, next_images, draws)
         actor_terms = self._actor_step(batch, images, policy, draws)
@@ -253,13 +263,6 @@ class CqlLearner:
             "temperature_loss": loss.detach(),
             "new_temperature": self.temperature().detach(),
         }
-
-    def _set_learning_rates(self, step: int) -> None:
-        config = self.config
-        rates = {"actor": config.actor_lr, "critic": config.critic_lr, "temperature": config.temperature_lr}
-        for name, optimizer in self.optimizers().items():
-            lr = base.scheduled_lr(rates[name], config.lr_schedule, config.lr_schedule_steps, step)
-            base.set_lr(optimizer, lr)
 
 
 def _step(optimizer: torch.optim.Optimizer, loss: torch.Tensor, backward: Callable[[torch.Tensor], None]) -> None:

@@ -64,8 +64,13 @@ class Remedy:
     settings: tuple[tuple[str, float | str], ...] = ()
     action: str = ""
 
+    def options(self) -> list[str]:
+        """The settings as words of a command."""
+        return [word for name, value in self.settings for word in (f"--{name.replace('_', '-')}", _text(value))]
+
     def __str__(self) -> str:
-        options = [f"--{name.replace('_', '-')} {_text(value)}" for name, value in self.settings]
+        words = self.options()
+        options = [f"{name} {value}" for name, value in zip(words[::2], words[1::2], strict=True)]
         todo = ", ".join([*options, *([self.action] if self.action else [])])
         return f"{self.seen}: {todo}" if todo else self.seen
 

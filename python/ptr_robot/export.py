@@ -146,7 +146,7 @@ def _samples(args: Args, policy: Any, for_calibration: bool = False) -> list[tup
     from ptr_robot.train_data import check_matches
 
     store, episodes, _ = episodes_of(args.store, (), policy.info, any_task=True)
-    check_matches(store, policy.spec)
+    check_matches(store, policy.spec, with_bounds=False)
     wanted = args.num_frames
     if for_calibration:
         others = np.setdiff1d(np.arange(store.num_episodes), episodes)

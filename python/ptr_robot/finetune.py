@@ -1,17 +1,20 @@
 """Train a checkpoint on with a few demonstrations of a new task, mixed with the old data.
 
 ``ptr-fast finetune --checkpoint RUN --target STORE --num-demos 10 --mix 0.9 --out NEW_RUN``
+
+``--from CHECKPOINT --out NEW_RUN`` goes on from a checkpoint of fine-tuning with changed settings, in a new run.
 """
 
 from __future__ import annotations
 
 import sys
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import tyro
 
-from ptr_fast.config import LearnerConfig, to_dict
+from ptr_fast.config import to_dict
+from ptr_robot import branch
 from ptr_robot.train_config import FinetuneConfig
 
 if TYPE_CHECKING:
@@ -24,6 +27,8 @@ __all__ = ["finetune", "run"]
 
 def run(argv: list[str]) -> int:
     """The verb."""
+    if branch.is_branch(argv):
+        return branch.run("finetune", argv)
     config = tyro.cli(
         FinetuneConfig, args=argv, prog="ptr-fast finetune", description=__doc__, config=(tyro.conf.DisallowNone,)
     )
@@ -48,20 +53,23 @@ def finetune(config: FinetuneConfig, ranks: Ranks) -> int:
     from ptr_fast.checkpoint import read_checkpoint
     from ptr_robot.chosen_checkpoint import chosen_checkpoint
     from ptr_robot.evaluate import rewards_of
+    from ptr_robot.rates import over, scaled
     from ptr_robot.run_record import RunRecord, parent_and_ancestors
     from ptr_robot.train import open_run, train
-    from ptr_robot.train_data import check_matches, select_target, tell_camera, with_task
+    from ptr_robot.train_data import check_matches, select_target, tell_camera, with_tasks
     from ptr_robot.trained_on import held_out_only
 
     info = read_checkpoint(chosen_checkpoint(config.checkpoint, to=sys.stdout))
     target, task = select_target(config.target, config.task, config.domains, config.num_demos, config.loop.seed)
     parent, ancestors = parent_and_ancestors(info, "finetune")
     sources = held_out_only([*_prior_sources(info, config), target], ancestors)
-    spec = with_task(info.spec, task)
+    spec = with_tasks(info.spec, [task])
     for source in sources:
-        check_matches(source.store, spec)
+        check_matches(source.store, spec, with_bounds=source.role == "target")
     tell_camera(sources, spec.camera.name, "the checkpoint was trained on it")
     config = replace(config, out=config.out.resolve(), checkpoint=info.path, target=config.target.resolve(), task=task)
+    schedule = info.config.lr_schedule if config.lr_schedule == "same" else config.lr_schedule
+    learner = over(scaled(info.config, config.lr_scale), schedule, config.loop.num_steps)
     act = info.act if config.act_mode == "same" else replace(info.act, mode=config.act_mode)
     record = RunRecord(
         verb="finetune",
@@ -71,7 +79,7 @@ def finetune(config: FinetuneConfig, ranks: Ranks) -> int:
         sources=tuple(source.record() for source in sources),
         parent=parent,
         ancestors=ancestors,
-    ).with_config(learner=_scheduled(info.config, config), rewards=rewards_of(info), act=act)
+    ).with_config(learner=learner, rewards=rewards_of(info), act=act)
     return train(open_run(config.out, record, sources, ranks, lambda: info))
 
 
@@ -89,14 +97,3 @@ def _prior_sources(info: CheckpointInfo, config: FinetuneConfig) -> list[Source]
         )
     sources = reopen(recorded, places.of_checkpoint(info))
     return [replace(source, role="prior") for source in sources]
-
-
-def _scheduled(config: LearnerConfig, finetuning: FinetuneConfig) -> LearnerConfig:
-    schedule = config.lr_schedule if finetuning.lr_schedule == "same" else finetuning.lr_schedule
-    rates = {f.name: getattr(config, f.name) * finetuning.lr_scale for f in fields(config) if _is_rate(f.name)}
-    num_steps = finetuning.loop.num_steps if schedule == "cosine" else 0
-    return replace(config, lr_schedule=schedule, lr_schedule_steps=num_steps, **rates)
-
-
-def _is_rate(name: str) -> bool:
-    return name == "lr" or name.endswith("_lr")

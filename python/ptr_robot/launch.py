@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import os
+import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +31,7 @@ from ptr_robot.train_config import LoopConfig
 
 __all__ = [
     "StopRequest",
+    "branch_command",
     "choose_kernels",
     "is_lost_contact",
     "joined",
@@ -213,3 +216,17 @@ def resume_command(out: Path) -> str:
     """What goes on with a run."""
     size = world_size()
     return f"ptr-fast resume {out}" if size == 1 else f"torchrun --nproc-per-node N -m ptr_robot resume {out}"
+
+
+def branch_command(verb: str, checkpoint: Path, out: Path, options: Sequence[str] = ()) -> str:
+    """What goes on from a checkpoint in a new run with changed settings, to be pasted into a shell.
+
+    Args:
+        verb: of the run that the checkpoint is of.
+        out: that run; the new one gets the first free name after it.
+        options: the changes, e.g. ``["--learner.cql-alpha", "1"]``.
+    """
+    number = next(n for n in itertools.count(2) if not out.with_name(f"{out.name}-{n}").exists())
+    program = "ptr-fast" if world_size() == 1 else "torchrun --nproc-per-node N -m ptr_robot"
+    words = [verb, "--from", str(checkpoint), "--out", str(out.with_name(f"{out.name}-{number}")), *options]
+    return f"{program} {shlex.join(words)}"

@@ -11,7 +11,7 @@ from ptr_fast.checkpoint import CheckpointInfo, read_checkpoint
 from ptr_fast.config import PolicySpec, to_dict
 from ptr_robot.run_record import RunRecord, ancestors_of, recorded_sources
 from ptr_robot.store_places import StorePlaces
-from ptr_robot.train_data import Source, make_spec, with_task
+from ptr_robot.train_data import Source, make_spec, with_tasks
 
 __all__ = ["upgraded"]
 
@@ -44,7 +44,7 @@ def upgraded(data: Mapping[str, Any], newest: CheckpointInfo | None, places: Sto
     else:
         base = read_checkpoint(parent["checkpoint"])
         mode = config["act_mode"]
-        spec, source = with_task(base.spec, config["task"]), base.path
+        spec, source = with_tasks(base.spec, [config["task"]]), base.path
         act = base.act if mode == "same" else replace(base.act, mode=mode)
     config["act"] = to_dict(act)
     print(

@@ -1,4 +1,7 @@
-"""Train a policy on broad data: ``ptr-fast pretrain RECIPE --data.stores STORE ... --out RUN``."""
+"""Train a policy on broad data: ``ptr-fast pretrain RECIPE --data.stores STORE ... --out RUN``.
+
+``--from CHECKPOINT --out RUN`` in place of the recipe goes on from a checkpoint with changed settings, in a new run.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from ptr_fast.config import to_dict
+from ptr_robot import branch
 from ptr_robot.recipes import RECIPES
 from ptr_robot.train_config import PretrainConfig
 
@@ -19,7 +23,9 @@ __all__ = ["pretrain", "run"]
 
 
 def run(argv: list[str]) -> int:
-    """The verb: a recipe's name, then dotted overrides of its values."""
+    """The verb: a recipe's name, then dotted overrides of its values; or a branch."""
+    if branch.is_branch(argv):
+        return branch.run("pretrain", argv)
     if argv and not argv[0].startswith("-") and argv[0] not in RECIPES:
         close = difflib.get_close_matches(argv[0], RECIPES, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
@@ -46,6 +52,7 @@ def pretrain(config: PretrainConfig, ranks: Ranks) -> int:
     Returns:
         As :func:`ptr_robot.train.train`.
     """
+    from ptr_robot.rates import check_schedule, over
     from ptr_robot.run_record import RunRecord
     from ptr_robot.train import open_run, train
     from ptr_robot.train_data import make_spec, select_prior, tell_camera
@@ -54,8 +61,9 @@ def pretrain(config: PretrainConfig, ranks: Ranks) -> int:
     sources = held_out_only(select_prior(config.data, config.loop.seed))
     spec = make_spec(sources, config.data.camera, config.num_task_slots)
     tell_camera(sources, spec.camera.name, "--data.camera takes another")
-    if config.learner.lr_schedule == "cosine" and not config.learner.lr_schedule_steps:
-        config = replace(config, learner=replace(config.learner, lr_schedule_steps=config.loop.num_steps))
+    if not config.learner.lr_schedule_steps:
+        config = replace(config, learner=over(config.learner, config.learner.lr_schedule, config.loop.num_steps))
+    check_schedule(config.learner, config.loop.num_steps, "give --learner.lr-schedule-steps as many, or 0")
     stores = tuple(path.resolve() for path in config.data.stores)
     config = replace(config, out=config.out.resolve(), data=replace(config.data, stores=stores))
     recorded = tuple(source.record() for source in sources)

@@ -6,6 +6,7 @@ Everything comes from the run's record; nothing is drawn or computed anew from w
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,7 +23,9 @@ from ptr_robot.store_places import StorePlaces
 if TYPE_CHECKING:
     from ptr_robot.run_record import RunRecord
 
-__all__ = ["Args", "check_new", "main", "read_record"]
+__all__ = ["Args", "check_new", "main", "read_record", "record_of"]
+
+VERBS = ("finetune", "pretrain")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +35,9 @@ class Args:
     Attributes:
         run: run folder, as given to --out.
         num_steps: a new total number of updates; 0 keeps the run's own.
+        lr_schedule: of the learning rates from now on: ``same``; ``constant`` at the rate ``lr``; or ``cosine``,
+            stretched over the new number of updates.
+        lr: with ``constant``, the rate: of CQL the critic's, to which the others keep their ratio.
         frames: where the frames lie from now on, as for ``pretrain``; ``same`` as until now. Changing to or from
             ``device-yuv420`` changes their pixels a little, and with them the result.
         store: OLD=NEW for every store of the run that has moved; repeat for several.
@@ -39,8 +45,18 @@ class Args:
 
     run: Annotated[Path, tyro.conf.Positional]
     num_steps: int = 0
+    lr_schedule: Literal["same", "constant", "cosine"] = "same"
+    lr: float = 0.0
     frames: Literal["same", "auto", "device", "device-yuv420", "host", "map", "jpeg"] = "same"
     store: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 0:
+            raise ValueError(f"num_steps must not be negative, got {self.num_steps}")
+        if not 0 <= self.lr < math.inf:
+            raise ValueError(f"lr must be positive and finite, got {self.lr}")
+        if (self.lr_schedule == "constant") != (self.lr > 0):
+            raise ValueError("--lr-schedule constant and --lr RATE go together")
 
 
 def main(args: Args) -> int:
@@ -54,7 +70,7 @@ def main(args: Args) -> int:
     places.check_known(source.store for source in record.sources)
     with joined(record.loop.rank_timeout_s) as ranks, run_lock(args.run, ranks):
         sources = reopen(record.sources, places)
-        record = _told(_placed(record, sources, args.run), args)
+        record = told(record.placed(args.run, [source.store.path for source in sources]), args)
         weights = None if record.parent is None else partial(parent_checkpoint, args.run, record.parent)
         return train(open_run(args.run, record, sources, ranks, weights))
 
@@ -62,14 +78,9 @@ def main(args: Args) -> int:
 def read_record(run: Path, places: StorePlaces = StorePlaces()) -> RunRecord:
     """The record of a run: that of its folder, which must be of the same run as its newest checkpoint.
 
-    A record of version 1 is brought to today's form, and what it lacks is told.
-
     Raises:
         DataError: no run, a broken record, or one of another run than the checkpoint.
     """
-    from ptr_robot.old_record import upgraded
-    from ptr_robot.run_record import RunRecord
-
     path, found = run / "train_config.json", list_checkpoints(run)
     try:
         data = json.loads(path.read_bytes())
@@ -84,16 +95,33 @@ def read_record(run: Path, places: StorePlaces = StorePlaces()) -> RunRecord:
         assert newest is not None
         print(f"{path} is missing: the record of {newest.path} is taken")
         data = newest.run
-    if not isinstance(data, dict) or data.get("verb") not in ("pretrain", "finetune") or "config" not in data:
-        raise DataError(f"{path}: expected the keys 'config' and 'verb', one of ['finetune', 'pretrain']")
+    record = record_of(data, newest, places, str(path))
     if newest is not None:
         _check_same_run(data, newest, path)
-    if "record_version" not in data:
-        try:
-            return upgraded(data, newest, places, str(path))
-        except KeyError as error:
-            raise DataError(f"{path}: the record of the run lacks {error}") from error
-    return RunRecord.from_json(data, str(path))
+    return record
+
+
+def record_of(data: Any, info: CheckpointInfo | None, places: StorePlaces, where: str) -> RunRecord:
+    """A record from its JSON values; one of version 1 is brought to today's form, and what it lacks is told.
+
+    Args:
+        info: the checkpoint that belongs to it, where there is one.
+        where: names the record in errors.
+
+    Raises:
+        DataError: it is broken.
+    """
+    from ptr_robot.old_record import upgraded
+    from ptr_robot.run_record import RunRecord
+
+    if not isinstance(data, dict) or data.get("verb") not in VERBS or not isinstance(data.get("config"), dict):
+        raise DataError(f"{where}: expected the keys 'config' and 'verb', one of {list(VERBS)}")
+    if "record_version" in data:
+        return RunRecord.from_json(data, where)
+    try:
+        return upgraded(data, info, places, where)
+    except KeyError as error:
+        raise DataError(f"{where}: the record of the run lacks {error}") from error
 
 
 def _check_same_run(data: dict[str, Any], newest: CheckpointInfo, path: Path) -> None:
@@ -105,38 +133,51 @@ def _check_same_run(data: dict[str, Any], newest: CheckpointInfo, path: Path) ->
             )
 
     then = newest.run
-    compare("verb", data["verb"], then.get("verb"))
+    compare("verb", data.get("verb"), then.get("verb"))
     if "spec" in data:
         compare("spec", from_dict(PolicySpec, data["spec"], f"{path}: spec"), newest.spec)
     if "parent" in then:
         compare("parent", data.get("parent"), then["parent"])
-    sources, sources_then = ((record.get("split") or {}).get("sources") or [] for record in (data, then))
+    split, split_then = data["split"], then.get("split") or {"sources": []}
+    compare("split, mix", split.get("mix"), split_then.get("mix"))
+    sources, sources_then = split["sources"], split_then["sources"]
     for name in ("role", "fingerprint", "train", "validation", "others", "episodes"):
         if all(name in source for source in sources_then):
             compare(f"split, {name}", [s.get(name) for s in sources], [s[name] for s in sources_then])
 
 
-def _placed(record: RunRecord, sources: list[Any], run: Path) -> RunRecord:
-    """The record with the places where the run and its stores lie now."""
-    new = [source.store.path.resolve() for source in sources]
-    place = {str(old.store): str(path) for old, path in zip(record.sources, new, strict=True)}
-    config = {**record.config, "out": str(run.resolve())}
-    if record.verb == "pretrain":
-        config["data"] = {**config["data"], "stores": [str(path) for path in new]}
-    else:
-        config["target"] = place.get(config["target"], config["target"])
-    moved = tuple(replace(source, store=path) for source, path in zip(record.sources, new, strict=True))
-    return replace(record, config=config, sources=moved)
+def told(record: RunRecord, args: Args) -> RunRecord:
+    """The record with what the options of ``resume`` change, which is added to its list of changes.
 
+    Raises:
+        ValueError: the run would go on behind the end of its schedule; with the two choices.
+    """
+    from ptr_robot.differences import differences
+    from ptr_robot.rates import check_schedule, first_rate, over, with_rate
 
-def _told(record: RunRecord, args: Args) -> RunRecord:
-    """The record with what the options of ``resume`` change."""
-    loop = record.loop
-    if args.num_steps:
-        loop = replace(loop, num_steps=args.num_steps)
+    loop, learner = record.loop, record.learner
+    loop = replace(loop, num_steps=args.num_steps or loop.num_steps)
     if args.frames != "same":
         loop = replace(loop, frames=args.frames)
-    return record.with_config(loop=loop)
+    if args.lr_schedule == "constant":
+        learner = with_rate(learner, args.lr)
+    elif args.lr_schedule == "cosine":
+        learner = over(learner, "cosine", loop.num_steps)
+    if (loop.num_steps, learner) != (record.loop.num_steps, record.learner):
+        again = f"ptr-fast resume {args.run} --num-steps {loop.num_steps} --lr-schedule"
+        choices = (
+            f"choose: {again} constant --lr RATE (its first rate was {first_rate(learner):.3g}), or {again} cosine "
+            f"(stretched over all {loop.num_steps} updates)"
+        )
+        check_schedule(learner, loop.num_steps, choices)
+    found = list_checkpoints(args.run)
+    step = int(found[-1].name) if found else record.first_step
+    changed = record.with_config(loop=loop, learner=learner)
+    changes = [
+        {"step": step, "field": name, "before": before, "after": after}
+        for name, before, after in differences(record.config, changed.config)
+    ]
+    return replace(changed, changes=(*record.changes, *changes))
 
 
 def parent_checkpoint(run: Path, parent: Mapping[str, Any]) -> CheckpointInfo:

@@ -47,7 +47,7 @@ from ptr_fast.checkpoint import CheckpointInfo, weights_digest
 from ptr_fast.config import ActConfig, LearnerConfig, PolicySpec, RewardConfig, from_dict, to_dict
 from ptr_fast.data.store import EpisodeStore
 from ptr_fast.errors import DataError
-from ptr_robot.train_config import LoopConfig
+from ptr_robot.train_config import FinetuneConfig, LoopConfig, PretrainConfig
 
 __all__ = [
     "RECORD_VERSION",
@@ -215,7 +215,7 @@ class RunRecord:
     @property
     def loop(self) -> LoopConfig:
         """Length, saving, reporting."""
-        return from_dict(LoopConfig, self.config["loop"], "loop")
+        return from_dict(LoopConfig, self.config["loop"], "config.loop")
 
     @property
     def first_step(self) -> int:
@@ -225,6 +225,17 @@ class RunRecord:
     def with_config(self, **values: Any) -> RunRecord:
         """The record with parts of its configuration (learner, rewards, act, loop) replaced."""
         return replace(self, config={**self.config, **{name: to_dict(value) for name, value in values.items()}})
+
+    def placed(self, out: Path, stores: Sequence[Path]) -> RunRecord:
+        """The record with the places where the run and its stores lie, in the order of its sources."""
+        paths = [path.resolve() for path in stores]
+        config = {**self.config, "out": str(out.resolve())}
+        if self.verb == "pretrain":
+            config["data"] = {**config["data"], "stores": [str(path) for path in paths]}
+        else:
+            config["target"] = str(paths[-1])
+        sources = tuple(replace(source, store=path) for source, path in zip(self.sources, paths, strict=True))
+        return replace(self, config=config, sources=sources)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values, with this program's versions."""
@@ -260,12 +271,20 @@ class RunRecord:
                 changes=tuple(data["changes"]),
                 wandb=data["wandb"],
             )
-            _ = record.learner, record.rewards, record.act, record.loop
+            _check_config(record)
             return record
         except KeyError as error:
             raise DataError(f"{where}: the record of the run lacks {error}") from error
         except (ValueError, TypeError, AttributeError) as error:
-            raise DataError(f"{where}: the record of the run is broken: {error}") from error
+            raise DataError(f"{where}: {error}") from error
+
+
+def _check_config(record: RunRecord) -> None:
+    """Raises ValueError where a value of ``config`` is not an option, or not one of the options' values."""
+    cls = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}[record.verb]
+    settled = {"learner", "rewards", "act"} - set(cls.__dataclass_fields__)
+    from_dict(cls, {name: value for name, value in record.config.items() if name not in settled}, "config")
+    _ = record.learner, record.rewards, record.act
 
 
 def parent_and_ancestors(

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import secrets
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -30,7 +31,7 @@ from ptr_fast.learners import make_learner
 from ptr_fast.learners.distributed import Ranks
 from ptr_fast.run_folder import picked_step
 from ptr_robot.divergence import Divergence, find_divergence, last_sound_checkpoint, remedies
-from ptr_robot.launch import StopRequest, is_lost_contact, prepare_process, resume_command
+from ptr_robot.launch import StopRequest, branch_command, is_lost_contact, prepare_process, resume_command
 from ptr_robot.precision import encoder_dtype
 from ptr_robot.run_record import RunRecord
 from ptr_robot.train_config import LoopConfig
@@ -142,8 +143,10 @@ def train(run: Run) -> int:
         stack.enter_context(contextlib.closing(batches))
         if tier == "device-yuv420":  # its pixels are its own: a resumed run learns from the same
             run.record = record.with_config(loop=replace(loop, frames=tier))
+        if loop.wandb and not record.wandb:
+            run.record = replace(run.record, wandb=secrets.token_hex(4))  # of rank 0, which logs and saves
         ranks.on_first(lambda: write_record(run.out, run.record))
-        log = RunLog(run.out, first_step, loop.num_steps, loop.wandb, run.record.to_json(), ranks)
+        log = RunLog(run.out, first_step, loop.num_steps, loop.wandb, run.record.wandb, run.record.to_json(), ranks)
         stack.enter_context(contextlib.closing(log))
         return _loop(run, batches, log, stack.enter_context(StopRequest(ranks)), first_step)
 
@@ -215,7 +218,8 @@ def _loop(run: Run, batches: Batches, log: RunLog, stop: StopRequest, first_step
             told = step.why_eager
             print(f"steps are launched op by op: {told}")
         if done % loop.log_every == 0 or done == loop.num_steps:
-            numbers = log.report(done, step.info, batches.wait_seconds, step.clock.seconds_per_step())
+            rates = run.learner.learning_rates(done - 1)
+            numbers = log.report(done, step.info, rates, batches.wait_seconds, step.clock.seconds_per_step())
             found = _diverged(step, numbers, run)
             if ranks.largest(found is not None) and loop.stop_on_divergence:
                 _alarm(run, found or ELSEWHERE, numbers, done)
@@ -250,7 +254,11 @@ def _alarm(run: Run, found: Divergence, numbers: dict[str, float], done: int) ->
     lines += [f"- {remedy}" for remedy in what]
     sound = last_sound_checkpoint(run.out, run.rewards, config)
     again = f"{resume_command(run.out)} would do the same again"
-    where = f"begin at {sound}, the newest from before" if sound else "no checkpoint is from before it: begin anew"
+    where = "no checkpoint is from before it: begin anew"
+    if sound:
+        options = next((remedy.options() for remedy in what if remedy.settings), [])
+        where = "go on from the newest checkpoint from before it, in a new run:\n"
+        where += branch_command(run.record.verb, sound, run.out, options)
     _warn(run, "\n".join([*lines, f"{again}; {where}"]))
 
 

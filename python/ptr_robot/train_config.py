@@ -11,7 +11,16 @@ import tyro
 
 from ptr_fast.config import ActConfig, CqlConfig, LearnerConfig, RewardConfig
 
-__all__ = ["DataConfig", "FinetuneConfig", "LoopConfig", "Precision", "PretrainConfig"]
+__all__ = [
+    "Branch",
+    "DataConfig",
+    "FinetuneBranch",
+    "FinetuneConfig",
+    "LoopConfig",
+    "Precision",
+    "PretrainBranch",
+    "PretrainConfig",
+]
 
 Precision = Literal["auto", "bf16", "tf32", "fp32"]
 
@@ -126,6 +135,54 @@ class PretrainConfig:
     act: ActConfig = ActConfig()
     num_task_slots: int = 0
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = LoopConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Branch:
+    """What a branch of a run may change; all that is not named is as in the run that it leaves.
+
+    Attributes:
+        checkpoint: where it leaves: a run, or one of its checkpoints.
+        out: run folder; must be new or empty.
+        learner: the method. Its nets stay as they are.
+        rewards: reward labels, made when the data is loaded.
+        act: how the checkpoints act unless told otherwise.
+        loop: length (updates of the run that it leaves included), saving, reporting.
+        store: OLD=NEW for every store of the run that has moved; repeat for several.
+    """
+
+    checkpoint: Annotated[Path, tyro.conf.arg(name="from")] = tyro.MISSING
+    out: Path = tyro.MISSING
+    learner: LearnerConfig = CqlConfig()
+    rewards: RewardConfig = RewardConfig()
+    act: ActConfig = ActConfig()
+    loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = LoopConfig()
+    store: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainBranch(Branch):
+    """A new run that goes on from a checkpoint of pre-training with changed settings.
+
+    Attributes:
+        data: which episodes. Where one of these options is given, they are chosen anew, from what the stores hold now;
+            what was trained on and what was held out stays so.
+    """
+
+    data: DataConfig = DataConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneBranch(Branch):
+    """A new run that goes on from a checkpoint of fine-tuning with changed settings.
+
+    Attributes:
+        num_demos: demonstrations taken from the target; more than before are taken from what it holds now.
+        mix: share of the old data in every batch, exact over time.
+    """
+
+    num_demos: int = 10
+    mix: float = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -139,6 +139,12 @@ def choose_demos(store: EpisodeStore, task: str, episodes: np.ndarray, seed: int
     return np.random.default_rng((seed, zlib.crc32(task.encode()))).permutation(ordered)
 
 
+def _by_part(store: EpisodeStore, order: np.ndarray, parts: Mapping[str, str], first: str) -> np.ndarray:
+    """Episodes in their order, but those of part ``first`` before all others, and those of another part behind."""
+    place = [{first: 0, None: 1}.get(parts.get(store.episodes.digest[i]), 2) for i in order]
+    return order[np.argsort(place, kind="stable")]
+
+
 def _episodes_by_task(store: EpisodeStore, domains: Sequence[str]) -> dict[str, np.ndarray]:
     known = sorted(set(store.episodes.domain))
     for domain in domains:
@@ -151,8 +157,11 @@ def _episodes_by_task(store: EpisodeStore, domains: Sequence[str]) -> dict[str, 
     return {task: np.array(episodes, np.int64) for task, episodes in by_task.items()}
 
 
-def select_prior(data: DataConfig, seed: int) -> list[Source]:
+def select_prior(data: DataConfig, seed: int, parts: Mapping[str, str] | None = None) -> list[Source]:
     """The episodes of a pre-training run, store by store.
+
+    Args:
+        parts: of a branch: ``train`` or ``validation`` by digest, for episodes that have a part already.
 
     Raises:
         ValueError: a store is named twice, a task or domain is not there, or a task has fewer episodes than asked.
@@ -176,6 +185,7 @@ def select_prior(data: DataConfig, seed: int) -> list[Source]:
                 raise ValueError(
                     f"{path}: asked for {data.num_demos} demonstrations of {task!r}, the store has {len(order)}"
                 )
+            order = _by_part(store, order, parts or {}, "train" if data.num_demos else "validation")
             if data.num_demos:
                 chosen, held_out = np.split(order, [data.num_demos])
             else:
@@ -211,8 +221,15 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
     return np.sort(np.concatenate(parts)) if parts else np.zeros(0, np.int64)
 
 
-def select_target(path: Path, task: str, domains: Sequence[str], num_demos: int, seed: int) -> tuple[Source, str]:
-    """The demonstrations of a new task; its other episodes are held out.
+def select_target(
+    path: Path,
+    task: str,
+    domains: Sequence[str],
+    num_demos: int,
+    seed: int,
+    parts: Mapping[str, str] | None = None,
+) -> tuple[Source, str]:
+    """The demonstrations of a new task; its other episodes are held out. ``parts``: as in :func:`select_prior`.
 
     Returns:
         The source and the task's name.
@@ -228,7 +245,7 @@ def select_target(path: Path, task: str, domains: Sequence[str], num_demos: int,
         (task,) = by_task
     if task not in by_task:
         raise ValueError(f"{path}: no task {task!r}; it has {sorted(by_task)}")
-    order = choose_demos(store, task, by_task[task], seed)
+    order = _by_part(store, choose_demos(store, task, by_task[task], seed), parts or {}, "train")
     if num_demos > len(order):
         raise ValueError(
             f"{path}: asked for {num_demos} demonstrations of {task!r}, it has {len(order)}; "
@@ -283,8 +300,12 @@ def _check_finished(store: EpisodeStore) -> None:
         )
 
 
-def check_matches(store: EpisodeStore, spec: PolicySpec) -> None:
+def check_matches(store: EpisodeStore, spec: PolicySpec, *, with_bounds: bool = True) -> None:
     """Refuses a store whose frames, state or actions mean something else than the policy's.
+
+    Args:
+        with_bounds: also where the bounds differ. Those of a store that the policy was trained on may have moved since,
+            where they are computed from what the store holds; the policy keeps its own.
 
     Raises:
         ValueError: naming the first difference.
@@ -305,7 +326,7 @@ def check_matches(store: EpisodeStore, spec: PolicySpec) -> None:
         ("control rate in Hz", spec.control_hz, store.meta.control_hz),
     ]
     for what, expected, got in pairs:
-        if expected != got:
+        if expected != got and (with_bounds or not what.endswith("bounds")):
             told = "; convert this store again with --layout OTHER_STORE, which takes what that store says, or --bounds"
             advice = told if what.startswith("action") else ""
             raise ValueError(f"{store.path}: {what} differs: expected {expected}, got {got}{advice}")
@@ -323,6 +344,6 @@ def transitions_of(source: Source, spec: PolicySpec, rewards: RewardConfig, epis
     )
 
 
-def with_task(spec: PolicySpec, task: str) -> PolicySpec:
-    """The spec with a task's slot: the one it has, or the next spare one."""
-    return replace(spec, tasks=spec.tasks.with_tasks([task]))
+def with_tasks(spec: PolicySpec, tasks: Sequence[str]) -> PolicySpec:
+    """The spec with a slot for every task: the one it has, or the next spare one."""
+    return replace(spec, tasks=spec.tasks.with_tasks(tasks))

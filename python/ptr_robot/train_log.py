@@ -8,6 +8,7 @@ import json
 import os
 import resource
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ class RunLog:
         first_step: updates done before this process.
         num_steps: updates of the whole run, for the time left.
         wandb: Weights & Biases project, or empty.
+        wandb_id: id of the run there: one over all resumes.
         config: told to Weights & Biases.
         ranks: the processes that train together; the first one writes.
 
@@ -59,6 +61,7 @@ class RunLog:
         first_step: int,
         num_steps: int,
         wandb: str = "",
+        wandb_id: str | None = None,
         config: Any = None,
         ranks: Ranks | None = None,
     ) -> None:
@@ -69,9 +72,9 @@ class RunLog:
         self.first_step = self.last_step = first_step
         self.last_wait = 0.0
         if self.ranks.is_first:
-            self._open(wandb, config)
+            self._open(wandb, wandb_id, config)
 
-    def _open(self, wandb: str, config: Any) -> None:
+    def _open(self, wandb: str, wandb_id: str | None, config: Any) -> None:
         self._drop_after(self.first_step)
         with writing(self.path):
             self.file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (closed in close)
@@ -81,7 +84,9 @@ class RunLog:
         if wandb:
             import wandb as wandb_module
 
-            self.wandb = wandb_module.init(project=wandb, name=run_dir.name, dir=str(run_dir), config=config)
+            self.wandb = wandb_module.init(
+                project=wandb, name=run_dir.name, dir=str(run_dir), config=config, id=wandb_id, resume="allow"
+            )
 
     def _drop_after(self, step: int) -> None:
         if not self.path.is_file():
@@ -96,17 +101,24 @@ class RunLog:
         write_atomically(self.path, "".join(line + "\n" for line in kept).encode())
 
     def report(
-        self, step: int, info: dict[str, torch.Tensor], wait_seconds: float, busy_seconds: float | None = None
+        self,
+        step: int,
+        info: dict[str, torch.Tensor],
+        rates: Mapping[str, float],
+        wait_seconds: float,
+        busy_seconds: float | None = None,
     ) -> dict[str, float]:
         """Reads the update's numbers back from the device (the only place that does) and writes them everywhere.
 
-        ``wait_seconds``: waited for data since the start. ``busy_seconds``: that a GPU works on a step. With several
-        ranks the numbers are those of the whole batch, and the data wait is that of the rank that waited longest.
+        ``rates``: learning rates of the update by optimiser. ``wait_seconds``: waited for data since the start.
+        ``busy_seconds``: that a GPU works on a step. With several ranks the numbers are those of
+        the whole batch, and the data wait is that of the rank that waited longest.
         """
         info, wait_seconds = self.ranks.whole_batch(info), self.ranks.largest(wait_seconds)
         names = list(info)
         values = torch.stack([info[name].detach().to(torch.float64).reshape(()) for name in names]).tolist()
         numbers = dict(zip(names, values, strict=True))
+        numbers |= {f"lr/{name}": float(rate) for name, rate in rates.items()}
         now = time.monotonic()
         elapsed = max(now - self.last_time, 1e-9)
         numbers["perf/steps_per_s"] = (step - self.last_step) / elapsed
@@ -135,6 +147,8 @@ class RunLog:
         pace = (step - self.first_step) / max(time.monotonic() - self.begin, 1e-9)
         left = datetime.timedelta(seconds=int((self.num_steps - step) / pace) if pace > 0 else 0)
         shown = "  ".join(f"{short} {numbers[key]:.3g}" for key, short in _SHOWN.items() if key in numbers)
+        rate = numbers.get("lr/critic", numbers.get("lr/actor"))
+        shown += "" if rate is None else f"  lr {rate:.3g}"
         share = numbers.get("perf/gpu_busy_share")
         shares = "" if share is None else f"GPU busy {share:.0%}  "
         shares += f"data wait {numbers['perf/data_wait_share']:.0%}"

@@ -1,0 +1,335 @@
+"""A run is what its record says: whatever happens to its stores while it is stopped, it goes on as if nothing had."""
+
+import shutil
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from changing_world import (
+    SMALL,
+    as_version_1,
+    episodes,
+    grow,
+    make_store,
+    new_task,
+    ptr_fast,
+    read_record,
+    same_result,
+    stopped,
+    write_record,
+)
+
+from ptr_fast.checkpoint import list_checkpoints, read_checkpoint
+from ptr_fast.data.store import EpisodeStore
+from ptr_robot import train as train_module
+from ptr_robot.run_record import EpisodeRecord, RunRecord, SourceRecord, ancestors_of, trained_on
+
+KINDS = ["--data.exclude-tasks", "turn lever", "--data.validation-share", "0.25"]
+KEPT, PLACE, TOLD, PROGRAM = "kept", "where it lies now", "told to resume", "the program that goes on"
+RULES = {  # every field of a record, and what becomes of it when the run goes on
+    "record_version": KEPT,
+    "verb": KEPT,
+    "config.out": PLACE,
+    "config.data.stores": PLACE,
+    "config.target": PLACE,
+    "config.data": KEPT,
+    "config.learner": KEPT,
+    "config.rewards": KEPT,
+    "config.act": KEPT,
+    "config.act_mode": KEPT,
+    "config.num_task_slots": KEPT,
+    "config.loop.num_steps": TOLD,
+    "config.loop": KEPT,
+    "config.checkpoint": KEPT,
+    "config.task": KEPT,
+    "config.domains": KEPT,
+    "config.num_demos": KEPT,
+    "config.mix": KEPT,
+    "config.store": KEPT,
+    "config.lr_scale": KEPT,
+    "config.lr_schedule": KEPT,
+    "spec": KEPT,
+    "split.mix": KEPT,
+    "split.sources.role": KEPT,
+    "split.sources.store": PLACE,
+    "split.sources.fingerprint": KEPT,
+    "split.sources.train": KEPT,
+    "split.sources.validation": KEPT,
+    "split.sources.others": KEPT,
+    "split.sources.episodes": KEPT,
+    "parent": KEPT,
+    "ancestors": KEPT,
+    "changes": TOLD,
+    "wandb": KEPT,
+    "versions": PROGRAM,
+}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """A store and a run that trained on it without a break; a fine-tuned run on a second store."""
+    home = tmp_path_factory.mktemp("home")
+    make_store(home / "store", episodes())
+    make_store(home / "target", [replace(e, task="fold towel") for e in episodes(8, seed=3)])
+    pretrain = ["pretrain", "smoke", "--data.stores", home / "store", "--out", home / "base", *SMALL]
+    assert ptr_fast(*pretrain, *KINDS) == 0
+    finetune = ["finetune", "--checkpoint", home / "base", "--target", home / "target", "--num-demos", "3"]
+    assert ptr_fast(*finetune, "--mix", "0.5", "--out", home / "fine", *SMALL) == 0
+    return home
+
+
+@pytest.fixture
+def world(home, tmp_path) -> Path:
+    """A copy of it that may change, with both runs stopped after three updates."""
+    for name in ("store", "target"):
+        shutil.copytree(home / name, tmp_path / name)
+    for name in ("base", "fine"):
+        stopped(home / name, tmp_path / name)
+    return tmp_path
+
+
+def moved(home: Path, world: Path) -> list:
+    return ["--store", f"{home}={world}"]
+
+
+def leaves(value, where=""):
+    """(dotted name, value) of every innermost field; lists of objects count as one object each."""
+    if isinstance(value, dict) and value and where not in ("split.sources.episodes",):
+        for name, inner in value.items():
+            yield from leaves(inner, f"{where}.{name}".lstrip("."))
+    elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value) and where != "ancestors":
+        for item in value:
+            yield from leaves(item, where)
+    else:
+        yield where, value
+
+
+def rule_of(name: str) -> str:
+    """The rule of the longest name in RULES that the field lies at or below."""
+    found = [key for key in RULES if name == key or name.startswith(key + ".")]
+    assert found, f"the record has a field without a rule: {name}"
+    return RULES[max(found, key=len)]
+
+
+@pytest.mark.parametrize("name", ["base", "fine"])
+def test_field_by_field_in_a_changed_world(home, world, name, monkeypatch, capsys):
+    """Both stores grew by known tasks and a new one, and their bounds with them; all moved; another working folder."""
+    action = EpisodeStore.open(world / "store").meta.action
+    wider = replace(action, low=tuple(2 * v for v in action.low), high=tuple(2 * v for v in action.high))
+    for store in ("store", "target"):
+        grow(world / store, [*new_task(), *episodes(2, seed=9)], action=wider)
+    monkeypatch.chdir(world)
+    seen = {}
+    monkeypatch.setattr(train_module, "open_batches", _spy(seen, train_module.open_batches))
+    assert ptr_fast("resume", name, *moved(home, world)) == 0
+    said = capsys.readouterr().out
+    assert f"prior data {world}/store: 5 episodes are new since the run began and are left out: 'toy_7_000'" in said
+    same_result(world / name, home / name)
+
+    before, after = ([*leaves(read_record(place / name))] for place in (home, world))
+    assert [key for key, _ in before] == [key for key, _ in after]
+    for (key, was), (_, now) in zip(before, after, strict=True):
+        rule = rule_of(key)
+        if rule == PLACE:
+            expected = [str(p).replace(str(home), str(world)) for p in ([was] if isinstance(was, str) else was)]
+            assert ([now] if isinstance(was, str) else now) == expected, key
+        else:
+            assert now == was, key
+    record = RunRecord.from_json(read_record(world / name), name)
+    assert seen["spec"] == record.spec == read_checkpoint(home / name).spec
+    assert seen["mix"] == record.mix == (0.5 if name == "fine" else 1.0)
+    assert seen["rewards"] == record.rewards
+    assert seen["episodes"] == [(s.role, s.train, s.validation) for s in record.sources]
+
+
+def _spy(seen, open_batches):
+    def spy(sources, mix, spec, rewards, *more, **named):
+        ids = [[s.store.episodes.episode_id[i] for i in e] for s in sources for e in (s.train, s.validation)]
+        pairs = zip(ids[::2], ids[1::2], strict=True)
+        chosen = [(s.role, tuple(t), tuple(v)) for s, (t, v) in zip(sources, pairs, strict=True)]
+        seen.update(mix=mix, spec=spec, rewards=rewards, episodes=chosen)
+        return open_batches(sources, mix, spec, rewards, *more, **named)
+
+    return spy
+
+
+def test_every_field_of_the_record_has_a_rule(home):
+    for name in ("base", "fine"):
+        for key, _ in leaves(read_record(home / name)):
+            rule_of(key)
+    record = read_record(home / "fine")
+    assert set(record) == {"record_version", "verb", "config", "spec", "split", "parent", "ancestors", "changes",
+                           "wandb", "versions"}  # fmt: skip
+    assert set(record["split"]["sources"][0]) == {field.name for field in fields(SourceRecord)}
+    some = next(iter(record["split"]["sources"][0]["episodes"].values()))
+    assert set(some) == {field.name for field in fields(EpisodeRecord)}
+    record["split"]["sources"][0]["brand_new"] = 1
+    with pytest.raises(AssertionError, match=r"without a rule: split\.sources\.brand_new"):
+        [rule_of(key) for key, _ in leaves(record)]
+
+
+def test_a_store_written_anew_in_another_order_trains_the_same(home, world):
+    shutil.rmtree(world / "store")
+    make_store(world / "store", [*new_task(1), *episodes()[::-1]])
+    assert ptr_fast("resume", world / "base", *moved(home, world)) == 0
+    same_result(world / "base", home / "base")
+
+
+def _changed(what: str) -> list:
+    toys = {e.episode_id: e for e in episodes()}
+    some = toys["toy_0_003"]
+    if what == "gone":
+        del toys["toy_0_003"]
+    elif what == "images":
+        toys["toy_0_003"] = replace(some, images={"image_0": 255 - some.images["image_0"]})
+    elif what == "actions":
+        toys["toy_0_003"] = replace(some, actions=some.actions * 0.5)
+    elif what == "states":
+        toys["toy_0_003"] = replace(some, states=some.states + np.float32(0.01))
+    elif what == "shorter":
+        images = {"image_0": some.images["image_0"][:-1]}
+        toys["toy_0_003"] = replace(some, states=some.states[:-1], actions=some.actions[:-1], images=images)
+    elif what == "task":
+        toys["toy_0_003"] = replace(some, task="flip pot upright")
+    elif what == "outcome":
+        toys["toy_0_003"] = replace(some, outcome="failure")
+    return list(toys.values())
+
+
+CHANGES = {
+    "gone": "1 of 8 episodes that the record of the run names are gone: 'toy_0_003'",
+    "images": "'toy_0_003' (other actions or frames: its digest differs)",
+    "actions": "'toy_0_003' (other actions or frames: its digest differs)",
+    "shorter": "'toy_0_003' (other actions or frames: its digest differs)",
+    "states": "'toy_0_003' (other states: their checksum differs)",
+    "task": "'toy_0_003' (task 'put carrot on plate' became 'flip pot upright')",
+    "outcome": "'toy_0_003' (outcome 'success' became 'failure')",
+}
+
+
+@pytest.mark.parametrize("what", list(CHANGES))
+@pytest.mark.parametrize("run", ["base", "fine"])
+def test_episodes_that_are_gone_or_others_are_named(home, world, capsys, what, run):
+    before = read_record(world / run)
+    shutil.rmtree(world / "store")
+    make_store(world / "store", _changed(what))
+    assert ptr_fast("resume", world / run, *moved(home, world)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(world / "store") in line
+    assert CHANGES[what] in line
+    assert f"--store {home}/store=NEW" in line
+    assert read_record(world / run) == before
+    assert [p.name for p in list_checkpoints(world / run)] == ["000003"]
+
+
+def test_many_episodes_that_are_gone_are_counted(home, world, capsys):
+    shutil.rmtree(world / "store")
+    make_store(world / "store", new_task(1))
+    assert ptr_fast("resume", world / "base", *moved(home, world)) == 2
+    assert "8 of 8 episodes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda r: r["split"]["sources"][0]["train"].pop(), "split, train"),
+        (lambda r: r["split"]["sources"][0]["validation"].append("toy_0_000"), "split, validation"),
+        (lambda r: r["split"].update(mix=0.25), "split, mix"),
+        (lambda r: r["spec"]["tasks"]["names"].reverse(), "spec"),
+        (lambda r: r["spec"]["action"]["low"].__setitem__(0, -0.5), "spec"),
+        (lambda r: r["parent"].update(step=1), "parent"),
+        (lambda r: r["split"]["sources"][0]["episodes"].popitem(), "split, episodes"),
+    ],
+)
+def test_a_record_that_is_not_the_checkpoints_is_refused(world, capsys, change, named):
+    import json
+
+    record = read_record(world / "fine")
+    change(record)
+    (world / "fine" / "train_config.json").write_text(json.dumps(record))
+    assert ptr_fast("resume", world / "fine") == 2
+    error = capsys.readouterr().err
+    assert f"{world}/fine/train_config.json: {named} differs from that of {world}/fine/checkpoints/000003" in error
+    assert "cp " in error
+
+
+def test_a_run_without_its_file_goes_on_by_the_checkpoints_record(home, world, capsys):
+    (world / "base" / "train_config.json").unlink()
+    assert ptr_fast("resume", world / "base", *moved(home, world)) == 0
+    assert "train_config.json is missing: the record of" in capsys.readouterr().out
+    same_result(world / "base", home / "base")
+
+
+def test_a_run_stopped_before_its_first_checkpoint_begins_with_the_same_episodes(home, world):
+    for path in list_checkpoints(world / "base"):
+        shutil.rmtree(path)
+    grow(world / "store", new_task())
+    assert ptr_fast("resume", world / "base", *moved(home, world)) == 0
+    same_result(world / "base", home / "base")
+
+
+def test_a_fine_tune_goes_on_without_its_base_run(home, world, capsys):
+    record = read_record(world / "fine")
+    record["parent"]["checkpoint"] = record["config"]["checkpoint"] = str(world / "nowhere" / "000006")
+    write_record(world / "fine", record)
+    assert ptr_fast("resume", world / "fine", *moved(home, world)) == 0
+    same_result(world / "fine", home / "fine")
+    shutil.rmtree(world / "fine" / "checkpoints")
+    assert ptr_fast("resume", world / "fine") == 2
+    error = capsys.readouterr().err
+    assert "it has no checkpoint of its own yet" in error
+    assert "nowhere/000006" in error
+
+
+def test_a_fine_tune_stopped_before_its_first_checkpoint_begins_at_its_base(home, world, capsys):
+    shutil.rmtree(world / "fine" / "checkpoints")
+    assert ptr_fast("resume", world / "fine", *moved(home, world)) == 0
+    same_result(world / "fine", home / "fine")
+
+
+@pytest.mark.parametrize("run", ["base", "fine"])
+@pytest.mark.parametrize("world_changed", [False, True])
+def test_a_record_of_version_1_goes_on_and_says_what_it_lacks(home, world, capsys, run, world_changed):
+    as_version_1(world / run)
+    if world_changed:
+        grow(world / "store", new_task())
+    assert ptr_fast("resume", world / run, *moved(home, world)) == 0
+    said = capsys.readouterr().out
+    assert "a record of an older version: it has no digests of the episodes" in said
+    assert ("are known by their ids alone" in said) == world_changed
+    same_result(world / run, home / run)
+    record = read_record(world / run)
+    assert record["record_version"] == 2
+    assert record["spec"] == read_record(home / run)["spec"]
+    assert record["config"]["act"] == read_record(home / run)["config"]["act"]
+    assert ptr_fast("resume", world / run, "--num-steps", "7") == 0  # and once more, beside checkpoints of version 1
+
+
+@pytest.mark.parametrize("run", ["base", "fine"])
+def test_a_run_of_version_1_without_a_checkpoint_begins_again(home, world, run):
+    as_version_1(world / run)
+    shutil.rmtree(world / run / "checkpoints")
+    assert ptr_fast("resume", world / run, *moved(home, world)) == 0
+    same_result(world / run, home / run)
+
+
+def test_all_that_went_into_the_weights_is_in_the_record(home, world):
+    base, fine = (read_checkpoint(home / name) for name in ("base", "fine"))
+    table = EpisodeStore.open(home / "store").episodes
+    digests = dict(zip(table.episode_id, table.digest, strict=True))
+    own, unknown = trained_on(fine.run)
+    assert not unknown
+    assert [(t.run, t.store.name, len(t.digests)) for t in own] == [
+        ("", "store", 6), ("", "target", 3), (str(home / "base"), "store", 6)
+    ]  # fmt: skip
+    assert {**own[2].digests}.items() <= digests.items()
+    assert own[0].fingerprint == EpisodeStore.open(home / "store").fingerprint()
+    (nearest,) = ancestors_of(fine.run)
+    assert (nearest["step"], nearest["run"]) == (6, str(home / "base"))
+    assert fine.run["parent"]["weights"] == nearest["weights"]
+    assert trained_on(base.run)[0][0].digests == own[2].digests
+    as_version_1(world / "fine")
+    old, unknown = trained_on(read_checkpoint(world / "fine").run)  # its base still lies there and is read
+    assert not unknown
+    assert [sorted(t.digests) for t in old] == [sorted(t.digests) for t in own]
