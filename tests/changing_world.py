@@ -108,3 +108,28 @@ def same_result(run: Path, unbroken: Path) -> None:
 
 def ptr_fast(*words) -> int:
     return cli([str(word) for word in words])
+
+
+def make_home(home: Path) -> Path:
+    """Two stores, a run that pre-trained on the first, ``base``, and one that fine-tuned it on the second, ``fine``."""
+    make_store(home / "store", episodes())
+    make_store(home / "target", [replace(e, task="fold towel") for e in episodes(8, seed=3)])
+    choice = ["--data.exclude-tasks", "turn lever", "--data.validation-share", "0.25"]
+    assert ptr_fast("pretrain", "smoke", "--data.stores", home / "store", "--out", home / "base", *SMALL, *choice) == 0
+    finetune = ["finetune", "--checkpoint", home / "base", "--target", home / "target", "--num-demos", "3"]
+    assert ptr_fast(*finetune, "--mix", "0.5", "--out", home / "fine", *SMALL) == 0
+    return home
+
+
+def copy_home(home: Path, world: Path) -> Path:
+    """A copy that may change, with both runs stopped after three updates."""
+    for name in ("store", "target"):
+        shutil.copytree(home / name, world / name)
+    for name in ("base", "fine"):
+        stopped(home / name, world / name)
+    return world
+
+
+def moved(home: Path, world: Path) -> list[str]:
+    """The option that tells a run of ``home`` that its stores are those of ``world``."""
+    return ["--store", f"{home}={world}"]

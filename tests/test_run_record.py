@@ -7,16 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from changing_world import (
-    SMALL,
     as_version_1,
+    copy_home,
     episodes,
     grow,
+    make_home,
     make_store,
+    moved,
     new_task,
     ptr_fast,
     read_record,
     same_result,
-    stopped,
     write_record,
 )
 
@@ -25,7 +26,6 @@ from ptr_fast.data.store import EpisodeStore
 from ptr_robot import train as train_module
 from ptr_robot.run_record import EpisodeRecord, RunRecord, SourceRecord, ancestors_of, trained_on
 
-KINDS = ["--data.exclude-tasks", "turn lever", "--data.validation-share", "0.25"]
 KEPT, PLACE, TOLD, PROGRAM = "kept", "where it lies now", "told to resume", "the program that goes on"
 RULES = {  # every field of a record, and what becomes of it when the run goes on
     "record_version": KEPT,
@@ -68,29 +68,12 @@ RULES = {  # every field of a record, and what becomes of it when the run goes o
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
-    """A store and a run that trained on it without a break; a fine-tuned run on a second store."""
-    home = tmp_path_factory.mktemp("home")
-    make_store(home / "store", episodes())
-    make_store(home / "target", [replace(e, task="fold towel") for e in episodes(8, seed=3)])
-    pretrain = ["pretrain", "smoke", "--data.stores", home / "store", "--out", home / "base", *SMALL]
-    assert ptr_fast(*pretrain, *KINDS) == 0
-    finetune = ["finetune", "--checkpoint", home / "base", "--target", home / "target", "--num-demos", "3"]
-    assert ptr_fast(*finetune, "--mix", "0.5", "--out", home / "fine", *SMALL) == 0
-    return home
+    return make_home(tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture
 def world(home, tmp_path) -> Path:
-    """A copy of it that may change, with both runs stopped after three updates."""
-    for name in ("store", "target"):
-        shutil.copytree(home / name, tmp_path / name)
-    for name in ("base", "fine"):
-        stopped(home / name, tmp_path / name)
-    return tmp_path
-
-
-def moved(home: Path, world: Path) -> list:
-    return ["--store", f"{home}={world}"]
+    return copy_home(home, tmp_path)
 
 
 def leaves(value, where=""):

@@ -212,10 +212,13 @@ def is_lost_contact(error: BaseException) -> bool:
     return dist.is_initialized() and type(error) is RuntimeError and any(w in str(error).lower() for w in _LOST)
 
 
+def _program() -> str:
+    return "ptr-fast" if world_size() == 1 else "torchrun --nproc-per-node N -m ptr_robot"
+
+
 def resume_command(out: Path) -> str:
     """What goes on with a run."""
-    size = world_size()
-    return f"ptr-fast resume {out}" if size == 1 else f"torchrun --nproc-per-node N -m ptr_robot resume {out}"
+    return f"{_program()} resume {shlex.quote(str(out))}"
 
 
 def branch_command(verb: str, checkpoint: Path, out: Path, options: Sequence[str] = ()) -> str:
@@ -227,6 +230,5 @@ def branch_command(verb: str, checkpoint: Path, out: Path, options: Sequence[str
         options: the changes, e.g. ``["--learner.cql-alpha", "1"]``.
     """
     number = next(n for n in itertools.count(2) if not out.with_name(f"{out.name}-{n}").exists())
-    program = "ptr-fast" if world_size() == 1 else "torchrun --nproc-per-node N -m ptr_robot"
     words = [verb, "--from", str(checkpoint), "--out", str(out.with_name(f"{out.name}-{number}")), *options]
-    return f"{program} {shlex.join(words)}"
+    return f"{_program()} {shlex.join(words)}"
