@@ -206,6 +206,17 @@ def test_episodes_that_are_gone_or_others_are_named(home, world, capsys, what, r
     assert [p.name for p in list_checkpoints(world / run)] == ["000003"]
 
 
+def test_a_damaged_store_is_named(home, world, capsys):
+    part = next((world / "store" / "steps").glob("*.arrow"))
+    data = bytearray(part.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    part.write_bytes(data)
+    assert ptr_fast("resume", world / "base", *moved(home, world)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(part) in line
+    assert "CRC-32" in line
+
+
 def test_many_episodes_that_are_gone_are_counted(home, world, capsys):
     shutil.rmtree(world / "store")
     make_store(world / "store", new_task(1))

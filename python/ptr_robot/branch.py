@@ -104,6 +104,7 @@ def branch(told: Branch, info: CheckpointInfo, left: RunRecord, ranks: Ranks, is
     from ptr_robot.store_places import StorePlaces
     from ptr_robot.train import open_run, train
     from ptr_robot.train_data import check_matches, with_tasks
+    from ptr_robot.trained_on import held_out_only
 
     _check_nets(left.learner, told.learner)
     if told.loop.num_steps <= info.step:
@@ -114,12 +115,12 @@ def branch(told: Branch, info: CheckpointInfo, left: RunRecord, ranks: Ranks, is
     choices = "choose --learner.lr-schedule constant, or a larger --learner.lr-schedule-steps"
     check_schedule(told.learner, told.loop.num_steps, choices)
     places = StorePlaces.parse(told.store).of_checkpoint(info)
-    sources = _sources(told, left, places, is_drawn_anew)
+    parent, ancestors = parent_and_ancestors(info, "branch")
+    sources = held_out_only(_sources(told, left, places, is_drawn_anew), ancestors)
     spec = with_tasks(left.spec, sorted({source.store.episodes.task[i] for source in sources for i in source.train}))
     known = {places.place(source.store).resolve() for source in left.sources}
     for source in sources:
         check_matches(source.store, spec, with_bounds=source.store.path.resolve() not in known)
-    parent, ancestors = parent_and_ancestors(info, "branch")
     settings = {f.name: to_dict(getattr(told, f.name)) for f in fields(told) if f.name not in ("checkpoint", "store")}
     record = RunRecord(
         verb=left.verb,

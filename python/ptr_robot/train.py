@@ -146,7 +146,7 @@ def train(run: Run) -> int:
         if loop.wandb and not record.wandb:
             run.record = replace(run.record, wandb=secrets.token_hex(4))  # of rank 0, which logs and saves
         ranks.on_first(lambda: write_record(run.out, run.record))
-        log = RunLog(run.out, first_step, loop.num_steps, loop.wandb, run.record.wandb, run.record.to_json(), ranks)
+        log = RunLog(run.out, first_step, loop.num_steps, loop.wandb, run.record.wandb, run.record.config, ranks)
         stack.enter_context(contextlib.closing(log))
         return _loop(run, batches, log, stack.enter_context(StopRequest(ranks)), first_step)
 
