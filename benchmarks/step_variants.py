@@ -229,6 +229,8 @@ def gate(
     for name, variant in list(variants.items()):
         try:
             losses, weights = variant.check()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()  # what goes wrong on the device is this variant's fault
             change = torch.cat([(weights[key] - value).flatten() for key, value in before.items()])
             ours = ours or (losses, change)
             # np.max is NaN where one of them is; Python's would pass it over.

@@ -47,6 +47,10 @@ def _build(bench: Bench) -> None:
     configure = ["cmake", "-S", str(ROOT), "-B", str(folder), "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release", *options]
     _row("build: configure", configure, min(60, bench.seconds_left))
     _row("build", ["cmake", "--build", str(folder)], min(200, bench.seconds_left))
+    # With PyTorch in the process, as it is used; a module that crashes is not put where it would crash everything.
+    importing = [sys.executable, "-X", "faulthandler", "-c", f"import sys, torch; sys.path[:0] = [{str(folder)!r}]"]
+    importing[-1] += "; import _native; print(_native.build_info())"
+    _row("build: import", importing, min(60, bench.seconds_left))
     for module in folder.glob("_native*.so"):
         shutil.copy2(module, ROOT / "ptr_fast" / module.name)
 

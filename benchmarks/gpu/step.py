@@ -125,6 +125,8 @@ def _dropping(name: str, variants: dict[str, Variant], dropped: dict[str, str]) 
     """Leaves a variant out where it raises, with the reason; nothing can be compared without ours."""
     try:
         yield
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # what goes wrong on the device is this variant's fault
     except ModuleNotFoundError:
         raise  # a peer that is not installed: the row says so
     except Exception as error:

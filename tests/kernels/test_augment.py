@@ -261,7 +261,9 @@ def test_a_gpu_gives_the_same(size, name):
         plain = augment(pool.cuda(), None, torch.float32, index.cuda())
     assert torch.equal(ours, again)
     assert torch.equal(bf16, ours.to(torch.bfloat16))
-    assert torch.equal(plain.cpu(), (pool[index] / 255.0).permute(0, 3, 1, 2))
+    # PyTorch divides by a number on a GPU as it multiplies by the reciprocal: its own planes are one rounding away.
+    allowed = 0.0 if name == "triton" else torch.finfo(torch.float32).eps
+    assert float((plain.cpu() - (pool[index] / 255.0).permute(0, 3, 1, 2)).abs().max()) <= allowed
     check_truncated(ours.cpu(), exact_bytes(pool[index], params))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -27,6 +28,14 @@ def test_no_torch_and_no_cuda_library_is_linked() -> None:
     libraries = subprocess.run(["ldd", native.require().__file__], capture_output=True, text=True, check=True).stdout
     assert "torch" not in libraries
     assert "cuda" not in libraries
+
+
+@pytest.mark.skipif(shutil.which("nm") is None, reason="nm is not installed")
+def test_nothing_but_its_init_function_is_exported() -> None:
+    """Else a statically linked C++ library would be mixed with the shared one that NumPy and PyTorch bring."""
+    command = ["nm", "-D", "--defined-only", native.require().__file__]
+    symbols = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert [line.split()[-1] for line in symbols.splitlines()] == ["PyInit__native"]
 
 
 def test_instruction_sets() -> None:
