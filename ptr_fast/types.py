@@ -71,7 +71,9 @@ class ActionSpec:
         names, units: per dimension.
         low, high: raw bounds per dimension, in ``units``.
         clip: largest absolute scaled value; below 1 so that atanh stays finite.
-        bounds_source: where the bounds come from: ``"reference"``, ``"data"`` or the name of a simulator.
+        bounds_source: where the bounds come from: ``"layout NAME"`` or ``"options"`` of a conversion, ``"data"``
+            (measured there, stated by nobody), ``"unfinished"`` (placeholders until they are), ``"reference"`` (the
+            published code's), or the name of a simulator.
     """
 
     names: tuple[str, ...]

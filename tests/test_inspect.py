@@ -180,6 +180,9 @@ def test_the_sheet_is_written_without_being_asked_for(tmp_path, episodes, monkey
     assert cli.main(["inspect", str(path), "--sheet", "none"]) == 0
     assert "wrote" not in capsys.readouterr().out
     (tmp_path / "kitchens-sheet").rmdir()
+    (tmp_path / "kitchens-sheet").write_text("in the way")
+    assert cli.main(["inspect", str(path)]) == 2
+    assert "kitchens-sheet: File exists; --out names another folder for the sheet" in capsys.readouterr().err
 
 
 def test_json_holds_everything(store, capsys):

@@ -58,6 +58,8 @@ def main(args: Args) -> int:
     if args.camera is not None:
         store.meta.camera(args.camera)
     summary = summarize(store)
+    if not args.json:
+        _print(summary, args.max_tasks)
     files = [] if args.sheet == "none" else _write_sheet(args, store, summary)
     if args.json:
         json.dump(
@@ -65,7 +67,6 @@ def main(args: Args) -> int:
         )
         sys.stdout.write("\n")
     else:
-        _print(summary, args.max_tasks)
         for file in files:
             print(f"wrote {file}")
     return 0
@@ -83,7 +84,10 @@ def _write_sheet(args: Args, store: Any, summary: StoreSummary) -> list[Path]:
         max_tasks=args.max_tasks,
     )
     camera = args.camera or choose_camera(store)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RuntimeError(f"{out}: {error.strerror}; --out names another folder for the sheet") from error
     files = []
     if args.sheet in ("png", "both"):
         files.append(out / "sheet.png")

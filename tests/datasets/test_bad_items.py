@@ -201,6 +201,13 @@ def test_descriptions_that_are_not_needed_do_not_stop(sharded, run):
     assert run(sharded)[0].converted == 16
 
 
+def test_a_shard_without_a_record_that_nobody_expected(sharded, run):
+    (sharded / "dataset_info.json").unlink()
+    make_empty(shard(sharded, 4))
+    with pytest.raises(DataError, match=r"00004-of-00008: empty \(0 bytes\)"):
+        run(sharded)
+
+
 @pytest.mark.parametrize(
     ("content", "message"), [(POINTER, LFS), (b"", r"empty \(0 bytes\)"), (b"<html>", "a web page, not the data")]
 )

@@ -75,6 +75,21 @@ def test_simulated_data(tmp_path, run, make_npy):
     assert set(store.meta.action.units) == {"unknown"}
 
 
+def test_depth_is_no_camera_and_is_named(tmp_path, run, make_npy):
+    file = place(tmp_path / "npy")
+    trajectories = make_npy(file, lengths=(3,))
+    for trajectory in trajectories:
+        for step in (*trajectory["observations"], *trajectory["next_observations"]):
+            step.update(images2=np.zeros((16, 16), np.uint16), depth_images0=np.zeros((16, 16, 1), np.float32))
+    save(file, trajectories)
+    told = "depth_images0 (float32 [16, 16, 1]), images2 (uint16 [16, 16])"
+    assert BridgeNpySource(tmp_path / "npy").notes == (f"left out, as these are no colour pictures: {told}",)
+    _, out = run(tmp_path / "npy")
+    assert [camera.name for camera in EpisodeStore.open(out).meta.cameras] == ["image_0", "image_1"]
+    with pytest.raises(DataError, match=r"images2: expected uint8 \[H, W, 3\], got uint16"):
+        run(tmp_path / "npy", out="asked", cameras=("image_2",))
+
+
 def shift_frames(trajectory):
     trajectory["next_observations"][0]["images0"] = trajectory["observations"][0]["images0"]
 

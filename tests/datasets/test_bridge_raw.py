@@ -65,6 +65,8 @@ def test_second_public_layout(tmp_path, run, make_trajectory):
     store = EpisodeStore.open(out)
     assert (store.episodes.task, store.episodes.domain) == (["move the pot to the left"], ["toysink3"])
     assert [camera.name for camera in store.meta.cameras] == ["image_0", "image_1"]
+    notes = ("left out, as these folders are no colour cameras: depth_images0",)
+    assert BridgeRawSource(tmp_path / "raw_data").notes == notes
 
 
 def test_resize(tmp_path, run, make_trajectory):

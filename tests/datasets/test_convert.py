@@ -137,6 +137,23 @@ def test_other_settings_need_another_store(rlds, run, change, message):
         run(rlds.parent / "another")
 
 
+def test_a_store_that_was_begun_before_there_were_layouts(rlds, run):
+    _, out = run(rlds, limit=10)
+    file = out / "meta.json"
+    meta = json.loads(file.read_text())
+    meta["action"]["bounds_source"] = "reference"
+    for name in ("layout", "unknown"):
+        del meta["source"][name]
+    for name in ("keys", "flip_gripper"):
+        del meta["source"]["options"][name]
+    file.write_text(json.dumps(meta))
+    assert EpisodeStore.open(out).meta.action.bounds_source == "reference"
+    summary, _ = run(rlds)
+    assert (summary.present, summary.converted) == (10, 15)
+    whole = EpisodeStore.open(run(rlds, out="whole")[1])
+    assert EpisodeStore.open(out).meta == whole.meta
+
+
 def test_bounds(rlds, run):
     _, out = run(rlds, limit=20)
     reference = EpisodeStore.open(out).meta.action

@@ -86,21 +86,25 @@ class BridgeNpySource:
     def _usual_cameras(self) -> tuple[str, ...]:
         """Those of most trajectories of a few files; damaged files and trajectories do not count."""
         present: list[set[str]] = []
+        others: set[str] = set()
         first_error, looked_into = "", 0
         spread = dict.fromkeys(int(i) for i in np.linspace(0, len(self._files) - 1, FILES_LOOKED_INTO))
         for number in dict.fromkeys([*spread, *range(len(self._files))]):
             try:
-                found = [_cameras(trajectory) for trajectory in load_object_array(self._files[number])]
+                steps = [_first_step(trajectory) for trajectory in load_object_array(self._files[number])]
             except (DataError, OSError) as error:
                 first_error = first_error or str(error)
                 continue
-            present += found
-            looked_into += any(found)
+            present += [set(_camera_keys(step)) for step in steps]
+            others |= {told for step in steps for told in _other_pictures(step)}
+            looked_into += any(steps)
             if looked_into == FILES_LOOKED_INTO:
                 break
         if not present:
             raise DataError(first_error or f"{self.root}: every {FILE_NAME} is empty")
         cameras, self.notes = cameras_of_most(present, (), "trajectories of the first files", str(self.root))
+        if others:
+            self.notes = (*self.notes, f"left out, as these are no colour pictures: {', '.join(sorted(others))}")
         return cameras
 
     def _episodes(self, file: Path) -> Iterator[EpisodeHandle]:
@@ -168,24 +172,39 @@ def _value(step: Any, key: str, where: str) -> Any:
     return step[key]
 
 
-def _cameras(trajectory: Any) -> set[str]:
-    """The cameras of a trajectory's first step; none where it has no step."""
+def _first_step(trajectory: Any) -> dict[str, Any]:
+    """The first observation of a trajectory; empty where it has none."""
     observations = trajectory.get("observations") if isinstance(trajectory, dict) else None
-    has_steps = isinstance(observations, list | tuple | np.ndarray) and len(observations) > 0
-    return set(_camera_keys(observations[0])) if has_steps else set()  # type: ignore[index]
+    if not isinstance(observations, list | tuple | np.ndarray) or len(observations) == 0:
+        return {}
+    return observations[0] if isinstance(observations[0], dict) else {}
 
 
 def _camera_keys(step: Any) -> dict[str, str]:
-    """Our camera name -> key in the file."""
+    """Our camera name -> key in the file, of colour pictures: uint8 ``[H, W, 3]``, or flat."""
     keys = step if isinstance(step, dict) else {}
-    matches = [match for key in keys if (match := CAMERA_KEY.match(str(key)))]
+    matches = [match for key in keys if (match := CAMERA_KEY.match(str(key))) and _is_colour(keys[match[0]])]
     return {f"image_{match[1]}" if match[1] else "image": match[0] for match in matches}
 
 
+def _is_colour(value: Any) -> bool:
+    shape = np.shape(value)
+    return getattr(value, "dtype", None) == np.uint8 and (len(shape) == 1 or (len(shape) == 3 and shape[2] == 3))
+
+
+def _other_pictures(step: dict[str, Any]) -> list[str]:
+    """What else has the shape of a picture, or is called one."""
+    cameras = _camera_keys(step).values()
+    left = {key: value for key, value in step.items() if key not in cameras and isinstance(value, np.ndarray)}
+    return [f"{k} ({v.dtype} {list(v.shape)})" for k, v in left.items() if v.ndim >= 2 or CAMERA_KEY.match(str(k))]
+
+
 def _image(step: Any, camera: str, where: str) -> np.ndarray:
-    key = _camera_keys(step).get(camera)
-    if key is None:
+    keys = step if isinstance(step, dict) else {}
+    named = {f"image_{m[1]}" if m[1] else "image": k for k in keys if (m := CAMERA_KEY.match(str(k)))}
+    if camera not in named:
         raise DataError(f"{where}: no camera {camera!r}")
+    key = named[camera]
     image = np.asarray(step[key])
     if image.ndim == 1 and image.dtype == np.uint8:  # simulated data: a flat CHW image
         side = math.isqrt(len(image) // 3)

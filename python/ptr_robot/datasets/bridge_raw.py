@@ -67,8 +67,12 @@ class BridgeRawSource:
         self._folders = list(find_trajectories(root))
         if not self._folders:
             raise DataError(f"{root}: no trajectory found (expected .../<date>/raw/traj_group*/traj*)")
-        present = [{f"image_{number}" for number in _camera_folders(folder)} for folder in self._folders]
+        inside = [_folders_in(folder) for folder in self._folders]
+        present = [{f"image_{m[1]}" for name in names if (m := CAMERA_FOLDER.match(name))} for names in inside]
         self.cameras, self.notes = cameras_of_most(present, cameras, "trajectories", str(root))
+        others = sorted({name for names in inside for name in names if not CAMERA_FOLDER.match(name)})
+        if others:
+            self.notes = (*self.notes, f"left out, as these folders are no colour cameras: {', '.join(others)}")
 
     def shards(self) -> Sequence[Shard]:
         return [
@@ -158,10 +162,10 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(piece), "") if piece.isdigit() else (-1, piece) for piece in re.split(r"(\d+)", name)]
 
 
-def _camera_folders(folder: Path) -> list[int]:
-    """Numbers of the cameras of a trajectory; none where its folder cannot be read, which reading it will say."""
+def _folders_in(folder: Path) -> list[str]:
+    """Folders of a trajectory; none where its own cannot be read, which reading it will say."""
     try:
-        return [int(match[1]) for entry in os.scandir(folder) if (match := CAMERA_FOLDER.match(entry.name))]
+        return [entry.name for entry in os.scandir(folder) if entry.is_dir()]
     except OSError:
         return []
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ptr_fast.errors import DataError
+from ptr_robot.datasets.contents import whats_there
 from ptr_robot.datasets.layout import Keys, Layout, find_layout
 from ptr_robot.datasets.rlds_features import (
     Cameras,
@@ -163,6 +164,8 @@ class RldsSource:
             name = f"{file.name}#{number}"
             yield EpisodeHandle(episode_id=name, read=partial(self._read, file, offset, name))
         damage, expected = index.damage, self._lengths.get(file.name)
+        if not damage and not index.offsets and expected is None:
+            damage = f"{file}: {whats_there(file) or 'no record in it'}"
         if not damage and expected is not None and expected != len(index.offsets):
             damage = f"{file}: expected {expected} episodes (dataset_info.json), got {len(index.offsets)}"
         if damage:
