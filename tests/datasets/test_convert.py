@@ -204,6 +204,16 @@ def test_command(rlds, tmp_path, capsys):
     assert "nowhere: no such folder" in shown.err
 
 
+def test_an_option_that_is_given_twice_counts_twice(rlds, tmp_path, capsys):
+    arguments = ["convert", "--source", str(rlds), "--out", str(tmp_path / "store"), "--limit", "1"]
+    keys = ["--key", "state=observation/state", "--key", "action=action", "language=language_instruction"]
+    assert cli.main([*arguments, *keys, "--bounds", "gripper=0:1", "--bounds", "all=-1:1"]) == 0
+    assert EpisodeStore.open(tmp_path / "store").meta.action.low == (-1,) * 6 + (0,)
+    with pytest.raises(SystemExit, match="2"):
+        cli.main([*arguments, "--key", "state=action", "--key", "state=observation/state"])
+    assert "each once, got" in capsys.readouterr().err
+
+
 def test_command_lists_what_it_left_out(rlds, tmp_path, capsys):
     file = rlds / "bridge_dataset-train.tfrecord-00000-of-00001"
     file.write_bytes(file.read_bytes()[:-1])

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from ptr_robot.datasets.layout import Keys
 
 __all__ = ["Args", "Format", "pairs"]
 
 Format = Literal["auto", "rlds", "bridge-raw", "bridge-npy"]
+Values = Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction]
+"""Several values after one option, which may be given again: without it, all but the last would be lost in silence. An
+``Args`` holds them as one flat tuple."""
 _LARGEST_JPEG = 65_500  # pixels of height or width, libjpeg's JPEG_MAX_DIMENSION
 
 
@@ -29,7 +34,7 @@ class Args:
     layout, another store, or none. Empty: recognised by the name in dataset_info.json, and said."""
     cameras: tuple[str, ...] = ()
     """Cameras to take, e.g. image_0 image_1, or by path, e.g. images/front; none given takes all colour pictures."""
-    key: tuple[str, ...] = ()
+    key: Values = ()
     """Features of RLDS to read where they are not the usual ones: state=PATH action=PATH language=PATH, e.g.
     state=observation/proprio; several follow each other with commas, action=action/xyz,action/gripper."""
     task: str = ""
@@ -44,12 +49,12 @@ class Args:
     """Names of the state's dimensions."""
     state_units: tuple[str, ...] = ()
     """Their units."""
-    gripper: tuple[str, ...] = ()
+    gripper: Values = ()
     """Which value of the gripper is which: closed=1, or closed=1 open=-1; dimension=NAME where no name says gripper."""
     flip_gripper: bool = False
     """Store the gripper's actions mirrored between its two ends, so that in the store 1 is open (or -1, with
     --gripper open=1): for data to be mixed with data of the other sign."""
-    bounds: tuple[str, ...] = ()
+    bounds: Values = ()
     """Action range that becomes [-1, 1]: layout (the layout's), data (measured: 1st and 99th percentile of each
     dimension over the whole store), or NAME=LOW:HIGH of every dimension, all=LOW:HIGH for the rest. None given: the
     layout's where there is one, else data."""
@@ -77,6 +82,9 @@ class Args:
     """Of the train/validation split where the source has none (raw Bridge)."""
 
     def __post_init__(self) -> None:
+        for name in ("key", "gripper", "bounds"):
+            groups = ((group,) if isinstance(group, str) else group for group in getattr(self, name))
+            object.__setattr__(self, name, tuple(value for group in groups for value in group))
         for name, least in (("image_size", 1), ("workers", 1), ("limit", 1)):
             value = getattr(self, name)
             if value is not None and value < least:

@@ -48,7 +48,7 @@ class FeatureSpec:
     @property
     def is_text(self) -> bool:
         """Text, a tensor of one string, or a row of character codes."""
-        if self.kind == "text" or (self.kind == "tensor" and self.dtype == "string"):
+        if self.kind == "text" or (self.kind == "tensor" and self.dtype in ("string", "object")):
             return True
         return self.kind == "tensor" and self.dtype.startswith(("int", "uint")) and len(self.shape) == 1
 
