@@ -9,7 +9,9 @@ from rlds_writer import jpegs, picture, tensor, text, usual, usual_steps, write
 from ptr_fast.data.store import EpisodeStore
 from ptr_fast.errors import DataError
 from ptr_robot import cli
+from ptr_robot.datasets.detect import open_source
 from ptr_robot.datasets.layout import BRIDGE_HIGH, BRIDGE_LOW, BRIDGE_UNITS, builtin_layouts, read_layouts
+from ptr_robot.datasets.options import Args
 from ptr_robot.doctor import diagnose
 
 NAMES = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
@@ -96,6 +98,13 @@ def test_recognised_by_its_own_name_and_said(tmp_path, run, capsys, name, layout
     cli.main(["convert", "--source", str(source), "--out", str(tmp_path / "store")])
     assert f"taken as layout '{layout}' by the name '{name}' in dataset_info.json" in capsys.readouterr().out
     assert converted(run, source, out="none", layout="none").meta.action.names[0] == "action_0"
+
+
+def test_a_description_is_shown_and_not_believed(rlds, run, tmp_path):
+    """The real data set says joint velocities, as its builder's template did; its actions are displacements."""
+    source = open_source(Args(source=rlds, out=tmp_path, layout="none"))
+    assert "features.json says of steps/action: 'Robot action, consists of [7x joint velocities" in source.notes[-1]
+    assert converted(run, rlds, layout="none").meta.action.names[0] == "action_0"
 
 
 def test_a_recognised_layout_that_the_data_contradict_is_not_taken(tmp_path, run, capsys):

@@ -145,14 +145,17 @@ class RldsSource:
         if unused := [k.rsplit("/", 1)[-1] for k in pieces if k not in self.keys.action]:
             used = [k.removeprefix("steps/") for k in self.keys.action]
             notes.append(f"the action is {' + '.join(used)}; left out of it: {sorted(unused)}")
+        told = [(key, " ".join(self.features[key].description.split())) for key in self.keys.action]
+        if self.layout is None:
+            notes += [
+                f"features.json says of {key}: {words!r}; often a template's words, so nothing is taken from them"
+                for key, words in told
+                if words
+            ]
         if not self.keys.language:
             texts = sorted(k for k, spec in self.features.items() if spec.is_text and k != PATH)
             notes.append(f"no feature is known to hold an instruction; --key language=PATH names one of {texts}")
         return notes
-
-    def description(self, key: str) -> str:
-        """What the data set says about a feature, in one line; often a leftover of a template: nobody relies on it."""
-        return " ".join(self.features[key].description.split())
 
     def _episodes(self, file: Path) -> Iterator[EpisodeHandle]:
         try:

@@ -101,7 +101,7 @@ def action_bounds(evidence: Evidence) -> list[Finding]:
         worst = [i for i in np.argsort(-share) if share[i] > 0]
         words = ", ".join(
             f"{spec.names[i]} {percent(share[i])} (data {actions[:, i].min():.3g} to {actions[:, i].max():.3g}, "
-            f"bounds {low[i]:.3g} to {high[i]:.3g} {spec.units[i]})"
+            f"bounds {low[i]:.3g} to {high[i]:.3g}{f' {spec.units[i]}' if is_known(spec.units[i]) else ''})"
             for i in worst
         )
         # Bounds from the data are its 1st and 99th percentile: they clip about 2 % by intention.
