@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and those that stand for others."""
 
 from __future__ import annotations
 
@@ -8,7 +8,20 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["sync_directory", "write_atomically", "writing"]
+__all__ = ["GIT_LFS", "GIT_LFS_ADVICE", "git_lfs_advice", "sync_directory", "write_atomically", "writing"]
+
+GIT_LFS = b"version https://git-lfs"
+"""How the text begins that Git keeps in place of a large file."""
+GIT_LFS_ADVICE = "a Git LFS pointer, not the data: run 'git lfs pull' in its repository"
+
+
+def git_lfs_advice(file: Path) -> str:
+    """What to do about a file that is only a Git LFS pointer; empty where it is none, or cannot be read."""
+    try:
+        with open(file, "rb") as stream:
+            return GIT_LFS_ADVICE if stream.read(len(GIT_LFS)) == GIT_LFS else ""
+    except OSError:
+        return ""
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from ptr_fast.config import from_dict, to_dict
 from ptr_fast.errors import DataError
-from ptr_fast.files import write_atomically
+from ptr_fast.files import git_lfs_advice, write_atomically
 from ptr_fast.types import ActionSpec, CameraSpec, StateSpec
 
 __all__ = ["KINDS_OF_OUTCOME", "SCHEMA_VERSION", "Episode", "StoreMeta", "load_meta", "save_meta"]
@@ -157,12 +157,14 @@ def load_meta(path: Path) -> StoreMeta:
         DataError: there is no store, or it has another schema version, or a field is wrong.
     """
     file = path / "meta.json"
+    if path.is_file():
+        raise DataError(f"{path}: a file, not a store (expected its folder)")
     if not file.is_file():
         raise DataError(f"{path}: not a store (expected the file meta.json)")
     try:
         data = json.loads(file.read_bytes())
     except ValueError as error:
-        raise DataError(f"{file}: not valid JSON: {error}") from error
+        raise DataError(f"{file}: not valid JSON: {git_lfs_advice(file) or error}") from error
     version = data.get("schema_version") if isinstance(data, dict) else None
     if version != SCHEMA_VERSION:
         raise DataError(

@@ -28,6 +28,7 @@ from ptr_fast.data.store_meta import (
     load_meta,
 )
 from ptr_fast.errors import DataError
+from ptr_fast.files import git_lfs_advice
 
 __all__ = ["EpisodeStore", "EpisodeTable"]
 
@@ -206,7 +207,8 @@ class _Part:
             raise DataError(f"{self._steps_file}: missing, though {self.file.name} of the episode table names it")
         size = self._steps_file.stat().st_size
         if size != self.about["steps_bytes"]:
-            raise DataError(f"{self._steps_file}: expected {self.about['steps_bytes']} bytes, got {size} (truncated?)")
+            why = f"got {size} ({git_lfs_advice(self._steps_file) or 'truncated?'})"
+            raise DataError(f"{self._steps_file}: expected {self.about['steps_bytes']} bytes, {why}")
         self._steps = _read_batch(self._steps_file)
         if self._steps.schema.remove_metadata() != schema:
             raise DataError(f"{self._steps_file}: expected columns {schema.names}, got {self._steps.schema.names}")
@@ -281,7 +283,7 @@ def _read_batch(file: Path) -> pa.RecordBatch:
         batch.validate()
         _ = batch.schema.names
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: not a readable Arrow file ({error})") from error
+        raise DataError(f"{file}: not a readable Arrow file ({git_lfs_advice(file) or error})") from error
     return batch
 
 

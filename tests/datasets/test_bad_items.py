@@ -239,6 +239,16 @@ def test_folders_and_files_mixed_up(sharded, run, tmp_path, make_trajectory):
         run(tmp_path / "npy")
 
 
+@pytest.mark.parametrize("name", ["meta.json", "steps/000000.arrow", "episodes/000000.arrow"])
+def test_a_store_that_git_keeps_elsewhere(sharded, run, name):
+    _, out = run(sharded)
+    make_pointer(out / name)
+    with pytest.raises(DataError, match=rf"{name}: .*{LFS}"):
+        EpisodeStore.open(out)
+    with pytest.raises(DataError, match=rf"{name}: a file, not a store \(expected its folder\)"):
+        EpisodeStore.open(out / name)
+
+
 def test_what_is_not_read_is_called_by_its_name(tmp_path, run, sharded):
     (tmp_path / "demo.hdf5").write_bytes(b"\x89HDF\r\n")
     with pytest.raises(DataError, match=r"demo.hdf5: a file, expected a folder: HDF5 is not read"):

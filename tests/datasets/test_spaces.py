@@ -1,6 +1,7 @@
 """Names, units, gripper, bounds and rate: from options, a named or recognised layout, the source; else unknown."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -314,6 +315,26 @@ def test_doctor_names_tasks_that_are_counters(tmp_path, run):
     run(write(tmp_path / "own", usual_steps(), values))
     (finding,) = [f for f in diagnose([tmp_path / "store"]) if "counter" in f.why]
     assert finding.seen.startswith("the task of 2 episodes is a number, a date or a word such as run: 'run 7'")
+
+
+def test_a_robot_takes_no_unit_for_another(tmp_path, run):
+    """What is unknown fits no robot that knows its units, and any that says nothing."""
+    from ptr_robot.robots.interface import check_fits
+    from ptr_robot.train_data import Source, make_spec
+
+    store = converted(run, data(tmp_path), action_names=NAMES, state_names=NAMES)
+    spec = make_spec([Source(role="prior", store=store, train=np.arange(4), validation=np.arange(4, 6))], "", 0)
+
+    arm = SimpleNamespace(
+        name="arm",
+        observation_features={**dict.fromkeys(NAMES, float), "front": (16, 24, 3)},
+        action_features=dict.fromkeys(NAMES, float),
+        units=dict(zip(NAMES, BRIDGE_UNITS, strict=True)),
+    )
+    with pytest.raises(ValueError, match="state 'x' is in 'm', the checkpoint's is in 'unknown'"):
+        check_fits(arm, spec)
+    arm.units = {}
+    check_fits(arm, spec)
 
 
 def test_a_killed_conversion_is_not_trained_on(tmp_path, run):

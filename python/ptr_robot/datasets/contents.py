@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from ptr_fast.errors import DataError
+from ptr_fast.files import GIT_LFS, GIT_LFS_ADVICE
 
 __all__ = ["needed_file", "whats_in", "whats_there"]
 
-LFS = b"version https://git-lfs"
 ARCHIVES = (
     (b"\x1f\x8b", "gzip data: unpack it first"),
     (b"PK\x03\x04", "a zip archive: unpack it first"),
@@ -23,8 +23,8 @@ HEAD = 512
 
 def whats_in(head: bytes) -> str:
     """What the first bytes of a file say that it is instead; empty where they say nothing."""
-    if head.startswith(LFS):
-        return "a Git LFS pointer, not the data: run 'git lfs pull' in its repository"
+    if head.startswith(GIT_LFS):
+        return GIT_LFS_ADVICE
     if head[257:262] == b"ustar":
         return "a tar archive: unpack it first"
     return next((told for start, told in ARCHIVES if head.startswith(start)), "")
