@@ -56,8 +56,8 @@ def gripper_sign(evidence: Evidence) -> list[Finding]:
                     seen=f"the gripper's state runs against its command (correlation {fit:.2f} after {FOLLOW_STEPS} "
                     "steps)",
                     why="one of the two is inverted; mixed with other data the hand opens where it should close",
-                    advice="the convention is 1 = open for both: convert with --flip-gripper (it mirrors the actions), or "
-                    "say the state's sign in --state-units",
+                    advice="the convention is 1 = open for both: convert with --flip-gripper, which mirrors the "
+                    "actions, or say the state's sign in --state-units",
                     numbers={"correlation": fit},
                 )
             )
