@@ -38,7 +38,7 @@ def upgraded(data: Mapping[str, Any], newest: CheckpointInfo | None, places: Sto
             "weights": None,
         }
     if newest is not None:
-        spec, act, source = newest.spec, newest.act, newest.path.name
+        spec, act, source = newest.spec, newest.act, newest.path
     elif parent is None:
         spec, act, source = _spec_of_stores(data, config, places), config["act"], "its stores"
     else:
@@ -49,7 +49,7 @@ def upgraded(data: Mapping[str, Any], newest: CheckpointInfo | None, places: Sto
     config["act"] = to_dict(act)
     print(
         f"{where}: a record of an older version: it has no digests of the episodes, no list of the stores' other "
-        f"episodes and no id of Weights & Biases; what the policy sees and commands comes from {source}"
+        f"episodes and no id of Weights & Biases; camera, state, action and task slots are taken from {source}"
     )
     return RunRecord.from_json(
         {
