@@ -3,11 +3,13 @@
     ptr-fast collect --out KITCHENS --kitchens A B C --episodes 150 --kinds expert:1.0 --encoding jpeg --seed 1
     python -m benchmarks.bench_divergence --stores KITCHENS --out FOLDER [--seconds 540] [--runs before,alpha]
     python -m benchmarks.bench_divergence --stores KITCHENS --unpack FOLDER
+    PTR_FAST_BENCH_RECORD=1 python -m benchmarks.bench_divergence --rows FOLDER
 
 Trains the runs of :mod:`benchmarks.divergence.variants`, several at a time on one GPU, each on a stream of its own.
 ``FOLDER/divergence.jsonl`` gets the curves of a run when it ends, ``FOLDER/weights-N.safetensors`` the weights that act
 of the recipes' runs; a short table comes last. What the limit of time cuts off is written as far as it came. The third
-line makes checkpoints of the weights that ``ptr-fast rollout`` takes.
+line makes checkpoints of the weights that ``ptr-fast rollout`` takes, the fourth appends a row of every run, with its
+curves at every 500 updates, to ``benchmarks/results/divergence.jsonl``.
 """
 
 from __future__ import annotations
@@ -23,9 +25,9 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from benchmarks.divergence.training import ACT, Demonstrations, Training
+from benchmarks.divergence.training import ACT, BATCH_SIZE, Demonstrations, Training
 from benchmarks.divergence.variants import GRID, Variant
-from benchmarks.harness import environment
+from benchmarks.harness import environment, record
 from ptr_fast import native
 from ptr_fast.checkpoint import save_checkpoint
 from ptr_fast.config import to_dict
@@ -37,12 +39,24 @@ from ptr_robot.train_config import PretrainConfig
 
 SPLIT_SEED = 1
 RUNS_A_FILE = 12  # weights of one run are 1.1 MB
+CURVES = (
+    "q/data",
+    "q/policy",
+    "q/random",
+    "sink/best_sample_minus_data",
+    "sink/data_minus_target",
+    "temperature/value",
+    "actor/entropy",
+    "actor/std",
+)
+HELD_OUT = ("score", "rank_correlation_averaged", "preference", "return_correlation", "return_bias", "action_error")
+ROW_EVERY = 500  # updates between the points of a row's curves
 RESERVE_SECONDS = 20.0  # to judge and write what runs at the limit
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stores", type=Path, nargs="+", required=True)
+    parser.add_argument("--stores", type=Path, nargs="+", default=[])
     parser.add_argument("--out", type=Path, default=Path("outputs/divergence"))
     parser.add_argument("--seconds", type=float, default=540.0, help="limit of everything")
     parser.add_argument("--in-flight", type=int, default=12, help="runs at a time")
@@ -50,7 +64,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--num-steps", type=int, default=0, help="updates of every run, for a try")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--unpack", type=Path, help="results folder whose weights become checkpoints")
+    parser.add_argument("--rows", type=Path, help="results folder whose runs become rows")
     args = parser.parse_args(argv)
+    if args.rows:
+        return make_rows(args.rows)
+    if not args.stores:
+        parser.error("--stores is needed")
     data = Demonstrations.open(tuple(args.stores), SPLIT_SEED)
     if args.unpack:
         return unpack(args.unpack, data)
@@ -176,6 +195,33 @@ def unpack(folder: Path, data: Demonstrations) -> int:
             sources = tuple(source.record() for source in data.sources)
             record = RunRecord(verb="pretrain", config=to_dict(config), spec=data.spec, mix=1.0, sources=sources)
             print(save_checkpoint(run, variant.num_steps, learner, data.spec, ACT, record.to_json()))
+    return 0
+
+
+def make_rows(folder: Path) -> int:
+    """Records every run of a results folder as a row, where and when it was trained, with thinned curves."""
+    where: dict[str, Any] = {}
+    for line in (folder / "divergence.jsonl").read_text(encoding="utf-8").splitlines():
+        run = json.loads(line)
+        if "environment" in run:
+            where = run
+            continue
+        curve = run["curve"]
+        kept = [place for place, step in enumerate(curve["step"]) if step % ROW_EVERY == 0 or step == run["updates"]]
+        record(
+            {
+                "name": "divergence",
+                "case": run["run"],
+                "updates": run["updates"],
+                "alarm": run["alarm"],
+                "last": {key: curve[key][-1] for key in CURVES},
+                "lowest q/data": min(curve["q/data"]),
+                "held_out": {key: run["held_out"][key] for key in HELD_OUT},
+                "curves": {key: [curve[key][place] for place in kept] for key in ("step", *CURVES)},
+                "demonstrations": {**where["demonstrations"], "batch_size": BATCH_SIZE},
+                "environment": where["environment"],
+            }
+        )
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +12,9 @@ from toy_robot import toy_episodes, toy_meta, write_store
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import bench_divergence
 from benchmarks.divergence import training
+from benchmarks.divergence.variants import GRID
 from ptr_fast.checkpoint import list_checkpoints, read_checkpoint
+from ptr_robot.recipes import RECIPES
 
 
 def test_runs_are_trained_judged_and_become_checkpoints(tmp_path, monkeypatch, capsys):
@@ -32,6 +35,22 @@ def test_runs_are_trained_judged_and_become_checkpoints(tmp_path, monkeypatch, c
     assert bench_divergence.main(["--stores", str(store), "--unpack", str(out)]) == 0
     (checkpoint,) = list_checkpoints(out / "runs" / "before-seed1-2")
     assert read_checkpoint(checkpoint).act.mode == "search"
+
+    monkeypatch.setenv("PTR_FAST_BENCH_RECORD", "1")
+    monkeypatch.setenv("PTR_FAST_BENCH_OUT", str(tmp_path / "results"))
+    assert bench_divergence.main(["--rows", str(out)]) == 0
+    recorded = [json.loads(line) for line in (tmp_path / "results" / "divergence.jsonl").read_text().splitlines()]
+    assert [row["case"] for row in recorded] == [row["run"] for row in rows]
+    assert all(row["environment"] == first["environment"] for row in recorded)
+    assert recorded[0]["curves"]["step"] == [2]
+    assert recorded[0]["curves"]["q/data"] == [recorded[0]["last"]["q/data"]]
+
+
+def test_the_recipe_is_one_that_was_measured():
+    mended = [run for run in GRID if (run.name, run.num_steps) == ("alpha 1, entropy -8", 20_000)]
+    assert len(mended) == 3
+    for run in mended:
+        assert replace(RECIPES["sim"][1].learner, lr_schedule_steps=run.num_steps) == run.config
 
 
 def test_rewards_of_several_steps_are_summed_up_to_the_end():

@@ -1,11 +1,16 @@
 """Training that runs away: how it is noticed, and what to change, by what was seen.
 
 Note "Why Q leaves the range". The target is r + discount * Q(s', best of the actor's samples). The conservative term
-presses those samples down and holds Q of the recorded action up: where the samples are far down, each step back along
-an episode loses more than it should, and Q of the data sinks below any possible return; where nothing presses
-(``cql_alpha`` 0, or too little), the actor finds actions that the critic errs about, and Q climbs. The numbers of one
-update tell these apart: Q of the policy's actions beside Q of the recorded ones, and the temperature, which spreads the
-samples. How this was measured stands in benchmarks/NOTES.md.
+makes the recorded actions a ridge of Q that grows steeper with every update. An actor that is held at a fixed entropy
+keeps its spread on that ridge, by a temperature that grows with the steepness; its samples lie two to four temperatures
+below the recorded action, and even the best of them about one: that is lost on every step back along an episode, and
+Q sinks below any possible return. Where nothing presses (``cql_alpha`` 0) the actor finds actions that the critic errs
+about, and Q climbs. The numbers of one update tell these apart: Q of the policy's actions beside Q of the recorded
+ones, and the temperature.
+
+What is advised is what helped where it was measured (benchmarks/NOTES.md, "Why the recipe of the toy kitchens left the
+range of returns"): a tenth of ``cql_alpha`` and twice the entropy target together kept Q in the range, and each alone
+put the alarm off; a fifth of the critic's rate put it off, a tenth of the actor's brought it forward.
 """
 
 from __future__ import annotations
@@ -28,6 +33,9 @@ SLACK = 0.5
 """How far the mean Q of recorded actions may leave the range of possible returns, in widths of that range."""
 LARGE_RETURN = 500.0
 """Returns beyond this make squared errors that learning rates of 1e-4 to 1e-3 do not stand."""
+HELD_ALPHA = 1.0
+"""Weight of the conservative term at which Q left the range on neither side, with an entropy target that does not drive
+the temperature up."""
 RISEN = 1.5
 """A temperature so many times its initial value has been driven up."""
 SPENT = 1e-3
@@ -124,42 +132,39 @@ def remedies(
 def _of_sunken_q(
     numbers: Mapping[str, float], config: CqlConfig, target_entropy: float, action_dim: int
 ) -> Iterator[Remedy]:
-    below = numbers["q/data"] - numbers["q/policy"]
+    below, temperature = numbers["q/data"] - numbers["q/policy"], numbers["temperature/value"]
+    is_driven = temperature > RISEN * config.init_temperature
+    seen, settings = [], []
     if config.cql_alpha == 0:
-        yield Remedy(seen="Q sank with cql_alpha 0: there is no conservative term that could be lowered")
+        seen.append("Q sank with cql_alpha 0: there is no conservative term that could be lowered")
     elif below > 0:
-        seen = (
+        seen.append(
             f"Q sank, and the policy's own actions, which the target is made of, lie {below:.3g} below the recorded "
             f"ones: the conservative term (cql_alpha {config.cql_alpha:g}) presses them down"
         )
-        yield Remedy(seen=seen, settings=(("learner.cql_alpha", config.cql_alpha / 5),))
-    temperature = numbers["temperature/value"]
-    if temperature > RISEN * config.init_temperature:
-        seen = (
+        if config.cql_alpha > HELD_ALPHA or not is_driven:
+            settings.append(("learner.cql_alpha", config.cql_alpha / 10))
+    if is_driven:
+        seen.append(
             f"the temperature rose from {config.init_temperature:g} to {temperature:.3g} to widen the policy (entropy "
             f"{numbers['actor/entropy']:.3g}, target {target_entropy:g}), and a wide policy's actions are valued lower"
         )
-        yield Remedy(seen=seen, settings=(("learner.target_entropy", target_entropy - action_dim),))
+        settings.append(("learner.target_entropy", target_entropy - action_dim))
+    if seen:
+        yield Remedy(seen="; ".join(seen), settings=tuple(settings))
 
 
 def _of_risen_q(numbers: Mapping[str, float], config: CqlConfig) -> Iterator[Remedy]:
     above = numbers["q/policy"] - numbers["q/data"]
-    push = numbers["q/data"] - numbers["q/target"]
     if config.cql_alpha == 0:
         seen = "Q rose, and with cql_alpha 0 nothing holds down the actions that the critic errs about"
-        yield Remedy(seen=seen, settings=(("learner.cql_alpha", 1.0),))
+        yield Remedy(seen=seen, settings=(("learner.cql_alpha", HELD_ALPHA),))
     elif above > 0:
         seen = (
             f"Q rose, and the policy's actions are valued {above:.3g} above the recorded ones: the conservative term "
             f"(cql_alpha {config.cql_alpha:g}) is too weak"
         )
         yield Remedy(seen=seen, settings=(("learner.cql_alpha", config.cql_alpha * 5),))
-    elif push > 0:
-        seen = (
-            f"Q rose, and Q of the recorded actions is held {push:.3g} above its target: the conservative term "
-            f"(cql_alpha {config.cql_alpha:g}) lifts them, step by step back along an episode"
-        )
-        yield Remedy(seen=seen, settings=(("learner.cql_alpha", config.cql_alpha / 5),))
 
 
 def _of_broken_numbers(found: Divergence, rate: float, config: LearnerConfig, precision: str) -> Iterator[Remedy]:
@@ -197,10 +202,8 @@ def _of_rates(rate: float, config: CqlConfig) -> Iterator[Remedy]:
     if rate <= SPENT:
         yield Remedy(seen="the learning rates have decayed to zero, so it went wrong before", action=_EARLIER)
         return
-    names = ("actor_lr", "critic_lr")
-    seen = " and ".join(f"{name} is {rate * getattr(config, name):.3g}" for name in names) + " at this step"
-    settings = tuple((f"learner.{name}", getattr(config, name) / 3) for name in names)
-    yield Remedy(seen=seen, settings=settings)
+    seen = f"critic_lr is {rate * config.critic_lr:.3g} at this step"
+    yield Remedy(seen=seen, settings=(("learner.critic_lr", config.critic_lr / 5),))
 
 
 _EARLIER = "lower rates would change nothing; begin at an earlier checkpoint"
