@@ -100,6 +100,11 @@ NPY_DAMAGE = {
     "empty": (make_empty, r"out.npy: empty \(0 bytes\)"),
     "pointer": (make_pointer, rf"out.npy: {LFS}"),
     "zip": (lambda f: f.write_bytes(b"PK\x03\x04rest"), r"out.npy: a zip archive: unpack it first"),
+    "link": (
+        lambda f: (f.unlink(), f.symlink_to(f.parent / "annexed")),
+        r"out.npy: a link to a file that is not there",
+    ),
+    "no list": (lambda f: np.save(f, np.array({}, object)), r"out.npy: expected a one-dimensional .* of shape \(\)"),
     "page": (lambda f: f.write_bytes(b"<!DOCTYPE html>"), r"out.npy: a web page, not the data"),
 }
 
@@ -190,6 +195,13 @@ def test_missing_shards(sharded, run, tmp_path, capsys):
     missing.write_bytes(data)
     summary, out = run(sharded)
     assert (summary.present, summary.converted, EpisodeStore.open(out).num_episodes) == (14, 2, 16)
+    missing.unlink()
+    missing.symlink_to(tmp_path / "annexed")
+    with pytest.raises(DataError, match=r"1 of 8 files are missing, e.g. \S+ \(a link to a file that is not there"):
+        run(sharded)
+    assert run(sharded, allow_missing_shards=True)[0].present == 14
+    missing.unlink()
+    missing.write_bytes(data)
     (shard(sharded, 3).with_suffix(".tfrecord-00003-of-00008.part")).write_bytes(b"half")
     assert any("not read: own-train.tfrecord-00003-of-00008.part" in note for note in RldsSource(sharded).notes)
 

@@ -233,6 +233,7 @@ def test_command_lists_what_it_left_out(rlds, tmp_path, capsys):
         ({"workers": 0}, "workers must be at least 1, got 0"),
         ({"limit": 0}, "limit must be at least 1, got 0"),
         ({"jpeg_quality": 101}, r"jpeg-quality must lie in 1..100, got 101"),
+        ({"blank_task": " "}, "blank-task: expected what is done, got ' '"),
         ({"control_hz": 0.0}, r"control-hz must be positive, got 0.0"),
     ],
 )

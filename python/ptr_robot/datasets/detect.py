@@ -62,7 +62,8 @@ def detect_format(root: Path) -> Format:
     """The format of the first thing that is recognised under ``root``; DataError where nothing is."""
     for folder, folders, files in os.walk(root):
         folders.sort()
-        if "features.json" in (*files, *folders) or any(".tfrecord" in name for name in files):
+        names = {*files, *folders}
+        if {"features.json", "dataset_info.json"} & names or any(".tfrecord" in name for name in files):
             return "rlds"
         if Path(folder).name == "raw" and any(name.startswith("traj_group") for name in folders):
             return "bridge-raw"

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from ptr_robot.datasets.layout import Keys
+from ptr_robot.datasets.task_names import is_blank
 
 __all__ = ["Args", "Format", "pairs"]
 
@@ -95,6 +96,10 @@ class Args:
             raise ValueError(f"jpeg-quality must lie in 1..100, got {self.jpeg_quality}")
         if self.control_hz is not None and not self.control_hz > 0:
             raise ValueError(f"control-hz must be positive, got {self.control_hz}")
+        for name in ("task", "blank_task"):
+            value = getattr(self, name)
+            if value and is_blank(value):
+                raise ValueError(f"{name.replace('_', '-')}: expected what is done, got {value!r}")
         for name in ("action_names", "state_names"):
             names = getattr(self, name)
             if len(set(names)) < len(names):

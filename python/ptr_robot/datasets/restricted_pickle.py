@@ -202,7 +202,8 @@ def load_object_array(file: Path, max_bytes: int = MAX_ARRAY_FILE_BYTES) -> list
             raise DataError(f"{file}: expected an object array of trajectories, got dtype {dtype} and shape {shape}")
         array = loads(stream.read(), str(file))
     if not isinstance(array, np.ndarray) or array.ndim != 1 or array.shape != shape:
-        raise DataError(f"{file}: expected a one-dimensional object array of shape {shape}, got {type(array).__name__}")
+        came = f"an array of shape {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+        raise DataError(f"{file}: expected a one-dimensional object array of trajectories, got {came}")
     return list(array)
 
 

@@ -78,14 +78,14 @@ def find_shards(root: Path, info: DatasetInfo, allow_missing: bool) -> Shards:
         DataError: none is here, or some of a split are missing and that is not allowed.
     """
     named = sorted(file for file in root.iterdir() if ".tfrecord" in file.name)
-    files = [f for f in named if not f.is_dir() and (SHARD_NAME.match(f.name) or f.suffix == ".tfrecord")]
-    others = [f"{f.name}{' (a folder)' if f.is_dir() else ''}" for f in named if f not in files]
+    files = [f for f in named if f.is_file() and (SHARD_NAME.match(f.name) or f.suffix == ".tfrecord")]
+    others = [f.name if f.is_file() else f"{f.name} ({whats_there(f)})" for f in named if f not in files]
     if not files:
         found = f"; not read: {_some(others)}" if others else ""
         raise DataError(f"{root}: no *.tfrecord* file{found}")
     notes = [*info.notes]
     if others:
-        notes.append(f"not the files of a whole download, and not read: {_some(others)}")
+        notes.append(f"no whole TFRecord files, and not read: {_some(others)}")
     splits: dict[tuple[str, str], dict[int, Path]] = {}
     totals: dict[tuple[str, str], int] = {}
     for file in files:
@@ -95,7 +95,7 @@ def find_shards(root: Path, info: DatasetInfo, allow_missing: bool) -> Shards:
             totals[key] = max(totals.get(key, 0), int(match["num_shards"]))
     lengths: dict[str, int] = {}
     for key, present in splits.items():
-        notes += _missing(root, *key, present, totals[key], allow_missing)
+        notes += _missing(root, *key, present, totals[key], allow_missing, others)
         told = info.splits.get(key[1], [])
         if len(told) == totals[key]:
             lengths.update({file.name: told[number] for number, file in present.items() if number < len(told)})
@@ -106,14 +106,15 @@ def find_shards(root: Path, info: DatasetInfo, allow_missing: bool) -> Shards:
 
 
 def _missing(
-    root: Path, name: str, split: str, present: dict[int, Path], total: int, allow_missing: bool
+    root: Path, name: str, split: str, present: dict[int, Path], total: int, allow_missing: bool, others: list[str]
 ) -> tuple[str, ...]:
     missing = [number for number in range(total) if number not in present]
     if not missing:
         return ()
     width = len(next(iter(present.values())).name.rsplit("-of-", 1)[1])
     files = [f"{name}-{split}.tfrecord-{number:0{width}d}-of-{total:0{width}d}" for number in missing]
-    told = f"split {split!r}: {len(missing)} of {total} files are missing, e.g. {_some(files)}"
+    instead = [told for told in others if told.startswith(tuple(files))]
+    told = f"split {split!r}: {len(missing)} of {total} files are missing, e.g. {_some(instead or files)}"
     if allow_missing:
         return (f"{told}; reading the {len(present)} that are here",)
     raise DataError(f"{root}: {told}; fetch them, or read the {len(present)} that are here with --allow-missing-shards")

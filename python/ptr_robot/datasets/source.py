@@ -133,12 +133,15 @@ def fingerprint_files(root: Path, files: Iterable[Path]) -> str:
     """
     digest = hashlib.sha256()
     for file in sorted(files):
-        size = file.stat().st_size
-        with open(file, "rb") as stream:
-            crc = zlib.crc32(stream.read(4096))
-            if size > 4096:
-                stream.seek(-4096, os.SEEK_END)
-                crc = zlib.crc32(stream.read(), crc)
+        try:
+            size = file.stat().st_size
+            with open(file, "rb") as stream:
+                crc = zlib.crc32(stream.read(4096))
+                if size > 4096:
+                    stream.seek(-4096, os.SEEK_END)
+                    crc = zlib.crc32(stream.read(), crc)
+        except OSError:  # a file that cannot be read is a bad episode, not the end of all others
+            size, crc = -1, 0
         digest.update(f"{file.relative_to(root).as_posix()}\0{size}\0{crc}\n".encode())
     return digest.hexdigest()
 
