@@ -23,6 +23,7 @@ __all__ = [
     "correlation",
     "divergence",
     "late_rise",
+    "misestimation",
     "monte_carlo_returns",
     "rank_correlation",
     "ranks",
@@ -38,6 +39,12 @@ RANGE_SLACK = 0.25
 """How far Q may leave the range of possible returns before a step counts as outside, in widths of that range."""
 MAX_SHARE_OUTSIDE = 0.05
 """Share of steps outside the widened range above which a critic counts as diverged."""
+MAX_BIAS = 0.25
+"""How far the mean of Q - return may lie from zero before a critic is doubted, in widths of the range of returns."""
+MAX_BIAS_OF_A_PREFERRED_POLICY = 0.1
+"""The same where the critic values the policy's own actions above the recorded ones: two signs of one error."""
+MIN_PREFERENCE_FOR_POLICY = 0.01
+"""By how much they must be valued above to count as a sign, in widths of the range of returns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,6 +294,31 @@ def divergence(metrics: dict[str, float], limits: tuple[float, float], averaged:
         low, high = _widened(limits)
         return f"Q outside [{low:.4g}, {high:.4g}] at {100 * share:.0f} % of the steps"
     return None
+
+
+def misestimation(metrics: dict[str, float], limits: tuple[float, float]) -> str | None:
+    """Why a critic that has not diverged is to be doubted, or None: its values are far from the recorded returns.
+
+    A critic may rise along demonstrations and prefer recorded actions to random ones while all its values are too high
+    (nothing holds down the actions that it errs about) or too low (the targets sink); :func:`selection_score` does not
+    see either. On data of a bad policy a better one does earn more than was recorded: then this is no fault.
+
+    Args:
+        metrics: from :func:`summarize`.
+        limits: :func:`value_range`.
+    """
+    low, high = limits
+    bias, gap = metrics["return_bias"], metrics["policy_gap"]
+    prefers_policy = gap < -MIN_PREFERENCE_FOR_POLICY * (high - low)
+    above = f"the policy's own actions are valued {-gap:.3g} above the recorded ones" if prefers_policy else ""
+    if math.isnan(bias):
+        return f"{above}, and no return is known to compare Q with" if above else None
+    share = bias / (high - low)
+    if not (abs(share) > MAX_BIAS or (above and share > MAX_BIAS_OF_A_PREFERRED_POLICY)):
+        return None
+    side, kind = ("above", "overestimated") if bias > 0 else ("below", "underestimated")
+    words = f"Q is {kind}: on average {abs(bias):.3g} {side} the recorded returns, {abs(share):.0%} of their range"
+    return f"{words} [{low:.4g}, {high:.4g}]" + (f", and {above}" if above else "")
 
 
 def reported_divergence(numbers: dict[str, float], limits: tuple[float, float] | None) -> str | None:

@@ -199,3 +199,46 @@ def test_telling_moments_are_apart_and_in_order():
     q[30:] = 1.0
     advantage[[31, 50]] = 2.0, -2.0
     assert d.telling_moments(q, advantage) == [(30, "largest rise of Q"), (50, "smallest advantage")]
+
+
+LIMITS = (-25.0, 10.0)
+
+
+@pytest.mark.parametrize(
+    ("bias", "gap", "says"),
+    [
+        (0.5, 1.5, None),
+        (8.0, 1.5, None),  # less than a quarter of the range
+        (-8.0, 1.5, None),  # a conservative critic is below the returns
+        (9.0, 1.5, "Q is overestimated: on average 9 above the recorded returns, 26% of their range [-25, 10]"),
+        (-9.0, 1.5, "Q is underestimated: on average 9 below the recorded returns, 26% of their range [-25, 10]"),
+        (
+            14.6,
+            -0.8,
+            "42% of their range [-25, 10], and the policy's own actions are valued 0.8 above the recorded ones",
+        ),
+        (
+            4.0,
+            -0.8,
+            "11% of their range [-25, 10], and the policy's own actions are valued 0.8 above the recorded ones",
+        ),
+        (2.0, -0.8, None),  # as a policy that is better than the data
+        (4.0, -0.3, None),  # within noise
+        (-4.0, -0.8, None),
+        (math.nan, -0.8, "valued 0.8 above the recorded ones, and no return is known to compare Q with"),
+        (math.nan, 0.8, None),
+    ],
+)
+def test_values_far_from_the_recorded_returns_are_told(bias, gap, says):
+    got = d.misestimation({"return_bias": bias, "policy_gap": gap}, LIMITS)
+    assert (got is None) if says is None else says in got
+
+
+def test_overestimation_within_the_range_is_told_by_the_curves():
+    """The critic rises and ends high, as on a good checkpoint, within possible returns; all of it is too high."""
+    returns = np.linspace(-16, 10, 30)
+    values = make_values(returns / 3 + 8, returns=returns, q_policy=returns / 3 + 8.8, q_random=returns - 30)
+    metrics = d.summarize([values], LIMITS)
+    assert d.divergence(metrics, LIMITS) is None
+    assert "overestimated: on average 10 above" in d.misestimation(metrics, LIMITS)
+    assert d.misestimation(d.summarize([make_values(returns, returns=returns)], LIMITS), LIMITS) is None

@@ -1,10 +1,12 @@
 import json
+import re
 import shutil
 
 import pytest
 from valued_run import BC, make_run, make_store
 
 import ptr_robot.select as select_module
+from ptr_fast import diagnostics
 from ptr_robot.cli import main as cli
 from ptr_robot.select import rank
 
@@ -50,6 +52,17 @@ def test_diverged_and_unknown_are_listed_last_and_never_picked():
     assert got["ranking"][1]["rank"] is None
     assert "could not be computed" in got["ranking"][2]["excluded"]
     assert rank(evaluations[:2])["selected"] is None
+
+
+def test_a_doubted_critic_is_picked_only_where_there_is_no_other():
+    doubted = evaluation(1, score=0.9, bellman_error=1.0) | {
+        "misestimated": "Q is overestimated: on average 14.6 above"
+    }
+    sound, diverged = evaluation(2, score=0.1, bellman_error=9.0), evaluation(3, score=0.95, diverged="Q is not finite")
+    got = rank([doubted, sound, diverged], "score")
+    assert (got["selected"], order(got)) == (2, [2, 1, 3])
+    assert (got["ranking"][1]["rank"], got["ranking"][1]["doubt"]) == (2, doubted["misestimated"])
+    assert rank([doubted, diverged], "score")["selected"] == 1
 
 
 def test_cloned_policies_are_ranked_by_action_error():
@@ -138,3 +151,19 @@ def test_nothing_left_to_pick_is_an_error_for_scripts(folder, run, capsys, monke
     assert cli(["select", "--run", str(broken)]) == 1
     assert "no checkpoint can be picked" in capsys.readouterr().out
     assert json.loads((broken / "selection.json").read_text())["selected"] is None
+
+
+def test_a_doubted_critic_is_told_by_evaluate_and_select_and_report(folder, run, capsys, monkeypatch):
+    """An untrained critic, and a bound that none keeps."""
+    doubted = folder / "doubted"
+    shutil.copytree(run, doubted)
+    shutil.rmtree(doubted / "evaluation", ignore_errors=True)
+    monkeypatch.setattr(diagnostics, "MAX_BIAS", 1e-6)
+    assert cli(["evaluate", "--checkpoint", str(doubted / "checkpoints" / "000004")]) == 0
+    told = re.compile(r"Q is (over|under)estimated: on average \S+ (above|below) the recorded returns")
+    assert told.search(capsys.readouterr().out)
+    assert told.search(json.loads((doubted / "evaluation" / "000004.json").read_text())["misestimated"])
+    assert cli(["select", "--run", str(doubted)]) == 0
+    assert "step 4 is doubted: Q is " in capsys.readouterr().out
+    assert cli(["report", "--run", str(doubted), "--out", str(folder / "page.html")]) == 0
+    assert told.search((folder / "page.html").read_text())

@@ -25,6 +25,7 @@ from ptr_fast.diagnostics import (
     EpisodeValues,
     divergence,
     late_rise,
+    misestimation,
     rank_correlation,
     selection_score,
     summarize,
@@ -50,7 +51,7 @@ __all__ = [
     "write_evaluation",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Of the file, and of the numbers in it: raised whenever a metric changes, so that no old number is compared."""
 MAX_CURVES = 12
 """Episodes whose curves are kept in the file; all others keep their numbers."""
@@ -183,6 +184,7 @@ def evaluate_checkpoint(
             "seed": seed,
             "value_range": limits,
             "diverged": divergence(metrics, limits, averaged) if limits else None,
+            "misestimated": misestimation(metrics, limits) if limits else None,
             "metrics": metrics,
             "episodes": [
                 _episode_json(data.store, int(e), v, with_curves=i in shown)
@@ -311,7 +313,9 @@ def _print(result: dict[str, Any], path: Path) -> None:
     if result["learner"] != "CqlConfig":
         console.print("This policy was cloned: it has no critic, so there is no Q to look at.")
     if result["diverged"]:
-        console.print(f"[red]diverged: {escape(result['diverged'])}[/red]")
+        console.print(f"[red]diverged: {escape(result['diverged'])}[/red]", soft_wrap=True)
+    if result["misestimated"]:
+        console.print(f"[yellow]{escape(result['misestimated'])}[/yellow]", soft_wrap=True)
     console.print(f"{NO_GUARANTEE}\nwrote {escape(str(path))}", soft_wrap=True)
 
 

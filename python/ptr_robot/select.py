@@ -2,6 +2,7 @@
 
 Demonstrations are expert data, so under a good critic Q rises along them. The score and the guard against diverged
 critics are defined in ptr_fast.diagnostics (selection_score, divergence); cloned policies are ranked by action error.
+A critic whose values are far from the recorded returns (misestimation) is picked only where there is no other.
 """
 
 from __future__ import annotations
@@ -71,12 +72,14 @@ class Args:
 def rank(evaluations: Sequence[dict[str, Any]], metric: str = "auto") -> dict[str, Any]:
     """Ranks evaluations (as :func:`ptr_robot.evaluate.evaluate_checkpoint` returns them) and picks the first.
 
-    Checkpoints whose critic diverged, or whose metric could not be computed, are listed last and never picked. Values
-    that agree to three digits are a tie: then the smaller Bellman error wins, then the later step.
+    Checkpoints whose critic diverged, or whose metric could not be computed, are listed last and never picked; those
+    whose critic misestimates stand behind all others. Values that agree to three digits are a tie: then the smaller
+    Bellman error wins, then the later step.
 
     Returns:
         ``{"selected": step or None, "metric", "better", "ranking": [{"rank", "step", "checkpoint", "weights", "value",
-        "excluded", "metrics"}]}``; ``rank`` and ``value`` are None and ``excluded`` is the reason where one is out.
+        "excluded", "doubt", "metrics"}]}``; ``rank`` and ``value`` are None and ``excluded`` is the reason where one is
+        out; ``doubt`` is the reason why one stands behind.
 
     Raises:
         ValueError: no evaluation, or a metric that these checkpoints do not have.
@@ -116,15 +119,16 @@ def _entry(evaluation: dict[str, Any], metric: str) -> dict[str, Any]:
         "weights": evaluation.get("weights"),
         "value": value,
         "excluded": excluded,
+        "doubt": evaluation.get("misestimated"),
         "metrics": evaluation["metrics"],
     }
 
 
-def _order(entry: dict[str, Any], sign: float) -> tuple[bool, float, float, int]:
+def _order(entry: dict[str, Any], sign: float) -> tuple[bool, bool, float, float, int]:
     out = entry["excluded"] is not None
     value = 0.0 if out else sign * float(f"{entry['value']:.3g}")
     bellman = entry["metrics"].get("bellman_error")
-    return out, value, math.inf if bellman is None else bellman, -entry["step"]
+    return out, entry["doubt"] is not None, value, math.inf if bellman is None else bellman, -entry["step"]
 
 
 def evaluate_run(
@@ -225,6 +229,8 @@ def _print(selection: dict[str, Any], run: Path) -> None:
     for entry in ranking:
         if entry["excluded"]:
             console.print(f"step {entry['step']} is out: {escape(entry['excluded'])}", soft_wrap=True)
+        elif entry["doubt"]:
+            console.print(f"[yellow]step {entry['step']} is doubted: {escape(entry['doubt'])}[/yellow]", soft_wrap=True)
     if "score" not in keys:
         console.print("These checkpoints were cloned: they have no critic, so there is no Q to judge them by.")
     if selection["selected"] is None:

@@ -195,6 +195,7 @@ def _selection(run: RunData, selection: dict[str, Any], *, several: bool) -> str
         f"<th></th>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
     out += [f'<p class="soft">step {e["step"]} is out: {escape(e["excluded"])}</p>' for e in ranking if e["excluded"]]
+    out += [f'<p class="soft">step {e["step"]} is doubted: {escape(e["doubt"])}</p>' for e in ranking if e.get("doubt")]
     return "".join(out) + _metrics_over_steps(ranking, selection["selected"])
 
 
