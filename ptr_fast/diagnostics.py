@@ -329,7 +329,7 @@ def reported_divergence(numbers: dict[str, float], limits: tuple[float, float] |
         limits: :func:`value_range`; None for a policy without a critic.
     """
     for name, value in numbers.items():
-        if not math.isfinite(value):
+        if isinstance(value, int | float) and not math.isfinite(value):
             return f"{name} is {value}"
     if limits is None or "q/data" not in numbers:
         return None

@@ -128,9 +128,8 @@ def _picked(run: Path, found: list[Path], selection: _Selection) -> Choice:
             if selection.weights not in (None, weights_of(folder)):
                 raise DataError(f"{file}: step {selection.picked} has other weights now; run ptr-fast select again")
             newer = sum(_step(other) > selection.newest for other in found)
-            return _choice(
-                folder, "picked by ptr-fast select" + (f" ({newer} newer ones were not there)" * (newer > 0))
-            )
+            unseen = f", which did not see the {newer} newer" if newer else ""
+            return _choice(folder, f"picked by ptr-fast select{unseen}")
     raise DataError(f"{file}: the selected checkpoint {selection.picked} is not in the run; run ptr-fast select again")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from valued_run import make_run, make_store
@@ -10,12 +11,13 @@ from ptr_fast.checkpoint import read_checkpoint, save_checkpoint
 from ptr_fast.config import ActConfig, BcConfig, EncoderConfig, PolicySpec, TaskTable
 from ptr_fast.errors import DataError
 from ptr_fast.learners import make_learner
-from ptr_fast.run_folder import choose_checkpoint, weights_of
+from ptr_fast.run_folder import choose_checkpoint, list_checkpoints, weights_of
 from ptr_fast.runtime.policy import Policy
 from ptr_fast.types import CameraSpec
 from ptr_robot import serve
 from ptr_robot.cli import main as cli
 from ptr_robot.sim.environment import STATE_SPEC, action_spec
+from ptr_robot.train import _prune
 
 TASK = "put block on plate"
 SEEN = "the newest of 3 checkpoints"
@@ -88,7 +90,7 @@ def told(path):
 def test_what_select_picked_is_meant_by_all_and_training_goes_on(run):
     assert told(selected(run, 2)) == (2, "picked by ptr-fast select", "")
     selected(run, 2, seen=(2, 4))
-    assert told(run)[1] == "picked by ptr-fast select (1 newer ones were not there)"
+    assert told(run)[1] == "picked by ptr-fast select, which did not see the 1 newer"
     assert read_checkpoint(run).step == Policy.load(run).info.step == 2
 
 
@@ -165,6 +167,12 @@ def test_verbs_on_a_run_take_the_picked_one_and_say_so(run, made, tmp_path, capf
     assert cli(["report", "--run", str(run)]) == 0
     assert "step 2: picked by ptr-fast select" in (run / "report.html").read_text()
     assert serve.metadata_of(Policy.load(run))["step"] == 2
+
+
+def test_training_on_keeps_the_picked_one(run):
+    selected(run, 2)
+    _prune(SimpleNamespace(out=run, loop=SimpleNamespace(keep_last=1, keep_best=0)))
+    assert [path.name for path in list_checkpoints(run)] == ["000002", "000006"]
 
 
 def test_a_fine_tune_begins_at_the_picked_one(run, tmp_path, capfd):
