@@ -11,9 +11,9 @@ A program needs what the machine has (Python 3.12, torch 2.11, triton 3.6, nvcc;
 ``make gpu-wheels`` has gathered, no registry. It first compiles whatever its parts will need in one process per core.
 Its parts come in the order of their worth, each bounded in time, in a process that is replaced where one crashes, hangs
 or leaves the GPU in an error; what no time is left for is a row too, and ``--parts`` (names or their beginnings) asks
-for it the next time. Rows are written one by one, to ``--out``, ``$OUT`` or ``benchmarks/results``; a short table comes
-last. ``--dry`` runs every part at tiny sizes on the CPU and records nothing: a test does that, so that the first minute
-on a rented GPU does not find a typing error.
+for it, in this order, the next time. Rows are written one by one, to ``--out``, ``$OUT`` or ``benchmarks/results``; a
+short table comes last. ``--dry`` runs every part at tiny sizes on the CPU and records nothing: a test does that, so
+that the first minute on a rented GPU does not find a typing error.
 """
 
 from __future__ import annotations
@@ -99,12 +99,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--share", default="0/1", help="i/n: every n-th case from the i-th on (with --compile-only)")
     args = parser.parse_args(argv)
     asked = [part for part in args.parts.split(",") if part]
-    known = [*PARTS, *STARTED]
-    if unknown := [part for part in asked if not any(name.startswith(part) for name in known)]:
-        parser.error(f"unknown {unknown}; known: {known}")
-    chosen = [name for name in known if any(name == part for part in asked)]
-    chosen += [name for name in PARTS if name not in chosen and any(name.startswith(part) for part in asked)]
-    names = sorted(chosen, key=known.index) if asked else list(PROGRAMS[args.program or "first"])
+    if unknown := [part for part in asked if not _named(part)]:
+        parser.error(f"unknown {unknown}; known: {[*PARTS, *STARTED]}")
+    named = [name for part in asked for name in _named(part)]
+    names = list(dict.fromkeys(named)) if asked else list(PROGRAMS[args.program or "first"])
     if not args.dry and not torch.cuda.is_available():
         parser.error("there is no GPU here (--dry runs every part at tiny sizes on the CPU)")
     silent = args.dry or args.compile_only or names[0] in STARTED
@@ -163,6 +161,12 @@ def run(names: list[str], bench: Bench) -> int:
     if bench.failures:
         print("failed: " + "; ".join(bench.failures), flush=True)
     return 1 if bench.failures else 0
+
+
+def _named(part: str) -> list[str]:
+    """The part of that name, or else all whose names begin so."""
+    known = [*PARTS, *STARTED]
+    return [part] if part in known else [name for name in PARTS if name.startswith(part)]
 
 
 def _limit(name: str) -> float:

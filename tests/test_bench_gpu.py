@@ -149,6 +149,12 @@ def test_every_part_belongs_to_one_program_and_begins_with_what_it_needs():
     assert {f"kernels/{op}" for op in kernels.OPS} <= set(told)
 
 
+def test_a_whole_name_means_that_part_alone_and_a_beginning_all_that_begin_so():
+    assert bench_gpu._named("kernels/group_norm_act") == ["kernels/group_norm_act"]
+    assert set(bench_gpu._named("sanitizer")) == {"sanitizer/memcheck", "sanitizer/racecheck"}
+    assert bench_gpu._named("nothing") == []
+
+
 class Broken:
     def check(self):
         raise RuntimeError("no kernel image")

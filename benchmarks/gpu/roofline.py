@@ -17,10 +17,13 @@ from benchmarks.harness import environment, record
 __all__ = ["CONVOLUTIONS", "run"]
 
 # (channels in, channels out, kernel, stride, input height and width) of ResNet-34 on 128x128 frames, stages 2 and 3
-# un-strided; the stem also with its input padded to four channels.
+# un-strided; the stem also with its input padded to four channels, and as what it equals on 2x2 pixels at a time (12
+# channels, 4x4, stride 1), there too with padded channels.
 CONVOLUTIONS = (
     (3, 64, 7, 2, 128),
     (4, 64, 7, 2, 128),
+    (12, 64, 4, 1, 64),
+    (16, 64, 4, 1, 64),
     (64, 64, 3, 1, 32),
     (64, 128, 3, 2, 32),
     (64, 128, 1, 2, 32),
