@@ -146,6 +146,7 @@ def test_a_branch_of_a_run_of_version_1(home, world):
         (["pretrain", "--from", "BASE", "--num-steps", "9", "--learner.encoder.num-filters", "4"], "learner.encoder"),
         (["pretrain", "--from", "BASE", "--num-steps", "9", "--learner.num-critics", "4"], "learner.num_critics"),
         (["pretrain", "--from", "NOWHERE"], "NOWHERE: no checkpoint here"),
+        (["pretrain", "smoke", "--from", "BASE"], "smoke: --from takes the place of a recipe"),
         (["pretrain", "--from"], "--from: expected a run or a checkpoint"),
     ],
 )

@@ -1,5 +1,6 @@
 """A run is what its record says: whatever happens to its stores while it is stopped, it goes on as if nothing had."""
 
+import json
 import shutil
 from dataclasses import fields, replace
 from pathlib import Path
@@ -237,8 +238,6 @@ def test_many_episodes_that_are_gone_are_counted(home, world, capsys):
     ],
 )
 def test_a_record_that_is_not_the_checkpoints_is_refused(world, capsys, change, named):
-    import json
-
     record = read_record(world / "fine")
     change(record)
     (world / "fine" / "train_config.json").write_text(json.dumps(record))
@@ -246,6 +245,26 @@ def test_a_record_that_is_not_the_checkpoints_is_refused(world, capsys, change, 
     error = capsys.readouterr().err
     assert f"{world}/fine/train_config.json: {named} differs from that of {world}/fine/checkpoints/000003" in error
     assert "cp " in error
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda c: c["learner"].update(cql_alpha=1.0), "config.learner.cql_alpha is 1.0"),
+        (lambda c: c["rewards"].update(positive=1.0), "config.rewards.positive is 1.0"),
+        (lambda c: c["act"].update(mode="search"), "config.act.mode is 'search'"),
+        (lambda c: c["loop"].update(seed=3), "config.loop.seed is 3"),
+        (lambda c: c["loop"].update(num_steps=9), "config.loop.num_steps is 9"),
+    ],
+)
+def test_a_setting_that_was_changed_by_hand_is_refused(world, capsys, change, named):
+    record = read_record(world / "fine")
+    change(record["config"])
+    (world / "fine" / "train_config.json").write_text(json.dumps(record))
+    assert ptr_fast("resume", world / "fine") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert named in line
+    assert f"ptr-fast finetune --from {world}/fine" in line
 
 
 def test_a_run_without_its_file_goes_on_by_the_checkpoints_record(home, world, capsys):

@@ -41,13 +41,16 @@ def run(verb: str, argv: list[str]) -> int:
     """``ptr-fast VERB --from CHECKPOINT ...``: the defaults of all options are the values of that run's record."""
     from ptr_fast.checkpoint import read_checkpoint
     from ptr_robot.chosen_checkpoint import chosen_checkpoint
-    from ptr_robot.launch import joined
+    from ptr_robot.launch import joined, only_first_speaks
     from ptr_robot.resume import check_new, record_of
     from ptr_robot.store_places import StorePlaces
     from ptr_robot.train import run_lock
 
-    info = read_checkpoint(chosen_checkpoint(_checkpoint(argv), to=sys.stdout))
-    record = record_of(info.run, info, StorePlaces(), str(info.path))
+    if not argv[0].startswith("-"):
+        raise ValueError(f"{argv[0]}: --from takes the place of a recipe; all else comes from the checkpoint's record")
+    with only_first_speaks():
+        info = read_checkpoint(chosen_checkpoint(_checkpoint(argv), to=sys.stdout))
+        record = record_of(info.run, info, StorePlaces(), str(info.path))
     if record.verb != verb:
         raise ValueError(f"{info.path} is of a run of {record.verb}: use ptr-fast {record.verb} --from")
     default = _defaults(record, info)

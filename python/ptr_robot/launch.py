@@ -37,6 +37,7 @@ __all__ = [
     "joined",
     "leave",
     "num_local_ranks",
+    "only_first_speaks",
     "pick_device",
     "prepare_process",
     "resume_command",
@@ -188,12 +189,20 @@ def joined(timeout_s: float) -> Iterator[Ranks]:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise RuntimeError(f"rank {ranks.rank} of {size} cannot join the others at {where}: {error}") from error
     try:
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(sys.stdout if ranks.is_first else nowhere):
+        with only_first_speaks():
             yield ranks
     except SystemExit as stop:  # rank 0 failed and says why
         leave(int(stop.code or 0))
     dist.barrier()  # nobody leaves, and makes torchrun end the others, while one is still writing
     dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def only_first_speaks() -> Iterator[None]:
+    """What is printed inside the block is printed by rank 0 alone."""
+    is_first = _number("RANK", 0) == 0
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(sys.stdout if is_first else nowhere):
+        yield
 
 
 def leave(code: int) -> None:

@@ -18,6 +18,7 @@ import tyro
 from ptr_fast.checkpoint import CheckpointInfo, list_checkpoints, read_checkpoint, weights_digest
 from ptr_fast.config import PolicySpec, from_dict
 from ptr_fast.errors import DataError
+from ptr_robot.differences import differences
 from ptr_robot.store_places import StorePlaces
 
 if TYPE_CHECKING:
@@ -61,12 +62,13 @@ class Args:
 
 def main(args: Args) -> int:
     """Reads the run's record and trains on from its newest checkpoint."""
-    from ptr_robot.launch import joined
+    from ptr_robot.launch import joined, only_first_speaks
     from ptr_robot.train import open_run, run_lock, train
     from ptr_robot.train_data import reopen
 
     places = StorePlaces.parse(args.store)
-    record = read_record(args.run, places)
+    with only_first_speaks():
+        record = read_record(args.run, places)
     places.check_known(source.store for source in record.sources)
     with joined(record.loop.rank_timeout_s) as ranks, run_lock(args.run, ranks):
         sources = reopen(record.sources, places)
@@ -133,6 +135,14 @@ def _check_same_run(data: dict[str, Any], newest: CheckpointInfo, path: Path) ->
             )
 
     then = newest.run
+    if "changes" in then and "changes" in data:
+        told = {change["field"] for change in data["changes"]}
+        for name, was, now in differences(then["config"], data["config"]):
+            if name not in told and name not in ("out", "data.stores", "target"):
+                raise DataError(
+                    f"{path}: config.{name} is {now!r}, and {newest.path} was trained with {was!r}; put that back: "
+                    f"to change a setting begin a branch, ptr-fast {data['verb']} --from {path.parent}"
+                )
     compare("verb", data.get("verb"), then.get("verb"))
     if "spec" in data:
         compare("spec", from_dict(PolicySpec, data["spec"], f"{path}: spec"), newest.spec)
@@ -152,7 +162,6 @@ def told(record: RunRecord, args: Args) -> RunRecord:
     Raises:
         ValueError: the run would go on behind the end of its schedule; with the two choices.
     """
-    from ptr_robot.differences import differences
     from ptr_robot.rates import check_schedule, first_rate, over, with_rate
 
     loop, learner = record.loop, record.learner
