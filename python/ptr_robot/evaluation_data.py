@@ -15,7 +15,7 @@ from ptr_fast.data.store import EpisodeStore
 from ptr_fast.errors import DataError
 from ptr_robot.run_record import SourceRecord, recorded_sources
 from ptr_robot.store_places import StorePlaces
-from ptr_robot.train_data import find_episodes
+from ptr_robot.train_data import find_episodes, first_few
 from ptr_robot.trained_on import TrainedOn
 
 FLATTERED = "these are TRAINING episodes, the numbers flatter the checkpoint"
@@ -126,9 +126,12 @@ def _of_task(store: EpisodeStore, episodes: np.ndarray, task: str, known: tuple[
     names = np.array([store.episodes.task[e] for e in episodes], dtype=object)
     chosen = names == task if task else np.full(len(names), True)
     if known is not None and (foreign := sorted(set(names[chosen]) - set(known))):
-        both = sorted(set(names) & set(known))
-        advice = f"name one that it knows with --task: {both}" if both else f"it knows {list(known)}"
-        raise ValueError(f"{store.path}: the checkpoint does not know the tasks {foreign} of this store; {advice}")
+        both = [repr(name) for name in sorted(set(names) & set(known))]
+        advice = f"name one that it knows with --task: {first_few(both)}"
+        if not both:
+            advice = f"it knows {first_few([*map(repr, known)])}, and none of them is here to be named with --task"
+        unknown = first_few([*map(repr, foreign)])
+        raise ValueError(f"{store.path}: the checkpoint does not know the tasks {unknown} of this store; {advice}")
     return episodes[chosen]
 
 

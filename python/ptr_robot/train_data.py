@@ -21,6 +21,7 @@ __all__ = [
     "Source",
     "choose_demos",
     "find_episodes",
+    "first_few",
     "make_spec",
     "reopen",
     "select_prior",
@@ -75,7 +76,7 @@ def find_episodes(store: EpisodeStore, record: SourceRecord, ids: Sequence[str])
     if gone:
         raise DataError(
             f"{store.path}: {len(gone)} of {len(ids)} episodes that the record of the run names are gone: "
-            f"{_some(gone)}; put them back, or {advice}"
+            f"{first_few(gone)}; put them back, or {advice}"
         )
     changed = []
     for name in ids:
@@ -85,7 +86,7 @@ def find_episodes(store: EpisodeStore, record: SourceRecord, ids: Sequence[str])
     if changed:
         raise DataError(
             f"{store.path}: {len(changed)} of {len(ids)} episodes that the record of the run names are not what they "
-            f"were: {_some(changed)}; put the old ones back, or {advice}"
+            f"were: {first_few(changed)}; put the old ones back, or {advice}"
         )
     return np.array([number[name] for name in ids], np.int64)
 
@@ -102,7 +103,7 @@ def _difference(was: EpisodeRecord, now: EpisodeRecord) -> str:
     return ""
 
 
-def _some(names: Sequence[str], count: int = 8) -> str:
+def first_few(names: Sequence[str], count: int = 8) -> str:
     """The first few of many names, and how many more there are."""
     more = f" and {len(names) - count} more" if len(names) > count else ""
     return ", ".join(names[:count]) + more
@@ -121,12 +122,12 @@ def reopen(records: Sequence[SourceRecord], places: StorePlaces) -> list[Source]
         new = [repr(name) for name in ids if name not in known]
         where = f"{record.role} data {source.store.path}"
         if new and record.others is not None:
-            print(f"{where}: {len(new)} episodes are new since the run began and are left out: {_some(new)}")
+            print(f"{where}: {len(new)} episodes are new since the run began and are left out: {first_few(new)}")
         if record.others is None and source.store.fingerprint() != record.fingerprint:
             print(
                 f"{where}: the store has changed and the run's record, of an older version, has no digests: the "
                 f"{len(record.train) + len(record.validation)} episodes of the run are known by their ids alone"
-                + (f"; {len(new)} others are left out: {_some(new)}" if new else "")
+                + (f"; {len(new)} others are left out: {first_few(new)}" if new else "")
             )
         sources.append(source)
     return sources
@@ -214,7 +215,7 @@ def _tell_without(without: Mapping[str, int], data: DataConfig) -> str:
     if not data.num_demos:
         share = data.validation_share
         why = f"data.validation-share {share:g} holds none out of so few" if share else "data.validation-share is 0"
-    return f"nothing is held out of {len(tasks)} tasks, {why}: {_some(tasks)}"
+    return f"nothing is held out of {len(tasks)} tasks, {why}: {first_few(tasks)}"
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
