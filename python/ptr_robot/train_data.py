@@ -328,7 +328,7 @@ def check_matches(store: EpisodeStore, spec: PolicySpec, *, with_bounds: bool = 
     ]
     for what, expected, got in pairs:
         if expected != got and (with_bounds or not what.endswith("bounds")):
-            told = "; convert this store again with --layout OTHER_STORE, which takes what that store says, or --bounds"
+            told = "; convert this store again with --layout STORE_OR_RUN, which takes what that one says, or --bounds"
             advice = told if what.startswith("action") else ""
             raise ValueError(f"{store.path}: {what} differs: expected {expected}, got {got}{advice}")
 

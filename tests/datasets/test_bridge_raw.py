@@ -120,6 +120,7 @@ def test_one_that_lacks_a_camera_costs_the_others_nothing(tmp_path, run, make_tr
     summary, out = run(root, on_bad="skip")
     assert (len(summary.bad), EpisodeStore.open(out).num_episodes) == (1, 3)
     assert run(root, out="one", cameras=("image_0",))[0].converted == 4
+    assert run(root, out="one")[0].present == 4  # the store's cameras are gone on with
     with pytest.raises(ValueError, match=r"no camera \['image_7'\]"):
         BridgeRawSource(root, ("image_7",))
 

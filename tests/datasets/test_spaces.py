@@ -178,6 +178,26 @@ def test_a_layout_of_ones_own_and_of_a_store(tmp_path, run):
     assert (meta.action.bounds_source, meta.source["layout"]) == ("data", "mine")
     again = converted(run, data(tmp_path, "other", scale=0.1), out="like", layout=str(tmp_path / "store")).meta
     assert (again.action.low, again.action.names) == (meta.action.low, meta.action.names)
+    with pytest.raises(ValueError, match=rf"--layout {tmp_path}: neither a store nor a run or checkpoint: "):
+        run(source, out="wrong", layout=str(tmp_path))
+
+
+def test_the_layout_of_a_run(tmp_path, run):
+    """A store that grew since has other measured bounds than the run that is to be fine-tuned."""
+    from ptr_fast.checkpoint import save_checkpoint
+    from ptr_fast.config import ActConfig, BcConfig, EncoderConfig
+    from ptr_fast.learners import make_learner
+    from ptr_robot.train_data import Source, check_matches, make_spec
+
+    store = converted(run, data(tmp_path), control_hz=7.0)
+    spec = make_spec([Source(role="prior", store=store, train=np.arange(4), validation=np.arange(4, 6))], "", 2)
+    other = data(tmp_path / "other", "own", scale=0.5)
+    with pytest.raises(ValueError, match=r"action low bounds differs: .*--layout STORE_OR_RUN"):
+        check_matches(converted(run, other, out="grown", control_hz=7.0), spec)
+    config = BcConfig(encoder=EncoderConfig(name="none"))
+    learner = make_learner(config, spec)
+    save_checkpoint(tmp_path / "run", 1, learner, spec, ActConfig(), {"split": {"sources": []}})
+    check_matches(converted(run, other, out="grown", layout=str(tmp_path / "run")), spec)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import get_args
 
+from ptr_fast.data.store_meta import load_meta
 from ptr_fast.errors import DataError
 from ptr_robot.datasets.bridge_npy import BridgeNpySource
 from ptr_robot.datasets.bridge_raw import BridgeRawSource
@@ -34,11 +35,19 @@ def open_source(args: Args) -> Source:
         for option, value in (("key", args.key), ("allow-missing-shards", args.allow_missing_shards)):
             if value:
                 raise ValueError(f"--{option} is for RLDS, {root} is in format {kind}")
+    cameras = args.cameras or _cameras_of(args.out)
     if kind == "rlds":
-        return RldsSource(root, args.cameras, args.keys(), args.layout, args.allow_missing_shards)
+        return RldsSource(root, cameras, args.keys(), args.layout, args.allow_missing_shards)
     if kind == "bridge-raw":
-        return BridgeRawSource(root, args.cameras, args.seed, args.layout)
-    return BridgeNpySource(root, args.cameras, args.layout)
+        return BridgeRawSource(root, cameras, args.seed, args.layout)
+    return BridgeNpySource(root, cameras, args.layout)
+
+
+def _cameras_of(store: Path) -> tuple[str, ...]:
+    """The cameras of a store that is gone on with, whatever the source's new episodes have; empty for a new one."""
+    if not (store / "meta.json").is_file():
+        return ()
+    return tuple(camera.name for camera in load_meta(store).cameras)
 
 
 def _folder(path: Path) -> Path:

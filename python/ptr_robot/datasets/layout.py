@@ -1,4 +1,4 @@
-"""Layouts: what the numbers of a data set mean, from the table beside this file, from a file of one's own, or a store.
+"""Layouts: what the numbers of a data set mean, from the table beside this file, a file of one's own, a store or a run.
 
 Nothing about a data set follows from the number of its dimensions. A layout is named by the user, or recognised by the
 name that the data set gives itself (``dataset_info.json``) or by its reader; a recognised one is said, and dropped
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ptr_fast.config import from_dict
 from ptr_fast.errors import DataError
+from ptr_fast.types import ActionSpec, StateSpec
 
 __all__ = ["NO_LAYOUT", "Keys", "Layout", "Numbers", "builtin_layouts", "find_layout", "read_layouts"]
 
@@ -112,7 +113,7 @@ def find_layout(named: str, dataset: str, kind: str) -> Layout | None:
     """The layout that was asked for; where none was, the one that the data set's own name or its format stands for.
 
     Args:
-        named: name of a layout, a TOML file with exactly one, a store's folder, ``none``, or empty.
+        named: name of a layout, a TOML file with exactly one, a store, a run or checkpoint, ``none``, or empty.
         dataset: the name that the data set gives itself; empty where it gives none.
         kind: format of the source.
 
@@ -140,20 +141,35 @@ def _asked_for(named: str) -> Layout:
         if len(layouts) > 1:
             raise ValueError(f"{path}: holds {len(layouts)} layouts {list(layouts)}; keep one to a file")
         return next(iter(layouts.values()))
+    if path.is_dir():
+        return _of_run(path)
     known = [*builtin_layouts(), NO_LAYOUT]
-    raise ValueError(f"--layout {named}: expected one of {known}, a TOML file with one layout, or a store")
+    raise ValueError(f"--layout {named}: expected one of {known}, a TOML file with one layout, a store or a run")
 
 
 def _of_store(path: Path) -> Layout:
     from ptr_fast.data.store_meta import load_meta
 
     meta = load_meta(path)
-    action = meta.action
+    return _layout(path, meta.action, meta.state, meta.control_hz)
+
+
+def _of_run(path: Path) -> Layout:
+    from ptr_fast.checkpoint import read_checkpoint
+
+    try:
+        spec = read_checkpoint(path).spec
+    except DataError as error:
+        raise ValueError(f"--layout {path}: neither a store nor a run or checkpoint: {error}") from error
+    return _layout(path, spec.action, spec.state, spec.control_hz)
+
+
+def _layout(path: Path, action: ActionSpec, state: StateSpec, control_hz: float) -> Layout:
     return Layout(
         name=str(path),
         action=Numbers(names=action.names, units=action.units, low=action.low, high=action.high),
-        state=Numbers(names=meta.state.names, units=meta.state.units),
-        control_hz=meta.control_hz,
+        state=Numbers(names=state.names, units=state.units),
+        control_hz=control_hz,
     )
 
 

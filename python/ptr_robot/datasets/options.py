@@ -32,9 +32,10 @@ class Args:
     """Layout of the files; auto looks for features.json, raw/traj_group* folders and out.npy files."""
     layout: str = ""
     """What the numbers mean: bridge, droid or libero (python/ptr_robot/datasets/layouts.toml), a TOML file with one
-    layout, another store, or none. Empty: recognised by the name in dataset_info.json, and said."""
+    layout, another store or a run, or none. Empty: recognised by the name in dataset_info.json, and said."""
     cameras: tuple[str, ...] = ()
-    """Cameras to take, e.g. image_0 image_1, or by path, e.g. images/front; none given takes all colour pictures."""
+    """Cameras to take, e.g. image_0 image_1, or by path, e.g. images/front; none given takes those that the store has,
+    a new one all colour pictures."""
     key: Values = ()
     """Features of RLDS to read where they are not the usual ones: state=PATH action=PATH language=PATH, e.g.
     state=observation/proprio; several follow each other with commas, action=action/xyz,action/gripper."""
