@@ -6,7 +6,9 @@ with a reason, and fail where ``CI=true``.
 """
 
 import os
+import shutil
 import signal
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -29,6 +31,10 @@ settings.load_profile("repeatable")
 
 def pytest_configure(config):
     torch.set_num_threads(1)
+    # Exported models are kept for the session, for its processes too, and not in the home of whoever runs it.
+    if "PTR_FAST_CACHE" not in os.environ:
+        os.environ["PTR_FAST_CACHE"] = cache = tempfile.mkdtemp(prefix="ptr-fast-cache-")
+        config.add_cleanup(lambda: shutil.rmtree(cache, ignore_errors=True))
     # A shell's background job ignores Ctrl-C, and the processes that tests interrupt would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

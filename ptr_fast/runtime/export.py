@@ -24,6 +24,7 @@ from torch import nn
 from ptr_fast.config import PolicySpec, to_dict
 from ptr_fast.kernels import dispatch
 from ptr_fast.runtime.graph import ActingGraph
+from ptr_fast.runtime.kept_models import fingerprint, keep, kept
 
 __all__ = ["CHECKED", "OUTPUT", "add_metadata", "describe", "part_to_onnx", "read_exported", "to_onnx", "why_not_onnx"]
 
@@ -78,6 +79,11 @@ def part_to_onnx(part: nn.Module, example: tuple[torch.Tensor, ...], input_names
 
 
 def _trace(module: nn.Module, example: tuple[torch.Tensor, ...], input_names: tuple[str, ...], output: str) -> Any:
+    import onnx
+
+    key = fingerprint(module, example, input_names, output, OPSET)
+    if (model := kept(key)) is not None:
+        return onnx.load_from_string(model)
     with torch.inference_mode(False), torch.no_grad(), dispatch.use_backend("reference"), _quiet():
         program = torch.onnx.export(
             module.eval(),
@@ -90,7 +96,10 @@ def _trace(module: nn.Module, example: tuple[torch.Tensor, ...], input_names: tu
             optimize=True,
         )
     assert program is not None
-    return program.model_proto
+    proto = program.model_proto
+    if proto.ByteSize() < 2**31:  # a larger one is no file
+        keep(key, proto.SerializeToString())
+    return proto
 
 
 def add_metadata(model: bytes, entries: dict[str, str]) -> bytes:

@@ -454,7 +454,7 @@ class RemoteActing:
 
     def act(self, image: np.ndarray, state: np.ndarray, task: str, seed: int = 0) -> np.ndarray | None:
         try:
-            action = self._remote.act(image, state, task)
+            action = self._remote.act(image, state, task, seed)
         except RuntimeError:
             now = time.monotonic()
             self._failing_since = self._failing_since or now

@@ -1,28 +1,36 @@
-"""Serve a checkpoint's actions over a websocket, in openpi's protocol (their client works unchanged).
+"""Serve a checkpoint's actions over a websocket, in openpi's protocol.
 
 A request is a map with ``observation/image`` (uint8 [H, W, 3] RGB of any size), ``observation/state`` (float [S]) and
 ``prompt`` (a task of the checkpoint); the answer has ``actions`` (float32 [1, A], in the checkpoint's units) and
-``server_timing``. ``GET /healthz`` answers OK.
+``server_timing``. One observation gives one action: openpi-client's ``ActionChunkBroker`` takes ``action_horizon=1``
+here, which the metadata say. Where a checkpoint acts by ``search``, ``seed`` (an integer from 0) names the noise of a
+request; without it every request has another. ``GET /healthz`` answers OK.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import math
 import os
 import signal
+import socket
 import ssl
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+import tyro
 
 __all__ = ["Args", "main", "make_infer", "metadata_of"]
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
-IMAGE, STATE, PROMPT = "observation/image", "observation/state", "prompt"
+IMAGE, STATE, PROMPT, SEED = "observation/image", "observation/state", "prompt", "seed"
+MAX_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +57,7 @@ class Args:
     """What computes the actions: auto the fastest one installed that agrees with eager, and says which; eager the very
     numbers of training; onnxruntime, openvino, compile, cuda_graph on a GPU, or a file of ptr-fast export (with --int8
     the fastest)."""
-    frame_size: tuple[int, int] | None = None
+    frame_size: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="HEIGHT WIDTH")] = None
     """Height and width of the clients' frames, e.g. 480 640: the engine is made ready for them. Frames of other sizes
     are resized as training's were to the checkpoint's own size before they reach it."""
     max_connections: int = 8
@@ -62,6 +70,7 @@ class Args:
 
 def main(args: Args) -> int:
     """Serves until Ctrl-C or SIGTERM."""
+    from ptr_fast.runtime.kept_models import folder
     from ptr_fast.runtime.policy import Policy
     from ptr_robot.chosen_checkpoint import chosen_checkpoint
     from ptr_robot.launch import pick_device
@@ -79,8 +88,11 @@ def main(args: Args) -> int:
     if args.frame_size is not None and min(args.frame_size) < 1:
         raise ValueError(f"frame-size: expected a height and a width above 0, got {list(args.frame_size)}")
     tls = _tls(args)
+    check_port(args.host, args.port)
+    begin = time.monotonic()
     checkpoint = chosen_checkpoint(args.checkpoint, moves_an_arm=True)
     policy = Policy.load(checkpoint, pick_device(args.device, args.engine), args.mode or None, engine=args.engine)
+    print(f"{checkpoint}: making it act; what is exported for that, once, is kept in {folder()}", flush=True)
     infer = make_infer(policy, args.frame_size)
     policy.warm_up(args.frame_size)
     policy.warm_up()
@@ -88,6 +100,7 @@ def main(args: Args) -> int:
         message_bytes=int(args.max_message_mib * 2**20), connections=args.max_connections, idle_s=args.idle_s
     )
     server = PolicyServer(infer, metadata_of(policy), limits, token, log=lambda line: print(line, flush=True))
+    print(f"ready after {time.monotonic() - begin:.1f} s", flush=True)
     asyncio.run(_run(server, args, tls, policy))
     return 0
 
@@ -107,6 +120,28 @@ async def _run(server: Any, args: Args, tls: ssl.SSLContext | None, policy: Any)
     print(f"stopped after {server.num_requests} requests", flush=True)
 
 
+def check_port(host: str, port: int) -> None:
+    """Says at once that a server cannot listen there, before anything is made ready for it.
+
+    Raises:
+        OSError: no such address, or the port is taken or not permitted; names both.
+    """
+    try:
+        places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for number, (family, kind, protocol, _, address) in enumerate(places):
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                try:
+                    probe.bind(address)
+                except OSError as error:  # a name may have an address of IPv6 where there is no IPv6
+                    if error.errno != errno.EADDRNOTAVAIL or number == len(places) - 1:
+                        raise
+    except OSError as error:
+        raise OSError(error.errno, f"cannot listen on {host} port {port}: {error.strerror}") from error
+
+
 def make_infer(policy: Any, frame_size: tuple[int, int] | None = None) -> Any:
     """``request map -> answer map`` of a policy. ValueError names the key, what was expected and what came.
 
@@ -117,6 +152,7 @@ def make_infer(policy: Any, frame_size: tuple[int, int] | None = None) -> Any:
 
     spec = policy.spec
     sizes = {(spec.camera.height, spec.camera.width), frame_size}
+    own_seeds = count()
 
     def infer(request: Mapping[str, Any]) -> dict[str, Any]:
         missing = [key for key in (IMAGE, STATE, PROMPT) if key not in request]
@@ -129,8 +165,11 @@ def make_infer(policy: Any, frame_size: tuple[int, int] | None = None) -> Any:
             raise ValueError(f"{STATE}: expected {spec.state.dim} numbers, got {state.dtype} {list(state.shape)}")
         if not isinstance(prompt, str):
             raise ValueError(f"{PROMPT}: expected the name of a task, got {type(prompt).__name__}")
+        seed = request[SEED] if SEED in request else next(own_seeds)
+        if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or not 0 <= seed <= MAX_SEED:
+            raise ValueError(f"{SEED}: expected an integer from 0 to {MAX_SEED}, got {seed!r:.40}")
         frame = image if image.shape[:2] in sizes else fit_frame(image, spec.camera)
-        action = policy.act(frame, state.astype(np.float32), prompt)
+        action = policy.act(frame, state.astype(np.float32), prompt, seed=int(seed))
         return {"actions": action[None]}
 
     return infer
@@ -155,6 +194,7 @@ def metadata_of(policy: Any) -> dict[str, Any]:
             "units": list(spec.action.units),
             "low": list(spec.action.low),
             "high": list(spec.action.high),
+            "horizon": 1,
         },
         "tasks": {"key": PROMPT, "names": list(spec.tasks.names)},
     }

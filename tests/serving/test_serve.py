@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,7 +19,8 @@ from ptr_fast.config import ActConfig, CqlConfig, EncoderConfig, PolicySpec, Tas
 from ptr_fast.learners import make_learner
 from ptr_fast.runtime.policy import Policy
 from ptr_fast.runtime.preprocess import fit_frame
-from ptr_robot.serve import Args, main
+from ptr_robot.robot_rollout import RemoteActing
+from ptr_robot.serve import Args, check_port, main, make_infer
 from ptr_robot.serving.client import RemotePolicy
 
 TASK = "put carrot on plate"
@@ -39,9 +41,13 @@ def serving(checkpoint, *more):
     command = [sys.executable, "-m", "ptr_robot", "serve", "--checkpoint", str(checkpoint), "--port", "0", *more]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
-        line = process.stdout.readline()
-        url = re.search(r"ws://[\d.:]+", line)
-        assert url, line
+        told = ""
+        for line in process.stdout:
+            told += line
+            if url := re.search(r"ws://[\d.:]+", line):
+                break
+        assert url, told
+        assert re.search(r"making it act; .*\nready after \d+\.\d s\n", told), "it says what it waits for"
         yield url[0], process, line
     finally:
         process.kill()
@@ -93,6 +99,47 @@ def test_served_actions_are_the_local_ones(server, checkpoint):
     process.send_signal(signal.SIGTERM)
     assert process.wait(10) == 0
     assert "stopped after 6 requests" in process.stdout.read()
+
+
+def test_a_port_that_is_taken_is_told_before_anything_is_made_ready(checkpoint, monkeypatch):
+    monkeypatch.setattr(Policy, "load", lambda *_, **__: pytest.fail("it read the checkpoint first"))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1 port {port}: Address already in use"):
+            main(Args(checkpoint=checkpoint, port=port))
+    with pytest.raises(OSError, match=r"cannot listen on no\.such\.host\.invalid port 8000: "):
+        main(Args(checkpoint=checkpoint, host="no.such.host.invalid", token="x"))
+    check_port("localhost", 0)
+
+
+def test_search_has_another_noise_each_request_or_the_one_that_is_asked_for(checkpoint):
+    policy = Policy.load(checkpoint, mode="search")
+    infer = make_infer(policy)
+    frame, state = np.zeros((toy_robot.SIZE, toy_robot.SIZE, 3), np.uint8), np.zeros(7, np.float32)
+    request = {"observation/image": frame, "observation/state": state, "prompt": TASK}
+    own = [infer(request)["actions"][0] for _ in range(3)]
+    assert len({action.tobytes() for action in own}) == 3
+    for seed, served in enumerate(own):
+        np.testing.assert_array_equal(served, policy.act(frame, state, TASK, seed=seed))
+    for seed in (7, np.int64(2**40)):
+        asked = infer({**request, "seed": seed})["actions"][0]
+        np.testing.assert_array_equal(asked, policy.act(frame, state, TASK, seed=int(seed)))
+    for wrong in (-1, 2**63, 1.5, True, "7", None):
+        with pytest.raises(ValueError, match="seed: expected an integer from 0 to 9223372036854775807"):
+            infer({**request, "seed": wrong})
+
+
+def test_a_remote_search_acts_as_the_local_one(checkpoint):
+    with serving(checkpoint, "--engine", "eager", "--mode", "search") as (url, _, _):
+        remote, local = RemoteActing(url), Policy.load(checkpoint, mode="search")
+        frame, state = np.zeros((toy_robot.SIZE, toy_robot.SIZE, 3), np.uint8), np.zeros(7, np.float32)
+        for seed in (3, 4):
+            np.testing.assert_array_equal(
+                remote.act(frame, state, TASK, seed=seed), local.act(frame, state, TASK, seed=seed)
+            )
+        assert remote.metadata["action"]["horizon"] == 1
 
 
 def test_other_machines_need_a_token(checkpoint, monkeypatch):

@@ -77,13 +77,18 @@ class RemotePolicy:
             raise RuntimeError(f"{self.url}: expected a map, got {type(message).__name__}")
         return message
 
-    def act(self, image: np.ndarray, state: np.ndarray, task: str) -> np.ndarray:
+    def act(self, image: np.ndarray, state: np.ndarray, task: str, seed: int | None = None) -> np.ndarray:
         """The first action of the server's answer, float32 ``[A]`` in the robot's units.
+
+        Args:
+            image, state, task, seed: as :meth:`ptr_fast.runtime.policy.Policy.act` takes them; without a seed the
+                server takes another one for each request.
 
         Raises:
             RuntimeError: as :meth:`infer`, or an answer without actions.
         """
-        answer = self.infer({"observation/image": image, "observation/state": state, "prompt": task})
+        request = {"observation/image": image, "observation/state": state, "prompt": task}
+        answer = self.infer(request if seed is None else {**request, "seed": seed})
         actions = np.asarray(answer.get("actions", ()), np.float32)
         if actions.ndim != 2 or len(actions) == 0:
             raise RuntimeError(f"{self.url}: expected actions [T, A], got shape {list(actions.shape)}")

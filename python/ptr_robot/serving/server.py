@@ -1,4 +1,4 @@
-"""Serves ``infer`` over a websocket; the published openpi client works unchanged.
+"""Serves ``infer`` over a websocket, as the published openpi client asks.
 
 One thread runs the policy, one request at a time, in the order in which whole requests arrived. Everything else waits
 in coroutines: a client that sends half a message, or does not read its answer, waits alone and is dropped in the end.
