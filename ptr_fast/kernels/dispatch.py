@@ -1,8 +1,8 @@
 """The one door through which an op finds its implementation.
 
 An op registers its implementations, fastest first and the reference last. :func:`select` takes the first one that
-supports the arguments; the choice is remembered per op, shapes, strides, dtypes and devices. A backend that is forced,
-by :func:`use_backend` or by ``PTR_FAST_BACKEND``, runs or raises.
+supports the arguments; the choice is remembered per op, shapes, strides, dtypes, devices and precision of products in
+PyTorch. A backend that is forced, by :func:`use_backend` or by ``PTR_FAST_BACKEND``, runs or raises.
 
 ``PTR_FAST_BACKEND`` is a name for every op (``native``) or pairs (``group_norm_act=reference,adam_polyak=native``).
 """
@@ -106,7 +106,7 @@ def select(op: str, *args: Any) -> Backend:
         RuntimeError: the forced backend cannot run; the message carries its reason.
     """
     names = _forced_names()
-    key = (op, names, *[_kind(arg) for arg in args])
+    key = (op, names, torch.get_float32_matmul_precision(), *[_kind(arg) for arg in args])
     choice = _choices.get(key)
     if choice is None:
         choice = _choices[key] = _choose(op, names, args)

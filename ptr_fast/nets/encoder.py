@@ -2,7 +2,8 @@
 
 Note "Precision". Weights are kept, and their gradients summed, in float32. The trunk computes in the dtype of the
 images it is given: bfloat16 images make every convolution run on bfloat16 copies of its weights, with float32
-statistics in every norm. From the last feature map on (pooling, bottleneck, heads, losses) all is float32.
+statistics in every norm. Pooling reads the last feature map as it is; what it computes and all that follows
+(bottleneck, heads, losses) is float32.
 
 Source: PTR, ``jaxrl2/networks/encoders/networks.py:PixelMultiplexerEncoder`` (Dense, LayerNorm, tanh).
 """
@@ -69,8 +70,7 @@ class ImageEncoder(nn.Module):
         if images_BCHW.shape[1:] != (3, self.height, self.width):
             expected = f"[B, 3, {self.height}, {self.width}]"
             raise ValueError(f"encoder: expected images {expected}, got {tuple(images_BCHW.shape)}")
-        features_BCHW = self.trunk(images_BCHW).to(self.dense.weight.dtype)
-        return torch.tanh(self.norm(self.dense(self.pooling(features_BCHW))))
+        return torch.tanh(self.norm(self.dense(self.pooling(self.trunk(images_BCHW)))))
 
 
 class NoEncoder(nn.Module):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ptr_fast import native
-from ptr_fast.kernels import cubins, dispatch
+from ptr_fast.kernels import dispatch, triton_backend
 from ptr_fast.kernels.adam_polyak import Operands, adam_polyak
 from ptr_fast.learners.optimizer import AdamPolyak
 
@@ -42,7 +42,7 @@ def use(backend: str, device: str):
     """The backend forced; skips where it cannot run on the device."""
     if backend == "triton":
         pytest.importorskip("triton")
-        if (device == "cpu") != cubins.interpreting():
+        if (device == "cpu") != triton_backend.interpreting():
             pytest.skip("the interpreter is for CPU tensors, GPUs run compiled kernels")
     if backend == "native" and device != "cpu":
         pytest.skip("the native kernel is for the CPU")

@@ -114,6 +114,16 @@ def check_parity(op, given: dict[str, torch.Tensor | None], with_lse: bool = Tru
         assert error <= max(2 * torch_error, floor), f"{name}: error {error:.2e}, PyTorch's {torch_error:.2e}"
 
 
+def check_tf32_parity(op, given: dict[str, torch.Tensor | None]) -> None:
+    """Errors of the whole tensor: single gradients jump where rounding turns a ReLU over."""
+    exact, ours = run(reference_op.cql_head, double(given)), run(op, given)
+    for name, wanted in exact.items():
+        assert ours[name].shape == wanted.shape, name
+        finite = wanted.isfinite()
+        error = (ours[name].double() - wanted)[finite].norm() / (wanted[finite].norm() + 1e-30)
+        assert float(error) <= (5e-3 if name in ("q", "lse") else 0.1), f"{name}: error {float(error):.2e}"
+
+
 def by_concatenation(given: dict[str, torch.Tensor | None]) -> tuple[torch.Tensor, torch.Tensor]:
     """Row by row in the widest sense: one state, one action, one head at a time."""
     actions = given["actions"]
@@ -316,39 +326,41 @@ CUDA = pytest.param(
 INTERPRETER = pytest.param("cpu", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU runs instead"))
 
 
+# On a GPU the kernels multiply in TF32, in the interpreter in float32.
+CHECKS = {"cpu": check_parity, "cuda": check_tf32_parity}
+
+
+@pytest.fixture
+def tf32_allowed():
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
 @pytest.mark.triton
+@pytest.mark.usefixtures("tf32_allowed")
 @pytest.mark.parametrize("device", [INTERPRETER, CUDA])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_triton_parity(case: Case, device: str) -> None:
     given = {name: None if t is None else t.to(device) for name, t in make(case).items()}
-    check_parity(triton_op, given)
+    CHECKS[device](triton_op, given)
     again = [run(triton_op, given) for _ in range(2 if device == "cuda" else 1)]
     assert all(torch.equal(again[0][name], other[name]) for other in again[1:] for name in other)
 
 
 @pytest.mark.triton
-@pytest.mark.parametrize("device", [INTERPRETER, CUDA])
-def test_triton_with_bf16_hidden_weights(device: str) -> None:
-    given = {name: None if t is None else t.to(device) for name, t in make(CASES["papers_form"]).items()}
-    given |= {name: given[name].bfloat16() for name in ("hidden1", "hidden2", "hidden3")}
-    exact, ours = run(reference_op.cql_head, double(given)), run(triton_op, given)
-    for name, wanted in exact.items():
-        scale = wanted.abs().max().item()
-        assert (ours[name].double() - wanted).abs().max().item() <= 2e-2 * scale, name
-    assert ours["dhidden1"].dtype == torch.bfloat16
-    assert ours["q"].dtype == torch.float32
-
-
-@pytest.mark.triton
+@pytest.mark.usefixtures("tf32_allowed")
 @pytest.mark.parametrize("device", [INTERPRETER, CUDA])
 def test_triton_backward_in_blocks_of_states(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     triton = pytest.importorskip("triton") and pytest.importorskip("ptr_fast.kernels.cql_head.triton")
     monkeypatch.setattr(triton, "_BLOCK_ROWS", 20)  # two states at a time
     given = {name: None if t is None else t.to(device) for name, t in make(CASES["plain_form"]).items()}
-    check_parity(triton_op, given)
+    CHECKS[device](triton_op, given)
 
 
 @pytest.mark.triton
+@pytest.mark.usefixtures("tf32_allowed")
 @pytest.mark.parametrize("device", [INTERPRETER, CUDA])
 @pytest.mark.parametrize("name", ["papers_form", "plain_form", "one_hidden_layer"])
 def test_triton_gradient_of_the_actions_alone(name: str, device: str) -> None:
@@ -356,23 +368,29 @@ def test_triton_gradient_of_the_actions_alone(name: str, device: str) -> None:
     leaf = given["actions"].requires_grad_()
     (ours,) = torch.autograd.grad(call(triton_op, given, with_lse=False)[0], leaf, given["dq"])
     (plain,) = torch.autograd.grad(call(reference_op.cql_head, given, with_lse=False)[0], leaf, given["dq"])
-    torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)
+    assert float((ours - plain).norm() / plain.norm()) < (1e-5 if device == "cpu" else 0.1)
 
 
 @pytest.mark.triton
-def test_what_triton_does_not_take() -> None:
+@pytest.mark.usefixtures("tf32_allowed")
+def test_what_triton_does_not_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_float32_matmul_precision("highest")
     pytest.importorskip("triton")
     from ptr_fast.kernels.cql_head.triton import supports
 
-    def why(case: Case) -> str | None:
-        with dispatch.use_backend("cql_head=triton"):
-            return supports(*arguments(make(case)))
+    def why(case: Case, dtype: torch.dtype = torch.float32) -> str:
+        return str(supports(*arguments({name: t if t is None else t.to(dtype) for name, t in make(case).items()})))
 
-    if not torch.cuda.is_available():
-        assert why(CASES["papers_form"]) is None
-        assert "4 hidden layers" in str(why(Case(1, 2, 2, 2, (8, 8, 8, 8))))
-        assert "hidden layer of 2000" in str(why(Case(1, 2, 2, 2, (2000, 8))))
-    assert "on the CPU" in str(supports(*arguments(make(CASES["papers_form"]))))
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    papers = CASES["papers_form"]
+    assert why(papers) == "products in full float32 are asked for, the kernels' are in TF32"
+    [choice] = dispatch.explain("cql_head", *arguments(make(papers)))
+    assert "tensors are on the CPU" in choice.reasons["triton"]
+    torch.set_float32_matmul_precision("high")
+    assert why(papers) == "None"
+    assert "4 hidden layers" in why(Case(1, 2, 2, 2, (8, 8, 8, 8)))
+    assert "hidden layer of 512, the kernels are for 256 at most" in why(Case(1, 2, 2, 2, (512, 8)))
+    assert "bfloat16" in why(papers, torch.bfloat16)
 
 
 def test_large_values_do_not_overflow(each_op) -> None:
@@ -391,6 +409,27 @@ def test_nan_stays_nan(each_op) -> None:
     assert torch.isnan(q).sum() == 2
     assert torch.isnan(lse[:, 1]).all()
     assert torch.isnan(lse).sum() == 2
+
+
+@pytest.mark.triton
+@pytest.mark.usefixtures("tf32_allowed")
+@pytest.mark.parametrize("device", [INTERPRETER, CUDA])
+def test_gradients_through_a_nan_are_what_autograd_gives(device: str) -> None:
+    """The ReLU of a NaN passes the gradient on: what is broken shows everywhere at once."""
+    given = {name: None if t is None else t.to(device) for name, t in make(CASES["papers_form"]).items()}
+    given["state1"][1, 2, 5] = math.nan
+    wanted, got = run(reference_op.cql_head, given), run(triton_op, given)
+    for name, value in wanted.items():
+        assert torch.equal(got[name].isnan(), value.isnan()), name
+
+
+def test_an_infinite_logit_gives_an_infinite_log_sum_exp(each_op) -> None:
+    given = make(CASES["papers_form"])
+    given["log_weight"][1, 4] = math.inf
+    given["log_weight"][3, 2:4] = math.inf
+    wanted, got = call(reference_op.cql_head, given)[1], call(each_op, given)[1]
+    assert (wanted[:, [1, 3]] == math.inf).all()
+    torch.testing.assert_close(got, wanted)
 
 
 def test_states_without_any_action_have_no_gradient(each_op) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ptr_fast.kernels import cubins, dispatch
+from ptr_fast.kernels import dispatch, triton_backend
 from ptr_fast.kernels.dispatch import Backend
 
 
@@ -140,7 +140,7 @@ def test_triton_kernels_are_launched_on_the_device_of_their_tensors(monkeypatch:
     monkeypatch.setattr(torch.cuda, "device", device)
     with FakeTensorMode():
         first, second = (torch.empty(2, device=f"cuda:{i}") for i in range(2))
-    run = cubins.lazy_backend("toy").run
+    run = triton_backend.lazy_backend("toy").run
     for args in ((first, 1), (1.0, second), ((None, second), None), (torch.device("cuda", 1), 0), (torch.ones(1), 0)):
         run(*args)
     assert [place[0].index for place in launched] == [0, 1, 1, 1, 0]

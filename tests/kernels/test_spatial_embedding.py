@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ptr_fast import native
-from ptr_fast.kernels import cubins, dispatch
+from ptr_fast.kernels import dispatch, triton_backend
 from ptr_fast.kernels.spatial_embedding import batched, reference, spatial_embedding
 
 LAST = torch.channels_last
@@ -55,7 +55,7 @@ def make(shape, layout=LAST, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor,
 def test_parity(backend, shape, layout, device) -> None:
     if backend == "triton":
         pytest.importorskip("triton")
-        if (device == "cpu") != cubins.interpreting():
+        if (device == "cpu") != triton_backend.interpreting():
             pytest.skip("the interpreter is for CPU tensors, GPUs run compiled kernels")
     elif backend == "native" and device != "cpu":
         pytest.skip("the native kernel is for the CPU")
@@ -122,3 +122,60 @@ def test_a_map_whose_rows_lie_apart() -> None:
     wide[..., :6] = x
     apart = wide[..., :6]
     torch.testing.assert_close(spatial_embedding(apart, kernel), reference.spatial_embedding(apart, kernel))
+
+
+@pytest.mark.parametrize("layout", [LAST, torch.contiguous_format], ids=["channels_last", "BCHW"])
+@pytest.mark.parametrize("backend", [*BACKENDS, "reference"])
+def test_a_bfloat16_map_gives_what_its_float32_copy_gives(backend, layout) -> None:
+    """Bit by bit, the map's gradient rounded once."""
+    if backend == "triton" and not triton_backend.interpreting():
+        pytest.skip("the interpreter is off")
+    if backend == "native" and layout is not LAST:
+        pytest.skip("the native kernel is for channels_last")
+    x, kernel, dout = make((3, 32, 4, 5, 8), layout)
+    x = x.bfloat16()
+    with dispatch.use_backend(f"spatial_embedding={backend}"):
+        got, wanted = run(spatial_embedding, x, kernel, dout), run(spatial_embedding, x.float(), kernel, dout)
+    assert got["out"].dtype == torch.float32
+    assert torch.equal(got["out"], wanted["out"])
+    assert torch.equal(got["dkernel"], wanted["dkernel"])
+    assert got["dx"].dtype == torch.bfloat16
+    rounded = wanted["dx"].bfloat16()
+    if backend == "triton":  # the interpreter cuts off where a GPU rounds
+        torch.testing.assert_close(got["dx"], rounded, rtol=2**-7, atol=0.0)
+    else:
+        assert torch.equal(got["dx"], rounded)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_default_dtype_of_torch_has_no_influence(backend) -> None:
+    if backend == "triton" and not triton_backend.interpreting():
+        pytest.skip("the interpreter is off")
+    given = make((3, 32, 4, 5, 8))
+    with dispatch.use_backend(f"spatial_embedding={backend}"):
+        wanted = run(spatial_embedding, *given)
+        torch.set_default_dtype(torch.float64)
+        try:
+            got = run(spatial_embedding, *given)
+        finally:
+            torch.set_default_dtype(torch.float32)
+    for name, value in wanted.items():
+        assert got[name].dtype == torch.float32
+        assert torch.equal(got[name], value)
+
+
+@pytest.mark.triton
+def test_triton_adds_parts_in_their_order(monkeypatch) -> None:
+    """However many parts a sum is split into; two runs give the same bits."""
+    triton = pytest.importorskip("ptr_fast.kernels.spatial_embedding.triton")
+    if not triton_backend.interpreting():
+        pytest.skip("the interpreter is off")
+    given = make((2, 16, 5, 7, 8))  # 35 pixels: five parts of 8 at most, the last of 3
+    exact = run(reference.spatial_embedding, *[t.double() for t in given])
+    for num_programs in (1, 2, 3, 1000):
+        monkeypatch.setattr(triton, "_MIN_PROGRAMS", num_programs)
+        with dispatch.use_backend("spatial_embedding=triton"):
+            got, again = run(spatial_embedding, *given), run(spatial_embedding, *given)
+        for name, wanted in exact.items():
+            torch.testing.assert_close(got[name].double(), wanted, rtol=1e-4, atol=1e-5)
+            assert torch.equal(got[name], again[name])

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ptr_fast.kernels import cubins, dispatch
+from ptr_fast.kernels import dispatch, triton_backend
 from ptr_fast.kernels.adam_polyak import native, reference
 from ptr_fast.kernels.adam_polyak.operands import Operands
 from ptr_fast.native import warn_missing, why_not_on
@@ -23,7 +23,7 @@ _OP = "adam_polyak"
 dispatch.register(
     _OP,
     (
-        cubins.lazy_backend(_OP),
+        triton_backend.lazy_backend(_OP),
         dispatch.Backend("native", native.adam_polyak, native.supports, why_not_on),
         dispatch.Backend("reference", reference.adam_polyak, reference.supports),
     ),

@@ -86,7 +86,8 @@ class Operands:
     @functools.cached_property
     def is_aligned(self) -> bool:
         """Whether every tensor but the gradients starts at a multiple of 16 bytes."""
-        return bool((self.tables_5N[:4] % 16 == 0).all())
+        tensors = (*self.written, *self.exp_avgs, *self.exp_avg_sqs)
+        return all(tensor.data_ptr() % 16 == 0 for tensor in tensors)
 
     def laid_out(self, gradients: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
         """The gradients, those of another layout than their parameters copied into it.
@@ -121,7 +122,7 @@ class Operands:
         addresses = [0 if gradient is None else gradient.data_ptr() or 16 for gradient in gradients]
         aligned = all(address % 16 == 0 for address in addresses)
         if self.device.type != "cuda":
-            return torch.tensor(addresses), aligned
+            return torch.tensor(addresses, device=self.device), aligned
         capturing = torch.cuda.is_current_stream_capturing()
         if not capturing and self._gradients is not None and self._gradients[0] == addresses:
             return self._gradients[1], aligned

@@ -15,12 +15,12 @@ import triton
 import triton.language as tl
 
 from ptr_fast.kernels.adam_polyak.operands import Operands
-from ptr_fast.kernels.cubins import Cubin
 
-__all__ = ["adam_polyak", "cubins", "supports"]
+__all__ = ["adam_polyak", "supports"]
 
-# Elements of a program: 16 per thread, four loads of 16 bytes from each of five streams in flight.
-_BLOCK, _NUM_WARPS = 4096, 8
+# Elements of a program: 8 per thread, two loads of 16 bytes from each of five streams in flight, two or more programs a
+# multiprocessor.
+_BLOCK, _NUM_WARPS = 2048, 8
 _SCALARS_BLOCK = 32  # tensors of a program of one warp
 
 
@@ -175,7 +175,7 @@ def adam_polyak(
         chunks = _chunks[operands] = _Chunks(operands)
     laid_out = operands.laid_out(gradients)  # kept until the launch is queued
     addresses_N, aligned = operands.gradient_addresses_N(laid_out)
-    rate = lr if isinstance(lr, torch.Tensor) else torch.full((), lr, device=operands.device)
+    rate = lr if isinstance(lr, torch.Tensor) else torch.full((), lr, dtype=torch.float32, device=operands.device)
     num_tensors = len(laid_out)
     _scalars[(triton.cdiv(num_tensors, _SCALARS_BLOCK),)](
         addresses_N,
@@ -206,43 +206,3 @@ def adam_polyak(
         BLOCK=_BLOCK,
         num_warps=_NUM_WARPS,
     )
-
-
-def cubins() -> list[Cubin]:
-    """Critic and actor of the published sizes: about 120 tensors, with an average."""
-    betas, eps = (0.9, 0.999), 1e-8
-    out = [
-        Cubin(
-            kernel=_scalars,
-            signature={
-                **{"gradients": "*i64", "steps": "*fp32", "lr": "*fp32", "step_sizes": "*fp32", "epsilons": "*fp32"},
-                **{"N": "i32", "LOG_BETA1": "constexpr", "LOG_BETA2": "constexpr", "EPS": "constexpr"},
-                "BLOCK": "constexpr",
-            },
-            constants={
-                "LOG_BETA1": math.log(betas[0]),
-                "LOG_BETA2": math.log(betas[1]),
-                "EPS": eps,
-                "BLOCK": _SCALARS_BLOCK,
-            },
-            num_warps=1,
-            case="resnet34: 121 tensors",
-        )
-    ]
-    flags = ("BETA1", "BETA2", "TAU", "HAS_AVERAGE", "ALIGNED", "BLOCK")
-    for case, aligned in (("weights", True), ("gradients in buckets of any alignment", False)):
-        values = (*betas, 0.005, True, aligned, _BLOCK)
-        out.append(
-            Cubin(
-                kernel=_update,
-                signature={
-                    **{"tables": "*i64", "gradients": "*i64", "chunk_tensor": "*i32", "chunk_first": "*i32"},
-                    **{"step_sizes": "*fp32", "epsilons": "*fp32", "N": "i32"},
-                    **dict.fromkeys(flags, "constexpr"),
-                },
-                constants=dict(zip(flags, values, strict=True)),
-                num_warps=_NUM_WARPS,
-                case=case,
-            )
-        )
-    return out

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from ptr_fast.kernels import cubins, dispatch
+from ptr_fast.kernels import dispatch, triton_backend
 from ptr_fast.kernels.augment import native, planar, reference
 from ptr_fast.kernels.augment.parameters import NUM_WORDS, AugmentParams, JitterParams, draw_augment
 from ptr_fast.kernels.augment.yuv420 import frame_size
@@ -22,7 +22,7 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float64)
 dispatch.register(
     _OP,
     (
-        cubins.lazy_backend(_OP),
+        triton_backend.lazy_backend(_OP),
         dispatch.Backend("native", native.augment, native.supports, why_not_on),
         dispatch.Backend("planar", planar.augment, planar.supports),
         dispatch.Backend("reference", reference.augment, reference.supports),

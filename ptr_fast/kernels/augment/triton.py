@@ -14,9 +14,8 @@ import triton.language as tl
 
 from ptr_fast.kernels.augment.parameters import AugmentParams
 from ptr_fast.kernels.augment.yuv420 import frame_size
-from ptr_fast.kernels.cubins import Cubin
 
-__all__ = ["augment", "cubins", "supports"]
+__all__ = ["augment", "supports"]
 
 _SCALE_BLOCK, _SCALE_WARPS = 2048, 4
 _MAX_BLOCKS = 65_535  # of a grid's second axis
@@ -258,38 +257,3 @@ def augment(
         *frames, jitter[0].view(torch.uint8), *jitter[1:], out_BHWC, *sizes, **shape, BLOCK=block, num_warps=num_warps
     )
     return out_BCHW
-
-
-def cubins() -> list[Cubin]:
-    """Frames of 64 to 256 pixels: from a batch and from a pool of either layout, jittered and only scaled."""
-    out = []
-    constants = ("H", "W", "YUV420", "HAS_INDEX", "HAS_CROP", "BLOCK")
-    frames = {"images_ptr": "*u8", "index_ptr": "*i64", "offsets_ptr": "*i64"}
-    factors = dict.fromkeys(("brightness_ptr", "contrast_ptr", "saturation_ptr", "hue_ptr"), "*fp32")
-    tail = {"num_frames": "i32", "padding": "i32", **dict.fromkeys(constants, "constexpr")}
-    for size, dtype, layout in (
-        (64, "bf16", "a batch"),
-        (64, "fp32", "a pool"),
-        (128, "bf16", "a pool"),
-        (128, "bf16", "a pool of planes"),
-        (256, "bf16", "a batch"),
-    ):
-        block, num_warps = _launch(size * size)
-        pool, planes = layout != "a batch", layout == "a pool of planes"
-        shape = {"H": size, "W": size, "YUV420": planes, "HAS_INDEX": pool, "HAS_CROP": True}
-        case = f"{size} px, {dtype}, from {layout}"
-        jittered = {**frames, "apply_ptr": "*u8", "order_ptr": "*i64", **factors, "out_ptr": f"*{dtype}", **tail}
-        scaled = {**frames, "out_ptr": f"*{dtype}", **tail}
-        out.append(
-            Cubin(
-                kernel=augment_kernel,
-                signature=jittered,
-                constants={**shape, "BLOCK": block},
-                num_warps=num_warps,
-                case=case,
-            )
-        )
-        if size != 128 or planes:
-            plain = {**shape, "HAS_CROP": pool, "BLOCK": _SCALE_BLOCK}
-            out.append(Cubin(kernel=scale_kernel, signature=scaled, constants=plain, num_warps=_SCALE_WARPS, case=case))
-    return out

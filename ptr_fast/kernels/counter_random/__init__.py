@@ -14,7 +14,7 @@ import enum
 
 import torch
 
-from ptr_fast.kernels import cubins, dispatch
+from ptr_fast.kernels import dispatch, triton_backend
 from ptr_fast.kernels.counter_random import native, reference
 from ptr_fast.native import warn_missing, why_not_on
 
@@ -39,7 +39,7 @@ class Stream(enum.IntEnum):
 dispatch.register(
     _OP,
     (
-        cubins.lazy_backend(_OP),
+        triton_backend.lazy_backend(_OP),
         dispatch.Backend("native", native.counter_random, native.supports, why_not_on),
         dispatch.Backend("reference", reference.counter_random, reference.supports),
     ),

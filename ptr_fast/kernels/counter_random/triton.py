@@ -6,9 +6,7 @@ import torch
 import triton
 import triton.language as tl
 
-from ptr_fast.kernels.cubins import Cubin, why_not_triton
-
-__all__ = ["counter_random", "cubins", "supports"]
+__all__ = ["counter_random", "supports"]
 
 _KINDS = {"bits": 0, "uniform": 1, "normal": 2}
 _NUM_BLOCKS = 256  # Philox blocks of one program
@@ -16,10 +14,8 @@ _NUM_WARPS = 4
 
 
 def supports(device: torch.device) -> str | None:
-    """None where the kernel can run, else why not."""
-    if device.type == "cuda" and not torch.cuda.is_available():
-        return "there is no CUDA GPU"
-    return why_not_triton("counter_random", device)
+    """None: the kernel can run wherever Triton can (which is asked before)."""
+    return None
 
 
 @triton.jit
@@ -130,24 +126,3 @@ def _signed(word: int) -> int:
     """The low 32 bits as a signed number: an argument of the kernel is then always an i32."""
     word &= 0xFFFFFFFF
     return word - (1 << 32) if word >> 31 else word
-
-
-def cubins() -> list[Cubin]:
-    """Every kind of number, from ints and (as in a captured step) from tensors."""
-    scalars = ("key0", "key1", "stream", "step", "first", "stride", "num_samples", "num_words")
-    constants = ("KIND", "HAS_SAMPLES", "HAS_STEP", "NUM_BLOCKS")
-    cases = []
-    for kind, number in _KINDS.items():
-        for tensors in (False, True):
-            signature = {"out_ptr": "*i64" if kind == "bits" else "*fp32", "samples_ptr": "*i64", "step_ptr": "*i64"}
-            signature |= dict.fromkeys(scalars, "i32") | dict.fromkeys(constants, "constexpr")
-            cases.append(
-                Cubin(
-                    kernel=counter_random_kernel,
-                    signature=signature,
-                    constants={"KIND": number, "HAS_SAMPLES": tensors, "HAS_STEP": tensors, "NUM_BLOCKS": _NUM_BLOCKS},
-                    num_warps=_NUM_WARPS,
-                    case=f"{kind}, {'step and samples in tensors' if tensors else 'step and samples by value'}",
-                )
-            )
-    return cases

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import torch
 
-from ptr_fast.kernels import cubins, dispatch
+from ptr_fast.kernels import dispatch, triton_backend
 from ptr_fast.kernels.cql_head import native, reference
 from ptr_fast.native import warn_missing, why_not_on
 
@@ -23,7 +23,7 @@ _OP = "cql_head"
 dispatch.register(
     _OP,
     (
-        cubins.lazy_backend(_OP),
+        triton_backend.lazy_backend(_OP),
         dispatch.Backend("native", native.cql_head, native.supports, why_not_on),
         dispatch.Backend("reference", reference.cql_head, reference.supports),
     ),

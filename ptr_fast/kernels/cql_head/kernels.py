@@ -23,46 +23,45 @@ def _relu(x):
 
 
 @triton.jit
-def _affine(term, term_step, action, a_RA, states_R, rows_ok, cols, num_actions, width, HAS_ACTION, PRECISION):
+def _affine(term, term_step, action, a_RA, states_R, rows_ok, cols, num_actions, width, HAS_ACTION):
     """A layer's share of state and action, for some of its columns."""
     ok = rows_ok[:, None] & (cols < width)[None, :]
-    out = tl.load(term + states_R[:, None] * term_step + cols[None, :], mask=ok, other=0.0).to(tl.float32)
+    out = tl.load(term + states_R[:, None] * term_step + cols[None, :], mask=ok, other=0.0)
     if HAS_ACTION:
         k = tl.arange(0, a_RA.shape[1])
         ok = (k < num_actions)[:, None] & (cols < width)[None, :]
-        w_AC = tl.load(action + k[:, None] * width + cols[None, :], mask=ok, other=0.0).to(tl.float32)
-        out = tl.dot(a_RA, w_AC, out, input_precision=PRECISION)
+        w_AC = tl.load(action + k[:, None] * width + cols[None, :], mask=ok, other=0.0)
+        out = tl.dot(a_RA, w_AC, out, input_precision="tf32")
     return out
 
 
 @triton.jit
-def _weights(w, rows, cols, num_rows, num_cols, DOT):
+def _weights(w, rows, cols, num_rows, num_cols):
     ok = (rows < num_rows)[:, None] & (cols < num_cols)[None, :]
-    return tl.load(w + rows[:, None] * num_cols + cols[None, :], mask=ok, other=0.0).to(DOT)
+    return tl.load(w + rows[:, None] * num_cols + cols[None, :], mask=ok, other=0.0)
 
 
 @triton.jit
-def _to_action(out_RA, d_RC, action, cols, num_actions, width, PRECISION):
+def _to_action(out_RA, d_RC, action, cols, num_actions, width):
     """Adds the gradient of the actions through some columns of a layer."""
     k = tl.arange(0, out_RA.shape[1])
     ok = (cols < width)[:, None] & (k < num_actions)[None, :]
-    w_CA = tl.load(action + k[None, :] * width + cols[:, None], mask=ok, other=0.0).to(tl.float32)
-    return tl.dot(d_RC, w_CA, out_RA, input_precision=PRECISION)
+    w_CA = tl.load(action + k[None, :] * width + cols[:, None], mask=ok, other=0.0)
+    return tl.dot(d_RC, w_CA, out_RA, input_precision="tf32")
 
 
 @triton.jit
 def _second_layer(
     s1, s1_step, a1, s2, s2_step, a2, w2, a_RA, states_R, rows_ok, num_actions,
     H1: tl.constexpr, H2: tl.constexpr, N2: tl.constexpr, C: tl.constexpr, A2: tl.constexpr,
-    DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Hidden layer 2, whole, from chunks of hidden layer 1."""
     cols = tl.arange(0, N2)
-    acc = _affine(s2, s2_step, a2, a_RA, states_R, rows_ok, cols, num_actions, H2, A2, PRECISION)
+    acc = _affine(s2, s2_step, a2, a_RA, states_R, rows_ok, cols, num_actions, H2, A2)
     for start in range(0, H1, C):
         k = start + tl.arange(0, C)
-        h1_RC = _relu(_affine(s1, s1_step, a1, a_RA, states_R, rows_ok, k, num_actions, H1, True, PRECISION))
-        acc = tl.dot(h1_RC.to(DOT), _weights(w2, k, cols, H1, H2, DOT), acc, input_precision=PRECISION)
+        h1_RC = _relu(_affine(s1, s1_step, a1, a_RA, states_R, rows_ok, k, num_actions, H1, True))
+        acc = tl.dot(h1_RC, _weights(w2, k, cols, H1, H2), acc, input_precision="tf32")
     return _relu(acc)
 
 
@@ -76,7 +75,6 @@ def cql_head_forward_kernel(
     LAYERS: tl.constexpr, H1: tl.constexpr, H2: tl.constexpr, H3: tl.constexpr, N2: tl.constexpr,
     A2: tl.constexpr, A3: tl.constexpr, A_LAST: tl.constexpr, HAS_LSE: tl.constexpr,
     R: tl.constexpr, P: tl.constexpr, C: tl.constexpr, A: tl.constexpr,
-    DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Q of the states of this program and head, row tile by row tile, and their log-sum-exp on the way."""
     e = tl.program_id(1).to(tl.int64)
@@ -95,33 +93,32 @@ def cql_head_forward_kernel(
         rows_R = first_state.to(tl.int64) * num_samples + local_R
         states_R = rows_R // num_samples
         ok = rows_ok[:, None] & (k_A < num_actions)[None, :]
-        a_RA = tl.load(actions + rows_R[:, None] * num_actions + k_A[None, :], mask=ok, other=0.0).to(tl.float32)
-        q_R = tl.load(s_last + states_R * s_last_step, mask=rows_ok, other=0.0).to(tl.float32)
+        a_RA = tl.load(actions + rows_R[:, None] * num_actions + k_A[None, :], mask=ok, other=0.0)
+        q_R = tl.load(s_last + states_R * s_last_step, mask=rows_ok, other=0.0)
         if A_LAST:
-            w_A = tl.load(a_last + k_A, mask=k_A < num_actions, other=0.0).to(tl.float32)
+            w_A = tl.load(a_last + k_A, mask=k_A < num_actions, other=0.0)
             q_R += tl.sum(a_RA * w_A[None, :], axis=1)
         if LAYERS == 1:
             for start in range(0, H1, C):
                 cols = start + tl.arange(0, C)
-                h_RC = _relu(_affine(s1, s1_step, a1, a_RA, states_R, rows_ok, cols, num_actions, H1, True, PRECISION))
-                w_C = tl.load(w_last + cols, mask=cols < H1, other=0.0).to(tl.float32)
+                h_RC = _relu(_affine(s1, s1_step, a1, a_RA, states_R, rows_ok, cols, num_actions, H1, True))
+                w_C = tl.load(w_last + cols, mask=cols < H1, other=0.0)
                 q_R += tl.sum(h_RC * w_C[None, :], axis=1)
         else:
             h2_RN = _second_layer(
                 s1, s1_step, a1, s2, s2_step, a2, w2, a_RA, states_R, rows_ok, num_actions,
-                H1, H2, N2, C, A2, DOT, PRECISION,
+                H1, H2, N2, C, A2,
             )  # fmt: skip
             cols_N = tl.arange(0, N2)
             if LAYERS == 2:
-                w_N = tl.load(w_last + cols_N, mask=cols_N < H2, other=0.0).to(tl.float32)
+                w_N = tl.load(w_last + cols_N, mask=cols_N < H2, other=0.0)
                 q_R += tl.sum(h2_RN * w_N[None, :], axis=1)
             else:
-                h2_dot = h2_RN.to(DOT)
                 for start in range(0, H3, C):
                     cols = start + tl.arange(0, C)
-                    acc = _affine(s3, s3_step, a3, a_RA, states_R, rows_ok, cols, num_actions, H3, A3, PRECISION)
-                    acc = tl.dot(h2_dot, _weights(w3, cols_N, cols, H2, H3, DOT), acc, input_precision=PRECISION)
-                    w_C = tl.load(w_last + cols, mask=cols < H3, other=0.0).to(tl.float32)
+                    acc = _affine(s3, s3_step, a3, a_RA, states_R, rows_ok, cols, num_actions, H3, A3)
+                    acc = tl.dot(h2_RN, _weights(w3, cols_N, cols, H2, H3), acc, input_precision="tf32")
+                    w_C = tl.load(w_last + cols, mask=cols < H3, other=0.0)
                     q_R += tl.sum(_relu(acc) * w_C[None, :], axis=1)
         tl.store(q + rows_R, q_R, mask=rows_ok)
         if HAS_LSE:
@@ -129,8 +126,8 @@ def cql_head_forward_kernel(
             mine_PR = (tl.arange(0, P)[:, None] == (local_R // num_samples)[None, :]) & rows_ok[None, :]
             logit_PR = tl.where(mine_PR, logit_R[None, :], -float("inf"))
             new_top_P = tl.maximum(top_P, tl.max(logit_PR, axis=1))
-            # A state that has only seen minus infinity so far counts from 0.
-            base_P = tl.where(new_top_P == -float("inf"), 0.0, new_top_P)
+            # A state that has only seen minus infinity so far, or plus infinity, counts from 0.
+            base_P = tl.where(tl.abs(new_top_P) == float("inf"), 0.0, new_top_P)
             sum_P = sum_P * tl.exp(top_P - base_P) + tl.sum(tl.exp(logit_PR - base_P[:, None]), axis=1)
             top_P = new_top_P
     if HAS_LSE:
@@ -151,7 +148,7 @@ def cql_head_backward_kernel(
     LAYERS: tl.constexpr, H1: tl.constexpr, H2: tl.constexpr, H3: tl.constexpr, N2: tl.constexpr,
     A2: tl.constexpr, A3: tl.constexpr, A_LAST: tl.constexpr, HAS_DQ: tl.constexpr, HAS_LSE: tl.constexpr,
     STORE: tl.constexpr, TO_ACTIONS: tl.constexpr,
-    R: tl.constexpr, C: tl.constexpr, A: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
+    R: tl.constexpr, C: tl.constexpr, A: tl.constexpr,
 ):  # fmt: skip
     """Rows [first_row, first_row + num_rows) of a head: g = dq and the softmax's part; with STORE every hidden layer h
     and its gradient d before the ReLU; with TO_ACTIONS the head's gradient of the actions; all ``[E, num_rows, .]``.
@@ -167,7 +164,7 @@ def cql_head_backward_kernel(
     w2, w3, w_last = w2 + e * w2_head, w3 + e * w3_head, w_last + e * w_last_head
     k_A = tl.arange(0, A)
     ok_A = rows_ok[:, None] & (k_A < num_actions)[None, :]
-    a_RA = tl.load(actions + rows_R[:, None] * num_actions + k_A[None, :], mask=ok_A, other=0.0).to(tl.float32)
+    a_RA = tl.load(actions + rows_R[:, None] * num_actions + k_A[None, :], mask=ok_A, other=0.0)
 
     g_R = tl.zeros([R], tl.float32)
     all_R = e * num_states * num_samples + rows_R
@@ -183,7 +180,7 @@ def cql_head_backward_kernel(
         tl.store(g + out_R, g_R, mask=rows_ok)
     da_RA = tl.zeros([R, A], tl.float32)
     if TO_ACTIONS and A_LAST:
-        w_A = tl.load(a_last + k_A, mask=k_A < num_actions, other=0.0).to(tl.float32)
+        w_A = tl.load(a_last + k_A, mask=k_A < num_actions, other=0.0)
         da_RA += g_R[:, None] * w_A[None, :]
 
     if LAYERS > 1:
@@ -192,54 +189,52 @@ def cql_head_backward_kernel(
         at_N = out_R[:, None] * H2 + cols_N[None, :]
         h2_RN = _second_layer(
             s1, s1_step, a1, s2, s2_step, a2, w2, a_RA, states_R, rows_ok, num_actions,
-            H1, H2, N2, C, A2, DOT, PRECISION,
+            H1, H2, N2, C, A2,
         )  # fmt: skip
         if LAYERS == 2:
-            w_N = tl.load(w_last + cols_N, mask=cols_N < H2, other=0.0).to(tl.float32)
+            w_N = tl.load(w_last + cols_N, mask=cols_N < H2, other=0.0)
             d2_RN = g_R[:, None] * w_N[None, :]
         else:
-            h2_dot = h2_RN.to(DOT)
             d2_RN = tl.zeros([R, N2], tl.float32)
             for start in range(0, H3, C):
                 cols = start + tl.arange(0, C)
-                w3_NC = _weights(w3, cols_N, cols, H2, H3, DOT)
-                acc = _affine(s3, s3_step, a3, a_RA, states_R, rows_ok, cols, num_actions, H3, A3, PRECISION)
-                h3_RC = _relu(tl.dot(h2_dot, w3_NC, acc, input_precision=PRECISION))
-                w_C = tl.load(w_last + cols, mask=cols < H3, other=0.0).to(tl.float32)
-                d3_RC = tl.where(h3_RC > 0.0, g_R[:, None] * w_C[None, :], 0.0)
+                w3_NC = _weights(w3, cols_N, cols, H2, H3)
+                acc = _affine(s3, s3_step, a3, a_RA, states_R, rows_ok, cols, num_actions, H3, A3)
+                h3_RC = _relu(tl.dot(h2_RN, w3_NC, acc, input_precision="tf32"))
+                w_C = tl.load(w_last + cols, mask=cols < H3, other=0.0)
+                d3_RC = tl.where(h3_RC <= 0.0, 0.0, g_R[:, None] * w_C[None, :])
                 if STORE:
                     at = out_R[:, None] * H3 + cols[None, :]
                     ok_C = rows_ok[:, None] & (cols < H3)[None, :]
-                    tl.store(h3 + at, h3_RC.to(h3.dtype.element_ty), mask=ok_C)
-                    tl.store(d3 + at, d3_RC.to(d3.dtype.element_ty), mask=ok_C)
+                    tl.store(h3 + at, h3_RC, mask=ok_C)
+                    tl.store(d3 + at, d3_RC, mask=ok_C)
                 if TO_ACTIONS and A3:
-                    da_RA = _to_action(da_RA, d3_RC, a3, cols, num_actions, H3, PRECISION)
-                d2_RN = tl.dot(d3_RC.to(DOT), tl.trans(w3_NC), d2_RN, input_precision=PRECISION)
-        d2_RN = tl.where(h2_RN > 0.0, d2_RN, 0.0)
+                    da_RA = _to_action(da_RA, d3_RC, a3, cols, num_actions, H3)
+                d2_RN = tl.dot(d3_RC, tl.trans(w3_NC), d2_RN, input_precision="tf32")
+        d2_RN = tl.where(h2_RN <= 0.0, 0.0, d2_RN)
         if STORE:
-            tl.store(h2 + at_N, h2_RN.to(h2.dtype.element_ty), mask=ok_N)
-            tl.store(d2 + at_N, d2_RN.to(d2.dtype.element_ty), mask=ok_N)
+            tl.store(h2 + at_N, h2_RN, mask=ok_N)
+            tl.store(d2 + at_N, d2_RN, mask=ok_N)
         if TO_ACTIONS and A2:
-            da_RA = _to_action(da_RA, d2_RN, a2, cols_N, num_actions, H2, PRECISION)
-        d2_dot = d2_RN.to(DOT)
+            da_RA = _to_action(da_RA, d2_RN, a2, cols_N, num_actions, H2)
 
     for start in range(0, H1, C):
         cols = start + tl.arange(0, C)
-        h1_RC = _relu(_affine(s1, s1_step, a1, a_RA, states_R, rows_ok, cols, num_actions, H1, True, PRECISION))
+        h1_RC = _relu(_affine(s1, s1_step, a1, a_RA, states_R, rows_ok, cols, num_actions, H1, True))
         if LAYERS == 1:
-            w_C = tl.load(w_last + cols, mask=cols < H1, other=0.0).to(tl.float32)
+            w_C = tl.load(w_last + cols, mask=cols < H1, other=0.0)
             d1_RC = g_R[:, None] * w_C[None, :]
         else:
-            w2_CN = _weights(w2, cols, cols_N, H1, H2, DOT)
+            w2_CN = _weights(w2, cols, cols_N, H1, H2)
             zero_RC = tl.zeros([R, C], tl.float32)
-            d1_RC = tl.dot(d2_dot, tl.trans(w2_CN), zero_RC, input_precision=PRECISION)
-        d1_RC = tl.where(h1_RC > 0.0, d1_RC, 0.0)
+            d1_RC = tl.dot(d2_RN, tl.trans(w2_CN), zero_RC, input_precision="tf32")
+        d1_RC = tl.where(h1_RC <= 0.0, 0.0, d1_RC)
         if STORE:
             at = out_R[:, None] * H1 + cols[None, :]
             ok_C = rows_ok[:, None] & (cols < H1)[None, :]
-            tl.store(h1 + at, h1_RC.to(h1.dtype.element_ty), mask=ok_C)
-            tl.store(d1 + at, d1_RC.to(d1.dtype.element_ty), mask=ok_C)
+            tl.store(h1 + at, h1_RC, mask=ok_C)
+            tl.store(d1 + at, d1_RC, mask=ok_C)
         if TO_ACTIONS:
-            da_RA = _to_action(da_RA, d1_RC, a1, cols, num_actions, H1, PRECISION)
+            da_RA = _to_action(da_RA, d1_RC, a1, cols, num_actions, H1)
     if TO_ACTIONS:
         tl.store(dactions + out_R[:, None] * num_actions + k_A[None, :], da_RA, mask=ok_A)

@@ -1,14 +1,14 @@
-"""cql_head in Triton: up to three hidden layers, fp32 or bf16 hidden weights, on CUDA GPUs.
+"""cql_head in Triton: up to three hidden layers in float32 with TF32 products, on CUDA GPUs.
 
 The forward pass writes Q and the log-sum-exp alone. The backward pass computes the hidden layers again and writes each
-of them and its gradient once, in the dtype of the hidden weights, for a block of states at a time; PyTorch's batched
-products and sums turn them into gradients of weights and state terms, added up over the blocks in a fixed order. A
-block has at most ``_BLOCK_ROWS`` rows of 2 * sum(hidden widths) * (2 or 4) bytes: 100 MB for three layers of 256 in
-bf16. Accumulators of a 256 x 256 weight would not fit beside the products in a multiprocessor.
+of them and its gradient once, for a block of states at a time; PyTorch's batched products and sums turn them into
+gradients of weights and state terms, added up over the blocks in a fixed order. A block has at most ``_BLOCK_ROWS``
+rows of 8 * sum(hidden widths) bytes: 200 MB for three layers of 256. Accumulators of a 256 x 256 weight would not fit
+beside the products in a multiprocessor.
 
-Products of hidden layers take bf16 where the hidden weights are bf16, else TF32 where
-``torch.set_float32_matmul_precision`` allows it and full float32 where not; sums, state terms, Q and log-sum-exp are
-float32, products with actions never bf16.
+Note "TF32". Inputs of the products are rounded to 11 significant bits (float32 has 24, the trunk's bfloat16 8); sums,
+state terms, the last layer, Q and log-sum-exp are float32. Full float32 products would need more registers than a
+thread has: the kernels are not for programs that ask PyTorch for them (``torch.set_float32_matmul_precision``).
 """
 
 from __future__ import annotations
@@ -16,35 +16,20 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import triton.language as tl
 
 from ptr_fast.kernels.cql_head.kernels import cql_head_backward_kernel, cql_head_forward_kernel
-from ptr_fast.kernels.cubins import Cubin, interpreting, why_not_triton
+from ptr_fast.kernels.triton_backend import interpreting
 
-__all__ = ["cql_head", "cubins", "supports"]
+__all__ = ["cql_head", "supports"]
 
-_OP = "cql_head"
-_MAX_WIDTH = 1024
+_MAX_WIDTH = 256  # wider tiles do not fit into registers
 _MAX_ACTION = 64
 _BLOCK_ROWS = 32_768
 
 # Padded width of the second layer -> rows of a tile, columns of a chunk, warps, stages. Bounds: the tile's accumulator
-# (rows x width in float32) in registers, chunks of weights and the tile as an operand in the 99 KiB of shared memory of
-# sm_120. Not measured on a GPU yet.
-_LAUNCH = {
-    torch.bfloat16: {
-        **dict.fromkeys((16, 32, 64, 128), (64, 16, 4, 2)),
-        256: (64, 32, 8, 2),
-        512: (32, 16, 8, 2),
-        1024: (16, 16, 8, 1),
-    },
-    torch.float32: {
-        **dict.fromkeys((16, 32, 64, 128), (64, 16, 4, 2)),
-        256: (32, 16, 4, 2),
-        512: (16, 16, 4, 1),
-        1024: (16, 16, 8, 1),
-    },
-}
+# (rows x width) in registers, chunks of weights and the tile as an operand in the 99 KiB of shared memory of sm_120.
+# Nothing spills under Triton 3.6 and 3.7. Not measured on a GPU yet.
+_LAUNCH = {**dict.fromkeys((16, 32, 64, 128), (32, 16, 4, 2)), 256: (32, 16, 8, 2)}
 
 
 def supports(
@@ -54,11 +39,10 @@ def supports(
     actions_BKA: torch.Tensor,
     log_weight_BK: torch.Tensor | None,
 ) -> str | None:
-    """None where the kernels can run, else why not."""
+    """None where the kernels can run, else why not (where they may run at all is asked before)."""
     tensors = (*state_terms, *action_weights, *hidden_weights, actions_BKA, log_weight_BK)
-    why = why_not_triton(_OP, *tensors)
-    if why is not None:
-        return why
+    if torch.get_float32_matmul_precision() == "highest" and not interpreting():
+        return "products in full float32 are asked for, the kernels' are in TF32"
     if len(hidden_weights) > 3:
         return f"{len(hidden_weights)} hidden layers, the kernels are for three at most"
     widths = [term.shape[2] for term in state_terms]
@@ -67,8 +51,8 @@ def supports(
     if actions_BKA.shape[2] > _MAX_ACTION:
         return f"actions of {actions_BKA.shape[2]} dimensions, the kernels are for {_MAX_ACTION} at most"
     dtypes = {tensor.dtype for tensor in tensors if tensor is not None}
-    if not dtypes <= {torch.float32, torch.bfloat16} or len({weight.dtype for weight in hidden_weights}) > 1:
-        return f"dtypes {sorted(map(str, dtypes))}, the kernels are for float32 and bfloat16"
+    if dtypes != {torch.float32}:
+        return f"dtypes {sorted(map(str, dtypes))}, the kernels are for float32"
     if any(tensor.numel() == 0 for tensor in tensors if tensor is not None):
         return "a tensor is empty"
     return None
@@ -94,12 +78,7 @@ class _Layers:
         self.num_heads = _shape(self.terms[0])[0]
         self.widths = [_shape(term)[2] for term in self.terms[:-1]]
         self.stand_in = actions_BKA
-        assert self.hidden[-1] is not None
-        self.row_dtype = self.hidden[-1].dtype
-        launch = _LAUNCH[self.row_dtype][self.padded(1 if self.num_hidden > 1 else 0)]
-        self.rows, chunk, num_warps, num_stages = launch
-        # The interpreter cannot multiply bf16.
-        dot = tl.bfloat16 if self.row_dtype == torch.bfloat16 and not interpreting() else tl.float32
+        self.rows, chunk, num_warps, num_stages = _LAUNCH[self.padded(1 if self.num_hidden > 1 else 0)]
         self.constants: dict[str, Any] = {
             "LAYERS": self.num_hidden,
             **{f"H{i + 1}": self.widths[i] if i < self.num_hidden else 16 for i in range(3)},
@@ -110,8 +89,6 @@ class _Layers:
             "R": self.rows,
             "C": chunk,
             "A": max(16, _power_of_two(actions_BKA.shape[2])),
-            "DOT": dot,
-            "PRECISION": "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32",
             "num_warps": num_warps,
             "num_stages": num_stages,
         }
@@ -143,7 +120,7 @@ class _CqlHead(torch.autograd.Function):
         ctx: Any, num_layers: int, actions_BKA: torch.Tensor, log_weight_BK: torch.Tensor | None, *tensors: Any
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         actions_BKA = actions_BKA.contiguous()
-        log_weight_BK = None if log_weight_BK is None else log_weight_BK.float().contiguous()
+        log_weight_BK = None if log_weight_BK is None else log_weight_BK.contiguous()
         tensors = tuple(None if tensor is None else _with_dense_rows(tensor) for tensor in tensors)
         layers = _Layers(num_layers, actions_BKA, tensors)
         E, (B, K, A) = layers.num_heads, actions_BKA.shape
@@ -192,8 +169,8 @@ class _CqlHead(torch.autograd.Function):
         to_actions = ctx.needs_input_grad[1]
         dactions_BKA = torch.empty(actions_BKA.shape, dtype=torch.float32, device=actions_BKA.device)
         E, (B, K, A) = layers.num_heads, actions_BKA.shape
-        dq_EBK = None if dq_EBK is None else dq_EBK.float().contiguous()
-        dlse_EB = None if dlse_EB is None else dlse_EB.float().contiguous()
+        dq_EBK = None if dq_EBK is None else dq_EBK.contiguous()
+        dlse_EB = None if dlse_EB is None else dlse_EB.contiguous()
         given = (actions_BKA, log_weight_BK, q_EBK, lse_EB, dq_EBK, dlse_EB)
         block = max(1, _BLOCK_ROWS // (E * K))
         for first in range(0, B, block):
@@ -205,10 +182,7 @@ class _CqlHead(torch.autograd.Function):
                 _add_sums(layers, sums, actions_RA, g_ER, rows, states)
             if to_actions:
                 dactions_BKA[states] = dactions_ERA.sum(dim=0).view(-1, K, A)
-        gradients = [
-            None if total is None else total.to(tensor.dtype) for total, tensor in zip(sums, tensors, strict=True)
-        ]
-        return None, dactions_BKA.to(actions_BKA.dtype) if to_actions else None, None, *gradients
+        return None, dactions_BKA if to_actions else None, None, *sums
 
 
 def _backward_rows(
@@ -226,7 +200,7 @@ def _backward_rows(
     g_ER = torch.empty((E, num_rows if store else 1), dtype=torch.float32, device=device)
     rows = []
     for width in layers.widths if store else []:
-        h, d = (torch.empty((E, num_rows, width), dtype=layers.row_dtype, device=device) for _ in range(2))
+        h, d = (torch.empty((E, num_rows, width), dtype=torch.float32, device=device) for _ in range(2))
         rows.append((h, d))
     dactions_ERA = torch.empty((E, num_rows if to_actions else 1, A), dtype=torch.float32, device=device)
     stored = [[pair[part] for pair in rows] + [g_ER] * (3 - len(rows)) for part in (0, 1)]
@@ -269,30 +243,20 @@ def _add_sums(
     num_layers, E = layers.num_hidden + 1, layers.num_heads
     before: torch.Tensor | None = None
     for i in range(num_layers):
-        d_ERH = rows[i][1] if i < layers.num_hidden else g_ER.unsqueeze(2).to(layers.row_dtype)
+        d_ERH = rows[i][1] if i < layers.num_hidden else g_ER.unsqueeze(2)
         dterm, daction = sums[i], sums[num_layers + i]
         if dterm is not None:
-            exact = g_ER.unsqueeze(2) if i == layers.num_hidden else d_ERH
             if dterm.shape[1] == 1:
-                dterm += exact.sum(dim=1, keepdim=True, dtype=torch.float32)
+                dterm += d_ERH.sum(dim=1, keepdim=True)
             else:
-                per_state = exact.view(E, states.stop - states.start, -1, exact.shape[2])
-                dterm[:, states] = per_state.sum(dim=2, dtype=torch.float32)
+                dterm[:, states] = d_ERH.view(E, states.stop - states.start, -1, d_ERH.shape[2]).sum(dim=2)
         if daction is not None:
-            daction += _product(actions_RA.to(d_ERH.dtype).expand(E, -1, -1), d_ERH)
+            daction += torch.bmm(actions_RA.t().expand(E, -1, -1), d_ERH)
         if i > 0:
             dhidden = sums[2 * num_layers + i - 1]
             if dhidden is not None and before is not None:
-                dhidden += _product(before, d_ERH)
+                dhidden += torch.bmm(before.transpose(1, 2), d_ERH)
         before = rows[i][0] if i < layers.num_hidden else None
-
-
-def _product(x_ERI: torch.Tensor, y_ERO: torch.Tensor) -> torch.Tensor:
-    """Sum over rows of outer products, float32 ``[E, I, O]``."""
-    x_EIR = x_ERI.transpose(1, 2)
-    if x_ERI.dtype == torch.bfloat16 and x_ERI.is_cuda:
-        return torch.bmm(x_EIR, y_ERO, out_dtype=torch.float32)
-    return torch.bmm(x_EIR.float(), y_ERO.float())
 
 
 def _states_per_program(num_samples: int, rows: int) -> int:
@@ -315,61 +279,3 @@ def _shape(tensor: torch.Tensor | None) -> torch.Size:
 def _with_dense_rows(tensor: torch.Tensor) -> torch.Tensor:
     dense = tensor.stride(2) == 1 and tensor.stride(1) == tensor.shape[2]
     return tensor if dense else tensor.contiguous()
-
-
-def cubins() -> list[Cubin]:
-    """The paper's head in bf16; the backward pass, which needs the more memory, also in float32, and of a wide head."""
-    return [
-        *_cubins_of("3 x 256, the paper's form", (256, 256, 256), True, torch.bfloat16),
-        *_cubins_of("3 x 256, the paper's form", (256, 256, 256), True, torch.float32)[1:],
-        *_cubins_of("2 x 512, the plain form", (512, 512), False, torch.float32)[1:],
-    ]
-
-
-def _cubins_of(case: str, widths: tuple[int, ...], again: bool, dtype: torch.dtype) -> list[Cubin]:
-    """Forward and backward kernel; ``again``: later layers see the action too."""
-    rows, chunk, num_warps, num_stages = _LAUNCH[dtype][_power_of_two(widths[1])]
-    name, dot = ("bf16", tl.bfloat16) if dtype == torch.bfloat16 else ("fp32", tl.float32)
-    constants: dict[str, Any] = {
-        "LAYERS": len(widths),
-        **{f"H{i + 1}": (*widths, 16, 16)[i] for i in range(3)},
-        "N2": _power_of_two(widths[1]),
-        "A2": again,
-        "A3": again and len(widths) > 2,
-        "A_LAST": again,
-        "R": rows,
-        "C": chunk,
-        "A": 16,
-        "DOT": dot,
-        "PRECISION": "tf32",
-        "HAS_LSE": True,
-    }
-    # Hidden weights, and the rows that the backward pass stores, are of the given dtype.
-    given = {"w2", "w3", "w_last", "h1", "h2", "h3", "d1", "d2", "d3"}
-    sizes = {"first_row", "states_per_program"}
-    out = []
-    for kernel, more in (
-        (cql_head_forward_kernel, {"P": 8}),
-        (cql_head_backward_kernel, {"HAS_DQ": True, "STORE": True, "TO_ACTIONS": False}),
-    ):
-        values = {**constants, **more}
-        signature = {}
-        for argument in kernel.arg_names:
-            if argument in values:
-                kind = "constexpr"
-            elif argument in sizes or argument.endswith(("_head", "_step")) or argument.startswith("num_"):
-                kind = "i32"
-            else:
-                kind = f"*{name if argument in given else 'fp32'}"
-            signature[argument] = kind
-        out.append(
-            Cubin(
-                kernel=kernel,
-                signature=signature,
-                constants=values,
-                num_warps=num_warps,
-                num_stages=num_stages,
-                case=f"{case}, {name}",
-            )
-        )
-    return out

@@ -44,18 +44,18 @@ _BF16, _FP32 = torch.bfloat16, torch.float32
 _RESIDENT: dict[tuple[str, torch.dtype], dict[int, int]] = {
     ("forward", _BF16): {1024: 1, 2048: 2, 4096: 4, 8192: 8, 16384: 16, 32768: 32},
     ("forward", _FP32): {1024: 1, 2048: 2, 4096: 4, 8192: 8, 16384: 16, 32768: 32},
-    ("forward_norm", _BF16): {1024: 1, 2048: 2, 4096: 4, 8192: 8, 16384: 32},
+    ("forward_norm", _BF16): {1024: 1, 2048: 2, 4096: 4, 8192: 8},
     ("forward_norm", _FP32): {1024: 1, 2048: 2, 4096: 4, 8192: 8, 16384: 32},
     ("backward", _BF16): {1024: 1, 2048: 2, 4096: 4, 8192: 8, 16384: 16},
-    ("backward", _FP32): {1024: 2, 2048: 4, 4096: 8, 8192: 16, 16384: 32},
+    ("backward", _FP32): {1024: 2, 2048: 4, 4096: 8, 8192: 16},
     ("backward_norm", _BF16): {1024: 2, 2048: 4, 4096: 8, 8192: 16},
     ("backward_norm", _FP32): {1024: 2, 2048: 4, 4096: 8, 8192: 16},
 }
 # Larger ones are read twice, in tiles of so many elements, by so many warps.
 _STREAMED: dict[tuple[str, torch.dtype], tuple[int, int]] = {
     ("forward", _BF16): (4096, 16),
-    ("forward", _FP32): (8192, 16),
-    ("forward_norm", _BF16): (4096, 16),
+    ("forward", _FP32): (4096, 8),
+    ("forward_norm", _BF16): (2048, 8),
     ("forward_norm", _FP32): (4096, 8),
     ("backward", _BF16): (4096, 8),
     ("backward", _FP32): (4096, 8),
@@ -89,9 +89,9 @@ class Launch:
 def plan(kind: str, dtype: torch.dtype, num_pixels: int, num_channels: int, num_groups: int) -> Launch:
     """Tile and launch parameters for one slab; ``kind`` is a key of the tables above.
 
-    The tables follow from the registers of the compiled code for sm_90 (65536 a multiprocessor): a slab stays in
-    registers as long as nothing spills, in as many blocks a multiprocessor as that allows. They have not been measured
-    on a GPU.
+    The tables follow from the registers of the compiled code (65536 a multiprocessor): a slab stays in registers as
+    long as nothing spills under Triton 3.6 and later, in as many blocks a multiprocessor as that allows. They have not
+    been measured on a GPU.
     """
     D = num_channels // num_groups
     DP = triton.next_power_of_2(D)

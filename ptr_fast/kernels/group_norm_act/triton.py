@@ -11,13 +11,11 @@ from typing import Any
 
 import torch
 
-from ptr_fast.kernels import cubins as compiled
 from ptr_fast.kernels.group_norm_act import triton_kernels as kernels
 from ptr_fast.kernels.group_norm_act.slab import plan
 
-__all__ = ["cubins", "group_norm_act", "supports"]
+__all__ = ["group_norm_act", "supports"]
 
-_OP = "group_norm_act"
 _LAST = torch.channels_last
 _NONE, _ADD, _NORM = kernels.NONE.value, kernels.ADD.value, kernels.NORM.value
 
@@ -33,9 +31,11 @@ def supports(
     residual_weight_C: torch.Tensor | None = None,
     residual_bias_C: torch.Tensor | None = None,
 ) -> str | None:
-    """None where the Triton kernels can run, else why not. A tensor may start at any address."""
-    reason = compiled.why_not_triton(_OP, x_BCHW, weight_C, bias_C, residual_BCHW, residual_weight_C, residual_bias_C)
-    return reason or why_not(x_BCHW, residual_BCHW, weight_C, bias_C, residual_weight_C, residual_bias_C)
+    """None where the Triton kernels can run, else why not (where they may run at all is asked before).
+
+    A tensor may start at any address.
+    """
+    return why_not(x_BCHW, residual_BCHW, weight_C, bias_C, residual_weight_C, residual_bias_C)
 
 
 def why_not(x_BCHW: torch.Tensor, residual_BCHW: torch.Tensor | None, *channels_C: torch.Tensor | None) -> str | None:
@@ -174,45 +174,3 @@ class _GroupNormAct(torch.autograd.Function):
         return (
             dx_BCHW, sums[0], sums[1], None, None, dresidual_BCHW, None, dresidual_weight_C, dresidual_bias_C,
         )  # fmt: skip
-
-
-# Pixels and channels after convolutions of the published encoders at 128 pixels (64 filters, 4 groups): of every
-# variant a small slab and a large one, the largest being ResNet-50's.
-_NETWORK_SHAPES = {
-    _NONE: ((1024, 64), (256, 512)),
-    _ADD: ((256, 256), (256, 2048)),
-    _NORM: ((256, 128), (1024, 256)),
-}
-
-
-def cubins() -> list[compiled.Cubin]:
-    """Forward and backward after the convolutions of the published encoders, in both dtypes."""
-    layers = [(mode, *shape) for mode, shapes in _NETWORK_SHAPES.items() for shape in shapes]
-    return [
-        _cubin(direction, dtype, *layer)
-        for layer in layers
-        for dtype in (torch.bfloat16, torch.float32)
-        for direction in ("forward", "backward")
-    ]
-
-
-def _cubin(direction: str, dtype: torch.dtype, mode: int, num_pixels: int, num_channels: int) -> compiled.Cubin:
-    launch = plan(f"{direction}_norm" if mode == _NORM else direction, dtype, num_pixels, num_channels, 4)
-    kernel = getattr(kernels, f"{direction}_{'resident' if launch.resident else 'streamed'}")
-    constants = {"N": num_pixels, "C": num_channels, "G": 4, "RESIDUAL": mode, "RELU": True} | launch.tile
-    return compiled.Cubin(
-        kernel=kernel,
-        signature=signature(kernel, dtype, constants),
-        constants=constants,
-        num_warps=launch.num_warps,
-        case=f"{dtype} {num_pixels}x{num_channels} {('plain', 'residual', 'two norms')[mode]}",
-    )
-
-
-def signature(kernel: Any, dtype: torch.dtype, constants: dict[str, int]) -> dict[str, str]:
-    """Types of a kernel's arguments: activations of ``dtype``, argmax int8, parameters and statistics float32."""
-    single = ("weight", "bias", "residual_weight", "residual_bias", "moments", "partial")
-    types = {f"{name}_ptr": "*fp32" for name in single} | {"argmax_ptr": "*i8", "eps": "fp32"}
-    types |= dict.fromkeys(constants, "constexpr")
-    activations = "*bf16" if dtype == torch.bfloat16 else "*fp32"
-    return {name: types.get(name, activations) for name in kernel.arg_names}

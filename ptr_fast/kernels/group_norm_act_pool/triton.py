@@ -11,22 +11,23 @@ from typing import Any
 
 import torch
 
-from ptr_fast.kernels import cubins as compiled
 from ptr_fast.kernels.group_norm_act.slab import plan
-from ptr_fast.kernels.group_norm_act.triton import signature, why_not
+from ptr_fast.kernels.group_norm_act.triton import why_not
 from ptr_fast.kernels.group_norm_act_pool import triton_kernels as kernels
 
-__all__ = ["cubins", "group_norm_act_pool", "supports"]
+__all__ = ["group_norm_act_pool", "supports"]
 
-_OP = "group_norm_act_pool"
 _LAST = torch.channels_last
 
 
 def supports(
     x_BCHW: torch.Tensor, weight_C: torch.Tensor, bias_C: torch.Tensor, num_groups: int, eps: float
 ) -> str | None:
-    """None where the Triton kernels can run, else why not. A tensor may start at any address."""
-    return compiled.why_not_triton(_OP, x_BCHW, weight_C, bias_C) or why_not(x_BCHW, None, weight_C, bias_C)
+    """None where the Triton kernels can run, else why not (where they may run at all is asked before).
+
+    A tensor may start at any address.
+    """
+    return why_not(x_BCHW, None, weight_C, bias_C)
 
 
 def group_norm_act_pool(
@@ -98,24 +99,3 @@ class _GroupNormActPool(torch.autograd.Function):
         )
         sums = partial.sum(dim=0)
         return dx_BCHW, sums[0], sums[1], None, None
-
-
-def cubins() -> list[compiled.Cubin]:
-    """Both kernels at the stem of the published encoders: 64 x 64 pixels, 64 channels, 4 groups."""
-    return [
-        _cubin(direction, dtype) for dtype in (torch.bfloat16, torch.float32) for direction in ("forward", "backward")
-    ]
-
-
-def _cubin(direction: str, dtype: torch.dtype) -> compiled.Cubin:
-    launch = plan(f"pool_{direction}", dtype, 64 * 64, 64, 4)
-    kernel = getattr(kernels, direction)
-    constants = {"H": 64, "W": 64, "C": 64, "G": 4, "ARGMAX": True} | launch.tile
-    constants = {name: constants[name] for name in kernel.arg_names if name in constants}
-    return compiled.Cubin(
-        kernel=kernel,
-        signature=signature(kernel, dtype, constants),
-        constants=constants,
-        num_warps=launch.num_warps,
-        case=f"{dtype} stem 64x64x64",
-    )

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 
 from ptr_fast.kernels import dispatch
-from ptr_fast.kernels.cubins import lazy_backend
 from ptr_fast.kernels.spatial_embedding import batched, native, reference
+from ptr_fast.kernels.triton_backend import lazy_backend
 from ptr_fast.native import why_not_on
 
 __all__ = ["batched", "native", "reference", "spatial_embedding"]
@@ -32,12 +32,12 @@ def spatial_embedding(x_BCHW: torch.Tensor, kernel_CPF: torch.Tensor) -> torch.T
     """Weighs and sums the pixels of every channel; nothing of size B*P*C*F is ever stored.
 
     Args:
-        x_BCHW: feature map ``[B, C, H, W]``, any memory format, any float dtype; the fast paths want float32 in
-            channels_last memory.
-        kernel_CPF: ``[C, H * W, F]`` of the same dtype.
+        x_BCHW: feature map ``[B, C, H, W]``, any memory format; of the kernel's dtype, or bfloat16, which is converted
+            to it (on a GPU as it is read). The fast paths want channels_last memory.
+        kernel_CPF: ``[C, H * W, F]``, any float dtype; the fast paths want float32.
 
     Returns:
-        ``[B, C * F]``, channel-major. Differentiable once with respect to both.
+        ``[B, C * F]`` of the kernel's dtype, channel-major. Differentiable once with respect to both.
 
     Raises:
         ValueError: the map does not fit the kernel.

@@ -16,7 +16,7 @@ def supports(x_BCHW: torch.Tensor, kernel_CPF: torch.Tensor) -> str | None:
 
 def spatial_embedding(x_BCHW: torch.Tensor, kernel_CPF: torch.Tensor) -> torch.Tensor:
     """See :func:`ptr_fast.kernels.spatial_embedding.spatial_embedding`."""
-    return _SpatialEmbedding.apply(x_BCHW, kernel_CPF)
+    return _SpatialEmbedding.apply(x_BCHW.to(kernel_CPF.dtype), kernel_CPF)
 
 
 class _SpatialEmbedding(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""spatial_embedding by csrc/kernels/spatial_embedding: CPU, float32, channels_last; nothing is transposed."""
+"""spatial_embedding by csrc/kernels/spatial_embedding: CPU, float32 (x is converted), channels_last, not transposed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def supports(x_BCHW: torch.Tensor, kernel_CPF: torch.Tensor) -> str | None:
     for name, tensor in (("x", x_BCHW), ("kernel", kernel_CPF)):
         if tensor.device.type != "cpu":
             return f"{name} is on {tensor.device.type}, the native kernel is for the CPU"
-        if tensor.dtype != torch.float32:
+        if tensor.dtype != torch.float32 and not (name == "x" and tensor.dtype == torch.bfloat16):
             return f"{name} is {str(tensor.dtype).removeprefix('torch.')}, the native kernel is for float32"
     if not x_BCHW.is_contiguous(memory_format=torch.channels_last):
         return f"x has strides {tuple(x_BCHW.stride())}, the native kernel is for channels_last"
@@ -32,7 +32,7 @@ def supports(x_BCHW: torch.Tensor, kernel_CPF: torch.Tensor) -> str | None:
 
 
 def spatial_embedding(x_BCHW: torch.Tensor, kernel_CPF: torch.Tensor) -> torch.Tensor:
-    return _SpatialEmbedding.apply(x_BCHW, kernel_CPF)
+    return _SpatialEmbedding.apply(x_BCHW.to(kernel_CPF.dtype), kernel_CPF)
 
 
 class _SpatialEmbedding(torch.autograd.Function):
@@ -40,7 +40,7 @@ class _SpatialEmbedding(torch.autograd.Function):
     def forward(ctx: Any, x_BCHW: torch.Tensor, kernel_CPF: torch.Tensor) -> torch.Tensor:
         kernel_CPF = kernel_CPF.contiguous()
         ctx.save_for_backward(x_BCHW, kernel_CPF)
-        out = torch.empty((x_BCHW.shape[0], kernel_CPF.shape[0] * kernel_CPF.shape[2]))
+        out = torch.empty((x_BCHW.shape[0], kernel_CPF.shape[0] * kernel_CPF.shape[2]), dtype=torch.float32)
         native.require().spatial_embedding_forward(
             to_dlpack(x_BCHW), to_dlpack(kernel_CPF), to_dlpack(out), torch.get_num_threads()
         )

@@ -14,5 +14,5 @@ def supports(x_BCHW: torch.Tensor, kernel_CPF: torch.Tensor) -> str | None:
 
 def spatial_embedding(x_BCHW: torch.Tensor, kernel_CPF: torch.Tensor) -> torch.Tensor:
     """See :func:`ptr_fast.kernels.spatial_embedding.spatial_embedding`."""
-    x_BCP = x_BCHW.flatten(2)
+    x_BCP = x_BCHW.flatten(2).to(kernel_CPF.dtype)
     return (x_BCP[..., None] * kernel_CPF).sum(dim=2).flatten(1)

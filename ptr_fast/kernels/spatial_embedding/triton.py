@@ -2,8 +2,8 @@
 
 Forward and the kernel's gradient are one contraction, ``out[m, c, f] = sum_r x[m, r, c] * w[r, c, f]``: over pixels of
 a sample with w the kernel, and over samples of a pixel with w the gradient of the output. The map's gradient is the
-product without a sum over many: ``dx[b, p, c] = sum_f dout[b, c, f] * kernel[c, p, f]``. Every sum has one program and
-one order, so two runs are bit-equal.
+product without a sum over many: ``dx[b, p, c] = sum_f dout[b, c, f] * kernel[c, p, f]``. Where rows and channels are
+too few programs for a GPU, the sum is split into parts; every sum has one order, so two runs are bit-equal.
 """
 
 from __future__ import annotations
@@ -14,14 +14,18 @@ import torch
 import triton
 import triton.language as tl
 
-from ptr_fast.kernels.cubins import Cubin
+__all__ = ["spatial_embedding", "supports"]
 
-__all__ = ["cubins", "spatial_embedding", "supports"]
-
-# Rows and channels of a program: enough programs for a GPU at batch 64 and 512 channels, 32 sums per thread at F = 8.
-_BLOCK_M, _BLOCK_C, _NUM_WARPS = 8, 16, 1
+# Rows and summed rows that a program has in flight at once, and its warps.
+_BLOCK_M, _BLOCK_R, _NUM_WARPS = 8, 8, 4
 _PIXELS = 32  # of a program of _expand
 _MAX_FEATURES = 32
+_MIN_PROGRAMS = 1024  # the sum is split until there are so many: eight for each of 128 multiprocessors
+
+
+def _block_c(num_features: int) -> int:
+    """Channels of a program: 128 sums for each of its rows, of 16 channels at most."""
+    return min(16, 128 // triton.next_power_of_2(num_features))
 
 
 def supports(x_BCHW: torch.Tensor, kernel_CPF: torch.Tensor) -> str | None:
@@ -47,52 +51,59 @@ def _pixel_strides(x_BCHW: torch.Tensor) -> tuple[int, int, int] | None:
 
 @triton.jit
 def _contract(
-    x, w, out, M, R, C, F,
-    x_m, x_r, x_c, w_r, w_c, out_m, out_c,
-    BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_F: tl.constexpr,
+    x, w, out, M, R, C,
+    x_m, x_r, x_c, w_r, w_c, out_m, out_c, rows,
+    F: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_F: tl.constexpr,
 ):  # fmt: skip
-    """out[m, c, f] = sum_r x[m, r, c] * w[r, c, f] in float32, r in order."""
+    """out[part, m, c, f] = sum of x[m, r, c] * w[r, c, f] over the r of a part (``rows`` of them), in float32.
+
+    BLOCK_R of them are loaded at once, so that their latencies pass together. Strides of w and out count features: with
+    a known number of them, several are loaded at a time.
+    """
     m = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     c = tl.program_id(1).to(tl.int64) * BLOCK_C + tl.arange(0, BLOCK_C)
+    part = tl.program_id(2).to(tl.int64)
     f = tl.arange(0, BLOCK_F)
-    inside_x = (m < M)[:, None] & (c < C)[None, :]
-    inside_w = (c < C)[:, None] & (f < F)[None, :]
-    x_at = x + m[:, None] * x_m + c[None, :] * x_c
-    w_at = w + c[:, None] * w_c + f[None, :]
+    inside_mc = (m < M)[:, None] & (c < C)[None, :]
+    inside_cf = (c < C)[:, None] & (f < F)[None, :]
+    x_at = x + m[:, None, None] * x_m + c[None, None, :] * x_c
+    w_at = w + c[None, :, None] * w_c * F + f[None, None, :]
     total = tl.zeros([BLOCK_M, BLOCK_C, BLOCK_F], dtype=tl.float32)
-    for _ in range(R):
-        values = tl.load(x_at, mask=inside_x, other=0.0).to(tl.float32)
-        weights = tl.load(w_at, mask=inside_w, other=0.0)
-        total += values[:, :, None] * weights[None, :, :]
-        x_at += x_r
-        w_at += w_r
-    at = m[:, None, None] * out_m + c[None, :, None] * out_c + f[None, None, :]
-    tl.store(out + at, total, mask=inside_x[:, :, None] & (f < F)[None, None, :])
+    for first in range(part * rows, tl.minimum((part + 1) * rows, R), BLOCK_R):
+        r = first + tl.arange(0, BLOCK_R).to(tl.int64)
+        inside_w = (r < R)[:, None, None] & inside_cf[None, :, :]
+        weights = tl.load(w_at + r[:, None, None] * w_r * F, mask=inside_w, other=0.0)
+        inside_x = inside_mc[:, None, :] & (r < R)[None, :, None]
+        values = tl.load(x_at + r[None, :, None] * x_r, mask=inside_x, other=0.0).to(tl.float32)
+        total += tl.sum(values[:, :, :, None] * weights[None, :, :, :], axis=1)
+    at = (part * M * C + m[:, None, None] * out_m + c[None, :, None] * out_c) * F + f[None, None, :]
+    tl.store(out + at, total, mask=inside_mc[:, :, None] & (f < F)[None, None, :])
 
 
 @triton.jit
 def _expand(
-    dout, kernel, dx, B, P, C, F,
+    dout, kernel, dx, B, P, C,
     dx_b, dx_p, dx_c,
-    BLOCK_B: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_F: tl.constexpr,
+    F: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_F: tl.constexpr,
+    PIXELS: tl.constexpr,
 ):  # fmt: skip
-    """dx[b, p, c] = sum_f dout[b, c, f] * kernel[c, p, f], for BLOCK_P pixels one after the other."""
+    """dx[b, p, c] = sum_f dout[b, c, f] * kernel[c, p, f], for PIXELS pixels, BLOCK_P at once."""
     b = tl.program_id(0).to(tl.int64) * BLOCK_B + tl.arange(0, BLOCK_B)
     c = tl.program_id(1).to(tl.int64) * BLOCK_C + tl.arange(0, BLOCK_C)
     f = tl.arange(0, BLOCK_F)
-    first = tl.program_id(2).to(tl.int64) * BLOCK_P
-    inside = (b < B)[:, None] & (c < C)[None, :]
-    of_f = (f < F)[None, None, :]
-    at = b[:, None, None] * C * F + c[None, :, None] * F + f[None, None, :]
-    gradient = tl.load(dout + at, mask=inside[:, :, None] & of_f, other=0.0)
-    kernel_at = kernel + c[:, None] * P * F + first * F + f[None, :]
-    dx_at = dx + b[:, None] * dx_b + c[None, :] * dx_c + first * dx_p
-    for _ in range(tl.minimum(P - first, BLOCK_P)):
-        weights = tl.load(kernel_at, mask=(c < C)[:, None] & (f < F)[None, :], other=0.0)
-        value = tl.sum(gradient * weights[None, :, :], axis=2)
+    inside_bc = (b < B)[:, None] & (c < C)[None, :]
+    inside_fc = (f < F)[:, None] & (c < C)[None, :]
+    # Features are the second axis: they lie in a thread's registers, and nothing is summed across threads.
+    at = (b[:, None, None] * C + c[None, None, :]) * F + f[None, :, None]
+    gradient = tl.load(dout + at, mask=inside_bc[:, None, :] & (f < F)[None, :, None], other=0.0)
+    for first in range(0, PIXELS, BLOCK_P):
+        p = tl.program_id(2).to(tl.int64) * PIXELS + first + tl.arange(0, BLOCK_P)
+        weights_at = kernel + (c[None, None, :] * P + p[None, :, None]) * F + f[:, None, None]
+        weights = tl.load(weights_at, mask=inside_fc[:, None, :] & (p < P)[None, :, None], other=0.0)
+        value = tl.sum(gradient[:, :, None, :] * weights[None, :, :, :], axis=1)
+        dx_at = dx + b[:, None, None] * dx_b + p[None, :, None] * dx_p + c[None, None, :] * dx_c
+        inside = inside_bc[:, None, :] & (p < P)[None, :, None]
         tl.store(dx_at, value.to(dx.dtype.element_ty), mask=inside)
-        kernel_at += F
-        dx_at += dx_p
 
 
 def spatial_embedding(x_BCHW: torch.Tensor, kernel_CPF: torch.Tensor) -> torch.Tensor:
@@ -105,13 +116,12 @@ class _SpatialEmbedding(torch.autograd.Function):
         kernel_CPF = kernel_CPF.contiguous()
         ctx.save_for_backward(x_BCHW, kernel_CPF)
         num_batch, (num_channels, num_pixels, num_features) = x_BCHW.shape[0], kernel_CPF.shape
-        out = torch.empty((num_batch, num_channels * num_features), device=x_BCHW.device)
         x_b, x_p, x_c = _strides(x_BCHW)
-        _launch_contract(
-            *(x_BCHW, kernel_CPF, out, num_batch, num_pixels, num_channels, num_features),
-            *(x_b, x_p, x_c, num_features, num_pixels * num_features, num_channels * num_features, num_features),
+        return _contracted(
+            (num_batch, num_channels * num_features),
+            *(x_BCHW, kernel_CPF, num_batch, num_pixels, num_channels, num_features),
+            *(x_b, x_p, x_c, 1, num_pixels, num_channels, 1),
         )
-        return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -124,23 +134,25 @@ class _SpatialEmbedding(torch.autograd.Function):
             dx = torch.empty_like(x_BCHW)
             grid = (
                 triton.cdiv(num_batch, _BLOCK_M),
-                triton.cdiv(num_channels, _BLOCK_C),
+                triton.cdiv(num_channels, _block_c(num_features)),
                 triton.cdiv(num_pixels, _PIXELS),
             )
             _expand[grid](
-                *(grad_out, kernel_CPF, dx, num_batch, num_pixels, num_channels, num_features, *_strides(dx)),
+                *(grad_out, kernel_CPF, dx, num_batch, num_pixels, num_channels, *_strides(dx)),
+                F=num_features,
                 BLOCK_B=_BLOCK_M,
-                BLOCK_P=_PIXELS,
-                BLOCK_C=_BLOCK_C,
+                BLOCK_P=_BLOCK_R,
+                BLOCK_C=_block_c(num_features),
                 BLOCK_F=triton.next_power_of_2(num_features),
+                PIXELS=_PIXELS,
                 num_warps=_NUM_WARPS,
             )
         if ctx.needs_input_grad[1]:
-            dkernel = torch.empty_like(kernel_CPF)
             x_b, x_p, x_c = _strides(x_BCHW)
-            _launch_contract(
-                *(x_BCHW, grad_out, dkernel, num_pixels, num_batch, num_channels, num_features),
-                *(x_p, x_b, x_c, num_channels * num_features, num_features, num_features, num_pixels * num_features),
+            dkernel = _contracted(
+                tuple(kernel_CPF.shape),
+                *(x_BCHW, grad_out, num_pixels, num_batch, num_channels, num_features),
+                *(x_p, x_b, x_c, num_channels, 1, 1, num_pixels),
             )
         return dx, dkernel
 
@@ -151,50 +163,29 @@ def _strides(x_BCHW: torch.Tensor) -> tuple[int, int, int]:
     return strides
 
 
-def _launch_contract(x: torch.Tensor, w: torch.Tensor, out: torch.Tensor, *sizes_and_strides: int) -> None:
-    num_rows, _, num_channels, num_features = sizes_and_strides[:4]
-    _contract[(triton.cdiv(num_rows, _BLOCK_M), triton.cdiv(num_channels, _BLOCK_C))](
-        x,
-        w,
-        out,
-        *sizes_and_strides,
+def _contracted(
+    shape: tuple[int, ...],
+    x: torch.Tensor,
+    w: torch.Tensor,
+    num_m: int,
+    num_r: int,
+    num_channels: int,
+    num_features: int,
+    *strides: int,
+) -> torch.Tensor:
+    """The result of :func:`_contract` as a float32 tensor of a shape; parts of the sum are added up in their order."""
+    blocks = triton.cdiv(num_m, _BLOCK_M), triton.cdiv(num_channels, _block_c(num_features))
+    wanted = min(triton.cdiv(_MIN_PROGRAMS, blocks[0] * blocks[1]), triton.cdiv(num_r, _BLOCK_R))
+    rows = triton.cdiv(triton.cdiv(num_r, wanted), _BLOCK_R) * _BLOCK_R
+    num_parts = triton.cdiv(num_r, rows)
+    out = torch.empty((num_parts, *shape), dtype=torch.float32, device=x.device)
+    _contract[(*blocks, num_parts)](
+        *(x, w, out, num_m, num_r, num_channels, *strides, rows),
+        F=num_features,
         BLOCK_M=_BLOCK_M,
-        BLOCK_C=_BLOCK_C,
+        BLOCK_R=_BLOCK_R,
+        BLOCK_C=_block_c(num_features),
         BLOCK_F=triton.next_power_of_2(num_features),
         num_warps=_NUM_WARPS,
     )
-
-
-def cubins() -> list[Cubin]:
-    """The published head: 512 channels of 16x16 or 8x8 pixels in channels_last, 8 features."""
-    out = []
-    for dtype in ("fp32", "bf16"):
-        ints = ("M", "R", "C", "F", "x_m", "x_r", "w_r", "w_c", "out_m", "out_c")
-        out.append(
-            Cubin(
-                kernel=_contract,
-                signature={
-                    **{"x": f"*{dtype}", "w": "*fp32", "out": "*fp32", **dict.fromkeys(ints, "i32")},
-                    **dict.fromkeys(("x_c", "BLOCK_M", "BLOCK_C", "BLOCK_F"), "constexpr"),
-                },
-                constants={"x_c": 1, "BLOCK_M": _BLOCK_M, "BLOCK_C": _BLOCK_C, "BLOCK_F": 8},
-                num_warps=_NUM_WARPS,
-                case=f"forward and kernel's gradient, {dtype}",
-            )
-        )
-        out.append(
-            Cubin(
-                kernel=_expand,
-                signature={
-                    **{"dout": "*fp32", "kernel": "*fp32", "dx": f"*{dtype}"},
-                    **dict.fromkeys(("B", "P", "C", "F", "dx_b", "dx_p"), "i32"),
-                    **dict.fromkeys(("dx_c", "BLOCK_B", "BLOCK_P", "BLOCK_C", "BLOCK_F"), "constexpr"),
-                },
-                constants={
-                    **{"dx_c": 1, "BLOCK_B": _BLOCK_M, "BLOCK_P": _PIXELS, "BLOCK_C": _BLOCK_C, "BLOCK_F": 8},
-                },
-                num_warps=_NUM_WARPS,
-                case=f"map's gradient, {dtype}",
-            )
-        )
-    return out
+    return out[0] if num_parts == 1 else out.sum(dim=0)
