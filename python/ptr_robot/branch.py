@@ -102,8 +102,9 @@ def branch(told: Branch, info: CheckpointInfo, left: RunRecord, ranks: Ranks, is
     Returns:
         As :func:`ptr_robot.train.train`.
     """
+    from ptr_robot.ancestry import parent_and_ancestors
     from ptr_robot.rates import check_schedule
-    from ptr_robot.run_record import RunRecord, parent_and_ancestors
+    from ptr_robot.run_record import RunRecord
     from ptr_robot.store_places import StorePlaces
     from ptr_robot.train import open_run, train
     from ptr_robot.train_data import check_matches, with_tasks

@@ -51,10 +51,11 @@ def finetune(config: FinetuneConfig, ranks: Ranks) -> int:
         As :func:`ptr_robot.train.train`.
     """
     from ptr_fast.checkpoint import read_checkpoint
+    from ptr_robot.ancestry import parent_and_ancestors
     from ptr_robot.chosen_checkpoint import chosen_checkpoint
     from ptr_robot.evaluate import rewards_of
     from ptr_robot.rates import over, scaled
-    from ptr_robot.run_record import RunRecord, parent_and_ancestors
+    from ptr_robot.run_record import RunRecord
     from ptr_robot.train import open_run, train
     from ptr_robot.train_data import check_matches, select_target, tell_camera, with_tasks
     from ptr_robot.trained_on import held_out_only
@@ -71,6 +72,8 @@ def finetune(config: FinetuneConfig, ranks: Ranks) -> int:
     schedule = info.config.lr_schedule if config.lr_schedule == "same" else config.lr_schedule
     learner = over(scaled(info.config, config.lr_scale), schedule, config.loop.num_steps)
     act = info.act if config.act_mode == "same" else replace(info.act, mode=config.act_mode)
+    if "rewards" not in info.run.get("config", {}):
+        print(f"{info.path}: its record says nothing about rewards, the published labels are taken: {rewards_of(info)}")
     record = RunRecord(
         verb="finetune",
         config=to_dict(config),

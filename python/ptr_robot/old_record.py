@@ -9,7 +9,8 @@ from typing import Any
 
 from ptr_fast.checkpoint import CheckpointInfo, read_checkpoint
 from ptr_fast.config import PolicySpec, to_dict
-from ptr_robot.run_record import RunRecord, ancestors_of, recorded_sources
+from ptr_robot.ancestry import ancestors_of
+from ptr_robot.run_record import RunRecord, recorded_sources
 from ptr_robot.store_places import StorePlaces
 from ptr_robot.train_data import Source, make_spec, with_tasks
 

@@ -162,6 +162,7 @@ def told(record: RunRecord, args: Args) -> RunRecord:
     Raises:
         ValueError: the run would go on behind the end of its schedule; with the two choices.
     """
+    from ptr_robot.launch import resume_command
     from ptr_robot.rates import check_schedule, first_rate, over, with_rate
 
     loop, learner = record.loop, record.learner
@@ -173,7 +174,7 @@ def told(record: RunRecord, args: Args) -> RunRecord:
     elif args.lr_schedule == "cosine":
         learner = over(learner, "cosine", loop.num_steps)
     if (loop.num_steps, learner) != (record.loop.num_steps, record.learner):
-        again = f"ptr-fast resume {args.run} --num-steps {loop.num_steps} --lr-schedule"
+        again = f"{resume_command(args.run)} --num-steps {loop.num_steps} --lr-schedule"
         choices = (
             f"choose: {again} constant --lr RATE (its first rate was {first_rate(learner):.3g}), or {again} cosine "
             f"(stretched over all {loop.num_steps} updates)"
@@ -213,8 +214,10 @@ def check_new(out: Path) -> None:
     Raises:
         ValueError: with the command that goes on; or something else is in the folder.
     """
+    from ptr_robot.launch import resume_command
+
     if list_checkpoints(out) or (out / "train_config.json").exists():
-        raise ValueError(f"{out}: there is a run here already; go on with: ptr-fast resume {out}")
+        raise ValueError(f"{out}: there is a run here already; go on with: {resume_command(out)}")
     others = sorted(path.name for path in out.iterdir() if path.name != ".lock")
     if others:
         raise ValueError(f"{out}: expected a new or empty folder for the run, it has {', '.join(others[:5])}")

@@ -16,7 +16,8 @@ import numpy as np
 
 from ptr_fast.data.store import EpisodeStore
 from ptr_fast.errors import DataError
-from ptr_robot.run_record import TrainedEpisodes, recorded_sources, trained_on
+from ptr_robot.ancestry import TrainedEpisodes, trained_on
+from ptr_robot.run_record import recorded_sources
 from ptr_robot.store_places import StorePlaces
 from ptr_robot.train_data import Source
 
