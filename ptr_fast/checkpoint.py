@@ -32,7 +32,7 @@ from torch import nn
 from ptr_fast.config import ActConfig, LearnerConfig, PolicySpec, from_dict, to_dict
 from ptr_fast.errors import DataError
 from ptr_fast.files import sync_directory, write_atomically
-from ptr_fast.run_folder import MODEL, choose_checkpoint, list_checkpoints, read_json, remove_checkpoint, weights_of
+from ptr_fast.run_folder import MODEL, checkpoint_folder, list_checkpoints, read_json, remove_checkpoint, weights_of
 
 __all__ = [
     "ACTOR_NETWORKS",
@@ -181,7 +181,7 @@ def read_checkpoint(path: Path | str) -> CheckpointInfo:
     Raises:
         DataError: no checkpoint, a missing, truncated or changed file, or an unknown schema version.
     """
-    folder = choose_checkpoint(path).path
+    folder = checkpoint_folder(path)
     _verify(folder)
     config = read_json(folder / MODEL / "config.json")
     version = config.get("schema_version")

@@ -23,6 +23,7 @@ from ptr_fast.errors import DataError
 __all__ = [
     "MODEL",
     "Choice",
+    "checkpoint_folder",
     "choose_checkpoint",
     "list_checkpoints",
     "picked_step",
@@ -76,24 +77,37 @@ def choose_checkpoint(path: Path | str) -> Choice:
     Raises:
         DataError: there is no checkpoint, or the selection is broken, or of a checkpoint that is gone or has changed.
     """
-    path = Path(path)
+    path, is_run = _run_or_checkpoint(Path(path))
+    return _choose(path) if is_run else _named(path)
+
+
+def checkpoint_folder(path: Path | str) -> Path:
+    """The folder of the checkpoint that a path means, as :func:`choose_checkpoint`; a named one is not looked into."""
+    path, is_run = _run_or_checkpoint(Path(path))
+    return _choose(path).path if is_run else path.resolve()
+
+
+def _run_or_checkpoint(path: Path) -> tuple[Path, bool]:
+    """A run's folder or a checkpoint's, and whether it is a run's."""
     if path.name == MODEL:
         path = path.parent
-    if (path / "checkpoints").is_dir():
-        return _choose(path)
-    if not (path / MODEL / "config.json").is_file():
+    is_run = (path / "checkpoints").is_dir()
+    if not is_run and not (path / MODEL / "config.json").is_file():
         raise DataError(
             f"{path}: no checkpoint here; expected a run folder, or one like <run>/checkpoints/000500 "
             f"with {MODEL}/config.json"
         )
-    return _named(path)
+    return path, is_run
 
 
 def _named(path: Path) -> Choice:
     folder, step, unfit = path.resolve(), _step(path), ""
     if folder.parent.name == "checkpoints":
         run = folder.parent.parent
-        unfit = _read_selection(run).excluded.get(step) or _check(run, folder)[0]
+        try:
+            unfit = _read_selection(run).excluded.get(step) or _check(run, folder)[0]
+        except DataError as error:  # of a file beside the checkpoints: a named one is taken without it
+            unfit = f"could not be checked ({error})"
     elif folder.parent.name == "diverged":
         unfit = "was saved by the divergence alarm"
     is_named = path.name != "last"

@@ -146,6 +146,8 @@ def test_a_selection_that_is_broken_or_of_another_checkpoint_is_an_error(run, se
     (run / "selection.json").write_text(selection)
     with pytest.raises(DataError, match=message):
         choose_checkpoint(run)
+    named = run / "checkpoints" / "000002"
+    assert choose_checkpoint(named).step == read_checkpoint(named).step == 2
 
 
 def test_verbs_on_a_run_take_the_picked_one_and_say_so(run, made, tmp_path, capfd):
@@ -173,6 +175,9 @@ def test_training_on_keeps_the_picked_one(run):
     selected(run, 2)
     _prune(SimpleNamespace(out=run, loop=SimpleNamespace(keep_last=1, keep_best=0)))
     assert [path.name for path in list_checkpoints(run)] == ["000002", "000006"]
+    (run / "selection.json").write_text("{")
+    _prune(SimpleNamespace(out=run, loop=SimpleNamespace(keep_last=1, keep_best=0)))
+    assert [path.name for path in list_checkpoints(run)] == ["000002", "000006"], "nobody knows which one is picked"
 
 
 def test_a_fine_tune_begins_at_the_picked_one(run, tmp_path, capfd):

@@ -26,6 +26,7 @@ from ptr_fast.checkpoint import (
 )
 from ptr_fast.config import RewardConfig
 from ptr_fast.cuda_graph import CapturedStep, EagerStep, why_not_captured
+from ptr_fast.errors import DataError
 from ptr_fast.files import write_atomically, writing
 from ptr_fast.learners import make_learner
 from ptr_fast.learners.distributed import Ranks
@@ -285,7 +286,12 @@ def _prune(run: Run) -> None:
     older = list_checkpoints(run.out)[: -loop.keep_last]
     if not older:
         return
-    best = {f"{step:06d}" for step in (picked_step(run.out),) if step is not None}
+    try:
+        picked = picked_step(run.out)
+    except DataError as error:
+        print(f"no checkpoint is removed: {error}")
+        return
+    best = set() if picked is None else {f"{picked:06d}"}
     if loop.keep_best:
         from ptr_robot.select import evaluate_run, rank
 
