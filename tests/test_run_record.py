@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from changing_world import (
+    SMALL,
     as_version_1,
     copy_home,
     episodes,
@@ -326,6 +327,20 @@ def test_a_run_of_version_1_without_a_checkpoint_begins_again(home, world, run):
     shutil.rmtree(world / run / "checkpoints")
     assert ptr_fast("resume", world / run, *moved(home, world)) == 0
     same_result(world / run, home / run)
+
+
+def test_a_checkpoint_whose_record_names_no_data_is_fine_tuned_on_the_target_alone(home, world, capsys):
+    """As one of the published code's: labels are told, and what it was trained on is said to be unknown."""
+    write_record(world / "base", {"converted_from": "checkpoint"})
+    finetune = ["finetune", "--checkpoint", world / "base", "--target", world / "target", "--num-demos", "2", *SMALL]
+    assert ptr_fast(*finetune, "--out", world / "mixed") == 2
+    assert "its record names no data to mix in (mix 0.9): --mix 0 trains on the target alone" in capsys.readouterr().err
+    assert ptr_fast(*finetune, "--out", world / "alone", "--mix", "0") == 0
+    assert "its record says nothing about rewards, the published labels are taken" in capsys.readouterr().out
+    assert trained_on(read_checkpoint(world / "alone").run)[1] == [str(world / "base")]
+    assert ptr_fast("resume", world / "alone", "--num-steps", "7") == 0
+    assert ptr_fast("resume", world / "base") == 2
+    assert "expected the keys 'config' and 'verb'" in capsys.readouterr().err
 
 
 def test_all_that_went_into_the_weights_is_in_the_record(home, world):
