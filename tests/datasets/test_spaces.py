@@ -159,12 +159,18 @@ def test_droid_has_its_own_features(tmp_path, run):
     assert store.action[0].tolist() == [0.5] * 6 + [1]
     assert store.meta.action.units[::3] == ("0.075 m", "0.15 rad", "1 = closed, 0 = open")
     assert (store.meta.control_hz, store.meta.state.names[-1]) == (15.0, "gripper")
+    joints = ("action=action",)  # seven other numbers of the same data set
+    assert converted(run, source, out="joints", key=joints).meta.action.names[0] == "action_0"
+    with pytest.raises(
+        ValueError, match=r"--key action: layout droid speaks of action_dict/cartesian_velocity, .*--layo"
+    ):
+        run(source, out="asked", key=joints, layout="droid")
     del steps["action_dict"], values["steps/action_dict/cartesian_velocity"]
     values["steps/observation/state"] = np.zeros(28)
     steps["observation"]["state"] = tensor(7)
     other = converted(run, write(tmp_path / "like", steps, [values], name="droid"), out="like_store")
     assert other.meta.action.names[0] == "action_0"  # another data set of that name
-    with pytest.raises(DataError, match="action: 'action_dict/cartesian_velocity' is not there"):
+    with pytest.raises(DataError, match="action: 'steps/action_dict/cartesian_velocity' is not there"):
         run(tmp_path / "like", out="forced", layout="droid")
 
 

@@ -117,16 +117,22 @@ class RldsSource:
         return {name: known[name] for name in choose_cameras(names, known, self._where)}
 
     def _all_keys(self, asked: Keys, recognised: bool) -> Keys:
-        """Asked for, else the layout's, else the usual ones."""
+        """Asked for, else the layout's, else the usual ones. A layout speaks of its own features alone."""
         layout = self.layout.keys if self.layout else Keys()
-        given = {}
+        given: dict[str, tuple[str, ...]] = {}
         for what, usual in (("action", self._usual_action()), ("state", (STATE,))):
-            wanted = getattr(asked, what) or getattr(layout, what)
-            if not getattr(asked, what) and recognised and any(f"steps/{k}" not in self.features for k in wanted):
-                wanted, self.layout = (), None  # it has the name of that data set alone
-            given[what] = find_keys(self.features, wanted or usual, what, self._where)
+            own = tuple(f"steps/{key}" for key in getattr(layout, what)) or usual
+            wanted = find_keys(self.features, getattr(asked, what), what, self._where) or own
+            others = wanted != own or any(key not in self.features for key in own)
+            if others and recognised:
+                self.layout = None  # it has the name of that data set alone, or is read in another way
+                wanted = wanted if wanted != own else usual
+            elif wanted != own and self.layout is not None and getattr(layout, what):
+                told = f"layout {self.layout.name} speaks of {', '.join(getattr(layout, what))}"
+                raise ValueError(f"--key {what}: {told}; use --layout none, and --{what}-names to say what these are")
+            given[what] = find_keys(self.features, wanted, what, self._where)
         language = find_keys(self.features, asked.language, "language", self._where) or language_keys(self.features)
-        return Keys(action=given["action"], state=given["state"], language=language)
+        return Keys(**given, language=language)
 
     def _usual_action(self) -> tuple[str, ...]:
         if ACTION in self.features:
