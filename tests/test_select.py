@@ -164,6 +164,8 @@ def test_a_doubted_critic_is_told_by_evaluate_and_select_and_report(folder, run,
     assert told.search(capsys.readouterr().out)
     assert told.search(json.loads((doubted / "evaluation" / "000004.json").read_text())["misestimated"])
     assert cli(["select", "--run", str(doubted)]) == 0
-    assert "step 4 is doubted: Q is " in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "step 4 is doubted: Q is " in printed
+    assert "(doubted, as is every one that is not out): " in printed
     assert cli(["report", "--run", str(doubted), "--out", str(folder / "page.html")]) == 0
     assert told.search((folder / "page.html").read_text())

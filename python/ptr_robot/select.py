@@ -238,7 +238,7 @@ def _print(selection: dict[str, Any], run: Path) -> None:
     elif len(ranking) == 1:
         console.print(f"picked step {selection['selected']}: the only checkpoint, so this is no choice")
     else:
-        console.print(
-            f"picked step {selection['selected']}: {escape(str(run / 'checkpoints' / ranking[0]['checkpoint']))}"
-        )
+        though = " (doubted, as is every one that is not out)" if ranking[0]["doubt"] else ""
+        path = run / "checkpoints" / ranking[0]["checkpoint"]
+        console.print(f"picked step {selection['selected']}{though}: {escape(str(path))}", soft_wrap=True)
     console.print(NO_GUARANTEE)
