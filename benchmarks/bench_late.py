@@ -1,10 +1,11 @@
-"""Trials with a late camera in real time, beside lock step in which every action acts as many decisions late.
+"""Trials with late cameras in real time, beside lock step with frames that are as many decisions old.
 
 ``python -m benchmarks.bench_late [CHECKPOINT]``: the toy kitchen as a robot whose camera delivers each frame 0, 20, 50
-and 100 ms after it was taken, from the starts of the lock step. Two things are told apart: how old frames are when they
-are acted on (that is the loop's affair: the camera's own lateness and a fifth of a period, no more), and what so old an
-observation costs (that is the policy's: the lock step with the same delay pays it too). Without a checkpoint one is
-cloned from 200 expert episodes first, in outputs/bench_late (some minutes on one core).
+and 100 ms after it was taken (and twice with a state that is as late), from the starts of the lock step. Two things are
+told apart: how old frames are when they are acted on (that is the loop's affair: the camera's own lateness and a fifth
+of a period, no more), and what so old an observation costs (that is the policy's: the lock step with the same delay
+pays it too, with the same safety filter behind the policy, as without one it is another contest). Without a checkpoint
+one is cloned from 200 expert episodes first, in outputs/bench_late (some minutes on one core).
 
 The simulated arm shares the machine with whatever else runs there, as a real one does not: where it is permitted, the
 arm runs under SCHED_RR and the loop under SCHED_FIFO. ``PTR_FAST_BENCH_ROUNDS`` times 20 trials are run in turns.
@@ -21,6 +22,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,25 +31,29 @@ import torch
 from benchmarks.harness import environment, record, rounds
 from ptr_fast.runtime.control import LoopConfig
 from ptr_fast.runtime.policy import Policy
+from ptr_fast.runtime.safety import SafetyFilter
 from ptr_robot.robots.simulated import SimulatedRobot
 from ptr_robot.session import Operator, run_session
-from ptr_robot.sim.policies import CheckpointSource
+from ptr_robot.sim.environment import KitchenEnv
+from ptr_robot.sim.policies import ActingPolicy, CheckpointSource
 from ptr_robot.sim.trials import TrialPlan, run_trials, trial_seed
 
 FOLDER = Path("outputs/bench_late")
 TASK, KITCHEN, IMAGE_SIZE = "put block on plate", "H", 64
 HZ, NUM_TRIALS, MAX_STEPS = 20.0, 20, 80
-LATENCIES_MS = (0, 20, 50, 100)
+# Latency of the camera and of the state, ms.
+CASES = ((0, 0), (20, 0), (50, 0), (100, 0), (50, 50), (100, 100))
 PRIORITY = 50
 
 
 @dataclass
 class Met:
-    """What the trials of one latency met.
+    """What the trials of one case met.
 
     Attributes:
         successes: of each round. age_ms, wait_ms: of the frame at the policy, from its capture and from its delivery.
-        decisions_late: whole periods -> commands. num_missed: periods without a command in time.
+        decisions_late: whole periods -> commands. interventions: of the safety filter -> steps.
+        num_missed: periods without a command in time.
         load: average before each round.
     """
 
@@ -54,6 +61,7 @@ class Met:
     age_ms: list[float] = field(default_factory=list)
     wait_ms: list[float] = field(default_factory=list)
     decisions_late: Counter[int] = field(default_factory=Counter)
+    interventions: Counter[str] = field(default_factory=Counter)
     num_missed: int = 0
     load: list[float] = field(default_factory=list)
 
@@ -85,8 +93,9 @@ def own_processor() -> Iterator[int]:
         os.sched_setscheduler(0, *before)
 
 
-def in_real_time(policy: Policy, latency_ms: int, met: Met) -> None:
-    """One round of trials with this camera."""
+def in_real_time(policy: Policy, case: tuple[int, int], met: Met) -> None:
+    """One round of trials."""
+    latency_ms, state_latency_ms = case
     met.load.append(round(os.getloadavg()[0], 2))
     met.successes.append(0)
 
@@ -95,7 +104,8 @@ def in_real_time(policy: Policy, latency_ms: int, met: Met) -> None:
         met.wait_ms.append(1e-6 * (int(step["policy_in_ns"]) - int(step["arrived_ns"])))
 
     with own_processor() as priority, Operator() as operator:
-        robot = SimulatedRobot(TASK, KITCHEN, HZ, IMAGE_SIZE, latency_ms=latency_ms)
+        late = {"latency_ms": latency_ms, "state_latency_ms": state_latency_ms}
+        robot = SimulatedRobot(TASK, KITCHEN, HZ, IMAGE_SIZE, **late)
         config = LoopConfig(hz=HZ, num_steps=MAX_STEPS, realtime_priority=priority)
         with robot:
             for index in range(NUM_TRIALS):
@@ -113,17 +123,71 @@ def in_real_time(policy: Policy, latency_ms: int, met: Met) -> None:
                     raise SystemExit(128 + operator.quit_signal)
                 met.successes[-1] += bool(result.success)
                 met.decisions_late.update(result.decisions_late)
+                met.interventions.update(result.interventions)
                 met.num_missed += result.outcome.num_missed
 
 
-def row_of(latency_ms: int, met: Met, lock_step: dict[int, int], checkpoint: Path) -> dict:
+@dataclass(frozen=True)
+class Filtered:
+    """A policy behind the simulated arm's safety filter, with the times that it would meet in real time.
+
+    Attributes:
+        source: of the policy. frame_delay, state_delay: of the trials, decisions.
+    """
+
+    source: CheckpointSource
+    frame_delay: int
+    state_delay: int
+
+    def make(self, env: KitchenEnv) -> ActingPolicy:
+        policy, reset = self.source.make(env), env.reset
+        safety, period_ns, phase_ns = SafetyFilter(SimulatedRobot(hz=HZ).limits(HZ)), round(1e9 / HZ), round(0.2e9 / HZ)
+        now_ns = 0
+
+        def begin(**options: Any) -> Any:
+            nonlocal now_ns
+            now_ns = phase_ns
+            safety.start(now_ns)
+            return reset(**options)
+
+        def act(image: np.ndarray, state: np.ndarray, task: str, seed: int = 0) -> np.ndarray:
+            nonlocal now_ns
+            now_ns += period_ns
+            ages_ns = (period_ns * delay + phase_ns for delay in (self.frame_delay, self.state_delay))
+            wanted = policy.act(image, state, task, seed=seed)
+            command, _ = safety.apply(wanted, state, next(ages_ns), now_ns, next(ages_ns))
+            assert command is not None, "a policy that is stopped has no place here"
+            return command
+
+        env.reset = begin  # type: ignore[method-assign]
+        return SimpleNamespace(act=act)
+
+
+def in_lock_step(source: CheckpointSource, delays: tuple[int, int]) -> tuple[int, int]:
+    """Successes with frame and state so many decisions late: behind the safety filter, and without it."""
+    names = ("frame_delay", "state_delay")
+    plan = TrialPlan(task=TASK, kitchen=KITCHEN, max_steps=MAX_STEPS, **dict(zip(names, delays, strict=True)))
+    both = (Filtered(source, *delays), source)
+    filtered, plain = (sum(trial.success for trial in run_trials(who, plan, NUM_TRIALS)) for who in both)
+    return filtered, plain
+
+
+def delays_of(case: tuple[int, int], late: int) -> tuple[int, int]:
+    """Decisions that frame and state are late in lock step, where frames in real time were ``late``."""
+    return late, late if case[1] == case[0] else 0
+
+
+def row_of(
+    case: tuple[int, int], met: Met, lock_step: dict[tuple[int, int], tuple[int, int]], checkpoint: Path
+) -> dict:
     """Success in real time beside the lock step's, and how old frames were."""
     late, count = met.decisions_late.most_common(1)[0]
-    needed = math.ceil(latency_ms * 1e-3 * HZ)
+    needed = math.ceil(case[0] * 1e-3 * HZ)
     percentiles = {"p50": 50, "p95": 95}
+    too = " and state" if case[1] else ""
     return {
         "name": "late",
-        "case": f"camera {latency_ms} ms late",
+        "case": f"camera{too} {case[0]} ms late",
         "hz": HZ,
         "checkpoint": "/".join(checkpoint.parts[-3:]),
         "frame_age_ms": {p: round(float(np.percentile(met.age_ms, q)), 1) for p, q in percentiles.items()},
@@ -133,10 +197,12 @@ def row_of(latency_ms: int, met: Met, lock_step: dict[int, int], checkpoint: Pat
         "mostly_late_share": round(count / met.decisions_late.total(), 3),
         "real_time": {"succeeded": sum(met.successes), "trials": NUM_TRIALS * len(met.successes)},
         "real_time_rounds": met.successes,
-        "lock_step": {str(delay): lock_step[delay] for delay in sorted({0, late, needed})},
+        "lock_step": {str(n): lock_step[delays_of(case, n)][0] for n in sorted({0, late, needed})},
+        "lock_step_without_filter": {str(n): lock_step[delays_of(case, n)][1] for n in sorted({0, late, needed})},
         "lock_step_trials": NUM_TRIALS,
         "latency_in_decisions": needed,
         "steps": len(met.age_ms),
+        "interventions": dict(met.interventions),
         "missed": met.num_missed,
         "load_average": met.load,
         "environment": environment(),
@@ -149,17 +215,17 @@ def main(argv: list[str]) -> None:
     source = CheckpointSource(str(checkpoint))
     policy = source.load()
     policy.warm_up((IMAGE_SIZE, IMAGE_SIZE))
-    met = {latency_ms: Met() for latency_ms in LATENCIES_MS}
+    met = {case: Met() for case in CASES}
     for turn in range(rounds(2)):
-        for latency_ms in LATENCIES_MS[turn % 4 :] + LATENCIES_MS[: turn % 4]:
-            in_real_time(policy, latency_ms, met[latency_ms])
-    lock_step: dict[int, int] = {}
-    for latency_ms, result in met.items():
-        for delay in {0, result.decisions_late.most_common(1)[0][0], math.ceil(latency_ms * 1e-3 * HZ)}:
-            if delay not in lock_step:
-                plan = TrialPlan(task=TASK, kitchen=KITCHEN, max_steps=MAX_STEPS, delay=delay)
-                lock_step[delay] = sum(trial.success for trial in run_trials(source, plan, NUM_TRIALS))
-        record(row_of(latency_ms, result, lock_step, checkpoint))
+        for case in CASES[turn % len(CASES) :] + CASES[: turn % len(CASES)]:
+            in_real_time(policy, case, met[case])
+    lock_step: dict[tuple[int, int], tuple[int, int]] = {}
+    for case, result in met.items():
+        for late in {0, result.decisions_late.most_common(1)[0][0], math.ceil(case[0] * 1e-3 * HZ)}:
+            delays = delays_of(case, late)
+            if delays not in lock_step:
+                lock_step[delays] = in_lock_step(source, delays)
+        record(row_of(case, result, lock_step, checkpoint))
 
 
 if __name__ == "__main__":

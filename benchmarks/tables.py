@@ -27,6 +27,8 @@ def table(name: str) -> str:
     rows = newest(name)
     if any("delay" in row for row in rows):
         return _delays(rows)
+    if any("lock_step" in row for row in rows):
+        return _late_cameras(rows)
     compared = [row for row in rows if "variants" in row]
     return _compared(compared) if compared else _facts(rows)
 
@@ -86,6 +88,29 @@ def _delays(rows: list[dict[str, Any]]) -> str:
             times = f"{d['p50_ms']:.2f} / {d['p99_ms']:.2f} / {d['max_ms']:.2f}" if d else ""
             cells.append(f"{times}, {d['missed']} of {d['steps']}" if d else "not permitted")
         lines.append(cells)
+    return _markdown(lines)
+
+
+def _late_cameras(rows: list[dict[str, Any]]) -> str:
+    """Trials in real time: how old frames were, how late actions acted, and the lock step beside them."""
+    header = [
+        "case",
+        "frame's age at the policy p50 / p95 ms",
+        "since its delivery p50 / p95 ms",
+        "actions act late by",
+    ]
+    header += ["succeeded in real time", "lock step, as late", "lock step, late by the latency rounded up"]
+    header += ["lock step, not late", "lock step, as late, without the safety filter", "periods missed", "load"]
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1)]
+    for row in rows:
+        ages = [f"{row[key]['p50']:.1f} / {row[key]['p95']:.1f}" for key in ("frame_age_ms", "frame_wait_ms")]
+        late, trials, real = row["mostly_late"], row["lock_step_trials"], row["real_time"]
+        cells = [row["case"], *ages, f"{late} decisions ({row['mostly_late_share']:.1%})"]
+        cells += [f"{real['succeeded']} of {real['trials']}"]
+        for delay in (late, row["latency_in_decisions"], 0):
+            cells += [f"{row['lock_step'][str(delay)]} of {trials} ({delay})"]
+        cells += [f"{row['lock_step_without_filter'][str(late)]} of {trials} ({late})"]
+        lines.append([*cells, f"{row['missed']} of {row['steps']}", f"{row['load_average'][0]:.1f}"])
     return _markdown(lines)
 
 

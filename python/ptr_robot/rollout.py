@@ -48,8 +48,10 @@ class Args:
     """Other objects on the table, 0 to 5 (put tasks)."""
     max_steps: int = 60
     """Decisions per trial."""
-    delay: int = 0
-    """Decisions that every action acts late, as with a late camera; 0 is lock step as usual."""
+    frame_delay: int = 0
+    """So many decisions old is the frame that the policy sees, as with a late camera."""
+    state_delay: int = 0
+    """So many decisions old is the state that the policy sees; with frame-delay as much, actions act so late."""
     video: Literal["gif", "mp4", "none"] = "none"
     """Film the first trials at half speed, into a folder beside the result."""
     videos: int = 5
@@ -99,7 +101,8 @@ ON_A_ROBOT = (
     *("realtime_priority", "stop_file"),
 )
 IN_A_KITCHEN = (
-    *("policy", "kitchen", "task_per_kitchen", "start", "distractors", "delay", "videos", "video_size", "workers"),
+    *("policy", "kitchen", "task_per_kitchen", "start", "distractors", "frame_delay", "state_delay", "videos"),
+    *("video_size", "workers"),
 )
 OF_A_CHECKPOINT = ("run", "checkpoint", "against", "mode", "candidates", "device", "engine", "label")
 
@@ -110,7 +113,8 @@ def main(args: Args) -> int:
         ("trials", 1, 10_000),
         ("max_steps", 1, 1_000_000),
         ("seed", 0, 2**63 - 1),
-        ("delay", 0, 1000),
+        ("frame_delay", 0, 1000),
+        ("state_delay", 0, 1000),
         ("videos", 0, 10_000),
         ("video_size", 16, 4096),
     ):
@@ -173,7 +177,8 @@ def rollout(args: Args) -> dict[str, Any]:
         max_steps=args.max_steps,
         start=args.start,
         distractors=args.distractors,
-        delay=args.delay,
+        frame_delay=args.frame_delay,
+        state_delay=args.state_delay,
     )
     out = args.out or _default_out(args, about, plan)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -335,5 +340,5 @@ def _default_out(args: Args, about: dict[str, Any], plan: Any) -> Path:
         folder = Path(about["checkpoint"]).parent.parent / "rollouts"
     words = [about["policy"], *([f"{about['step']}"] if about["step"] is not None else []), about["mode"]]
     words += [plan.task, f"kitchen {plan.kitchen}", f"seed {plan.seed}"]
-    words += [f"delay {plan.delay}"] if plan.delay else []
+    words += [f"{what} {n} late" for what, n in (("frame", plan.frame_delay), ("state", plan.state_delay)) if n]
     return folder / ("-".join(w.replace(" ", "_").replace("/", "_") for w in words if w != "-") + ".json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import threading
@@ -189,6 +190,33 @@ def test_a_slow_policy_skips_what_it_missed():
     assert outcome.num_missed >= 2 * 8
     assert (grid >= 3 - 0.05).all()
     np.testing.assert_allclose(grid, np.round(grid), atol=0.11)
+
+
+@pytest.mark.parametrize("policy_s", [0.0, 0.045, 0.049])
+def test_a_shorter_period_moves_the_arm_less_and_is_not_taken_from_a_step(policy_s):
+    """A camera of 20.4 Hz, which a loop of 20 Hz follows; whatever the machine lets it see of that."""
+    arm, period_ns = RecordingArm(), 50_000_000
+
+    def policy(frame, state):
+        time.sleep(policy_s)
+        return [1.0, -1.0]
+
+    config = LoopConfig(hz=20.0, num_steps=40, watchdog_s=2.0)
+    with ControlLoop(config, limits(period_s=0.05), policy, arm, (4, 6)) as loop:
+        observe(loop)
+        loop.start()
+        due = time.monotonic()
+        while not loop.wait(max(due - time.monotonic(), 0.0)):
+            observe(loop)
+            due += 0.049
+        records = [record for record, _ in loop.drain()]
+    assert len(records) == 40
+    for before, record in itertools.pairwise(records):
+        interval = int(record["scheduled_ns"]) - int(before["scheduled_ns"])
+        assert interval >= min(period_ns, int(before["sent_ns"]) - int(before["scheduled_ns"]))
+        assert interval >= 0.96 * period_ns - 1
+        most = min(interval / period_ns, 1.0)
+        assert np.abs(record["command"][:2]).max() <= most + 1e-6
 
 
 def test_no_action_in_time_holds_the_arm():

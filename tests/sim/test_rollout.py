@@ -31,27 +31,34 @@ def test_trials_repeat_exactly_and_over_processes():
     assert outcome(alone) == outcome(run_trials(RandomSource(), PLAN, 2, num_workers=2))
 
 
-def test_a_delay_lets_every_action_act_so_many_decisions_later():
+@pytest.mark.parametrize(("frame_delay", "state_delay"), [(0, 0), (2, 0), (0, 1), (2, 2)])
+def test_a_policy_sees_frames_and_states_as_old_as_they_are_late(frame_delay, state_delay):
     class Noting(ExpertSource):
         def make(self, env):
-            step, policy = env.step, super().make(env)
-            env.step = lambda action: acted.append(action) or step(action)
+            policy, observe = super().make(env), env._observe
+            env._observe = lambda: there.append(observe()) or there[-1]
 
             class Policy:
-                def act(self, *args, **kwargs):
-                    decided.append(policy.act(*args, **kwargs))
-                    return decided[-1]
+                def act(self, image, state, *args, **kwargs):
+                    seen.append((image, state))
+                    return policy.act(image, state, *args, **kwargs)
 
             return Policy()
 
-    for delay in (0, 2):
-        acted, decided = [], []
-        (trial,) = run_trials(Noting(), replace(PLAN, delay=delay, max_steps=6), 1)
-        assert trial.num_steps == len(acted) == 6
-        standing = [[0.0, 0.0, 0.0, -1.0]] * delay
-        np.testing.assert_array_equal(acted, [*standing, *decided[: 6 - delay]])
-    with pytest.raises(ValueError, match="delay must not be negative"):
-        replace(PLAN, delay=-1)
+    there, seen = [], []
+    plan = replace(PLAN, frame_delay=frame_delay, state_delay=state_delay, max_steps=6)
+    (trial,) = run_trials(Noting(), plan, 1)
+    assert trial.num_steps == len(seen) == 6
+    assert len(there) == 7
+    for step, (image, state) in enumerate(seen):
+        np.testing.assert_array_equal(image, there[max(step - frame_delay, 0)]["image"])
+        np.testing.assert_array_equal(state, there[max(step - state_delay, 0)]["state"])
+
+
+@pytest.mark.parametrize("name", ["frame_delay", "state_delay"])
+def test_a_negative_delay_is_refused(name):
+    with pytest.raises(ValueError, match=f"{name} must not be negative"):
+        replace(PLAN, **{name: -1})
 
 
 def test_a_log_from_before_there_were_delays_is_gone_on_with(tmp_path):
@@ -59,11 +66,11 @@ def test_a_log_from_before_there_were_delays_is_gone_on_with(tmp_path):
     run_trials(ExpertSource(), PLAN, 1, log=log)
     header, *lines = log.read_text().splitlines()
     old = json.loads(header)
-    del old["plan"]["delay"]
+    del old["plan"]["frame_delay"], old["plan"]["state_delay"]
     log.write_text("\n".join([json.dumps(old), *lines]) + "\n")
     run_trials(CountingExpert(ran), PLAN, 1, log=log)
     assert not ran
-    run_trials(CountingExpert(ran), replace(PLAN, delay=1), 1, log=log)
+    run_trials(CountingExpert(ran), replace(PLAN, frame_delay=1), 1, log=log)
     assert ran
 
 
@@ -131,6 +138,9 @@ def test_the_report_and_the_interval_agree(tmp_path):
     rollout(Args(policy="random", kitchen="B", trials=1, workers=1, out=out, max_steps=3, label="dice"))
     (row,) = trial_rows([out])
     assert (row.policy, row.successes, row.num_trials) == ("dice", 0, 1)
+    late = tmp_path / "late.json"
+    rollout(Args(policy="random", kitchen="B", trials=1, workers=1, out=late, max_steps=3, label="dice", frame_delay=2))
+    assert [(row.policy, row.num_trials) for row in trial_rows([out, late])] == [("dice", 1), ("dice, frame 2 late", 1)]
 
 
 def test_bad_input(tmp_path):

@@ -21,6 +21,9 @@ Metrics = dict[str, tuple[np.ndarray, np.ndarray]]
 """Series by key: steps and values."""
 
 
+DELAYS = {"frame": "frame_delay", "state": "state_delay"}  # of ptr_robot.sim.trials.TrialPlan
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunData:
     """One run, as far as its files go; everything but ``path`` and ``name`` may be empty.
@@ -174,7 +177,7 @@ def trial_rows(paths: Sequence[Path]) -> list[TrialRow]:
     """Success per policy, mode, task and kitchen, in the order of the files.
 
     The same trial seed of the same checkpoint counts once: the newest file has it. Several checkpoints of one run are
-    several policies, named by their steps.
+    several policies, named by their steps; so is one that was shown late frames or states, named by how late.
 
     Raises:
         DataError: a file lacks a field; the file and field are named.
@@ -192,6 +195,8 @@ def trial_rows(paths: Sequence[Path]) -> list[TrialRow]:
         policy = str(rollout["policy"])
         if len(steps[policy, _run_of(rollout)]) > 1:
             policy += f", step {rollout.get('step')}"
+        plan = rollout.get("plan", {})
+        policy += "".join(f", {what} {plan[key]} late" for what, key in DELAYS.items() if plan.get(key))
         return policy, str(rollout["mode"]), str(rollout["task"]), str(rollout["kitchen"])
 
     groups: dict[tuple[str, str, str, str], dict[tuple[str, Any], dict[str, Any]]] = {

@@ -31,8 +31,9 @@ class TrialPlan:
         policy_task: what the policy is told; empty: ``task``.
         image_size, action_repeat, max_steps, start, distractors: as in
             :class:`~ptr_robot.sim.environment.KitchenEnv`; a trial ends at the first state of success.
-        delay: decisions that an action acts late, 0 or more, as with a camera that is late; the arm stands still with
-            its hand open until the first one acts.
+        frame_delay, state_delay: so many decisions old are the frame and the state that the policy sees, 0 or more, as
+            with a late camera and a late arm; the first one is seen until then. Both together are actions that act so
+            late.
     """
 
     task: str
@@ -44,11 +45,13 @@ class TrialPlan:
     max_steps: int = 60
     start: Literal["easy", "wide"] = "easy"
     distractors: int = 0
-    delay: int = 0
+    frame_delay: int = 0
+    state_delay: int = 0
 
     def __post_init__(self) -> None:
-        if self.delay < 0:
-            raise ValueError(f"delay must not be negative, got {self.delay}")
+        for name in ("frame_delay", "state_delay"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
     def environment(self) -> KitchenEnv:
         options = {name: getattr(self, name) for name in ("image_size", "action_repeat", "max_steps", "start")}
@@ -84,9 +87,6 @@ class _Job:
     index: int
     video: str = ""
     video_size: int = 256
-
-
-STANDING = np.array([0.0, 0.0, 0.0, -1.0], np.float32)  # the hand stays where it is, and open
 
 
 def trial_seed(seed: int, index: int) -> int:
@@ -177,15 +177,15 @@ def _run(env: KitchenEnv, policy: ActingPolicy, job: _Job) -> tuple[Trial, list[
     frames = [env.picture(job.video_size)] if job.video else []
     watch = _Watch(env.world)
     seconds, num_steps, ended, info = 0.0, 0, False, {"success": False}
-    on_the_way = deque([STANDING] * plan.delay)
+    images = deque([observation["image"]] * (plan.frame_delay + 1), plan.frame_delay + 1)
+    states = deque([observation["state"]] * (plan.state_delay + 1), plan.state_delay + 1)
     while not ended:
         begin = time.perf_counter()
-        action = policy.act(
-            observation["image"], observation["state"], plan.policy_task or plan.task, seed=_step_seed(seed, num_steps)
-        )
+        action = policy.act(images[0], states[0], plan.policy_task or plan.task, seed=_step_seed(seed, num_steps))
         seconds += time.perf_counter() - begin
-        on_the_way.append(action)
-        observation, _, terminated, truncated, info = env.step(on_the_way.popleft())
+        observation, _, terminated, truncated, info = env.step(action)
+        images.append(observation["image"])
+        states.append(observation["state"])
         num_steps += 1
         ended = terminated or truncated
         watch.look()
@@ -248,7 +248,8 @@ def _read_log(path: Path, header: dict[str, Any]) -> dict[int, Trial]:
     if not rows:
         return {}
     if "plan" in rows[0]:
-        rows[0]["plan"].setdefault("delay", 0)  # logs from before there were delays
+        for name in ("frame_delay", "state_delay"):  # logs from before there were delays
+            rows[0]["plan"].setdefault(name, 0)
     if rows[0] != header:
         return {}
     return {row["index"]: Trial(**row) for row in rows[1:]}
