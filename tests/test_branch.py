@@ -178,6 +178,10 @@ def test_the_alarm_gives_the_command_of_a_branch(home, tmp_path, capsys, monkeyp
         words = ["pretrain", "smoke", "--data.stores", home / "store", "--out", out, *often, *cosine]
         assert ptr_fast(*words) == 3
     command = capsys.readouterr().err.splitlines()[-1]
+    assert ptr_fast("resume", out) == 0  # without the patch nothing rings
+    assert (
+        f"with nothing changed it will ring again: go on with other settings: {command[:60]}" in capsys.readouterr().out
+    )
     words = shlex.split(command)
     assert words[:2] == ["ptr-fast", "pretrain"]
     assert len(words) > 6  # with what the advice names first

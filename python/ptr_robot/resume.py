@@ -71,6 +71,7 @@ def main(args: Args) -> int:
         record = read_record(args.run, places)
     places.check_known(source.store for source in record.sources)
     with joined(record.loop.rank_timeout_s) as ranks, run_lock(args.run, ranks):
+        _tell_alarm(args.run, record)
         sources = reopen(record.sources, places)
         record = told(record.placed(args.run, [source.store.path for source in sources]), args)
         weights = None if record.parent is None else partial(parent_checkpoint, args.run, record.parent)
@@ -154,6 +155,19 @@ def _check_same_run(data: dict[str, Any], newest: CheckpointInfo, path: Path) ->
     for name in ("role", "fingerprint", "train", "validation", "others", "episodes"):
         if all(name in source for source in sources_then):
             compare(f"split, {name}", [s.get(name) for s in sources], [s[name] for s in sources_then])
+
+
+def _tell_alarm(run: Path, record: RunRecord) -> None:
+    """Says where the divergence alarm has rung behind the newest checkpoint: what is repeated ends there again."""
+    from ptr_robot.divergence import last_sound_checkpoint
+    from ptr_robot.launch import branch_command
+
+    rung = [int(path.name) for path in (run / "diverged").glob("[0-9]*")]
+    if not rung or any(int(path.name) >= max(rung) for path in list_checkpoints(run)):
+        return
+    sound = last_sound_checkpoint(run, record.rewards, record.learner)
+    advice = f"go on with other settings: {branch_command(record.verb, sound, run)} ..." if sound else "begin anew"
+    print(f"the divergence alarm rang at step {max(rung)}; with nothing changed it will ring again: {advice}")
 
 
 def told(record: RunRecord, args: Args) -> RunRecord:
