@@ -70,7 +70,8 @@ class ImageEncoder(nn.Module):
         if images_BCHW.shape[1:] != (3, self.height, self.width):
             expected = f"[B, 3, {self.height}, {self.width}]"
             raise ValueError(f"encoder: expected images {expected}, got {tuple(images_BCHW.shape)}")
-        return torch.tanh(self.norm(self.dense(self.pooling(self.trunk(images_BCHW)))))
+        pooled = self.pooling(self.trunk(images_BCHW)).to(self.dense.weight.dtype)
+        return torch.tanh(self.norm(self.dense(pooled)))
 
 
 class NoEncoder(nn.Module):

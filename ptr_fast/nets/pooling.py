@@ -47,7 +47,7 @@ class SpatialSoftmax(nn.Module):
         self.num_outputs = 2 * num_channels
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        expected_BC2 = _at_least_float32(x_BCHW).flatten(2).softmax(dim=2) @ self.positions
+        expected_BC2 = x_BCHW.flatten(2).to(self.positions.dtype).softmax(dim=2) @ self.positions
         return expected_BC2.transpose(1, 2).flatten(1)
 
 
@@ -59,11 +59,7 @@ class MeanPool(nn.Module):
         self.num_outputs = num_channels
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        return _at_least_float32(x_BCHW).mean(dim=(2, 3))
-
-
-def _at_least_float32(x: torch.Tensor) -> torch.Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+        return x_BCHW.to(torch.promote_types(x_BCHW.dtype, torch.float32)).mean(dim=(2, 3))
 
 
 def make_pooling(

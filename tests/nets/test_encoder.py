@@ -39,6 +39,15 @@ def test_every_encoder_embeds_images_of_even_and_odd_size(name, pooling):
         assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in encoder.parameters())
 
 
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_embeddings_have_the_dtype_of_the_weights(pooling, dtype):
+    encoder = make_encoder(24, 24, name="conv3", num_filters=16, pooling=pooling)
+    images = make_images(24, 24).to(dtype)
+    assert encoder(images).dtype == torch.float32
+    assert encoder.double()(images).dtype == torch.float64
+
+
 @pytest.mark.parametrize("name", ["conv3", "resnet_small"])
 def test_feature_maps_stay_channels_last(name):
     encoder = make_encoder(name=name, num_filters=16)
