@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +14,20 @@ from ptr_fast.kernels.adam_polyak import Operands, adam_polyak
 __all__ = ["AdamPolyak"]
 
 
-class AdamPolyak(torch.optim.Adam):
+class _Adam(torch.optim.Adam):
+    """``torch.optim.Adam`` without what keeps ``torch.compile`` out of it.
+
+    At the first call of these four PyTorch imports the whole compiler: 1.5 s of a core and 140 MB in every process that
+    trains, for what is never compiled here.
+    """
+
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
+
+
+class AdamPolyak(_Adam):
     """``torch.optim.Adam`` (0.9, 0.999, 1e-8) whose step also moves an average of each parameter.
 
     Its state is Adam's, and loads what Adam saved. Moments and counts of updates keep their memory from the first step

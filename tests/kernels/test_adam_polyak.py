@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -314,3 +318,19 @@ def test_a_captured_step_replays_with_the_count_and_rate_of_its_turn() -> None:
         graph.replay()
     for a, b in zip(eager[0].parameters(), captured[0].parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_training_does_not_load_the_compiler() -> None:
+    program = """
+import sys, torch
+from ptr_fast.learners.optimizer import AdamPolyak
+weight = torch.nn.Parameter(torch.ones(3))
+optimizer = AdamPolyak([weight], 0.1)
+weight.square().sum().backward()
+optimizer.step()
+optimizer.zero_grad(set_to_none=True)
+optimizer.load_state_dict(optimizer.state_dict())
+assert "torch._dynamo" not in sys.modules
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment, timeout=120)
