@@ -180,7 +180,7 @@ def test_killed_in_mid_motion_nothing_recorded_is_lost(checkpoint, tmp_path):
 def test_a_remote_policy_and_a_server_that_dies(checkpoint, tmp_path):
     serve = [sys.executable, "-m", "ptr_robot", "serve", "--checkpoint", str(checkpoint), "--port", "0"]
     server = subprocess.Popen(serve, stdout=subprocess.PIPE, text=True)
-    url = re.search(r"ws://[\d.:]+", server.stdout.readline())[0]
+    url = next(found[0] for line in server.stdout if (found := re.search(r"ws://[\d.:]+", line)))
     try:
         done = run(None, tmp_path / "alive", "--remote", url, "--trials", "1")
         assert done.returncode == 0, done.stderr

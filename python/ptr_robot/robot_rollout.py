@@ -152,8 +152,7 @@ def run_robot_trials(plan: RobotTrials, contenders: list[Contender]) -> int:
                 if plan.record is not None:  # a store that does not fit is refused before anything moves
                     for contender in contenders:
                         _recorder(plan, robot, contender).close()
-                robot.connect()
-                stack.callback(robot.disconnect)
+                stack.enter_context(_connected(robot))
                 operator = stack.enter_context(Operator(plan.stop_file))
                 broken = _run_remaining(plan, robot, by_label, acting, limits, operator, sheet)
         except BaseException:
@@ -174,6 +173,18 @@ def run_robot_trials(plan: RobotTrials, contenders: list[Contender]) -> int:
         numbers = ", ".join(str(trial.index + 1) for trial in broken)
         raise RuntimeError(f"{robot.name} failed in trial {numbers} of {len(sheet.order)}: {broken[-1].message}")
     return 0
+
+
+@contextlib.contextmanager
+def _connected(robot: Robot) -> Iterator[None]:
+    robot.connect()
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(Exception):  # an arm that failed seldom disconnects well: the first error is told
+            robot.disconnect()
+        raise
+    robot.disconnect()
 
 
 def _run_remaining(

@@ -16,7 +16,7 @@ from ptr_fast.config import PolicySpec, TaskTable
 from ptr_fast.runtime.control import LoopConfig
 from ptr_fast.runtime.safety import SafetyFilter
 from ptr_fast.types import ActionSpec, CameraSpec, StateSpec
-from ptr_robot.robot_rollout import robot_options
+from ptr_robot.robot_rollout import _connected, robot_options
 from ptr_robot.robots import CLASSES, make_robot
 from ptr_robot.robots.limits_file import FORMAT, read_limits, write_limits
 from ptr_robot.robots.replay import ReplayRobot
@@ -257,6 +257,18 @@ def test_whatever_lerobot_raises_is_one_line_that_says_where(lerobot, method):
 
     with pytest.raises(RuntimeError, match=rf"lerobot:toy_follower: .*BusError: {method}: no status packet$"):
         use()
+
+
+def test_an_arm_that_does_not_disconnect_does_not_hide_why_it_failed(lerobot):
+    def use(error: Exception | None) -> None:
+        with _connected(make_robot("lerobot:toy_follower", port="a", broken="disconnect")):
+            if error is not None:
+                raise error
+
+    with pytest.raises(ValueError, match="the first error"):
+        use(ValueError("the first error"))
+    with pytest.raises(RuntimeError, match="BusError: disconnect"):
+        use(None)
 
 
 def test_a_plugin_that_cannot_be_imported_is_named(lerobot, tmp_path):
