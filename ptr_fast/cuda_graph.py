@@ -297,6 +297,10 @@ class CudaGraphRecorder:
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         """See :class:`Recorder`. The loader's thread may go on using the device meanwhile (thread-local mode)."""
+        # From the warm-up on cuBLAS keeps a workspace for the stream, which others in the process may free (the graphs
+        # of torch.compile do). Without it the capture takes a new one, in the memory that belongs to the graph.
+        if hasattr(torch._C, "_cuda_clearCublasWorkspaces"):  # not in PyTorch's builds for the CPU
+            torch._C._cuda_clearCublasWorkspaces()
         graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
         with torch.cuda.device(self._index):
             current = torch.cuda.current_stream()

@@ -382,3 +382,19 @@ def test_memory_stays_what_it_was_after_a_capture_that_broke():
         step.run()
     torch.cuda.synchronize()
     assert torch.cuda.memory_reserved() == before
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_replay_outlives_the_workspaces_of_cublas():
+    """The graphs of torch.compile free them, and give memory that nobody uses back to the driver."""
+    a, b = (torch.randn(64, 4096, device="cuda"), torch.randn(4096, 64, device="cuda"))  # small results: split sums
+    out, recorder = torch.empty(64, 64, device="cuda"), CudaGraphRecorder(torch.device("cuda"))
+    work = lambda: torch.mm(a, b, out=out)  # noqa: E731
+    recorder.warm_up(work)
+    replay = recorder.capture(work)
+    torch._C._cuda_clearCublasWorkspaces()
+    torch.cuda.empty_cache()
+    replay()
+    torch.cuda.synchronize()
+    torch.testing.assert_close(out, a @ b)

@@ -38,6 +38,7 @@ class OpCase:
         restart: puts back what a call changes in place.
         compiled: what is compiled instead of ours: its backend; None: nothing.
         untimed: backends that are there to compare results with: timing them would say nothing.
+        error_bound: of a backend's distance from the reference, relative, in the 2-norm of a tensor.
     """
 
     op: str
@@ -48,6 +49,7 @@ class OpCase:
     restart: Callable[[], None] | None = None
     compiled: str | None = "reference"
     untimed: tuple[str, ...] = ()
+    error_bound: float = ERROR_BOUND
 
 
 def run(bench: Bench, op: str, compiled: bool = False) -> None:
@@ -115,7 +117,7 @@ def measure(bench: Bench, case: OpCase, backward: bool, label: str, compiled: bo
                 for a, b in pairs
             ]
             errors[name] = float(torch.stack(relative).max())  # NaN where one is; Python's max would pass it over
-            assert errors[name] <= ERROR_BOUND, f"{label}: {name} is {errors[name]:.2e} away from the reference"
+            assert errors[name] <= case.error_bound, f"{label}: {name} is {errors[name]:.2e} away from the reference"
         checking.clear()
         return {"errors": {name: float(f"{value:.2e}") for name, value in errors.items()}, "not_run": why_not}
 
@@ -250,6 +252,8 @@ def cql_head(bench: Bench) -> list[OpCase]:
                 f"{label} E={num_critics} B={num_batch} K={num_actions} H={width}",
                 lambda t=terms, w=weights, h=hidden, a=actions, lw=log_weight: function(t, w, h, a, lw),
                 (*terms, *weights, *hidden, actions),
+                # TF32 turns over one ReLU in a thousand, here and in the reference: a gradient moves by its root.
+                error_bound=6e-2,
             )
         )
     return made

@@ -50,8 +50,11 @@ def why_not_triton(op: str, *places: Any) -> str | None:
     return None
 
 
-def lazy_backend(op: str) -> dispatch.Backend:
-    """The Triton implementation of ``op``; its module, and Triton, are imported when it may run, not before."""
+def lazy_backend(op: str, slower: str | None = None) -> dispatch.Backend:
+    """The Triton implementation of ``op``; its module, and Triton, are imported when it may run, not before.
+
+    ``slower``: see :class:`ptr_fast.kernels.dispatch.Backend`.
+    """
 
     def module() -> Any:
         return importlib.import_module(f"ptr_fast.kernels.{op}.triton")
@@ -65,7 +68,7 @@ def lazy_backend(op: str) -> dispatch.Backend:
     def supports(*args: Any) -> str | None:
         return why_not_triton(op, *_devices(args)) or module().supports(*args)
 
-    return dispatch.Backend("triton", run, supports, lambda device: why_not_triton(op, device))
+    return dispatch.Backend("triton", run, supports, lambda device: why_not_triton(op, device), slower)
 
 
 def _devices(args: tuple[Any, ...]) -> list[torch.device]:
