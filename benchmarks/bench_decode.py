@@ -15,12 +15,12 @@ from ptr_fast.data.decode import make_decoder
 BATCH = 64
 
 
-def frames(size: int) -> list[bytes]:
+def frames(size: int, num_frames: int = BATCH) -> list[bytes]:
     """Smooth pictures with some noise: about as many bytes as camera frames of that size."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:size, :size] / size
     out = []
-    for number in range(BATCH):
+    for number in range(num_frames):
         waves = [np.sin(9 * x + number + c) + np.cos(11 * y * x - number) for c in range(3)]
         image = 127.5 + 55 * np.stack(waves, -1) + rng.normal(0, 6, (size, size, 3))
         out.append(simplejpeg.encode_jpeg(np.clip(image, 0, 255).astype(np.uint8), quality=90))

@@ -29,7 +29,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu import act, checks, curves, kernels, replay, roofline, step, wheels
+from benchmarks.gpu import act, checks, curves, decode, kernels, replay, roofline, step, wheels
 from benchmarks.gpu.supervise import BEGIN, supervise
 from benchmarks.gpu.timing import Bench
 from benchmarks.harness import RESULTS
@@ -69,6 +69,7 @@ PROGRAMS = {
         "prepare",
         "curves",
         "replay",
+        "decode",
         "counters",
         "sanitizer/memcheck",
         "sanitizer/racecheck",
@@ -152,6 +153,7 @@ def run(names: list[str], bench: Bench) -> int:
             "act": lambda: act.run(bench),
             "curves": lambda: curves.run(bench),
             "replay": lambda: replay.run(bench),
+            "decode": lambda: decode.run(bench),
             "counters": lambda: replay.run_counters(bench),
             "sanitizer": lambda rest=rest: checks.run_sanitizer(bench, rest),
             "touch": lambda: checks.touch(bench),
