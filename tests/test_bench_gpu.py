@@ -21,19 +21,8 @@ def run(*arguments: str) -> None:
     assert bench_gpu.main(["--dry", "--out", "/nonexistent", *arguments]) == 0
 
 
-PARTS = [
-    "build",
-    "tests",
-    "roofline",
-    "act",
-    "sanitizer",
-    "curves",
-    "replay",
-    "decode",
-    "counters",
-    "step/r34_64/eager",
-]
-PARTS += ["step/r34_64/ablations", "step/r34_64/compiled", "step/r34_256/autotuned"]
+PARTS = ["build", "tests", "roofline", "act", "sanitizer", "curves", "replay", "decode", "counters"]
+PARTS += ["step/r34_64/eager", "step/r34_64/ablations", "step/r34_64/compiled", "step/r34_256/autotuned"]
 
 
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call:UserWarning")
