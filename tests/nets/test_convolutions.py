@@ -29,6 +29,6 @@ def test_narrow_convolutions_on_a_processor_with_avx2():
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("isa", ["SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "DEFAULT"])
+@pytest.mark.parametrize("isa", ["SSE41", "AVX", "AVX2", "DEFAULT"])
 def test_convolutions_of_all_encoders_and_widths(isa):
-    sweep(isa, ",".join(map(str, [*range(1, 18), 24, 32, 48, 64])), "24x24,25x31,48x48,64x64,128x128")
+    sweep(isa, ",".join(map(str, [*range(1, 18), 24, 32, 48, 64])), "24x24,25x31,48x48")
