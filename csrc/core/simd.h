@@ -32,10 +32,10 @@ template <class V>
 inline V relu(V v) {
   return v < splat<V>(0) ? splat<V>(0) : v;
 }
-// y > 0 ? v : 0
+// y <= 0 ? 0 : v, so that a NaN in y keeps v.
 template <class V>
 inline V mask(V v, V y) {
-  return y > splat<V>(0) ? v : splat<V>(0);
+  return y <= splat<V>(0) ? splat<V>(0) : v;
 }
 
 // A tile: U vectors of type V side by side; width in columns.

@@ -8,19 +8,19 @@
 
 namespace {
 
-// v > 0
+// Not v <= 0: where v is positive or NaN.
 inline unsigned bits_of(Vec v) {
 #if defined(__AVX512F__)
-  return _mm512_cmp_ps_mask((__m512)v, _mm512_setzero_ps(), _CMP_GT_OQ);
+  return _mm512_cmp_ps_mask((__m512)v, _mm512_setzero_ps(), _CMP_NLE_UQ);
 #elif defined(__AVX2__)
-  return unsigned(_mm256_movemask_ps(_mm256_cmp_ps((__m256)v, _mm256_setzero_ps(), _CMP_GT_OQ)));
+  return unsigned(_mm256_movemask_ps(_mm256_cmp_ps((__m256)v, _mm256_setzero_ps(), _CMP_NLE_UQ)));
 #else
   unsigned bits = 0;
-  for (int i = 0; i < kLanes; ++i) bits |= unsigned(v[i] > 0) << i;
+  for (int i = 0; i < kLanes; ++i) bits |= unsigned(!(v[i] <= 0)) << i;
   return bits;
 #endif
 }
-inline unsigned bits_of(float v) { return v > 0; }
+inline unsigned bits_of(float v) { return !(v <= 0); }
 
 // v where the lane's bit is set, else 0; bits above the last lane are ignored.
 inline Vec keep(Vec v, unsigned bits) {

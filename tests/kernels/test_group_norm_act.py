@@ -144,6 +144,17 @@ def test_nan_stays_nan() -> None:
 
 
 @needs_native
+@pytest.mark.parametrize("residual", RESIDUALS)
+def test_gradients_through_a_nan_are_what_autograd_gives(residual: str, each_isa) -> None:
+    """The ReLU of a NaN passes the gradient on."""
+    given = tensors((2, 40, 4, 5, 2), residual=residual)
+    given["residual" if residual == "residual" else "x"][1, 23, 2, 3] = float("nan")
+    wanted, got = (run(op.group_norm_act, given, 2, "relu") for op in (reference_op, native_op))
+    for name, value in wanted.items():
+        torch.testing.assert_close(got[name], value, rtol=1e-3, atol=1e-4, equal_nan=True)
+
+
+@needs_native
 def test_constant_input_has_no_variance() -> None:
     x = torch.full((1, 4, 8, 8), 3.0).contiguous(memory_format=torch.channels_last)
     y = native_op.group_norm_act(x, torch.ones(4), torch.full((4,), 0.5), 2, 1e-5, None, "relu")
