@@ -132,8 +132,9 @@ def test_the_checkpoint_to_begin_at_is_from_before_q_left_the_range(tmp_path):
     lines = [json.dumps({"step": step, "q/data": value}) for step, value in q.items()]
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step": 70')
     assert last_sound_checkpoint(tmp_path, RewardConfig(), CQL) is None
-    for step in (2000, 4000, 5000):
+    for step in (2000, 3500, 4000, 5000):
         (tmp_path / "checkpoints" / f"{step:06d}").mkdir(parents=True)
-    assert last_sound_checkpoint(tmp_path, RewardConfig(), CQL).name == "004000"
+    # The row of step 4000 was computed with the weights from before update 4000; those after it have no sound row.
+    assert last_sound_checkpoint(tmp_path, RewardConfig(), CQL).name == "003500"
     (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 2000, "train/bc_loss": math.nan}) + "\n")
     assert last_sound_checkpoint(tmp_path, RewardConfig(), BcConfig()) is None

@@ -212,8 +212,9 @@ _EARLIER = "lower rates would change nothing; begin at an earlier checkpoint"
 def last_sound_checkpoint(run: Path, rewards: RewardConfig, config: LearnerConfig) -> Path | None:
     """The newest checkpoint from before Q of the data left the range of possible returns for good, by the run's log.
 
-    It leaves long before the alarm rings, so the newest checkpoint of all is often no place to begin at. None: there is
-    none so early, or the run keeps no log.
+    It leaves long before the alarm rings, so the newest checkpoint of all is often no place to begin at. The row of
+    step n was computed with the weights from before update n, so only a later row vouches for checkpoint n. None:
+    there is none so early, or the run keeps no log.
     """
     limits = value_range(rewards, config.discount) if isinstance(config, CqlConfig) else None
     sound = 0
@@ -222,7 +223,7 @@ def last_sound_checkpoint(run: Path, rewards: RewardConfig, config: LearnerConfi
         if limits is not None:
             is_sound = is_sound and limits[0] <= row.get("q/data", math.nan) <= limits[1]
         sound = row["step"] if is_sound else sound
-    found = [path for path in list_checkpoints(run) if int(path.name) <= sound]
+    found = [path for path in list_checkpoints(run) if int(path.name) < sound]
     return found[-1] if found else None
 
 
