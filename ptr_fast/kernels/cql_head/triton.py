@@ -26,10 +26,10 @@ _MAX_WIDTH = 256  # wider tiles do not fit into registers
 _MAX_ACTION = 64
 _BLOCK_ROWS = 32_768
 
-# Padded width of the second layer -> rows of a tile, columns of a chunk, warps, stages. Bounds: the tile's accumulator
-# (rows x width) in registers, chunks of weights and the tile as an operand in the 99 KiB of shared memory of sm_120.
-# Nothing spills under Triton 3.6 and 3.7. Not measured on a GPU yet.
-_LAUNCH = {**dict.fromkeys((16, 32, 64, 128), (32, 16, 4, 2)), 256: (32, 16, 8, 2)}
+# Padded width of the second layer -> rows of a tile, columns of a chunk, warps forward, warps backward, stages. Bounds:
+# the tile's accumulator (rows x width) in registers, chunks of weights and the tile as an operand in the 99 KiB of shared
+# memory of sm_120. Nothing spills under Triton 3.6 and 3.7. Not measured on a GPU yet.
+_LAUNCH = {**dict.fromkeys((16, 32, 64, 128), (32, 16, 4, 4, 2)), 256: (32, 16, 4, 8, 2)}
 
 
 def supports(
@@ -78,7 +78,8 @@ class _Layers:
         self.num_heads = _shape(self.terms[0])[0]
         self.widths = [_shape(term)[2] for term in self.terms[:-1]]
         self.stand_in = actions_BKA
-        self.rows, chunk, num_warps, num_stages = _LAUNCH[self.padded(1 if self.num_hidden > 1 else 0)]
+        launch = _LAUNCH[self.padded(1 if self.num_hidden > 1 else 0)]
+        self.rows, chunk, self.forward_warps, self.backward_warps, num_stages = launch
         self.constants: dict[str, Any] = {
             "LAYERS": self.num_hidden,
             **{f"H{i + 1}": self.widths[i] if i < self.num_hidden else 16 for i in range(3)},
@@ -89,7 +90,6 @@ class _Layers:
             "R": self.rows,
             "C": chunk,
             "A": max(16, _power_of_two(actions_BKA.shape[2])),
-            "num_warps": num_warps,
             "num_stages": num_stages,
         }
 
@@ -140,6 +140,7 @@ class _CqlHead(torch.autograd.Function):
             num_states,
             HAS_LSE=lse_EB is not None,
             P=_power_of_two(num_states),
+            num_warps=layers.forward_warps,
             **layers.constants,
         )
         kept = (q_EBK, lse_EB) if lse_EB is not None else (None, None)
@@ -226,6 +227,7 @@ def _backward_rows(
         HAS_LSE=has_lse,
         STORE=store,
         TO_ACTIONS=to_actions,
+        num_warps=layers.backward_warps,
         **layers.constants,
     )
     return g_ER, rows, dactions_ERA
