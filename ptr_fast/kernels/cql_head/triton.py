@@ -27,8 +27,8 @@ _MAX_ACTION = 64
 _BLOCK_ROWS = 32_768
 
 # Padded width of the second layer -> rows of a tile, columns of a chunk, warps forward, warps backward, stages. Bounds:
-# the tile's accumulator (rows x width) in registers, chunks of weights and the tile as an operand in the 99 KiB of shared
-# memory of sm_120. Nothing spills under Triton 3.6 and 3.7. Not measured on a GPU yet.
+# the tile's accumulator (rows x width) in registers, chunks of weights and the tile as an operand in the 99 KiB
+# of shared memory of sm_120. Nothing spills under Triton 3.6 and 3.7. Not measured on a GPU yet.
 _LAUNCH = {**dict.fromkeys((16, 32, 64, 128), (32, 16, 4, 4, 2)), 256: (32, 16, 4, 8, 2)}
 
 
