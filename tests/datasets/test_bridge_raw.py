@@ -133,6 +133,11 @@ def break_action(folder):
     (folder / "policy_out.pkl").write_bytes(pickle.dumps([{"action": np.zeros(7)}] * 5))
 
 
+def cut_pickle(folder):
+    file = folder / "policy_out.pkl"
+    file.write_bytes(file.read_bytes()[:30])
+
+
 def cut_jpeg(folder):
     file = folder / "images0" / "im_2.jpg"
     file.write_bytes(file.read_bytes()[:-80])
@@ -159,6 +164,11 @@ def put_nan(folder):
         ),
         (put_png_of_16_bits, r"camera 'image_0', step 2: .* 8 bits a channel, got mode I;16 of PNG"),
         (break_pickle, r"obs_dict.pkl: expected a dict with 'full_state'"),
+        (cut_pickle, r"policy_out.pkl: refused pickle: .* \(truncated\?\)"),
+        (
+            lambda f: (f / "policy_out.pkl").write_bytes(pickle.dumps([])),
+            r"policy_out.pkl: expected a list with one action per step, got an empty list",
+        ),
         (break_action, r"policy_out.pkl, step 0: expected a dict with 'actions'"),
         (cut_jpeg, r"camera 'image_0', step 2: not a whole image"),
         (put_nan, r"actions, step 0: expected finite numbers"),

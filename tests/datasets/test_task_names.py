@@ -47,6 +47,27 @@ def test_blank():
     assert all(is_blank(text) for text in ("", "  ", "\n", "None", "nan", "...", "N/A"))
     assert not is_blank("none of the cups may fall")
     assert first_instruction(["", " None ", " open it "]) == "open it"
+    assert first_instruction(["open\n the\tdrawer "]) == "open the drawer"
+
+
+def test_bytes_that_are_no_text_are_no_instruction(tmp_path, run, make_npy, make_trajectory):
+    latin = "ouvre le café".encode("latin-1")
+    source = write(tmp_path / "own", usual_steps(), [usual(seed=0), usual(seed=1, task=latin)])
+    with pytest.raises(DataError, match=r"1 episodes have no instruction: \S+#1; say "):
+        run(source)
+    assert EpisodeStore.open(run(source, blank_task="ouvre")[1]).episodes.task == ["open the drawer", "ouvre"]
+    file = tmp_path / "npy" / "2024-03-05" / "train" / "out.npy"
+    trajectories = make_npy(file, lengths=(3,))
+    trajectories[0]["language"] = latin
+    np.save(file, np.asarray(trajectories, dtype=object), allow_pickle=True)
+    folder = tmp_path / "raw" / "data" / "run_7" / "2022-01-01_00-00-00" / "raw" / "traj_group0" / "traj0"
+    make_trajectory(folder)
+    (folder / "lang.txt").write_bytes(latin)
+    for root in (tmp_path / "npy", tmp_path / "raw"):
+        summary, _ = run(root, out=f"{root.name}_store", task="ouvre")
+        assert summary.converted == 1
+        with pytest.raises(DataError, match="have no instruction"):
+            run(root, out=f"{root.name}_other")
 
 
 def episode(seed, task, path=b""):

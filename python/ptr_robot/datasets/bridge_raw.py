@@ -186,7 +186,8 @@ def _frame_files(folder: Path, camera: str) -> list[Path]:
 
 def _actions(policy_out: object, file: Path) -> list[object]:
     if not isinstance(policy_out, list) or not policy_out:
-        raise DataError(f"{file}: expected a list with one action per step, got {type(policy_out).__name__}")
+        came = "an empty list" if policy_out == [] else type(policy_out).__name__
+        raise DataError(f"{file}: expected a list with one action per step, got {came}")
     if not isinstance(policy_out[0], dict):
         return policy_out
     for step, entry in enumerate(policy_out):

@@ -166,7 +166,8 @@ def loads(data: bytes, where: str) -> Any:
     try:
         return _resolved(_Unpickler(io.BytesIO(data), encoding="latin1").load(), {})
     except (pickle.UnpicklingError, EOFError, OverflowError, RecursionError, MemoryError, UnicodeDecodeError) as error:
-        raise DataError(f"{where}: refused pickle: {error or type(error).__name__}") from error
+        cut_short = " (truncated?)" if "exhausted" in str(error) or isinstance(error, EOFError) else ""
+        raise DataError(f"{where}: refused pickle: {error or type(error).__name__}{cut_short}") from error
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, struct.error) as error:
         raise DataError(f"{where}: damaged pickle: {error!r}") from error
 

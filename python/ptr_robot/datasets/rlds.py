@@ -213,7 +213,7 @@ class RldsSource:
         for key in self.keys.language:
             texts = _texts(example, key, self.features)
             if told := first_instruction(texts):
-                changes = len({text.strip() for text in texts if first_instruction([text])}) > 1
+                changes = len({first_instruction([text]) for text in texts} - {""}) > 1
                 return told, ("change their instruction on the way; the first one was taken",) if changes else ()
         return "", ()
 

@@ -14,6 +14,7 @@ __all__ = ["first_instruction", "is_blank", "is_label", "task_and_domain"]
 
 NOTHING_SAID = frozenset({"none", "null", "nan", "n/a", "na"})
 """What programs write where there is no instruction."""
+NO_CHARACTER = "\ufffd"
 DATED = re.compile(r"\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}$")
 HEXADECIMAL = re.compile(r"(?=.*\d)[0-9a-f]{6,}$")
 SAYS_NOTHING = frozenset(
@@ -34,9 +35,12 @@ SAYS_NOTHING = frozenset(
 
 
 def is_blank(text: str) -> bool:
-    """Whether an instruction says nothing: empty, without a letter or digit, or a program's word for nothing."""
+    """Whether an instruction says nothing: empty, without a letter or digit, or a program's word for nothing.
+
+    So does a text with U+FFFD in it, which is what decoding leaves of bytes that are no UTF-8: half a task is another.
+    """
     plain = text.strip().lower()
-    return plain in NOTHING_SAID or not any(c.isalnum() for c in plain)
+    return plain in NOTHING_SAID or NO_CHARACTER in plain or not any(c.isalnum() for c in plain)
 
 
 def is_label(name: str) -> bool:
@@ -50,8 +54,8 @@ def is_label(name: str) -> bool:
 
 
 def first_instruction(texts: Iterable[str]) -> str:
-    """The first of several texts that says something, without white space around it; empty where none does."""
-    return next((text.strip() for text in texts if not is_blank(text)), "")
+    """The first of several texts that says something, its words one space apart; empty where none does."""
+    return next((" ".join(text.split()) for text in texts if not is_blank(text)), "")
 
 
 def task_and_domain(path: PurePath | str) -> tuple[str, str]:
