@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -493,7 +494,9 @@ def remote_contender(url: str, token: str = "", ca_file: Path | None = None) -> 
             tasks=TaskTable(names=tuple(about["tasks"]["names"]), num_slots=len(about["tasks"]["names"])),
             control_hz=float(about["control_hz"]),
         )
-    except (KeyError, TypeError) as error:
+        if not 0 < spec.control_hz < math.inf:
+            raise ValueError(f"control_hz: expected a positive number, got {spec.control_hz:g}")
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{url}: its metadata does not say what the policy sees and commands ({error!r})") from error
     label = str(about.get("checkpoint", url))
     of_the_server = {key: about[key] for key in ("step", "weights") if key in about}  # older servers do not say

@@ -74,11 +74,13 @@ def main(args: Args) -> int:
     from ptr_fast.runtime.policy import Policy
     from ptr_robot.chosen_checkpoint import chosen_checkpoint
     from ptr_robot.launch import pick_device
+    from ptr_robot.serving.protocol import check_token
     from ptr_robot.serving.server import Limits, PolicyServer
 
     token = args.token or os.environ.get("PTR_FAST_TOKEN", "")
     if args.host not in LOCAL and not token:
         raise ValueError(f"host {args.host!r} lets other machines in: set a token (--token or PTR_FAST_TOKEN)")
+    check_token(token)
     if not 0 <= args.port < 65536:
         raise ValueError(f"port: expected 0 to 65535, got {args.port}")
     for name in ("max_message_mib", "max_connections", "idle_s"):
@@ -113,7 +115,8 @@ async def _run(server: Any, args: Args, tls: ssl.SSLContext | None, policy: Any)
     async with await server.start(args.host, args.port, tls) as listening:
         port = listening.sockets[0].getsockname()[1]
         scheme = "wss" if tls else "ws"
-        where = f"{scheme}://{args.host}:{port}"
+        host = f"[{args.host}]" if ":" in args.host else args.host
+        where = f"{scheme}://{host}:{port}"
         print(f"{policy.info.path} ({policy.mode}, {policy.explain()}) on {where}; Ctrl-C stops", flush=True)
         await stop.wait()
     server.close()
@@ -124,7 +127,7 @@ def check_port(host: str, port: int) -> None:
     """Says at once that a server cannot listen there, before anything is made ready for it.
 
     Raises:
-        OSError: no such address, or the port is taken or not permitted; names both.
+        OSError: no such address, or the port is taken or not permitted; names both. ValueError: no name of a host.
     """
     try:
         places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -140,6 +143,8 @@ def check_port(host: str, port: int) -> None:
                         raise
     except OSError as error:
         raise OSError(error.errno, f"cannot listen on {host} port {port}: {error.strerror}") from error
+    except UnicodeError as error:
+        raise ValueError(f"cannot listen on {host} port {port}: {error}") from error
 
 
 def make_infer(policy: Any, frame_size: tuple[int, int] | None = None) -> Any:

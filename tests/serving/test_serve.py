@@ -111,6 +111,8 @@ def test_a_port_that_is_taken_is_told_before_anything_is_made_ready(checkpoint, 
             main(Args(checkpoint=checkpoint, port=port))
     with pytest.raises(OSError, match=r"cannot listen on no\.such\.host\.invalid port 8000: "):
         main(Args(checkpoint=checkpoint, host="no.such.host.invalid", token="x"))
+    with pytest.raises(ValueError, match=r"cannot listen on h{70} port 8000: "):
+        main(Args(checkpoint=checkpoint, host="h" * 70, token="x"))
     check_port("localhost", 0)
 
 

@@ -11,13 +11,15 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from ptr_robot.serve import Args, _tls
+from ptr_robot.robot_rollout import remote_contender
+from ptr_robot.serve import Args, _tls, main
 from ptr_robot.serving.client import RemotePolicy
 from ptr_robot.serving.protocol import pack, unpack
 from ptr_robot.serving.server import Limits, PolicyServer
@@ -26,10 +28,11 @@ from ptr_robot.serving.server import Limits, PolicyServer
 class Running:
     """A server in a thread of its own."""
 
-    def __init__(self, infer, limits=None, token="", tls=None) -> None:
+    def __init__(self, infer, limits=None, token="", tls=None, metadata=None) -> None:
         self.tls = tls
         self.lines: list[str] = []
-        self.policy_server = PolicyServer(infer, {"policy": "test"}, limits, token, self.lines.append)
+        metadata = metadata or {"policy": "test"}
+        self.policy_server = PolicyServer(infer, metadata, limits, token, self.lines.append)
         self.loop = asyncio.new_event_loop()
         self.port = 0
         self.ready = threading.Event()
@@ -253,3 +256,51 @@ def test_the_client_does_not_wait_for_a_late_answer_or_use_it(serve):
 def test_nobody_is_there():
     with pytest.raises(RuntimeError, match=r"ws://127\.0\.0\.1:9: no policy server answers there"):
         RemotePolicy("ws://127.0.0.1:9")
+
+
+@pytest.mark.parametrize("rest", ["", ":80", "h:99999", "h:x", "[::1:80", "h:80#part", "h" * 70 + ":80"])
+def test_what_is_no_url_of_a_server_is_refused(rest):
+    with pytest.raises(ValueError, match="expected ws://HOST:PORT or wss://HOST:PORT") as caught:
+        RemotePolicy(f"ws://{rest}")
+    assert str(caught.value).startswith(f"ws://{rest}: ")
+
+
+@pytest.mark.parametrize("token", ["se\ncret", "secret\n", " secret", "s\u00e9cret"])
+def test_a_token_that_no_header_carries_is_refused_and_not_printed(token, monkeypatch):
+    monkeypatch.setenv("PTR_FAST_TOKEN", token)
+    for refused in (lambda: RemotePolicy("ws://127.0.0.1:9", token), lambda: main(Args(checkpoint=Path("run")))):
+        with pytest.raises(ValueError, match=r"^token: expected printable ASCII without blanks around it$"):
+            refused()
+
+
+@pytest.mark.parametrize("actions", ["abc", [[1.0], [1.0, 2.0]], {"a": 1.0}, [["a"]], None, 1.0])
+def test_actions_that_are_none_are_the_servers_fault(serve, actions):
+    server = serve(infer=lambda request: {"actions": actions})
+    with pytest.raises(RuntimeError, match=rf"{server.url}: expected actions \[T, A\], got "):
+        RemotePolicy(server.url).act(np.zeros((2, 2, 3), np.uint8), np.zeros(2, np.float32), "reach")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({}, "'image'"),
+        ({"control_hz": "fast"}, "could not convert string to float: 'fast'"),
+        ({"control_hz": -5.0}, "control_hz: expected a positive number, got -5"),
+        ({"image": {"camera": "top", "height": -4, "width": 4}}, "height and width must be positive"),
+        ({"state": {"names": ["x"], "units": []}}, "1 names but 0 units"),
+        ({"tasks": {"names": []}}, "0 tasks"),
+    ],
+)
+def test_metadata_that_make_no_policy_name_the_server(serve, wrong, message):
+    right = {
+        "control_hz": 5.0,
+        "image": {"camera": "top", "height": 4, "width": 4},
+        "state": {"names": ["x"], "units": ["m"]},
+        "action": {"names": ["dx"], "units": ["m"], "low": [-1.0], "high": [1.0]},
+        "tasks": {"names": ["reach"]},
+    }
+    server = serve(metadata=right)
+    remote_contender(server.url).policy._remote.close()
+    server = serve(metadata={**right, **wrong} if wrong else {"policy": "other"})
+    with pytest.raises(ValueError, match=f"{server.url}: its metadata does not say .*{message}"):
+        remote_contender(server.url)

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
+from websockets.uri import parse_uri
 
-from ptr_robot.serving.protocol import ProtocolError, pack, unpack
+from ptr_robot.serving.protocol import ProtocolError, check_token, pack, unpack
 
 __all__ = ["RemotePolicy"]
 
@@ -29,7 +30,7 @@ class RemotePolicy:
 
     Raises:
         RuntimeError: the server is not there or does not speak the protocol; the message names the URL.
-        ValueError: not a URL of a websocket, or no certificates in the file.
+        ValueError: not a URL of a websocket, a token that cannot be sent, or no certificates in the file.
     """
 
     def __init__(
@@ -42,6 +43,8 @@ class RemotePolicy:
         max_bytes: int = 8 << 20,
     ) -> None:
         self.url, self._token, self._max_bytes = url, token, max_bytes
+        _check_url(url)
+        check_token(token)
         self._tls = _tls(url, ca_file)
         self._connect_timeout_s, self._timeout_s = connect_timeout_s, timeout_s
         self._socket: ClientConnection | None = None
@@ -89,7 +92,10 @@ class RemotePolicy:
         """
         request = {"observation/image": image, "observation/state": state, "prompt": task}
         answer = self.infer(request if seed is None else {**request, "seed": seed})
-        actions = np.asarray(answer.get("actions", ()), np.float32)
+        try:
+            actions = np.asarray(answer.get("actions", ()), np.float32)
+        except (TypeError, ValueError) as error:
+            raise RuntimeError(f"{self.url}: expected actions [T, A], got no array of numbers") from error
         if actions.ndim != 2 or len(actions) == 0:
             raise RuntimeError(f"{self.url}: expected actions [T, A], got shape {list(actions.shape)}")
         return actions[0]
@@ -131,9 +137,14 @@ class RemotePolicy:
         return metadata
 
 
+def _check_url(url: str) -> None:
+    try:
+        parse_uri(url).host.encode("idna")
+    except (WebSocketException, ValueError) as error:  # ValueError: a port or an address that is none
+        raise ValueError(f"{url}: expected ws://HOST:PORT or wss://HOST:PORT ({error})") from error
+
+
 def _tls(url: str, ca_file: Path | None) -> ssl.SSLContext | None:
-    if not url.startswith(("ws://", "wss://")):
-        raise ValueError(f"{url}: expected ws://HOST:PORT or wss://HOST:PORT")
     if url.startswith("ws://"):
         if ca_file is not None:
             raise ValueError(f"{url}: certificates belong to wss://, this is not encrypted")

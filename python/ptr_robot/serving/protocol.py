@@ -17,7 +17,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
-__all__ = ["MAX_DIMENSIONS", "ProtocolError", "pack", "unpack"]
+__all__ = ["MAX_DIMENSIONS", "ProtocolError", "check_token", "pack", "unpack"]
 
 MAX_DIMENSIONS = 8
 _MAX_ITEMS = 1024  # of a map or list
@@ -27,6 +27,16 @@ _KINDS = "buif"  # booleans and numbers
 
 class ProtocolError(ValueError):
     """A message that is not one; the text says what was expected."""
+
+
+def check_token(token: str) -> None:
+    """Refuses a token that ``Authorization: Api-Key TOKEN`` does not carry to the other side; it is not printed.
+
+    Raises:
+        ValueError: other characters than printable ASCII, or blanks or line ends around it.
+    """
+    if not (token.isascii() and token.isprintable() and token == token.strip()):
+        raise ValueError("token: expected printable ASCII without blanks around it")
 
 
 def pack(message: Any) -> bytes:
