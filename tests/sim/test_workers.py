@@ -1,6 +1,9 @@
 """Work over processes: order, errors, and what happens when a worker dies."""
 
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -29,3 +32,30 @@ def test_number_of_workers():
     assert list(ordered_map(inverse, [2], 1)) == [0.5]
     with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
         list(ordered_map(inverse, [2], 0))
+
+
+# Each worker imports this program first, as it imports what it works with.
+SLOW_TO_LOAD = """
+import time
+from ptr_robot.sim.workers import ordered_map
+if __name__ == "__main__":
+    try:
+        list(ordered_map(abs, range(4), 2))
+    except KeyboardInterrupt:
+        print("interrupted")
+else:
+    print("a worker loads", flush=True)
+    time.sleep(1)
+"""
+
+
+def test_ctrl_c_while_the_workers_load_is_left_to_the_parent(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(SLOW_TO_LOAD)
+    words = [sys.executable, str(program)]
+    group = subprocess.Popen(words, stdout=-1, stderr=-1, text=True, start_new_session=True)
+    assert "a worker loads" in group.stdout.readline()
+    os.killpg(group.pid, signal.SIGINT)
+    out, err = group.communicate(timeout=30)
+    assert out.splitlines()[-1] == "interrupted"
+    assert err == ""

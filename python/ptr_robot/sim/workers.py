@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -40,7 +41,8 @@ def ordered_map(work: Callable[[Item], Result], items: Iterable[Item], num_worke
     waiting: deque[Future[Result]] = deque()
     try:
         for item in items:
-            waiting.append(pool.submit(work, item))
+            with _ctrl_c_held_back():
+                waiting.append(pool.submit(work, item))
             if len(waiting) >= AHEAD * num_workers:
                 yield waiting.popleft().result()
         while waiting:
@@ -49,6 +51,16 @@ def ordered_map(work: Callable[[Item], Result], items: Iterable[Item], num_worke
         raise RuntimeError("a worker process died (out of memory?); what was finished before it is kept") from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _ctrl_c_held_back() -> Iterator[None]:
+    """What is started meanwhile inherits it: a Ctrl-C while a worker still loads would end it with a traceback."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker() -> None:
