@@ -83,6 +83,18 @@ def test_risen_q_asks_for_more_of_the_conservative_term_where_that_is_too_weak(a
     assert "learner.target_entropy" not in got
 
 
+@pytest.mark.parametrize(("data", "policy"), [(-5790.0, -5825.0), (9000.0, 9030.0)])
+def test_q_that_left_further_than_its_bias_can_take_it_asks_for_a_lower_rate_first(data, policy):
+    """A critic's rate of 3, after one update: the policy's actions are valued 35 away, 25 such steps make 875."""
+    config = replace(CQL, critic_lr=3.0)
+    numbers = SUNK | {"q/data": data, "q/policy": policy, "temperature/value": 1.0}
+    first, *others = advice(numbers, config, step=2)
+    assert first.settings == (("learner.critic_lr", 0.6),)
+    assert all("critic_lr" not in name for remedy in others for name, _ in remedy.settings)
+    decayed = advice(numbers, config, step=12_000)
+    assert not decayed[-1].settings
+
+
 def test_the_actors_rate_is_not_lowered_where_q_left_the_range():
     """A tenth of it brought the alarm forward."""
     assert not any("learner.actor_lr" in settings(numbers) for numbers in (SUNK, RISEN))

@@ -126,7 +126,18 @@ def remedies(
     target_entropy = -float(action_dim) if config.target_entropy is None else config.target_entropy
     low = found.kind == "too_low"
     cause = _of_sunken_q(numbers, config, target_entropy, action_dim) if low else _of_risen_q(numbers, config)
-    return [*cause, *_of_rewards(numbers, rewards, config), *_of_rates(rate, config)]
+    others, rates = list(_of_rewards(numbers, rewards, config)), list(_of_rates(rate, config))
+    if rate > SPENT and _outran_its_bias(numbers, rewards, config):
+        return [*rates, *cause, *others]
+    return [*cause, *others, *rates]
+
+
+def _outran_its_bias(numbers: Mapping[str, float], rewards: RewardConfig, config: CqlConfig) -> bool:
+    """Whether Q is further out than what the target loses or gains, on every step back, can ever take it: that is
+    1 / (1 - discount) times how far the policy's actions lie from the recorded ones. Then updates overshoot."""
+    low, high = value_range(rewards, config.discount)
+    outside = max(low - numbers["q/data"], numbers["q/data"] - high)
+    return outside * (1 - config.discount) > abs(numbers["q/policy"] - numbers["q/data"])
 
 
 def _of_sunken_q(
