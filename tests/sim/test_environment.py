@@ -209,6 +209,14 @@ def test_a_back_end_that_cannot_draw_here_is_one_line(chosen, message):
     assert "set MUJOCO_GL=egl" in line
 
 
+def test_a_platform_of_pyopengl_that_is_another_one_is_named():
+    done = rollout_with(MUJOCO_GL="egl", PYOPENGL_PLATFORM="glx")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "MUJOCO_GL=egl: PYOPENGL_PLATFORM is 'glx': unset it; " in line
+    assert "{!r}" not in line
+
+
 def test_an_error_of_the_drivers_is_one_line():
     done = rollout_with(MUJOCO_GL="egl", MUJOCO_EGL_DEVICE_ID="4000")
     assert done.returncode == 2

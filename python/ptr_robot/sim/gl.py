@@ -51,7 +51,10 @@ def choose_gl() -> str:
     except Exception as error:  # without its library PyOpenGL fails with whatever that brings about
         library = _LIBRARIES.get(backend)
         lacking = library is not None and ctypes.util.find_library(library) is None
+        platform = os.environ.get("PYOPENGL_PLATFORM", "")
         why = f"lib{library} is not installed" if lacking else f"it cannot be loaded ({error})"
+        if not lacking and library and platform.lower() not in ("", backend):
+            why = f"PYOPENGL_PLATFORM is {platform!r}: unset it"
         raise RuntimeError(f"MUJOCO_GL={chosen}: {why}; {HOW_TO_DRAW}") from error
     return backend
 
