@@ -32,7 +32,15 @@ from torch import nn
 from ptr_fast.config import ActConfig, LearnerConfig, PolicySpec, from_dict, to_dict
 from ptr_fast.errors import DataError
 from ptr_fast.files import sync_directory, write_atomically
-from ptr_fast.run_folder import MODEL, checkpoint_folder, list_checkpoints, read_json, remove_checkpoint, weights_of
+from ptr_fast.run_folder import (
+    DAMAGED_ADVICE,
+    MODEL,
+    checkpoint_folder,
+    list_checkpoints,
+    read_json,
+    remove_checkpoint,
+    weights_of,
+)
 
 __all__ = [
     "ACTOR_NETWORKS",
@@ -209,14 +217,15 @@ def _verify(folder: Path) -> None:
     for name, expected in read_json(folder / "files.json").items():
         path = folder / name
         if not path.is_file():
-            raise DataError(f"{path}: missing from the checkpoint")
+            raise DataError(f"{path}: missing from the checkpoint; {DAMAGED_ADVICE}")
         size = path.stat().st_size
         if size != expected["bytes"]:
-            raise DataError(f"{path}: expected {expected['bytes']} bytes, got {size}; the file is truncated or changed")
+            told = f"expected {expected['bytes']} bytes, got {size}; the file is truncated or changed"
+            raise DataError(f"{path}: {told}; {DAMAGED_ADVICE}")
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != expected["sha256"]:
-            raise DataError(f"{path}: its SHA-256 differs from the recorded one; the file is corrupt")
+            raise DataError(f"{path}: its SHA-256 differs from the recorded one; the file is corrupt; {DAMAGED_ADVICE}")
 
 
 def load_networks(info: CheckpointInfo, modules: dict[str, nn.Module]) -> None:

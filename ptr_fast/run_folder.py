@@ -21,6 +21,7 @@ from ptr_fast.diagnostics import reported_divergence, value_range
 from ptr_fast.errors import DataError
 
 __all__ = [
+    "DAMAGED_ADVICE",
     "MODEL",
     "Choice",
     "checkpoint_folder",
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 MODEL = "pretrained_model"
+DAMAGED_ADVICE = "copy the checkpoint again, or delete its folder to go on without it"
 UNKNOWN = "nothing here says whether it diverged"
 
 
@@ -93,6 +95,8 @@ def _run_or_checkpoint(path: Path) -> tuple[Path, bool]:
         path = path.parent
     is_run = (path / "checkpoints").is_dir()
     if not is_run and not (path / MODEL / "config.json").is_file():
+        if path.parent.name == "checkpoints" and path.is_dir():
+            raise DataError(f"{path}: not a whole checkpoint, {MODEL}/config.json is missing; {DAMAGED_ADVICE}")
         raise DataError(
             f"{path}: no checkpoint here; expected a run folder, or one like <run>/checkpoints/000500 "
             f"with {MODEL}/config.json"

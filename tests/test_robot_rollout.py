@@ -25,7 +25,7 @@ from ptr_fast.learners import make_learner
 from ptr_fast.types import CameraSpec
 from ptr_robot.cli import main
 from ptr_robot.launch import pick_device
-from ptr_robot.robot_rollout import _slowness, robot_options
+from ptr_robot.robot_rollout import _slowness, _tell, robot_options
 from ptr_robot.robots.limits_file import write_limits
 from ptr_robot.robots.simulated import SimulatedRobot
 from ptr_robot.rollout import Args, _labels
@@ -390,6 +390,12 @@ def test_how_many_whole_decisions_late_actions_act_is_told():
     assert told_late([1, 8, 1]) == "80% of the actions act 1 whole decision late"
     assert told_late([5]) == "100% of the actions act 0 whole decisions late"
     assert (decisions_late([record(0)]), told_late([])) == ([], "no command was sent")
+
+
+def test_no_time_is_told_of_commands_that_were_not_sent(tmp_path, capsys):
+    dry = replace(record(0), legs_ms={"capture_to_command": {"p50": 0.0, "p99": 0.0}})
+    _tell(TrialSheet(tmp_path, {}, ["a"], 1), dry, blinded=False)
+    assert capsys.readouterr().out == "trial 1/1 of a: success after 0 steps; no command was sent, missed 0\n"
 
 
 def test_a_page_of_trials_from_before_a_leg_was_measured(tmp_path):

@@ -298,21 +298,26 @@ def test_finetune_adds_a_task_and_re_initialises_nothing(store, tmp_path):
 
 
 def test_a_damaged_checkpoint_is_named(store, unbroken, tmp_path):
-    for damage in ("truncate", "flip", "remove"):
+    for damage in ("truncate", "flip", "remove", "half"):
         run = tmp_path / damage
         shutil.copytree(unbroken, run, symlinks=True)
-        victim = list_checkpoints(run)[-1] / "pretrained_model" / "critic.safetensors"
+        newest = list_checkpoints(run)[-1]
+        victim = newest / "pretrained_model" / "critic.safetensors"
         data = bytearray(victim.read_bytes())
         if damage == "truncate":
             victim.write_bytes(data[:-100])
         elif damage == "flip":
             data[len(data) // 2] ^= 1
             victim.write_bytes(data)
-        else:
+        elif damage == "remove":
             victim.unlink()
+        else:
+            shutil.rmtree(newest / "pretrained_model")
         done = ptr_fast("resume", run, "--num-steps", "30")
         assert done.returncode == 2
-        assert "critic.safetensors" in done.stderr
+        named = f"{newest}: not a whole checkpoint" if damage == "half" else "critic.safetensors"
+        assert named in done.stderr
+        assert "delete its folder to go on without it" in done.stderr
         assert "Traceback" not in done.stderr
 
 

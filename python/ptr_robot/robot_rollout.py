@@ -383,11 +383,11 @@ def _tell(sheet: TrialSheet, record: TrialRecord, *, blinded: bool) -> None:
     who = "" if blinded else f" of {record.policy}"
     verdict = {True: "success", False: "failure", None: "not judged"}[record.success]
     why = f", {record.reason}: {record.message}" if record.reason else ""
-    whole = record.legs_ms["capture_to_command"]
+    whole, sent = record.legs_ms["capture_to_command"], sum(record.decisions_late)
+    measured = f"frame to command p50 {whole['p50']:.1f} ms, p99 {whole['p99']:.1f} ms, " if sent else ""
     print(
         f"trial {record.index + 1}/{len(sheet.order)}{who}: {verdict} after {record.num_steps} steps{why}; "
-        f"frame to command p50 {whole['p50']:.1f} ms, p99 {whole['p99']:.1f} ms, "
-        f"{told_late(decisions_late([record]))}, missed {record.num_missed}",
+        f"{measured}{told_late(decisions_late([record]))}, missed {record.num_missed}",
         flush=True,
     )
     if not record.arm_stopped:

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -100,12 +101,14 @@ class run_lock:  # noqa: N801 (used like a function)
     def __init__(self, out: Path, ranks: Ranks) -> None:
         self.path, self.ranks = Path(out) / ".lock", ranks
         self.file: IO[str] | None = None
+        self.made_folder = False
 
     def __enter__(self) -> None:
         self.ranks.on_first(self._take)
 
     def _take(self) -> None:
         with writing(self.path.parent):
+            self.made_folder = not self.path.parent.exists()
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.file = open(self.path, "a+")  # noqa: SIM115 (held until the run ends)
         try:
@@ -120,8 +123,12 @@ class run_lock:  # noqa: N801 (used like a function)
         self.file.flush()
 
     def __exit__(self, *_: object) -> None:
-        if self.file is not None:
-            self.file.close()
+        if self.file is None:
+            return
+        folder = self.path.parent
+        if self.made_folder and folder.is_dir() and os.listdir(folder) == [self.path.name]:  # no run has begun
+            shutil.rmtree(folder)
+        self.file.close()
 
 
 def train(run: Run) -> int:
