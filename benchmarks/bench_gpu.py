@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -102,6 +103,12 @@ def main(argv: list[str] | None = None) -> int:
     asked = [part for part in args.parts.split(",") if part]
     if unknown := [part for part in asked if not _named(part)]:
         parser.error(f"unknown {unknown}; known: {[*PARTS, *STARTED]}")
+    if not 0 <= args.seconds < math.inf:  # a child that starts in the last half second is told 0
+        parser.error(f"--seconds: expected a number from 0, got {args.seconds:g}")
+    index, _, num_shares = args.share.partition("/")
+    share = (int(index), int(num_shares)) if index.isdecimal() and num_shares.isdecimal() else (0, 0)
+    if not share[0] < share[1]:
+        parser.error(f"--share: expected i/n with 0 <= i < n, got {args.share!r}")
     named = [name for part in asked for name in _named(part)]
     names = list(dict.fromkeys(named)) if asked else list(PROGRAMS[args.program or "first"])
     if not args.dry and not torch.cuda.is_available():
@@ -110,8 +117,6 @@ def main(argv: list[str] | None = None) -> int:
     os.environ["PTR_FAST_BENCH_RECORD"] = "0" if silent else "1"
     os.environ["PTR_FAST_BENCH_OUT"] = args.out
     if args.dry or args.here:
-        index, _, num_shares = args.share.partition("/")
-        share = (int(index), int(num_shares))
         return run(names, Bench(dry=args.dry, seconds=args.seconds, share=share, compile_only=args.compile_only))
 
     wheels.install()

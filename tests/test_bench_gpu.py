@@ -202,3 +202,37 @@ def test_without_a_gpu_it_says_so(capsys):
     with pytest.raises(SystemExit):
         bench_gpu.main(["--parts", "roofline"])
     assert "no GPU" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--share", "x", "--share: expected i/n with 0 <= i < n, got 'x'"),
+        ("--share", "2/2", "--share: expected i/n with 0 <= i < n, got '2/2'"),
+        ("--seconds", "-5", "--seconds: expected a number from 0, got -5"),
+        ("--seconds", "nan", "--seconds: expected a number from 0, got nan"),
+    ],
+)
+def test_options_without_sense_are_refused(option, value, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        bench_gpu.main(["--dry", "--parts", "roofline", option, value])
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_wheels_that_are_not_to_be_had_are_one_line_and_leave_nothing(monkeypatch, tmp_path):
+    from benchmarks.gpu import wheels
+
+    monkeypatch.setattr(wheels, "FOLDER", tmp_path / "wheels")
+
+    def pip(command, **_):
+        folder = Path(command[command.index("-d") + 1])
+        folder.mkdir()
+        (folder / "large.whl").write_bytes(bytes(100))
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(wheels.subprocess, "run", pip)
+    monkeypatch.setattr(wheels, "MAX_BYTES", 10)
+    with pytest.raises(SystemExit, match=r"^gpu-wheels: 0 MiB, expected at most 0 MiB$"):
+        wheels.main(["--python", "3.12"])
+    assert not list(tmp_path.iterdir())

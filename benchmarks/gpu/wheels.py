@@ -15,7 +15,7 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
-__all__ = ["FOLDER", "MAX_BYTES", "PACKAGES", "folders", "gather", "install"]
+__all__ = ["FOLDER", "MAX_BYTES", "PACKAGES", "folders", "gather", "install", "main"]
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / ".gpu-wheels"
@@ -56,6 +56,7 @@ def gather(python: str) -> Path:
         raise RuntimeError(f"gpu-wheels: pip found no wheel for Python {python} of one of {', '.join(PACKAGES)}")
     num_bytes = sum(path.stat().st_size for path in partial.iterdir())
     if num_bytes > MAX_BYTES:
+        shutil.rmtree(partial)
         raise RuntimeError(f"gpu-wheels: {num_bytes / 2**20:.0f} MiB, expected at most {MAX_BYTES / 2**20:.0f} MiB")
     shutil.rmtree(FOLDER, ignore_errors=True)
     partial.rename(FOLDER)
@@ -87,9 +88,17 @@ def folders() -> list[str]:
     return [site] if (site := os.environ.get("PTR_FAST_GPU_SITE")) else []
 
 
-if __name__ == "__main__":
+def main(argv: list[str] | None = None) -> None:
+    """Gathers the wheels and lists them; ends the process with one line where that fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--python", default="3.12", help="version of the machine's interpreter (default: 3.12)")
-    folder = gather(parser.parse_args().python)
+    try:
+        folder = gather(parser.parse_args(argv).python)
+    except RuntimeError as error:
+        sys.exit(str(error))
     for path in sorted(folder.iterdir()):
         print(f"{path.stat().st_size / 2**20:6.1f} MiB  {path.name}")
+
+
+if __name__ == "__main__":
+    main()
