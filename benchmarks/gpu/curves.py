@@ -47,7 +47,7 @@ class DeviceData:
 
 def train_one(bench: Bench, encoder: str, kind: str, seed: int) -> dict[str, Any]:
     """Means over ``WINDOW`` updates of every curve, and how the updates were launched."""
-    num_batch, num_steps = (4, 2 * WINDOW) if bench.dry else (NUM_BATCH, NUM_STEPS)
+    num_batch, num_steps, window = (4, 4, 2) if bench.dry else (NUM_BATCH, NUM_STEPS, WINDOW)
     learner = bench_precision.make_learner(bench_precision.DTYPES[kind], seed, encoder, bench.device)
     held_out = DeviceData(bench_precision.make_data(1), 0, 256, 1, bench.device).batch(0)
     source = DeviceData(bench_precision.make_data(0), seed, num_batch, num_steps, bench.device)
@@ -59,9 +59,9 @@ def train_one(bench: Bench, encoder: str, kind: str, seed: int) -> dict[str, Any
     for number in range(1, num_steps + 1):
         step.run()
         sums = sums + torch.stack([step.info[name] for name in CURVES[:-1]])
-        if number % WINDOW == 0:
+        if number % window == 0:
             assert isinstance(sums, torch.Tensor)
-            for name, value in zip(CURVES, (sums / WINDOW).tolist(), strict=False):
+            for name, value in zip(CURVES, (sums / window).tolist(), strict=False):
                 curves[name].append(round(value, 5))
             curves["error"].append(round(bench_precision.action_error(learner, held_out), 5))
             sums = 0.0
