@@ -25,6 +25,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ def main(argv: list[str] | None = None) -> int:
         return run(names, Bench(dry=args.dry, seconds=args.seconds, share=share, compile_only=args.compile_only))
 
     wheels.install()
-    os.environ["PYTHONPATH"] = os.pathsep.join([os.environ.get("PYTHONPATH", ""), *wheels.folders()])
+    os.environ["PYTHONPATH"] = wheels.search_path()
 
     def start(left: list[str], seconds: float) -> subprocess.Popen[str]:
         options = ["--here", "--parts", ",".join(left), "--seconds", f"{seconds:.0f}", "--out", args.out]
@@ -161,8 +162,8 @@ def run(names: list[str], bench: Bench) -> int:
             "decode": lambda: decode.run(bench),
             "counters": lambda: replay.run_counters(bench),
             "sanitizer": lambda rest=rest: checks.run_sanitizer(bench, rest),
-            "touch": lambda: checks.touch(bench),
-            "touch_full": lambda: replay.touch_full(bench),
+            "touch": lambda: checks.touch(replace(bench, small=True)),
+            "touch_full": lambda: checks.touch(bench),
         }
         works[part]()
     if bench.failures:

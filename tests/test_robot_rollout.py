@@ -16,38 +16,24 @@ from importlib.util import find_spec
 from types import SimpleNamespace
 
 import pytest
+from kitchen_policy import TASK, save_policy
 
-from ptr_fast.checkpoint import save_checkpoint
-from ptr_fast.config import ActConfig, BcConfig, EncoderConfig, PolicySpec, TaskTable
 from ptr_fast.data.store import EpisodeStore
 from ptr_fast.errors import DataError
-from ptr_fast.learners import make_learner
-from ptr_fast.types import CameraSpec
 from ptr_robot.cli import main
 from ptr_robot.launch import pick_device
 from ptr_robot.robot_rollout import _slowness, _tell, robot_options
 from ptr_robot.robots.limits_file import write_limits
 from ptr_robot.robots.simulated import SimulatedRobot
 from ptr_robot.rollout import Args, _labels
-from ptr_robot.sim.environment import STATE_SPEC, action_spec
+from ptr_robot.sim.environment import STATE_SPEC
 from ptr_robot.trial_page import decisions_late, pooled_legs, told_late
 from ptr_robot.trial_sheet import TrialRecord, TrialSheet
-
-TASK = "put block on plate"
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    spec = PolicySpec(
-        camera=CameraSpec(name="image_0", height=32, width=32),
-        state=STATE_SPEC,
-        action=action_spec(4),
-        tasks=TaskTable(names=(TASK,), num_slots=2),
-        control_hz=20.0,
-    )
-    config = BcConfig(encoder=EncoderConfig(name="conv3", num_filters=8, embedding_dim=16), hidden_dims=(16, 16))
-    folder = tmp_path_factory.mktemp("policy")
-    return save_checkpoint(folder, 1, make_learner(config, spec), spec, ActConfig(), {"split": {"sources": []}})
+    return save_policy(tmp_path_factory.mktemp("policy"), 1, {"split": {"sources": []}})
 
 
 def command(checkpoint, out, *more, options=()) -> list[str]:

@@ -5,21 +5,17 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
+from kitchen_policy import save_policy
 from valued_run import make_run, make_store
 
-from ptr_fast.checkpoint import read_checkpoint, save_checkpoint
-from ptr_fast.config import ActConfig, BcConfig, EncoderConfig, PolicySpec, TaskTable
+from ptr_fast.checkpoint import read_checkpoint
 from ptr_fast.errors import DataError
-from ptr_fast.learners import make_learner
 from ptr_fast.run_folder import choose_checkpoint, list_checkpoints, weights_of
 from ptr_fast.runtime.policy import Policy
-from ptr_fast.types import CameraSpec
 from ptr_robot import serve
 from ptr_robot.cli import main as cli
-from ptr_robot.sim.environment import STATE_SPEC, action_spec
 from ptr_robot.train import _prune
 
-TASK = "put block on plate"
 SEEN = "the newest of 3 checkpoints"
 
 
@@ -37,17 +33,9 @@ def run(made, tmp_path):
 
 @pytest.fixture(scope="module")
 def kitchen_run_made(tmp_path_factory):
-    spec = PolicySpec(
-        camera=CameraSpec(name="image_0", height=32, width=32),
-        state=STATE_SPEC,
-        action=action_spec(4),
-        tasks=TaskTable(names=(TASK,), num_slots=2),
-        control_hz=20.0,
-    )
-    config = BcConfig(encoder=EncoderConfig(name="conv3", num_filters=8, embedding_dim=16), hidden_dims=(16, 16))
     run = tmp_path_factory.mktemp("kitchen") / "run"
     for step in (2, 4, 6):
-        save_checkpoint(run, step, make_learner(config, spec, seed=step), spec, ActConfig(), {})
+        save_policy(run, step, {}, seed=step)
     return run
 
 

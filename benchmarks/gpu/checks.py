@@ -115,10 +115,10 @@ def run_sanitizer(bench: Bench, tool: str) -> None:
 
 
 def touch(bench: Bench) -> None:
-    """One forward and backward of every op case through its dispatcher: what the sanitizer watches."""
+    """One forward and backward of every op case through its dispatcher: what the sanitizer and ncu watch."""
     from benchmarks.gpu.kernels import cases
 
-    for case in cases(Bench(dry=bench.dry, seconds=bench.seconds, small=True)):
+    for case in cases(bench):
         out = case.call()
         outputs = [tensor for tensor in (out if isinstance(out, tuple | list) else (out,)) if tensor is not None]
         if case.leaves:
@@ -128,7 +128,7 @@ def touch(bench: Bench) -> None:
 def _row(case: str, command: list[str], seconds: float, **variables: str) -> None:
     """Runs a command to its end or its limit, and records its status, counts of tests and, where it failed, its end."""
     env = {**os.environ, "PTR_FAST_BENCH_RECORD": "0", **variables}
-    env["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "python"), *wheels.folders()])
+    env["PYTHONPATH"] = wheels.search_path()
     code, begin = None, time.monotonic()
     with tempfile.TemporaryFile("w+") as output:
         options = {"stdout": output, "stderr": subprocess.STDOUT, "timeout": max(seconds, 1.0)}

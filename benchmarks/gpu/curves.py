@@ -113,9 +113,7 @@ def _row(bench: Bench, encoder: str) -> None:
 
 def _start(bench: Bench, encoder: str, kind: str, seed: int) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "benchmarks.gpu.curves", encoder, kind, str(seed), *["--dry"] * bench.dry]
-    root = wheels.FOLDER.parent
-    path = os.pathsep.join([str(root), str(root / "python"), *wheels.folders()])
-    env = {**os.environ, "PYTHONPATH": path}
+    env = {**os.environ, "PYTHONPATH": wheels.search_path()}
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import shutil
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from benchmarks.gpu.step import CASES, DRY, Captured
 from benchmarks.gpu.timing import Bench
 from benchmarks.harness import environment, record
 
-__all__ = ["run", "run_counters", "touch_full"]
+__all__ = ["run", "run_counters"]
 
 NUM_STEPS = 3
 NUM_KERNELS = 40
@@ -106,15 +105,3 @@ def _counted(lines: list[str]) -> list[dict[str, Any]]:
         values = {name: row[metric] for metric, name in COUNTERS.items() if row.get(metric)}
         found.setdefault(case, {"case": case, **values})
     return list(found.values())
-
-
-def touch_full(bench: Bench) -> None:
-    """One forward and backward of every op at the paper's shapes, through its dispatcher: what ncu watches."""
-    from benchmarks.gpu.kernels import cases
-
-    os.environ["PTR_FAST_BENCH_RECORD"] = "0"
-    for case in cases(bench):
-        out = case.call()
-        outputs = [tensor for tensor in (out if isinstance(out, tuple | list) else (out,)) if tensor is not None]
-        if case.leaves:
-            sum(output.float().sum() for output in outputs).backward()

@@ -15,7 +15,7 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
-__all__ = ["FOLDER", "MAX_BYTES", "PACKAGES", "folders", "gather", "install", "main"]
+__all__ = ["FOLDER", "MAX_BYTES", "PACKAGES", "folders", "gather", "install", "main", "search_path"]
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / ".gpu-wheels"
@@ -84,8 +84,13 @@ def _is_installed(name: str) -> bool:
 
 
 def folders() -> list[str]:
-    """Where :func:`install` has put them, for the ``PYTHONPATH`` of other processes."""
+    """Where :func:`install` has put them."""
     return [site] if (site := os.environ.get("PTR_FAST_GPU_SITE")) else []
+
+
+def search_path() -> str:
+    """``PYTHONPATH`` of a process that runs this checkout, with what :func:`install` has put beside it."""
+    return os.pathsep.join([str(ROOT), str(ROOT / "python"), *folders()])
 
 
 def main(argv: list[str] | None = None) -> None:
