@@ -27,7 +27,7 @@ from ptr_robot.robots.limits_file import write_limits
 from ptr_robot.robots.simulated import SimulatedRobot
 from ptr_robot.rollout import Args, _labels
 from ptr_robot.sim.environment import STATE_SPEC
-from ptr_robot.trial_page import decisions_late, pooled_legs, told_late
+from ptr_robot.trial_page import decisions_late, millisecond_ticks, pooled_legs, told_late
 from ptr_robot.trial_sheet import TrialRecord, TrialSheet
 
 
@@ -397,3 +397,10 @@ def test_a_full_disk_is_told(tmp_path):
     os.symlink("/dev/full", tmp_path / "trials.jsonl")
     with pytest.raises(OSError, match=r"trials\.jsonl"), sheet.held():
         sheet.add(record(0))
+
+
+def test_marks_of_times_are_milliseconds_however_close_the_times_are():
+    assert [text for _, text in millisecond_ticks(0.02, 4.0)] == ["0.03", "0.1", "0.3", "1", "3"]
+    places, texts = zip(*millisecond_ticks(55.0, 75.0), strict=True)
+    assert texts == ("55", "60", "65", "70", "75")
+    assert [round(10**place) for place in places] == [55, 60, 65, 70, 75]

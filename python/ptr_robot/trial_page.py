@@ -11,10 +11,10 @@ import numpy as np
 from ptr_fast.diagnostics import wilson_interval
 from ptr_fast.runtime.safety import SafetyLimits
 from ptr_robot.report.page import Section
-from ptr_robot.report.plots import Series, interval_bar, line_chart
+from ptr_robot.report.plots import Series, interval_bar, line_chart, nice_ticks
 from ptr_robot.trial_sheet import TrialRecord, TrialSheet
 
-__all__ = ["decisions_late", "pooled_legs", "sections", "told_late"]
+__all__ = ["decisions_late", "millisecond_ticks", "pooled_legs", "sections", "told_late"]
 
 LEGS = {
     "jitter": "wakes after its time",
@@ -127,8 +127,7 @@ def _latency_table(sheet: TrialSheet) -> str:
             keys = range(min(merged) - 1, max(merged) + 2)
             x, y = [2 ** ((k + 0.5) / 8) * 1e-6 for k in keys], [merged.get(k, 0) for k in keys]
             series = Series(label=LEGS[leg], x=np.log10(x), y=np.array(y, float))
-            ticks = [(e + np.log10(m), f"{m * 10.0**e:g}") for e in range(-6, 6) for m in (1, 3)]
-            ticks = [(x, text) for x, text in ticks if series.x[0] <= x <= series.x[-1]][:: 1 + (len(keys) > 40)]
+            ticks = millisecond_ticks(x[0], x[-1])[:: 1 + (len(keys) > 40)]
             charts.append(
                 f'<figure><h4>{escape(LEGS[leg])} <span class="unit">steps over ms</span></h4>'
                 + line_chart([series], title=LEGS[leg], zero_line=True, x_ticks=ticks, x_label="ms")
@@ -136,6 +135,15 @@ def _latency_table(sheet: TrialSheet) -> str:
             )
     legs = _table(["leg, ms", "p50", "p95", "p99", "p99.9", "max"], rows)
     return f'{legs}{_late_table(sheet)}<div class="grid">{"".join(charts)}</div>'
+
+
+def millisecond_ticks(low: float, high: float) -> list[tuple[float, str]]:
+    """Places (base-10 logarithms) and labels of marks between two times in ms: 1 and 3 of each power of ten.
+
+    Round numbers where the times lie closer together than that.
+    """
+    marks = [m * 10.0**e for e in range(-6, 6) for m in (1, 3) if low <= m * 10.0**e <= high]
+    return [(float(np.log10(mark)), f"{mark:g}") for mark in (marks if len(marks) > 1 else nice_ticks(low, high))]
 
 
 def _late_table(sheet: TrialSheet) -> str:
