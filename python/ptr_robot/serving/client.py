@@ -1,21 +1,30 @@
-"""A policy that answers from another process or machine, over openpi's protocol."""
+"""A policy that answers from another process or machine, over openpi's protocol.
+
+The socket belongs to one thread of its own, which answers pings between two requests. It is an event loop, and not
+websockets' client for threads, because that one reads and writes a TLS connection from two threads at once, which
+OpenSSL does not allow: a handshake among thousands then never ended.
+"""
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import ssl
+import threading
 import time
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
-from websockets.sync.client import ClientConnection, connect
 from websockets.uri import parse_uri
 
 from ptr_robot.serving.protocol import ProtocolError, check_token, pack, unpack
 
 __all__ = ["RemotePolicy"]
+
+Result = TypeVar("Result")
 
 
 class RemotePolicy:
@@ -48,7 +57,7 @@ class RemotePolicy:
         self._tls = _tls(url, ca_file)
         self._connect_timeout_s, self._timeout_s = connect_timeout_s, timeout_s
         self._socket: ClientConnection | None = None
-        self._open = contextlib.ExitStack()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._retry_at = 0.0
         self.metadata = self._connect()
 
@@ -60,10 +69,8 @@ class RemotePolicy:
         """
         if self._socket is None:
             self._connect()
-        assert self._socket is not None
         try:
-            self._socket.send(pack(request))
-            answer = self._socket.recv(timeout=self._timeout_s)
+            answer = self._wait(self._ask(pack(request)))
         except (OSError, WebSocketException, TimeoutError) as error:
             self.close()
             why = f"no answer within {self._timeout_s:g} s" if isinstance(error, TimeoutError) else str(error)
@@ -102,28 +109,38 @@ class RemotePolicy:
 
     def close(self) -> None:
         """Ends the connection."""
-        self._open.close()
-        self._socket = None
+        socket, self._socket = self._socket, None
+        if self._loop is None:
+            return
+        if socket is not None:
+            self._wait(socket.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self._loop = None
+
+    def _wait(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """What `work` comes to in the socket's thread, which begins here where there is none."""
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=self._loop.run_forever, name="ptr-fast-remote", daemon=True)
+            self._thread.start()
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    async def _ask(self, request: bytes) -> str | bytes:
+        assert self._socket is not None
+        async with asyncio.timeout(self._timeout_s):
+            await self._socket.send(request)
+            return await self._socket.recv()
 
     def _connect(self) -> dict[str, Any]:
         # At most one try per second: a control loop asks every few milliseconds.
         if time.monotonic() < self._retry_at:
             raise RuntimeError(f"{self.url}: not connected")
         self._retry_at = time.monotonic() + 1.0
-        headers = {"Authorization": f"Api-Key {self._token}"} if self._token else None
         try:
-            self._socket = self._open.enter_context(
-                connect(
-                    self.url,
-                    ssl=self._tls,
-                    compression=None,
-                    max_size=self._max_bytes,
-                    additional_headers=headers,
-                    open_timeout=self._connect_timeout_s,
-                    close_timeout=0.1,
-                )
-            )
-            metadata = unpack(self._socket.recv(timeout=self._connect_timeout_s))
+            first = self._wait(self._open())
+            metadata = unpack(first)
         except (OSError, WebSocketException, TimeoutError, ProtocolError) as error:
             self.close()
             raise RuntimeError(
@@ -135,6 +152,20 @@ class RemotePolicy:
         self.metadata = metadata
         self._retry_at = 0.0
         return metadata
+
+    async def _open(self) -> str | bytes:
+        """Connects; the server's first message."""
+        async with asyncio.timeout(self._connect_timeout_s):
+            self._socket = await connect(
+                self.url,
+                ssl=self._tls,
+                compression=None,
+                max_size=self._max_bytes,
+                additional_headers={"Authorization": f"Api-Key {self._token}"} if self._token else None,
+                open_timeout=self._connect_timeout_s,
+                close_timeout=0.1,
+            )
+            return await self._socket.recv()
 
 
 def _check_url(url: str) -> None:
