@@ -23,7 +23,7 @@ from ptr_fast.data.store import EpisodeStore
 from ptr_fast.data.transitions import Transitions
 from ptr_fast.diagnostics import monte_carlo_returns, selection_score, summarize, value_range
 from ptr_fast.learners import CqlLearner, Draws
-from ptr_fast.learners.info import cql_info
+from ptr_fast.learners.cql.info import cql_info
 from ptr_fast.types import Batch
 from ptr_fast.valuation import value_episode
 from ptr_robot.divergence import find_divergence

@@ -11,8 +11,8 @@ from learner_cases import make_batch, make_spec
 from ptr_fast.config import AugmentConfig, BcConfig, CqlConfig, EncoderConfig
 from ptr_fast.learners import BcDraws, BcLearner, CqlLearner
 from ptr_fast.learners.base import scheduled_lr
+from ptr_fast.learners.cql.info import REFERENCE_NAMES
 from ptr_fast.learners.draws import draw_bc, draw_cql
-from ptr_fast.learners.info import REFERENCE_NAMES
 
 ENCODER = EncoderConfig(name="conv3", num_filters=8, embedding_dim=16)
 SMALL = {"encoder": ENCODER, "hidden_dims": (16, 16)}

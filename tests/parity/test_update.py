@@ -30,7 +30,7 @@ from update_case import (
 from ptr_fast import losses
 from ptr_fast.kernels.augment import augment, planar
 from ptr_fast.kernels.group_norm_act_pool.reference import same_max_pool
-from ptr_fast.learners.info import REFERENCE_NAMES, cql_info
+from ptr_fast.learners.cql.info import REFERENCE_NAMES, cql_info
 from ptr_fast.nets import layers
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))

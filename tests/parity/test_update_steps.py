@@ -7,7 +7,7 @@ import torch
 from golden import Golden
 from update_case import golden_values, load_case, make_batch, make_draws, scalar_scale
 
-from ptr_fast.learners.info import REFERENCE_NAMES, cql_info
+from ptr_fast.learners.cql.info import REFERENCE_NAMES, cql_info
 
 BOUND = 1e-3
 

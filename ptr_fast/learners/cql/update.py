@@ -23,9 +23,9 @@ from torch import nn
 from ptr_fast import losses
 from ptr_fast.config import CqlConfig, PolicySpec
 from ptr_fast.learners import base
+from ptr_fast.learners.cql.info import cql_info
 from ptr_fast.learners.distributed import Ranks
 from ptr_fast.learners.draws import Draws, draw_cql
-from ptr_fast.learners.info import cql_info
 from ptr_fast.learners.optimizer import AdamPolyak
 from ptr_fast.nets import TanhGaussian, Temperature, make_actor, make_critic
 from ptr_fast.types import Batch
@@ -159,7 +159,7 @@ class CqlLearner:
             draws: random numbers to use instead of those of seed, step and position in the whole batch.
 
         Returns:
-            Detached 0-d tensors on the device, keys as in :mod:`ptr_fast.learners.info`; of this rank's share.
+            Detached 0-d tensors on the device, keys as in :mod:`ptr_fast.learners.cql.info`; of this rank's share.
 
         Raises:
             ValueError: a batch that does not fit the spec.

@@ -1,0 +1,5 @@
+"""Behaviour cloning."""
+
+from ptr_fast.learners.bc.update import BcLearner
+
+__all__ = ["BcLearner"]
