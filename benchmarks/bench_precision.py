@@ -81,7 +81,7 @@ def action_error(learner: CqlLearner, held_out: Batch) -> float:
     """Mean squared error of the mean action on held-out frames whose recorded action is the right one, in float32."""
     right = held_out.rewards > 0
     images = held_out.images[right].permute(0, 3, 1, 2).float().div_(255.0)
-    actions = learner.actor.mean_action(images, held_out.state[right], held_out.task_id[right])
+    actions = learner.actor.mean_action({"image_0": images}, held_out.state[right], held_out.task_id[right])
     return float((actions - held_out.actions[right]).square().mean())
 
 

@@ -56,7 +56,8 @@ class EncoderConfig:
         pooling: how the last feature map becomes a vector: ``spatial_embedding`` (learned, the paper's),
             ``spatial_softmax`` (expected coordinates) or ``mean``.
         num_spatial_blocks: features per channel of the learned spatial embedding. The paper: 8.
-        embedding_dim: width of the bottleneck (Dense, LayerNorm, tanh). The paper: 256.
+        embedding_dim: width of the bottleneck (Dense, LayerNorm, tanh), for each camera. The paper: 256.
+        cameras: several cameras have one encoder each (``own``), or one for all (``shared``).
     """
 
     name: EncoderName = "resnet34"
@@ -65,6 +66,7 @@ class EncoderConfig:
     pooling: Literal["spatial_embedding", "spatial_softmax", "mean"] = "spatial_embedding"
     num_spatial_blocks: int = 8
     embedding_dim: int = 256
+    cameras: Literal["shared", "own"] = "shared"
 
     def __post_init__(self) -> None:
         _require(self.num_filters >= 1, f"encoder.num_filters must be at least 1, got {self.num_filters}")
@@ -78,11 +80,6 @@ class EncoderConfig:
     @property
     def sees_images(self) -> bool:
         return self.name != "none"
-
-    @property
-    def num_outputs(self) -> int:
-        """Width of the embedding that actor and critic get: 0 without an encoder."""
-        return self.embedding_dim if self.sees_images else 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import cast
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import nn
 
 from ptr_fast.diagnostics import EpisodeValues, monte_carlo_returns
 from ptr_fast.losses import bellman_errors, td_target
+from ptr_fast.nets.encoder import Encoder
 from ptr_fast.nets.init import keyed_generator
 
 __all__ = ["RecordedEpisode", "value_episode"]
@@ -121,7 +123,8 @@ def _value_frames(
     images = images.to(torch.float32, memory_format=torch.channels_last).div_(255.0)
     states = torch.as_tensor(episode.states[frames]).to(device)
     task_id = torch.full((len(images),), episode.task_id, dtype=torch.int64, device=device)
-    inputs = (images, states, task_id)
+    encoder = cast(Encoder, networks["actor"].encoder)
+    inputs = (dict.fromkeys(encoder.cameras[:1], images), states, task_id)
     # The recorded action of every frame; frames without one get zeros and are never read.
     recorded = np.zeros((len(episode.frames), episode.actions.shape[1]), np.float32)
     recorded[episode.index] = episode.actions

@@ -10,6 +10,7 @@ are computed once per state, and the K actions of a state only add their own. Th
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -156,23 +157,23 @@ class EnsembleHead(nn.Module):
 class Critic(nn.Module):
     """Image encoder and Q heads.
 
-    Shapes in and out: images ``[B, 3, H, W]`` float in [0, 1], state ``[B, S]``, task_id ``[B]``, actions
-    ``[B, K, A]``; Q ``[E, B, K]``.
+    Shapes in and out: images by camera name ``[B, 3, H, W]`` float in [0, 1], state ``[B, S]``, task_id ``[B]``,
+    actions ``[B, K, A]``; Q ``[E, B, K]``.
     """
 
     def __init__(self, encoder: Encoder, head: EnsembleHead) -> None:
         super().__init__()
         self.encoder, self.head = encoder, head
 
-    def hoist(self, images_BCHW: torch.Tensor, state_BS: torch.Tensor, task_id_B: torch.Tensor) -> Hoisted:
+    def hoist(self, images: Mapping[str, torch.Tensor], state_BS: torch.Tensor, task_id_B: torch.Tensor) -> Hoisted:
         """Encode once; evaluate any number of actions with ``critic.head.q``."""
-        return self.head.hoist(self.encoder(images_BCHW), state_BS, task_id_B)
+        return self.head.hoist(self.encoder(images, state_BS.shape[0]), state_BS, task_id_B)
 
     def forward(
         self,
-        images_BCHW: torch.Tensor,
+        images: Mapping[str, torch.Tensor],
         state_BS: torch.Tensor,
         task_id_B: torch.Tensor,
         actions_BKA: torch.Tensor,
     ) -> torch.Tensor:
-        return self.head.q(self.hoist(images_BCHW, state_BS, task_id_B), actions_BKA)
+        return self.head.q(self.hoist(images, state_BS, task_id_B), actions_BKA)

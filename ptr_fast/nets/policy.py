@@ -6,6 +6,7 @@ Shapes: B batch, K samples per state, A action, D embedding, S state, N task slo
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -184,7 +185,8 @@ class MeanPolicy(nn.Module):
 class Actor(nn.Module):
     """Image encoder and policy; the one thing that acts, whichever learner trained it.
 
-    Shapes: images ``[B, 3, H, W]`` float in [0, 1], state ``[B, S]``, task_id ``[B]``; actions ``[B, A]`` in [-1, 1].
+    Shapes: images by camera name ``[B, 3, H, W]`` float in [0, 1], state ``[B, S]``, task_id ``[B]``; actions
+    ``[B, A]`` in [-1, 1].
     """
 
     def __init__(self, encoder: Encoder, policy: TanhGaussianPolicy | MeanPolicy) -> None:
@@ -192,11 +194,13 @@ class Actor(nn.Module):
         self.encoder, self.policy = encoder, policy
 
     def forward(
-        self, images_BCHW: torch.Tensor, state_BS: torch.Tensor, task_id_B: torch.Tensor
+        self, images: Mapping[str, torch.Tensor], state_BS: torch.Tensor, task_id_B: torch.Tensor
     ) -> TanhGaussian | UnitGaussian:
         """The distribution over actions."""
-        return self.policy(self.encoder(images_BCHW), state_BS, task_id_B)
+        return self.policy(self.encoder(images, state_BS.shape[0]), state_BS, task_id_B)
 
-    def mean_action(self, images_BCHW: torch.Tensor, state_BS: torch.Tensor, task_id_B: torch.Tensor) -> torch.Tensor:
+    def mean_action(
+        self, images: Mapping[str, torch.Tensor], state_BS: torch.Tensor, task_id_B: torch.Tensor
+    ) -> torch.Tensor:
         """The action to take: the distribution's mode."""
-        return self(images_BCHW, state_BS, task_id_B).mode()
+        return self(images, state_BS, task_id_B).mode()

@@ -6,6 +6,8 @@ same with nets of any batch size. Shapes: K candidates, A action, S state.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import nn
@@ -26,7 +28,7 @@ def search_noise(seed: int, num_candidates: int, num_axes: int) -> torch.Tensor:
 def best_of(
     actor: Actor,
     critic: Critic,
-    inputs: tuple[torch.Tensor, ...],
+    inputs: tuple[Mapping[str, torch.Tensor], torch.Tensor, torch.Tensor],
     noise_BKA: torch.Tensor,
     num_elites: int,
     beside: torch.cuda.Stream | None,
@@ -36,16 +38,16 @@ def best_of(
     Each encoder runs once per state, on a GPU both at once (the critics' on the stream ``beside``); the K candidates
     meet the critics in one call of ``cql_head``.
     """
-    images_BCHW, state_BS, task_id_B = inputs
+    images, state_BS, task_id_B = inputs
     if beside is None:
-        candidates_BKA, embedding_BD = actor(*inputs).sample(noise_BKA), critic.encoder(images_BCHW)
+        candidates_BKA, embedding_BD = actor(*inputs).sample(noise_BKA), critic.encoder(images, len(state_BS))
     else:
         # A fork and a join, which a capture turns into branches of its graph. What the other stream allocates is freed
         # after the join, and its next work begins with a fork again: no memory is taken while it is still read.
-        here = torch.cuda.current_stream(images_BCHW.device)
+        here = torch.cuda.current_stream(state_BS.device)
         beside.wait_stream(here)
         with torch.cuda.stream(beside):
-            embedding_BD = critic.encoder(images_BCHW)
+            embedding_BD = critic.encoder(images, len(state_BS))
         candidates_BKA = actor(*inputs).sample(noise_BKA)
         here.wait_stream(beside)
     return choose(critic, embedding_BD, state_BS, task_id_B, candidates_BKA, num_elites)
@@ -96,7 +98,7 @@ class ActingGraph(nn.Module):
         super().__init__()
         self.actor, self.critic, self.act = actor, critic, act
         self.frame_size, self.num_state, self.num_axes = frame_size, spec.state.dim, spec.action.dim
-        self.resize = GraphResize(*frame_size, spec.camera)
+        self.camera, self.resize = spec.camera.name, GraphResize(*frame_size, spec.camera)
         self._beside: torch.cuda.Stream | None = None
         low, high = np.asarray(spec.action.low, np.float32), np.asarray(spec.action.high, np.float32)
         self.low: torch.Tensor
@@ -138,7 +140,7 @@ class ActingGraph(nn.Module):
         """
         given = dict(zip(self.input_names[2:], rest, strict=True))
         task_id = given["task_id"] if self.slot is None else self.slot
-        inputs = (self.resize(frame_HWC), state_S.unsqueeze(0), task_id)
+        inputs = ({self.camera: self.resize(frame_HWC)}, state_S.unsqueeze(0), task_id)
         if self.critic is None:
             scaled = self.actor.mean_action(*inputs)
         else:
@@ -163,12 +165,13 @@ class CandidatesGraph(nn.Module):
 
     def __init__(self, graph: ActingGraph) -> None:
         super().__init__()
-        self.resize, self.actor = graph.resize, graph.actor
+        self.camera, self.resize, self.actor = graph.camera, graph.resize, graph.actor
 
     def forward(
         self, frame_HWC: torch.Tensor, state_S: torch.Tensor, task_id: torch.Tensor, noise_KA: torch.Tensor
     ) -> torch.Tensor:
-        return self.actor(self.resize(frame_HWC), state_S.unsqueeze(0), task_id).sample(noise_KA.unsqueeze(0))
+        images = {self.camera: self.resize(frame_HWC)}
+        return self.actor(images, state_S.unsqueeze(0), task_id).sample(noise_KA.unsqueeze(0))
 
 
 class CriticEmbeddingGraph(nn.Module):
@@ -177,7 +180,7 @@ class CriticEmbeddingGraph(nn.Module):
     def __init__(self, graph: ActingGraph) -> None:
         super().__init__()
         assert graph.critic is not None
-        self.resize, self.encoder = graph.resize, graph.critic.encoder
+        self.camera, self.resize, self.encoder = graph.camera, graph.resize, graph.critic.encoder
 
     def forward(self, frame_HWC: torch.Tensor) -> torch.Tensor:
-        return self.encoder(self.resize(frame_HWC))
+        return self.encoder({self.camera: self.resize(frame_HWC)}, 1)

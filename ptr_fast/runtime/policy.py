@@ -298,7 +298,7 @@ class Policy:
 
     def _inputs(
         self, images: np.ndarray, states: np.ndarray, task: str
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
         camera = self.spec.camera
         states = np.asarray(states, np.float32)
         if images.dtype != np.uint8 or images.shape[1:] != (camera.height, camera.width, 3):
@@ -308,7 +308,7 @@ class Policy:
         slot = self.spec.tasks.slot(task)
         frames = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(self.device)
         task_id = torch.full((len(images),), slot, dtype=torch.int64, device=self.device)
-        return to_unit(frames), torch.from_numpy(states).to(self.device), task_id
+        return {camera.name: to_unit(frames)}, torch.from_numpy(states).to(self.device), task_id
 
     def _check_states(self, states: np.ndarray, num_frames: int) -> None:
         num_state = self.spec.state.dim

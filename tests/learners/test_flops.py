@@ -35,7 +35,7 @@ def test_an_update_costs_nine_encoder_forwards_and_the_published_one_twenty(name
     learner, batch = CqlLearner(config, spec), make_batch(spec, num_batch=2)
     images = augment(batch.images, None)
     with torch.no_grad():
-        forward = count(lambda: learner.critic.encoder(images))
+        forward = count(lambda: learner.critic.encoder({"camera": images}, 2))
     ours = count(lambda: learner.update(batch, 0)) / forward
     sharing = CqlLearner(dataclasses.replace(config, actor_encoder="critic"), spec)
     assert 5.8 < count(lambda: sharing.update(batch, 0)) / forward <= 6.05

@@ -39,10 +39,10 @@ def shapes_of(name: str, num_filters: int, height: int, width: int) -> list[Shap
         return x.new_zeros(len(x), conv.out_channels, *size).contiguous(memory_format=torch.channels_last)
 
     config = EncoderConfig(name=name, num_filters=num_filters, num_groups=1, embedding_dim=4)
-    encoder = ImageEncoder(config, height, width)
+    encoder = ImageEncoder(config, height, width, ["camera"])
     encoder.initialise(keyed_generator(0))
     with patch.object(Conv2d, "convolve", record), torch.no_grad():
-        encoder(torch.zeros(1, 3, height, width).contiguous(memory_format=torch.channels_last))
+        encoder.embed(torch.zeros(1, 3, height, width).contiguous(memory_format=torch.channels_last))
     return shapes
 
 

@@ -16,7 +16,7 @@ POOLINGS = ("spatial_embedding", "spatial_softmax", "mean")
 
 
 def make_encoder(height: int = 24, width: int = 24, seed: int = 0, **config) -> ImageEncoder:
-    encoder = ImageEncoder(EncoderConfig(**{"num_filters": 8, "embedding_dim": 10, **config}), height, width)
+    encoder = ImageEncoder(EncoderConfig(**{"num_filters": 8, "embedding_dim": 10, **config}), height, width, ["front"])
     encoder.initialise(keyed_generator(seed, "encoder"))
     return encoder
 
@@ -31,7 +31,7 @@ def make_images(height: int = 24, width: int = 24) -> torch.Tensor:
 def test_every_encoder_embeds_images_of_even_and_odd_size(name, pooling):
     for height, width in ((24, 24), (25, 31)):
         encoder = make_encoder(height, width, name=name, pooling=pooling)
-        embedding = encoder(make_images(height, width))
+        embedding = encoder({"front": make_images(height, width)}, 3)
         assert embedding.shape == (3, 10)
         assert float(embedding.detach().abs().max()) <= 1.0
         assert float((embedding[0] - embedding[1]).detach().abs().max()) > 1e-4
@@ -44,8 +44,8 @@ def test_every_encoder_embeds_images_of_even_and_odd_size(name, pooling):
 def test_embeddings_have_the_dtype_of_the_weights(pooling, dtype):
     encoder = make_encoder(24, 24, name="conv3", num_filters=16, pooling=pooling)
     images = make_images(24, 24).to(dtype)
-    assert encoder(images).dtype == torch.float32
-    assert encoder.double()(images).dtype == torch.float64
+    assert encoder.embed(images).dtype == torch.float32
+    assert encoder.double().embed(images).dtype == torch.float64
 
 
 @pytest.mark.parametrize("name", ["conv3", "resnet_small"])
@@ -101,8 +101,8 @@ def test_weights_depend_on_the_seed_alone():
 
 
 def test_images_of_another_size_are_named():
-    with pytest.raises(ValueError, match=r"expected images \[B, 3, 24, 24\], got \(3, 3, 32, 24\)"):
-        make_encoder()(make_images(32, 24))
+    with pytest.raises(ValueError, match=r"expected images \[N, 3, 24, 24\], got \(3, 3, 32, 24\)"):
+        make_encoder().embed(make_images(32, 24))
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format], ids=["channels_last", "BCHW"])

@@ -78,7 +78,8 @@ def test_converted_nets_give_the_golden_outputs(golden, tasks, tmp_path):
     assert learner.spec.tasks.names == tasks
     assert learner.config.encoder.name == "resnet_small"
     batch = make_batch(golden)
-    images, next_images = augment(batch.images, None), augment(batch.next_images, None)
+    camera = learner.spec.camera.name
+    images, next_images = ({camera: augment(frames, None)} for frames in (batch.images, batch.next_images))
     with torch.no_grad():
         law = learner.actor(images, batch.state, batch.task_id)
         q = learner.critic(images, batch.state, batch.task_id, batch.actions[:, None]).squeeze(2)
@@ -125,7 +126,7 @@ def test_a_single_task_has_no_one_hot_vector(golden, tasks):
         layer["kernel"] = np.concatenate([0.25 * embedding, rest[:, :7], 0.75 * embedding], axis=1)
     single, several = convert(tree, one, 2), convert(checkpoint_tree(golden), tasks, num_tasks)
     batch = make_batch(golden)
-    images = augment(batch.images, None)
+    images = {single.spec.camera.name: augment(batch.images, None)}
     with torch.no_grad():
         kernel = several.critic.head.kernels[0]
         kernel[:, :num_tasks] = 0.0

@@ -18,7 +18,7 @@ def test_encoder_matches_the_published_one_stage_by_stage(golden_dir, name):
     config = infer_encoder(parameters)
     assert config.name == name
     raw = golden.tensor("images")
-    encoder = ImageEncoder(config, raw.shape[1], raw.shape[2]).to(memory_format=torch.channels_last)
+    encoder = ImageEncoder(config, raw.shape[1], raw.shape[2], ["camera"]).to(memory_format=torch.channels_last)
     encoder.load_state_dict(encoder_state(parameters, config), strict=True)
     images = augment(raw, None)
 
@@ -31,5 +31,5 @@ def test_encoder_matches_the_published_one_stage_by_stage(golden_dir, name):
         golden.compare("bottleneck", "out/spatial", spatial, BOUND)
         golden.compare("bottleneck", "out/dense", dense, BOUND)
         golden.compare("bottleneck", "out/layernorm", encoder.norm(dense), BOUND)
-        golden.compare("bottleneck", "out/bottleneck", encoder(images), BOUND)
+        golden.compare("bottleneck", "out/bottleneck", encoder({"camera": images}, len(images)), BOUND)
     golden.assert_all_used()

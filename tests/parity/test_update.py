@@ -56,7 +56,7 @@ class Step:
         self.before = {name: _parameters(network) for name, network in networks.items()}
         with torch.no_grad():  # what only diagnosis needs: the online encoder at s'
             next_images = augment(batch.next_images, None, dtype)
-            next_embedding = critic.encoder(next_images)
+            next_embedding = critic.encoder({"camera": next_images}, len(next_images))
         terms = (LiteralPort(case.learner) if port else case.learner).update_with_terms(batch, 1, draws)
         info = cql_info(batch, terms)
         self.values = golden_values(terms) | {"value/embed_next": next_embedding}
@@ -192,7 +192,7 @@ def test_the_files_own_noise_comes_from_its_norm_statistics(golden_dir, monkeypa
         monkeypatch.setattr(layers, "group_norm_act", statistics)
         monkeypatch.setattr(layers, "group_norm_act_pool", _then_pool(statistics))
         with torch.no_grad():
-            embedding = load_case(golden).learner.critic.encoder(images)
+            embedding = load_case(golden).learner.critic.encoder({"camera": images}, len(images))
         errors.append(float((embedding - expected).abs().max()))
     note(golden.name, "embedding, their statistics", "value/embed", errors[1], errors[0])
     assert errors[1] < 0.7 * errors[0]

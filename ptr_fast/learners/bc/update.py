@@ -80,10 +80,10 @@ class BcLearner:
         draws = self.draw(self.ranks.samples(len(batch)), step) if draws is None else draws
         config = self.config
         base.set_lr(self._adam, self.learning_rates(step)["actor"])
-        images = batch.rewards  # whatever has B rows
+        images = {}
         if config.encoder.sees_images:
             dtype = self._encoder_dtype or self._parameters[0].dtype
-            images = base.augmented(batch.images, draws.augment, dtype)
+            images[self.spec.camera.name] = base.augmented(batch.images, draws.augment, dtype)
         policy = self.actor(images, batch.state, batch.task_id)
         loss = losses.cloning_loss(policy.log_prob(batch.actions))
         self._adam.zero_grad(set_to_none=True)

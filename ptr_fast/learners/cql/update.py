@@ -32,6 +32,8 @@ from ptr_fast.types import Batch
 
 __all__ = ["CqlLearner", "CqlTerms"]
 
+Images = dict[str, torch.Tensor]  # by camera name, float [B, 3, H, W] in [0, 1]
+
 
 @dataclass(frozen=True, kw_only=True)
 class CqlTerms:
@@ -178,27 +180,27 @@ class CqlLearner:
         temperature_terms = self._temperature_step(actor_terms["entropy"])
         return CqlTerms(policy=policy.detach(), **critic_terms, **actor_terms, **temperature_terms)
 
-    def _augment(self, batch: Batch, draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
+    def _augment(self, batch: Batch, draws: Draws) -> tuple[Images, Images]:
         if not self.config.encoder.sees_images:
-            return batch.rewards, batch.rewards  # whatever has B rows
-        dtype = self._encoder_dtype or self.temperature.log_temperature.dtype
+            return {}, {}
+        dtype, camera = self._encoder_dtype or self.temperature.log_temperature.dtype, self.spec.camera.name
         images = base.augmented(batch.images, draws.augment, dtype)
-        return images, base.augmented(batch.next_images, draws.next_augment, dtype)
+        return {camera: images}, {camera: base.augmented(batch.next_images, draws.next_augment, dtype)}
 
     def _critic_step(
-        self, batch: Batch, images: torch.Tensor, next_images: torch.Tensor, draws: Draws
+        self, batch: Batch, images: Images, next_images: Images, draws: Draws
     ) -> tuple[dict, TanhGaussian]:
         """Update critic and target; return the terms and the policy at s, whose graph the actor step goes on with."""
         config, head, num_samples = self.config, self.critic.head, self.config.num_action_samples
         with torch.no_grad():
             next_policy = self.actor(next_images, batch.next_state, batch.task_id)
             next_actions, next_log_prob = next_policy.sample_with_log_prob(draws.next_eps)
-            next_embedding = self.target_critic.encoder(next_images)
+            next_embedding = self.target_critic.encoder(next_images, len(batch))
             next_hoisted = self.target_critic.head.hoist(next_embedding, batch.next_state, batch.task_id)
             next_q = self.target_critic.head.q(next_hoisted, next_actions)
             target = losses.td_target(next_q, batch.rewards, batch.masks, config.discount)
-        embedding = self.critic.encoder(images)
-        seen = embedding.detach() if self._shares_encoder else self.actor.encoder(images)
+        embedding = self.critic.encoder(images, len(batch))
+        seen = embedding.detach() if self._shares_encoder else self.actor.encoder(images, len(batch))
         policy = self.actor.policy(seen, batch.state, batch.task_id)
         with torch.no_grad():
             policy_actions, policy_log_prob = policy.sample_with_log_prob(draws.policy_eps)
@@ -231,13 +233,13 @@ class CqlLearner:
             "cql_loss": cql_loss.detach(),
         }, policy
 
-    def _actor_step(self, batch: Batch, images: torch.Tensor, policy: TanhGaussian, draws: Draws) -> dict:
+    def _actor_step(self, batch: Batch, images: Images, policy: TanhGaussian, draws: Draws) -> dict:
         """Update actor and average, the updated critic being a constant: gradients reach Q's action input alone.
 
         ``policy`` is that of the critic step; an actor that shares the encoder looks again through the updated one.
         """
         with torch.no_grad():
-            embedding = self.critic.encoder(images)
+            embedding = self.critic.encoder(images, len(batch))
             hoisted = self.critic.head.hoist(embedding, batch.state, batch.task_id)
         if self._shares_encoder:
             policy = self.actor.policy(embedding, batch.state, batch.task_id)
