@@ -68,7 +68,8 @@ def test_bellman_error_follows_the_learners_rule(policy, store):
 
         def at(frame):
             image = torch.from_numpy(record.frames[frame : frame + 1]).permute(0, 3, 1, 2).float() / 255
-            return image, torch.from_numpy(record.states[frame : frame + 1]), torch.tensor([record.task_id])
+            images = {policy.spec.camera.name: image}
+            return images, torch.from_numpy(record.states[frame : frame + 1]), torch.tensor([record.task_id])
 
         with torch.no_grad():
             actions = nets["actor"](*at(t + 1)).sample(noise[t + 1 : t + 2])
