@@ -32,10 +32,10 @@ from ptr_fast import native
 from ptr_fast.checkpoint import save_checkpoint
 from ptr_fast.config import to_dict
 from ptr_fast.learners import make_learner
-from ptr_robot.launch import choose_kernels
-from ptr_robot.precision import set_matmul_precision
-from ptr_robot.run_record import RunRecord
-from ptr_robot.train_config import PretrainConfig
+from ptr_robot.training.config import PretrainConfig
+from ptr_robot.training.precision import set_matmul_precision
+from ptr_robot.training.processes import choose_kernels
+from ptr_robot.training.run_record import RunRecord
 
 SPLIT_SEED = 1
 RUNS_A_FILE = 12  # weights of one run are 1.1 MB

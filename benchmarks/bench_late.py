@@ -33,10 +33,10 @@ from ptr_fast.runtime.control import LoopConfig
 from ptr_fast.runtime.policy import Policy
 from ptr_fast.runtime.safety import SafetyFilter
 from ptr_robot.robots.simulated import SimulatedRobot
-from ptr_robot.session import Operator, run_session
 from ptr_robot.sim.environment import KitchenEnv
 from ptr_robot.sim.policies import ActingPolicy, CheckpointSource
 from ptr_robot.sim.trials import TrialPlan, run_trials, trial_seed
+from ptr_robot.trials.session import Operator, run_session
 
 FOLDER = Path("outputs/bench_late")
 TASK, KITCHEN, IMAGE_SIZE = "put block on plate", "H", 64

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from ptr_fast import native
-from ptr_robot.info import processor
+from ptr_robot.verbs.info import processor
 
 __all__ = [
     "RESULTS",

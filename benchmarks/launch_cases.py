@@ -30,8 +30,8 @@ from ptr_fast.learners import make_learner
 from ptr_fast.nets import make_actor, make_critic
 from ptr_fast.runtime.graph import ActingGraph
 from ptr_fast.types import ActionSpec, Batch, CameraSpec, PooledFrames, StateSpec
-from ptr_robot.precision import encoder_dtype, set_matmul_precision
 from ptr_robot.recipes import sim
+from ptr_robot.training.precision import encoder_dtype, set_matmul_precision
 
 __all__ = ["CASES", "QUICK"]
 

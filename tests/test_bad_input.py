@@ -149,9 +149,9 @@ def test_an_exception_of_a_librarys_own_is_one_line(verb, monkeypatch):
     def fail(*_):
         raise DriverError("the bus\nis gone")
 
-    monkeypatch.setattr("ptr_robot.info.main", fail)
+    monkeypatch.setattr("ptr_robot.verbs.info.main", fail)
     one_line(verb("info"), "DriverError: the bus is gone")
-    monkeypatch.setattr("ptr_robot.info.main", lambda *_: {}["a bug"])
+    monkeypatch.setattr("ptr_robot.verbs.info.main", lambda *_: {}["a bug"])
     with pytest.raises(KeyError):
         verb("info")
 
@@ -159,7 +159,8 @@ def test_an_exception_of_a_librarys_own_is_one_line(verb, monkeypatch):
 def test_a_read_only_output_is_named(store, tmp_path):
     folder = tmp_path / "read_only"
     folder.mkdir(mode=0o555)
-    code = "import os, sys\nfrom ptr_robot import cli, pretrain, train, train_data\nimport ptr_fast.learners\n"
+    code = "import os, sys\nimport ptr_fast.learners\nfrom ptr_robot import cli\nfrom ptr_robot.training import loop\n"
+    code += "from ptr_robot.verbs import pretrain\n"
     code += f"os.setuid(65534)\nsys.exit(cli.main({pretrain(store, folder / 'run')!r}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     one_line((done.returncode, done.stderr), str(folder / "run"), "Permission denied")
@@ -258,7 +259,8 @@ def test_a_log_that_meets_a_full_disk_is_named(store, finished, tmp_path, log):
     limit = 2_000 if log != "metrics.jsonl" else (run / log).stat().st_size + 300
     code = f"""
 import resource, sys
-from ptr_robot import cli, train_log
+from ptr_robot import cli
+from ptr_robot.training import log as train_log
 write = train_log.{"_EventFile.write" if "events" in log else "RunLog.write"}
 def starved(self, step, numbers):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -280,7 +282,8 @@ def test_a_stopped_conversion_keeps_what_it_read(shared_dir, tmp_path, number, e
     out = tmp_path / "store"
     code = """
 import sys, time
-from ptr_robot import cli, convert
+from ptr_robot import cli
+from ptr_robot.verbs import convert
 work = convert._work
 def slow(*arguments):
     time.sleep(0.1)

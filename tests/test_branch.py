@@ -20,11 +20,11 @@ from changing_world import (
 )
 
 from ptr_fast.checkpoint import list_checkpoints, read_checkpoint
-from ptr_robot import train
-from ptr_robot.ancestry import trained_on
 from ptr_robot.cli import main as cli
-from ptr_robot.divergence import Divergence
-from ptr_robot.launch import branch_command
+from ptr_robot.training import loop as train
+from ptr_robot.training.ancestry import trained_on
+from ptr_robot.training.divergence import Divergence
+from ptr_robot.training.processes import branch_command
 
 
 @pytest.fixture(scope="module")

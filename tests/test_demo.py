@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from ptr_robot.demo import Args, Stage, plan, print_table, run_stages
-from ptr_robot.info import instruction_set, processor
+from ptr_robot.verbs.demo import Args, Stage, plan, print_table, run_stages
+from ptr_robot.verbs.info import instruction_set, processor
 
 
 @pytest.fixture

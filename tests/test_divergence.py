@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ptr_fast.config import BcConfig, CqlConfig, RewardConfig
-from ptr_robot.divergence import Divergence, find_divergence, last_sound_checkpoint, remedies
+from ptr_robot.training.divergence import Divergence, find_divergence, last_sound_checkpoint, remedies
 
 CQL = CqlConfig(lr_schedule="cosine", lr_schedule_steps=12_000)
 SUNK = {  # recipe `sim`, seed 1, update 7300

@@ -15,7 +15,7 @@ from ptr_robot.datasets.rlds import RldsSource
 from ptr_robot.diagnosis import Evidence, examine, sample_cameras
 from ptr_robot.diagnosis.actions import finite_numbers, motion_gains
 from ptr_robot.diagnosis.episodes import record_counts
-from ptr_robot.doctor import Args, diagnose, main
+from ptr_robot.verbs.doctor import Args, diagnose, main
 
 
 def alarms(*stores, **options) -> set[str]:

@@ -8,9 +8,9 @@ from valued_run import BC, make_run, make_store
 from ptr_fast.checkpoint import list_checkpoints, read_checkpoint
 from ptr_fast.errors import DataError
 from ptr_robot.cli import main as cli
-from ptr_robot.evaluate import METRICS, SCHEMA_VERSION, evaluate_checkpoint, evaluation_path, saved_evaluation
-from ptr_robot.evaluation_data import held_out, spread
-from ptr_robot.store_places import StorePlaces
+from ptr_robot.evaluation.held_out import held_out, spread
+from ptr_robot.evaluation.metrics import METRICS, SCHEMA_VERSION, evaluate_checkpoint, evaluation_path, saved_evaluation
+from ptr_robot.training.store_places import StorePlaces
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from valued_run import BC, make_run, make_store
 
 from ptr_fast import native
 from ptr_fast.runtime.policy import Policy
-from ptr_robot import export
 from ptr_robot.cli import main as cli
+from ptr_robot.verbs import export
 
 onnx = pytest.importorskip("onnx", reason="the extra 'export' is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra 'export' is not installed")

@@ -13,7 +13,7 @@ import pytest
 
 from ptr_fast import native
 from ptr_fast.kernels import dispatch
-from ptr_robot import info
+from ptr_robot.verbs import info
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -60,7 +60,7 @@ def test_every_op_is_there_and_the_native_one_is_chosen_on_the_cpu() -> None:
 def test_first_lines_come_before_torch_is_imported() -> None:
     code = """
 import sys, time
-from ptr_robot import info
+from ptr_robot.verbs import info
 info.versions(), info.machine(), info.native_module()
 assert "torch" not in sys.modules
 """

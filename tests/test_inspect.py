@@ -14,9 +14,9 @@ from toy_robot import SIZE, toy_episodes, toy_meta, write_store
 
 from ptr_fast.data.store import EpisodeStore
 from ptr_robot import cli
-from ptr_robot.contact_sheet import choose_camera, choose_rows, sheet_html, sheet_png
-from ptr_robot.inspect_store import Args, main
-from ptr_robot.store_summary import summarize
+from ptr_robot.inspection.contact_sheet import choose_camera, choose_rows, sheet_html, sheet_png
+from ptr_robot.inspection.store_summary import summarize
+from ptr_robot.verbs.inspect import Args, main
 
 HOSTILE = "<script>alert(1)</script> \"open\" 'it' & [/red][bold] {x} \x1b[31m\nnext"
 

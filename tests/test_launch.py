@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from ptr_robot import launch
-from ptr_robot.train_config import LoopConfig
+from ptr_robot.training import processes as launch
+from ptr_robot.training.config import LoopConfig
 
 
 @pytest.fixture

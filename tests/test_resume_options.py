@@ -11,7 +11,7 @@ import pytest
 from changing_world import SMALL, copy_home, episodes, make_home, make_store, moved, numbers, ptr_fast, read_record
 
 from ptr_fast.checkpoint import list_checkpoints
-from ptr_robot.store_places import StorePlaces
+from ptr_robot.training.store_places import StorePlaces
 
 
 @pytest.fixture(scope="module")

@@ -28,8 +28,8 @@ from ptr_fast.data.store import EpisodeStore
 from ptr_fast.learners import make_learner
 from ptr_fast.types import ActionSpec, CameraSpec, StateSpec
 from ptr_robot.datasets.layout import BRIDGE_HIGH, BRIDGE_LOW, BRIDGE_NAMES, BRIDGE_UNITS
-from ptr_robot.serve import metadata_of
 from ptr_robot.serving.protocol import pack
+from ptr_robot.verbs.serve import metadata_of
 
 sys.path.append(os.path.join(os.path.dirname(__file__), "robots"))
 from widowx_stand_in import HEIGHT, WIDTH, StandIn

@@ -12,9 +12,9 @@ from ptr_fast.checkpoint import read_checkpoint
 from ptr_fast.errors import DataError
 from ptr_fast.run_folder import choose_checkpoint, list_checkpoints, weights_of
 from ptr_fast.runtime.policy import Policy
-from ptr_robot import serve
 from ptr_robot.cli import main as cli
-from ptr_robot.train import _prune
+from ptr_robot.training.loop import _prune
+from ptr_robot.verbs import serve
 
 SEEN = "the newest of 3 checkpoints"
 

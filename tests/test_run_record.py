@@ -25,9 +25,9 @@ from changing_world import (
 
 from ptr_fast.checkpoint import list_checkpoints, read_checkpoint
 from ptr_fast.data.store import EpisodeStore
-from ptr_robot import train as train_module
-from ptr_robot.ancestry import ancestors_of, trained_on
-from ptr_robot.run_record import EpisodeRecord, RunRecord, SourceRecord
+from ptr_robot.training import loop as train_module
+from ptr_robot.training.ancestry import ancestors_of, trained_on
+from ptr_robot.training.run_record import EpisodeRecord, RunRecord, SourceRecord
 
 KEPT, PLACE, TOLD, PROGRAM = "kept", "where it lies now", "told to resume", "the program that goes on"
 RULES = {  # every field of a record, and what becomes of it when the run goes on

@@ -5,10 +5,10 @@ import shutil
 import pytest
 from valued_run import BC, make_run, make_store
 
-import ptr_robot.select as select_module
+import ptr_robot.evaluation.ranking as select_module
 from ptr_fast import diagnostics
 from ptr_robot.cli import main as cli
-from ptr_robot.select import rank
+from ptr_robot.evaluation.ranking import rank
 
 
 def evaluation(step, *, diverged=None, **metrics):

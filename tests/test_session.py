@@ -11,7 +11,7 @@ from ptr_fast.config import PolicySpec, TaskTable
 from ptr_fast.runtime.control import LoopConfig
 from ptr_fast.runtime.safety import AxisLimits, SafetyLimits
 from ptr_fast.types import ActionSpec, CameraSpec, StateSpec
-from ptr_robot.session import Operator, run_session
+from ptr_robot.trials.session import Operator, run_session
 
 SPEC = PolicySpec(
     camera=CameraSpec(name="front", height=8, width=8),
@@ -145,7 +145,7 @@ def test_steps_find_a_grid_again_that_has_slipped():
 
 
 def test_a_camera_that_shows_no_second_frame_is_named_and_nothing_moves(monkeypatch):
-    monkeypatch.setattr("ptr_robot.session.FIRST_OBSERVATION_S", 0.2)
+    monkeypatch.setattr("ptr_robot.trials.session.FIRST_OBSERVATION_S", 0.2)
     robot = Filmed(0.05, 0.0)
     robot.is_frozen = True
     with pytest.raises(RuntimeError, match=r"hand: no new frame of front has come for 0\.2 s"):

@@ -15,8 +15,8 @@ import toy_robot
 
 from ptr_fast.checkpoint import list_checkpoints, read_checkpoint
 from ptr_fast.data.tiers import frame_tiers
-from ptr_robot import train_frames
 from ptr_robot.cli import main as cli
+from ptr_robot.training import batches as train_frames
 
 SMALL = ["--num-steps", "24", "--batch-size", "4", "--log-every", "1", "--checkpoint-every", "6", "--keep-last", "0"]
 SMALL += ["--keep-best", "0"]

@@ -8,9 +8,9 @@ import toy_robot
 from ptr_fast.config import RewardConfig
 from ptr_fast.data.store import EpisodeStore
 from ptr_fast.learners.distributed import Ranks
-from ptr_robot.train_config import LoopConfig
-from ptr_robot.train_data import Source, make_spec
-from ptr_robot.train_frames import open_batches
+from ptr_robot.training.batches import open_batches
+from ptr_robot.training.config import LoopConfig
+from ptr_robot.training.sources import Source, make_spec
 
 
 @pytest.mark.parametrize("frames", ["device", "host", "jpeg"])

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from ptr_robot import train_log
-from ptr_robot.train_log import RunLog
+from ptr_robot.training import log as train_log
+from ptr_robot.training.log import RunLog
 
 
 @pytest.mark.parametrize(("busy_seconds", "expected"), [(None, None), (0.02, 0.8), (0.1, 1.0)])

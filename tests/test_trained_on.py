@@ -11,9 +11,9 @@ from toy_robot import TASKS, toy_episodes, toy_meta, write_store
 from ptr_fast.checkpoint import read_checkpoint
 from ptr_fast.data.store import EpisodeStore
 from ptr_robot.cli import main as cli
-from ptr_robot.evaluation_data import held_out
-from ptr_robot.store_places import StorePlaces
-from ptr_robot.trained_on import TrainedOn
+from ptr_robot.evaluation.held_out import held_out
+from ptr_robot.training.store_places import StorePlaces
+from ptr_robot.training.trained_on import TrainedOn
 
 ONE_STEP = ["--num-steps", "1", "--batch-size", "2", "--keep-best", "0", "--keep-last", "0"]
 TOYS = toy_episodes(30, cameras=("image_0",))

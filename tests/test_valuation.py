@@ -12,7 +12,7 @@ from ptr_fast.checkpoint import read_checkpoint
 from ptr_fast.nets.init import keyed_generator
 from ptr_fast.runtime.policy import Policy
 from ptr_fast.valuation import value_episode
-from ptr_robot.evaluate import record_of, rewards_of
+from ptr_robot.evaluation.metrics import record_of, rewards_of
 
 
 @pytest.fixture(scope="module")

@@ -26,10 +26,10 @@ from ptr_fast.learners import CqlLearner, Draws
 from ptr_fast.learners.cql.info import cql_info
 from ptr_fast.types import Batch
 from ptr_fast.valuation import value_episode
-from ptr_robot.divergence import find_divergence
-from ptr_robot.evaluate import record_of
-from ptr_robot.train_config import DataConfig
-from ptr_robot.train_data import Source, make_spec, select_prior, transitions_of
+from ptr_robot.evaluation.metrics import record_of
+from ptr_robot.training.config import DataConfig
+from ptr_robot.training.divergence import find_divergence
+from ptr_robot.training.sources import Source, make_spec, select_prior, transitions_of
 
 __all__ = ["Demonstrations", "Training"]
 

@@ -10,23 +10,29 @@ import sys
 import threading
 
 VERBS = {
-    "convert": ("ptr_robot.convert", "robot data of other formats -> a store"),
-    "inspect": ("ptr_robot.inspect_store", "what is in a store: tables and a contact sheet"),
-    "doctor": ("ptr_robot.doctor", "traps in a store, and what to do about them"),
-    "collect": ("ptr_robot.collect", "demonstrations in simulated toy kitchens -> a store"),
-    "pretrain": ("ptr_robot.pretrain", "train a policy on broad data"),
-    "finetune": ("ptr_robot.finetune", "train it on with a few demonstrations of a new task, mixed with the old data"),
-    "resume": ("ptr_robot.resume", "go on with a run that was stopped or killed"),
-    "evaluate": ("ptr_robot.evaluate", "offline metrics of a checkpoint on held-out demonstrations"),
-    "select": ("ptr_robot.select", "rank the checkpoints of a run and pick one"),
-    "act": ("ptr_robot.act", "actions of a checkpoint on the frames of a stored episode"),
-    "rollout": ("ptr_robot.rollout", "try a policy in a simulated kitchen, or on a robot in real time"),
-    "export": ("ptr_robot.export", "a checkpoint -> one ONNX file, from camera frame to the robot's units"),
-    "serve": ("ptr_robot.serve", "a checkpoint's actions over a websocket, in openpi's protocol"),
-    "report": ("ptr_robot.report.verb", "one HTML page about runs, checkpoints and trials"),
-    "demo": ("ptr_robot.demo", "the whole way in toy kitchens, from data to a table of success rates"),
-    "convert-checkpoint": ("ptr_robot.convert_checkpoint", "a checkpoint of the published JAX code -> one of ours"),
-    "info": ("ptr_robot.info", "what was built, what runs where and why not; for bug reports"),
+    "convert": ("ptr_robot.verbs.convert", "robot data of other formats -> a store"),
+    "inspect": ("ptr_robot.verbs.inspect", "what is in a store: tables and a contact sheet"),
+    "doctor": ("ptr_robot.verbs.doctor", "traps in a store, and what to do about them"),
+    "collect": ("ptr_robot.verbs.collect", "demonstrations in simulated toy kitchens -> a store"),
+    "pretrain": ("ptr_robot.verbs.pretrain", "train a policy on broad data"),
+    "finetune": (
+        "ptr_robot.verbs.finetune",
+        "train it on with a few demonstrations of a new task, mixed with the old data",
+    ),
+    "resume": ("ptr_robot.verbs.resume", "go on with a run that was stopped or killed"),
+    "evaluate": ("ptr_robot.evaluation.metrics", "offline metrics of a checkpoint on held-out demonstrations"),
+    "select": ("ptr_robot.evaluation.ranking", "rank the checkpoints of a run and pick one"),
+    "act": ("ptr_robot.verbs.act", "actions of a checkpoint on the frames of a stored episode"),
+    "rollout": ("ptr_robot.verbs.rollout", "try a policy in a simulated kitchen, or on a robot in real time"),
+    "export": ("ptr_robot.verbs.export", "a checkpoint -> one ONNX file, from camera frame to the robot's units"),
+    "serve": ("ptr_robot.verbs.serve", "a checkpoint's actions over a websocket, in openpi's protocol"),
+    "report": ("ptr_robot.verbs.report", "one HTML page about runs, checkpoints and trials"),
+    "demo": ("ptr_robot.verbs.demo", "the whole way in toy kitchens, from data to a table of success rates"),
+    "convert-checkpoint": (
+        "ptr_robot.verbs.convert_checkpoint",
+        "a checkpoint of the published JAX code -> one of ours",
+    ),
+    "info": ("ptr_robot.verbs.info", "what was built, what runs where and why not; for bug reports"),
 }
 INTERRUPTED, TERMINATED = 130, 143
 USERS = (ValueError, RuntimeError, OSError, ImportError, MemoryError)  # their mistakes, and a broken environment
@@ -78,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _left(code: int) -> int:
     """The exit code of a verb that failed; does not return where it has joined other processes."""
-    if launch := sys.modules.get("ptr_robot.launch"):
+    if launch := sys.modules.get("ptr_robot.training.processes"):
         launch.leave(code)
     return code
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from ptr_robot.convert import Args, convert
 from ptr_robot.datasets.detect import open_source
+from ptr_robot.verbs.convert import Args, convert
 
 
 @pytest.fixture

@@ -14,10 +14,11 @@ import simplejpeg
 
 from ptr_fast.data.store import EpisodeStore, StoreWriter
 from ptr_fast.errors import DataError
-from ptr_robot import cli, convert
-from ptr_robot.convert import Args
+from ptr_robot import cli
 from ptr_robot.datasets import frames
 from ptr_robot.datasets.layout import BRIDGE_HIGH, BRIDGE_LOW
+from ptr_robot.verbs import convert
+from ptr_robot.verbs.convert import Args
 
 
 def stamps(path):
@@ -52,7 +53,7 @@ def test_killed_between_the_two_files_of_a_part_and_run_again(rlds, run, tmp_pat
         import os, signal
         from pathlib import Path
         from ptr_fast.data import store_writer
-        from ptr_robot import convert
+        from ptr_robot.verbs import convert
         convert.EPISODES_PER_PART = 4
         write = store_writer._write_part
         def write_and_die(path, batch):

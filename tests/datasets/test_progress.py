@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from ptr_robot.progress import Progress, format_duration
+from ptr_robot.console.progress import Progress, format_duration
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from rlds_writer import example, message, varint
 from ptr_fast.data.store import EpisodeStore
 from ptr_fast.errors import DataError
 from ptr_fast.resize import resize
-from ptr_robot.convert import BAD_EPISODES
 from ptr_robot.datasets.rlds import RldsSource
 from ptr_robot.datasets.rlds_features import read_features
 from ptr_robot.datasets.tfrecord import index_records, masked_crc32c, parse_example, read_record
+from ptr_robot.verbs.convert import BAD_EPISODES
 
 FILE = "bridge_dataset-train.tfrecord-00000-of-00001"
 

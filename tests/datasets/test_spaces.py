@@ -13,7 +13,7 @@ from ptr_robot import cli
 from ptr_robot.datasets.detect import open_source
 from ptr_robot.datasets.layout import BRIDGE_HIGH, BRIDGE_LOW, BRIDGE_UNITS, builtin_layouts, read_layouts
 from ptr_robot.datasets.options import Args
-from ptr_robot.doctor import diagnose
+from ptr_robot.verbs.doctor import diagnose
 
 NAMES = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
 
@@ -193,7 +193,7 @@ def test_the_layout_of_a_run(tmp_path, run):
     from ptr_fast.checkpoint import save_checkpoint
     from ptr_fast.config import ActConfig, BcConfig, EncoderConfig
     from ptr_fast.learners import make_learner
-    from ptr_robot.train_data import Source, check_matches, make_spec
+    from ptr_robot.training.sources import Source, check_matches, make_spec
 
     store = converted(run, data(tmp_path), control_hz=7.0)
     spec = make_spec([Source(role="prior", store=store, train=np.arange(4), validation=np.arange(4, 6))], "", 2)
@@ -346,7 +346,7 @@ def test_doctor_names_tasks_that_are_counters(tmp_path, run):
 def test_a_robot_takes_no_unit_for_another(tmp_path, run):
     """What is unknown fits no robot that knows its units, and any that says nothing."""
     from ptr_robot.robots.interface import check_fits
-    from ptr_robot.train_data import Source, make_spec
+    from ptr_robot.training.sources import Source, make_spec
 
     store = converted(run, data(tmp_path), action_names=NAMES, state_names=NAMES)
     spec = make_spec([Source(role="prior", store=store, train=np.arange(4), validation=np.arange(4, 6))], "", 0)
@@ -364,7 +364,7 @@ def test_a_robot_takes_no_unit_for_another(tmp_path, run):
 
 
 def test_a_killed_conversion_is_not_trained_on(tmp_path, run):
-    from ptr_robot.train_data import Source, check_matches, make_spec
+    from ptr_robot.training.sources import Source, check_matches, make_spec
 
     store = converted(run, data(tmp_path))
     source = Source(role="prior", store=store, train=np.arange(4), validation=np.arange(4, 6))

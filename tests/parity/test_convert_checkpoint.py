@@ -9,8 +9,8 @@ from update_case import make_batch
 
 from ptr_fast.errors import DataError
 from ptr_fast.kernels.augment import augment
-from ptr_robot.convert_checkpoint import Args, convert, main
-from ptr_robot.flax_checkpoint import read_flax_checkpoint
+from ptr_robot.published.flax_file import read_flax_checkpoint
+from ptr_robot.verbs.convert_checkpoint import Args, convert, main
 
 BOUND = 2e-5
 

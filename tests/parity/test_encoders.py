@@ -6,7 +6,7 @@ from golden import Golden
 
 from ptr_fast.kernels.augment import augment
 from ptr_fast.nets.encoder import ImageEncoder
-from ptr_robot.reference_parameters import encoder_state, infer_encoder
+from ptr_robot.published.parameter_names import encoder_state, infer_encoder
 
 BOUND = 2e-5
 

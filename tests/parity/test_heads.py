@@ -5,7 +5,7 @@ from golden import Golden
 
 from ptr_fast.nets.critic import EnsembleHead
 from ptr_fast.nets.policy import TanhGaussianPolicy
-from ptr_robot.reference_parameters import head_state, policy_state
+from ptr_robot.published.parameter_names import head_state, policy_state
 
 BOUND, GRADIENT_BOUND = 2e-5, 5e-4
 FORMS = {"critic": "reinject_all", "critic_actionsep": "reinject_action", "critic_plain": "plain"}

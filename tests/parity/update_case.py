@@ -13,7 +13,7 @@ from ptr_fast.config import AugmentConfig, CqlConfig, PolicySpec, TaskTable
 from ptr_fast.kernels.augment import AugmentParams, JitterParams, reference
 from ptr_fast.learners import CqlLearner, Draws
 from ptr_fast.types import ActionSpec, Batch, CameraSpec, StateSpec
-from ptr_robot.reference_parameters import actor_state, critic_state, infer_sizes
+from ptr_robot.published.parameter_names import actor_state, critic_state, infer_sizes
 
 JITTER_FIELDS = ("apply", "order", "brightness", "contrast", "saturation", "hue")
 CROP_PADDING = 4

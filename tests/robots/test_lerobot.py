@@ -16,13 +16,13 @@ from ptr_fast.config import PolicySpec, TaskTable
 from ptr_fast.runtime.control import LoopConfig
 from ptr_fast.runtime.safety import SafetyFilter
 from ptr_fast.types import ActionSpec, CameraSpec, StateSpec
-from ptr_robot.robot_rollout import _connected, robot_options
 from ptr_robot.robots import CLASSES, make_robot
 from ptr_robot.robots.limits_file import FORMAT, read_limits, write_limits
 from ptr_robot.robots.replay import ReplayRobot
 from ptr_robot.robots.simulated import SimulatedRobot
 from ptr_robot.robots.widowx import WidowXRobot
-from ptr_robot.session import Operator, run_session
+from ptr_robot.trials.run import _connected, robot_options
+from ptr_robot.trials.session import Operator, run_session
 
 PACKAGE = {
     "draccus.py": """

@@ -20,7 +20,7 @@ from ptr_fast.data.store import EpisodeStore
 from ptr_fast.errors import DataError
 from ptr_fast.resize import resize
 from ptr_robot.cli import main
-from ptr_robot.recorder import Recorder
+from ptr_robot.trials.recorder import Recorder
 
 LARGE = 96
 LOOP = ["--num-steps", "2", "--batch-size", "4", "--log-every", "1", "--checkpoint-every", "2", "--keep-best", "0"]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ptr_fast.data.store import EpisodeStore
-from ptr_robot.collect import Args, main, parse_kinds
+from ptr_robot.verbs.collect import Args, main, parse_kinds
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KINDS = ("expert:0.5", "failed:0.5")
@@ -94,7 +94,7 @@ def test_same_episodes_from_two_processes_and_as_jpeg(tmp_path):
 def test_stopped_in_the_middle(tmp_path, stop, monkeypatch):
     """Ctrl-C and SIGTERM keep what was finished; a kill leaves a whole store; the next run completes it."""
     path = tmp_path / "store"
-    command = [sys.executable, "-c", "import ptr_robot.collect as c; c.EPISODES_PER_PART = 2; from ptr_robot.cli import main; raise SystemExit(main())"]  # fmt: skip  # noqa: E501
+    command = [sys.executable, "-c", "import ptr_robot.verbs.collect as c; c.EPISODES_PER_PART = 2; from ptr_robot.cli import main; raise SystemExit(main())"]  # fmt: skip  # noqa: E501
     command += ["collect", "--out", str(path), "--episodes", "200", "--kinds", "expert", "--image-size", "16"]
     command += ["--workers", "1"]
     env = {**os.environ, "PYTHONPATH": f"{REPOSITORY / 'python'}{os.pathsep}{REPOSITORY}"}

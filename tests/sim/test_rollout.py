@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ptr_robot.rollout import Args, main, rollout
 from ptr_robot.sim.policies import ExpertSource, RandomSource
 from ptr_robot.sim.trials import TrialPlan, run_trials, trial_seed
+from ptr_robot.verbs.rollout import Args, main, rollout
 
 PLAN = TrialPlan(task="put block on plate", kitchen="B", image_size=16)
 

@@ -1,7 +1,7 @@
 """The published configuration, for Bridge data at 128 px on a GPU."""
 
 from ptr_fast.config import BcConfig, CqlConfig
-from ptr_robot.train_config import PretrainConfig
+from ptr_robot.training.config import PretrainConfig
 
 RECIPES = {
     "bridge": ("PTR as published: CQL, ResNet-34, 160 k updates", PretrainConfig(learner=CqlConfig())),

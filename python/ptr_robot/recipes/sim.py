@@ -13,7 +13,7 @@ How these values were found stands in benchmarks/NOTES.md. What differs from the
 """
 
 from ptr_fast.config import ActConfig, BcConfig, CqlConfig, EncoderConfig
-from ptr_robot.train_config import LoopConfig, PretrainConfig
+from ptr_robot.training.config import LoopConfig, PretrainConfig
 
 ENCODER = EncoderConfig(name="conv3", num_filters=16, embedding_dim=64)
 LOOP = LoopConfig(num_steps=4_000, checkpoint_every=1_000, log_every=50, num_threads=1)

@@ -1,7 +1,7 @@
 """A few seconds on a CPU: shows that every part runs, teaches nothing."""
 
 from ptr_fast.config import BcConfig, CqlConfig, EncoderConfig
-from ptr_robot.train_config import LoopConfig, PretrainConfig
+from ptr_robot.training.config import LoopConfig, PretrainConfig
 
 ENCODER = EncoderConfig(name="conv3", num_filters=8, pooling="spatial_softmax", embedding_dim=32)
 LOOP = LoopConfig(num_steps=40, batch_size=8, log_every=10, checkpoint_every=20, num_threads=1)

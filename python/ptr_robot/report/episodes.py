@@ -16,9 +16,9 @@ from ptr_fast.data.store import EpisodeStore
 from ptr_fast.diagnostics import telling_moments
 from ptr_fast.errors import DataError
 from ptr_fast.resize import resize
-from ptr_robot.evaluation_data import told_kind
+from ptr_robot.evaluation.held_out import told_kind
 from ptr_robot.report.plots import NARROW, WIDE, Mark, Series, line_chart
-from ptr_robot.store_places import StorePlaces
+from ptr_robot.training.store_places import StorePlaces
 
 __all__ = ["demonstration", "frame_uri"]
 

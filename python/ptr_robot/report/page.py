@@ -13,7 +13,7 @@ from ptr_fast.files import write_atomically
 from ptr_robot.report import sections
 from ptr_robot.report.runs import find_rollouts, read_run, trial_rows
 from ptr_robot.report.style import CSS
-from ptr_robot.store_places import StorePlaces
+from ptr_robot.training.store_places import StorePlaces
 
 __all__ = ["Section", "build_report", "write_page"]
 

@@ -9,13 +9,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from ptr_robot.evaluate import METRICS, format_number
-from ptr_robot.evaluation_data import told_kind
-from ptr_robot.progress import format_duration
+from ptr_robot.console.progress import format_duration
+from ptr_robot.evaluation.held_out import told_kind
+from ptr_robot.evaluation.metrics import METRICS, format_number
 from ptr_robot.report.episodes import demonstration
 from ptr_robot.report.plots import Mark, Series, interval_bar, line_chart
 from ptr_robot.report.runs import RunData, TrialRow
-from ptr_robot.store_places import StorePlaces
+from ptr_robot.training.store_places import StorePlaces
 
 __all__ = ["configurations", "demonstrations", "runs_table", "selections", "tiles", "training", "trials"]
 

@@ -13,11 +13,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ptr_robot.console.video import write_video
 from ptr_robot.sim.environment import KitchenEnv, make_environment
 from ptr_robot.sim.policies import ActingPolicy, PolicySource
 from ptr_robot.sim.tasks import find_task
 from ptr_robot.sim.worlds import PutWorld, World
-from ptr_robot.video import write_video
 
 __all__ = ["Trial", "TrialPlan", "run_trials", "trial_seed"]
 

@@ -1,0 +1,1 @@
+"""Offline metrics on held-out demonstrations, and the ranking of checkpoints by them."""

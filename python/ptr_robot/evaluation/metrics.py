@@ -1,0 +1,324 @@
+"""Offline metrics of one checkpoint on held-out demonstrations.
+
+Shows whether Q rises along them, how far the policy's actions are from the recorded ones, and whether the critic stays
+within possible returns. No offline metric guarantees success on a robot.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tyro
+
+from ptr_fast.checkpoint import CheckpointInfo, read_checkpoint, weights_digest
+from ptr_fast.config import CqlConfig, RewardConfig, from_dict
+from ptr_fast.data.store import EpisodeStore
+from ptr_fast.data.transitions import Transitions
+from ptr_fast.diagnostics import (
+    EpisodeValues,
+    divergence,
+    late_rise,
+    misestimation,
+    rank_correlation,
+    selection_score,
+    summarize,
+    value_range,
+)
+from ptr_fast.errors import DataError
+from ptr_fast.files import write_atomically
+from ptr_fast.resize import resize
+from ptr_fast.runtime.policy import Policy
+from ptr_fast.valuation import RecordedEpisode, value_episode
+from ptr_robot.chosen_checkpoint import chosen_checkpoint
+from ptr_robot.evaluation.held_out import EvaluationData, held_out, run_folder, told_kind
+from ptr_robot.training.store_places import StorePlaces
+
+__all__ = [
+    "METRICS",
+    "Args",
+    "evaluate_checkpoint",
+    "evaluation_key",
+    "evaluation_path",
+    "main",
+    "saved_evaluation",
+    "write_evaluation",
+]
+
+SCHEMA_VERSION = 2
+"""Of the file, and of the numbers in it: raised whenever a metric changes, so that no old number is compared."""
+MAX_CURVES = 12
+"""Episodes whose curves are kept in the file; all others keep their numbers."""
+MAX_POINTS = 400
+"""Points kept per curve."""
+METRICS = {
+    # key: (name, unit or range, what is better, meaning)
+    "score": ("selection score", "-1..1", "high", "Q rises, ends high, and prefers recorded actions"),
+    "rank_correlation": ("Q against time", "-1..1", "high", "Spearman's rank correlation along a demonstration"),
+    "late_rise": ("late rise of Q", "sd", "high", "last tenth of a demonstration against the rest"),
+    "preference": ("recorded over random", "0..1", "high", "share of uniform actions with a lower Q"),
+    "bellman_error": ("Bellman error", "reward²", "low", "squared distance of Q to the learner's own target"),
+    "action_error": ("action error", "scaled²", "low", "squared error of the mean action, mean over dimensions"),
+    "log_prob": ("log-probability", "nats", "high", "of the recorded action"),
+    "return_correlation": ("Q against return", "-1..1", "high", "Pearson correlation with the recorded return"),
+    "return_bias": ("Q - return", "reward", "zero", "mean over the steps whose return is known"),
+    "separation_auc": ("success over failure", "0..1", "high", "chance that a good episode has the higher mean Q"),
+    "q_data": ("Q of the data", "reward", "", "mean of min over critics of Q(s, recorded action)"),
+    "advantage": ("advantage of the data", "reward", "", "Q(s, recorded action) - Q(s, policy mean)"),
+    "policy_gap": ("Q data - policy", "reward", "", "recorded actions against sampled policy actions"),
+    "random_gap": ("Q data - random", "reward", "", "recorded actions against uniform actions"),
+    "share_outside": ("Q out of range", "share", "low", "steps whose Q no policy could earn, slack included"),
+    "rank_correlation_averaged": ("averaged Q against time", "-1..1", "high", "rank correlation, averaged critics"),
+    "late_rise_averaged": ("late rise, averaged Q", "sd", "high", "the last tenth, averaged critics"),
+    "share_outside_averaged": ("averaged Q out of range", "share", "low", "the same for the averaged critics"),
+}
+NO_GUARANTEE = "No offline metric guarantees success on a robot: try the policy before you trust it."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Offline metrics of a checkpoint on held-out demonstrations."""
+
+    checkpoint: Path
+    """Run (the checkpoint that select picked, else the newest that has not diverged), or one checkpoint."""
+    store: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Store to evaluate on. Default: the episodes that the run held out. Or OLD=NEW for a store of the run's that has
+    moved; repeat for several."""
+    task: str = ""
+    """Only episodes of this task (exact name). Default: all."""
+    max_episodes: int = 20
+    """At most this many episodes, a seeded choice spread over tasks and outcomes; 0 takes all."""
+    seed: int = 0
+    """Seed of that choice and of the sampled actions."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the nets run; auto takes a GPU where there is one."""
+    out: Path | None = None
+    """JSON file to write. Default: RUN/evaluation/<step>.json."""
+    json: bool = False
+    """Print the result as JSON instead of tables."""
+
+    def __post_init__(self) -> None:
+        if self.max_episodes < 0:
+            raise ValueError(f"max_episodes must not be negative, got {self.max_episodes}")
+
+
+def rewards_of(info: CheckpointInfo) -> RewardConfig:
+    """The reward labels that the run was trained with; the published ones where the checkpoint does not say."""
+    rewards = info.run.get("config", {}).get("rewards")
+    return RewardConfig() if rewards is None else from_dict(RewardConfig, rewards, "rewards")
+
+
+def evaluation_path(checkpoint: Path) -> Path:
+    """Where the evaluation of a checkpoint is kept."""
+    return run_folder(checkpoint) / "evaluation" / f"{checkpoint.resolve().name}.json"
+
+
+def evaluation_key(info: CheckpointInfo, data: EvaluationData, seed: int) -> str:
+    """SHA-256 over everything that the numbers depend on: equal key, equal result."""
+    digest = hashlib.sha256((info.path / "files.json").read_bytes())
+    ids = [data.store.episodes.episode_id[e] for e in data.episodes]
+    about = {key: value for key, value in data.to_json().items() if key != "store"}
+    digest.update(json.dumps([SCHEMA_VERSION, about, ids, seed]).encode())
+    return digest.hexdigest()
+
+
+def saved_evaluation(path: Path) -> dict[str, Any] | None:
+    """An evaluation written earlier, or None where there is none of this version."""
+    if not path.is_file():
+        return None
+    try:
+        result = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise DataError(f"{path}: not valid JSON ({error}); delete it") from error
+    return result if isinstance(result, dict) and result.get("schema_version") == SCHEMA_VERSION else None
+
+
+def evaluate_checkpoint(
+    info: CheckpointInfo, data: EvaluationData, *, seed: int = 0, device: str = "cpu", advance: Any = None
+) -> dict[str, Any]:
+    """All metrics of one checkpoint, as the JSON values that ``evaluation/<step>.json`` holds (not written here).
+
+    Args:
+        advance: called once per finished episode.
+    """
+    begin = time.monotonic()
+    networks = Policy(info, device).networks
+    is_cql = isinstance(info.config, CqlConfig)
+    averaged = info.act.mode != "mean"
+    rewards = rewards_of(info)
+    options: dict[str, Any] = {"averaged": averaged, "seed": seed}
+    limits = None
+    if is_cql:
+        limits = value_range(rewards, info.config.discount)
+        options |= {"discount": info.config.discount, "num_samples": info.config.num_action_samples}
+    values = []
+    for episode in data.episodes:
+        values.append(value_episode(networks, record_of(info, data.store, int(episode), rewards), **options))
+        if advance is not None:
+            advance()
+    metrics = summarize(values, limits)
+    if limits is not None:
+        metrics["score"] = selection_score(metrics, averaged)
+    shown = _choose_curves(data, values)
+    return _finite(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "key": evaluation_key(info, data, seed),
+            "step": info.step,
+            "checkpoint": info.path.name,
+            "weights": weights_digest(info),
+            "learner": type(info.config).__name__,
+            "networks": "averaged" if averaged else "online",
+            "data": {
+                **data.to_json(),
+                "camera": info.spec.camera.name,
+                "num_episodes": len(values),
+                "num_steps": sum(len(v.rewards) for v in values),
+            },
+            "seed": seed,
+            "value_range": limits,
+            "diverged": divergence(metrics, limits, averaged) if limits else None,
+            "misestimated": misestimation(metrics, limits) if limits else None,
+            "metrics": metrics,
+            "episodes": [
+                _episode_json(data.store, int(e), v, with_curves=i in shown)
+                for i, (e, v) in enumerate(zip(data.episodes, values, strict=True))
+            ],
+            "seconds": round(time.monotonic() - begin, 3),
+        }
+    )
+
+
+def record_of(info: CheckpointInfo, store: EpisodeStore, episode: int, rewards: RewardConfig) -> RecordedEpisode:
+    """One stored episode as the checkpoint's learner sees it."""
+    spec = info.spec
+    rows = Transitions(
+        store,
+        camera=spec.camera.name,
+        task_table=spec.tasks,
+        action=spec.action,
+        rewards=rewards,
+        episodes=np.array([episode]),
+    )
+    if store.meta.state.names != spec.state.names or store.meta.state.units != spec.state.units:
+        raise ValueError(f"{store.path}: the state differs: expected {spec.state}, got {store.meta.state}")
+    first, num_frames = int(store.episodes.first[episode]), int(store.episodes.num_frames[episode])
+    frames = np.stack([store.frame(spec.camera.name, first + i) for i in range(num_frames)])
+    return RecordedEpisode(
+        name=store.episodes.episode_id[episode],
+        outcome=store.episodes.outcome[episode],
+        frames=resize(frames, spec.camera.height, spec.camera.width),
+        states=store.state[first : first + num_frames],
+        task_id=int(rows.task_id[0]),
+        index=rows.record - first,
+        next_index=rows.next_record - first,
+        actions=rows.actions,
+        rewards=rows.rewards,
+        masks=rows.masks,
+    )
+
+
+def _choose_curves(data: EvaluationData, values: list[EpisodeValues]) -> set[int]:
+    """Every task and outcome first, then by number."""
+    groups: dict[tuple[str, bool], list[int]] = {}
+    for i, (episode, value) in enumerate(zip(data.episodes, values, strict=True)):
+        groups.setdefault((data.store.episodes.task[episode], value.outcome == "failure"), []).append(i)
+    turns = [group[turn] for turn in range(len(values)) for group in groups.values() if turn < len(group)]
+    return set(turns[:MAX_CURVES])
+
+
+def _episode_json(store: EpisodeStore, episode: int, values: EpisodeValues, *, with_curves: bool) -> dict[str, Any]:
+    num_steps = len(values.rewards)
+    entry: dict[str, Any] = {
+        "episode_id": store.episodes.episode_id[episode],
+        "task": store.episodes.task[episode],
+        "kind": store.episodes.kind[episode],
+        "outcome": values.outcome,
+        "num_steps": num_steps,
+        "action_error": float(values.action_error.mean()),
+    }
+    if len(values.q):
+        entry |= {
+            "late_rise": late_rise(values.q),
+            "rank_correlation": rank_correlation(values.q, np.arange(num_steps)),
+            "q_mean": float(values.q.mean()),
+            "bellman_error": float(values.bellman_error.mean()),
+        }
+    if with_curves:
+        steps = np.unique(np.linspace(0, num_steps - 1, min(num_steps, MAX_POINTS)).round().astype(int))
+        entry["curves"] = {"step": steps.tolist()} | {
+            field.name: [round(float(v), 4) for v in getattr(values, field.name)[steps]]
+            for field in fields(values)
+            if field.name not in ("outcome", "masks") and len(getattr(values, field.name))
+        }
+    return entry
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become null, nested as deep as they are."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_evaluation(result: dict[str, Any], path: Path) -> None:
+    """Writes one evaluation atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
+
+
+def main(args: Args) -> int:
+    from ptr_robot.console.progress import Progress
+    from ptr_robot.training.processes import pick_device
+
+    info = read_checkpoint(chosen_checkpoint(args.checkpoint))
+    places = StorePlaces.parse(args.store, takes_given=True)
+    data = held_out(info, places=places, task=args.task, max_episodes=args.max_episodes, seed=args.seed)
+    with Progress(len(data.episodes), "evaluate", "ep") as progress:
+        result = evaluate_checkpoint(
+            info, data, seed=args.seed, device=str(pick_device(args.device)), advance=progress.advance
+        )
+    path = args.out or evaluation_path(info.path)
+    write_evaluation(result, path)
+    if args.json:
+        print(json.dumps(result, indent=1, allow_nan=False))
+        return 0
+    _print(result, path)
+    return 0
+
+
+def _print(result: dict[str, Any], path: Path) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console, data = Console(), result["data"]
+    told = f"step {result['step']}, {result['networks']} networks, {told_kind(data)}"
+    console.print(escape(told), soft_wrap=True)
+    if data["note"]:
+        console.print(f"[yellow]{escape(data['note'])}[/yellow]", soft_wrap=True)
+    table = Table("metric", "value", "unit", "better", "what it is", box=None, header_style="bold")
+    for key, (name, unit, better, meaning) in METRICS.items():
+        if key in result["metrics"]:
+            table.add_row(name, format_number(result["metrics"][key]), unit, better, meaning)
+    console.print(table)
+    if result["learner"] != "CqlConfig":
+        console.print("This policy was cloned: it has no critic, so there is no Q to look at.")
+    if result["diverged"]:
+        console.print(f"[red]diverged: {escape(result['diverged'])}[/red]", soft_wrap=True)
+    if result["misestimated"]:
+        console.print(f"[yellow]{escape(result['misestimated'])}[/yellow]", soft_wrap=True)
+    console.print(f"{NO_GUARANTEE}\nwrote {escape(str(path))}", soft_wrap=True)
+
+
+def format_number(value: float | None) -> str:
+    """Four digits; a dash where the data could not tell."""
+    return "-" if value is None else f"{value:.4g}"

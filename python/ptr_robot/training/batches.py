@@ -1,0 +1,136 @@
+"""From the sources of a run to its batches: where the frames lie is measured, chosen and told."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import torch
+
+from ptr_fast.config import PolicySpec, RewardConfig
+from ptr_fast.data.dali_loader import DaliLoader, why_not_dali
+from ptr_fast.data.device_frames import DeviceFrames, num_frames_of
+from ptr_fast.data.frames import FrameSource, FrameSourceInfo, free_memory, open_frames
+from ptr_fast.data.loader import Loader
+from ptr_fast.data.sampler import MixtureSampler
+from ptr_fast.data.store import EpisodeStore
+from ptr_fast.data.store_meta import MAX_VERIFIED_BYTES
+from ptr_fast.data.tiers import FrameSizes, Tier, choose_tier, explain_tiers, frame_tiers, step_reserve_bytes
+from ptr_fast.data.transitions import Transitions
+from ptr_fast.learners.distributed import Ranks
+from ptr_robot.training.config import LoopConfig
+from ptr_robot.training.processes import num_local_ranks
+from ptr_robot.training.sources import Source, transitions_of
+
+__all__ = ["Batches", "open_batches"]
+
+Batches = Loader | DeviceFrames | DaliLoader
+
+_DECODED_SHARE = 0.5  # of the host's free memory
+_MAX_THREADS = 8  # that copy or decode frames, of each process
+
+
+def open_batches(
+    sources: Sequence[Source],
+    mix: float,
+    spec: PolicySpec,
+    rewards: RewardConfig,
+    loop: LoopConfig,
+    device: torch.device,
+    ranks: Ranks,
+    is_new: bool,
+) -> tuple[Batches, str]:
+    """The batches of a run and the tier they come from: the fastest that fits, or the one asked for; prints it.
+
+    Under ``auto`` all ranks take the same tier, and a run that goes on takes none that changes pixels.
+
+    Raises:
+        ValueError: the tier that is asked for cannot be had.
+        DataError: a store or a frame is broken.
+    """
+    sources = [source for source in sources if len(source.train)]
+    tables = [transitions_of(source, spec, rewards, source.train) for source in sources]
+    sizes = [
+        [len(rows) for source, rows in zip(sources, tables, strict=True) if source.role == role]
+        for role in ("prior", "target")
+    ]
+    sampler = MixtureSampler([s for s in sizes if s], mix, loop.batch_size, loop.seed, ranks.rank, ranks.world_size)
+
+    # One object per folder, however it is written: two sources may be episodes of one store.
+    folders = [source.store.path.resolve() for source in sources]
+    by_path = {folder: source.store for folder, source in zip(folders, sources, strict=True)}
+    stores = [by_path[folder] for folder in folders]
+    budget = (int(loop.memory_gib * 2**30) or int(free_memory() * _DECODED_SHARE)) // num_local_ranks()
+    tiers = _measure(tables, stores, spec, loop.batch_size // ranks.world_size, device, budget)
+    taken = choose_tier(tiers, loop.frames, keep_pixels=not is_new)
+    if loop.frames == "auto":
+        taken = tiers[int(ranks.largest(tiers.index(taken)))]  # what fits one rank need not fit another
+    print(f"frames: {explain_tiers(tiers, taken, loop.frames)}")
+    for source, rows in zip(sources, tables, strict=True):
+        counts = f"{len(source.train)} episodes, {len(rows)} transitions"
+        print(f"{source.role} data {source.store.path}: {counts}")
+
+    camera = spec.camera.name
+    if taken.name == "jpeg" and device.type == "cuda":
+        why_not = why_not_dali(stores, camera)
+        print("frames: decoded " + (f"on the CPU: {why_not}" if why_not else "by DALI ahead of the step"))
+        if why_not is None:
+            _verify(by_path.values())
+            return DaliLoader(tables, stores, camera, sampler, device), taken.name
+    # A learner on the CPU needs the cores itself, and its steps leave one thread time enough.
+    cores = len(os.sched_getaffinity(0)) // num_local_ranks()
+    threads = 1 if device.type == "cpu" else max(1, min(_MAX_THREADS, cores))
+    opened = {
+        folder: open_frames(store, camera, budget if taken.name == "host" else 0, threads)
+        for folder, store in by_path.items()
+    }
+    _verify(by_path.values())  # after decoding, which names the record of a damaged frame
+    frames: list[FrameSource] = [opened[folder] for folder in folders]
+    if taken.name in ("device", "device-yuv420"):
+        layout: Literal["rgb", "yuv420"] = "rgb" if taken.name == "device" else "yuv420"
+        held = DeviceFrames(tables, frames, sampler, device, taken.what, layout)
+        for source_of_frames in opened.values():
+            source_of_frames.close()
+        _print_rate(held.describe(), loop.batch_size)
+        return held, taken.name
+    for folder, source_of_frames in opened.items():
+        _print_rate(source_of_frames.describe(), loop.batch_size, f"{by_path[folder].path}: ")
+    return Loader(tables, frames, sampler, device), taken.name
+
+
+def _verify(stores: Iterable[EpisodeStore]) -> None:
+    """Compares the stores of a moderate size with their checksums."""
+    for store in stores:
+        if store.num_bytes <= MAX_VERIFIED_BYTES:
+            store.verify()
+
+
+def _measure(
+    tables: Sequence[Transitions],
+    stores: Sequence[EpisodeStore],
+    spec: PolicySpec,
+    batch_size: int,
+    device: torch.device,
+    budget: int,
+) -> list[Tier]:
+    camera = spec.camera
+    num_of = {"jpeg": 0, "raw": 0}
+    for store in dict.fromkeys(stores):
+        num_of[store.meta.camera(camera.name).encoding] += store.num_records
+    sizes = FrameSizes(
+        height=camera.height,
+        width=camera.width,
+        num_named=num_frames_of(tables, stores),
+        num_jpeg=num_of["jpeg"],
+        num_raw=num_of["raw"],
+    )
+    on_gpu = device.type == "cuda"
+    free = torch.cuda.mem_get_info(device)[0] if on_gpu else free_memory() // num_local_ranks()
+    reserve = step_reserve_bytes(batch_size, camera.height, camera.width) if on_gpu else free // 2
+    return frame_tiers(sizes, device.type, free, reserve, budget)
+
+
+def _print_rate(info: FrameSourceInfo, batch_size: int, where: str = "") -> None:
+    rate = info.frames_per_second / 2  # a sample is two frames
+    print(f"frames: {where}{info}; about {rate:,.0f} samples/s, {rate / batch_size:,.0f} steps/s of {batch_size}")

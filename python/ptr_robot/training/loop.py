@@ -1,0 +1,309 @@
+"""The training loop: batches in, updates, log lines and checkpoints out; interruptible and exactly resumable."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from ptr_fast.checkpoint import (
+    CheckpointInfo,
+    list_checkpoints,
+    load_training_state,
+    read_checkpoint,
+    remove_checkpoint,
+    save_checkpoint,
+)
+from ptr_fast.config import RewardConfig
+from ptr_fast.cuda_graph import CapturedStep, EagerStep, why_not_captured
+from ptr_fast.errors import DataError
+from ptr_fast.files import write_atomically, writing
+from ptr_fast.learners import make_learner
+from ptr_fast.learners.distributed import Ranks
+from ptr_fast.run_folder import picked_step
+from ptr_robot.training.batches import Batches, open_batches
+from ptr_robot.training.config import LoopConfig
+from ptr_robot.training.divergence import Divergence, find_divergence, last_sound_checkpoint, remedies
+from ptr_robot.training.log import RunLog, check_wandb
+from ptr_robot.training.precision import encoder_dtype
+from ptr_robot.training.processes import StopRequest, branch_command, is_lost_contact, prepare_process, resume_command
+from ptr_robot.training.run_record import RunRecord
+from ptr_robot.training.sources import Source
+
+__all__ = ["Run", "open_run", "run_lock", "train", "write_record"]
+
+
+@dataclass(kw_only=True)
+class Run:
+    """One training run, ready to go.
+
+    Attributes:
+        out: run folder.
+        record: all that the run is (note "Record of a run").
+        sources: its stores, open, and its episodes.
+        learner: a fresh learner, or one that carries the weights to go on from.
+    """
+
+    out: Path
+    record: RunRecord
+    sources: Sequence[Source]
+    learner: Any
+
+    @property
+    def loop(self) -> LoopConfig:
+        """Length, saving, reporting."""
+        return self.record.loop
+
+    @property
+    def rewards(self) -> RewardConfig:
+        """Labels of the transitions."""
+        return self.record.rewards
+
+
+def open_run(
+    out: Path,
+    record: RunRecord,
+    sources: Sequence[Source],
+    ranks: Ranks,
+    weights: Callable[[], CheckpointInfo] | None = None,
+) -> Run:
+    """Makes a run from its record, and settles what depends on this machine (precision).
+
+    Args:
+        weights: the checkpoint that a run without checkpoints of its own starts from; None: from fresh weights.
+    """
+    loop, device = prepare_process(record.loop)
+    record = record.with_config(loop=loop)
+    learner = make_learner(record.learner, record.spec, loop.seed, device, encoder_dtype(loop.precision), ranks)
+    if weights is not None and not list_checkpoints(out):
+        load_training_state(weights(), learner)
+    return Run(out=out, record=record, sources=sources, learner=learner)
+
+
+class run_lock:  # noqa: N801 (used like a function)
+    """Holds ``<run>/.lock`` while a process trains there (the first of several); the lock dies with the process.
+
+    Raises:
+        RuntimeError: another process is training into the folder.
+    """
+
+    def __init__(self, out: Path, ranks: Ranks) -> None:
+        self.path, self.ranks = Path(out) / ".lock", ranks
+        self.file: IO[str] | None = None
+        self.made_folder = False
+
+    def __enter__(self) -> None:
+        self.ranks.on_first(self._take)
+
+    def _take(self) -> None:
+        with writing(self.path.parent):
+            self.made_folder = not self.path.parent.exists()
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = open(self.path, "a+")  # noqa: SIM115 (held until the run ends)
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.file.seek(0)
+            holder = self.file.read().strip() or "unknown"
+            self.file.close()
+            raise RuntimeError(f"{self.path.parent}: another process (pid {holder}) is training here") from error
+        self.file.truncate(0)
+        self.file.write(f"{os.getpid()}\n")
+        self.file.flush()
+
+    def __exit__(self, *_: object) -> None:
+        if self.file is None:
+            return
+        folder = self.path.parent
+        if self.made_folder and folder.is_dir() and os.listdir(folder) == [self.path.name]:  # no run has begun
+            shutil.rmtree(folder)
+        self.file.close()
+
+
+def train(run: Run) -> int:
+    """Trains until ``loop.num_steps`` updates are done, from the newest checkpoint in ``run.out`` where there is one.
+
+    Returns:
+        0; 128 plus the signal's number where one stopped the run after saving; 3 where the divergence alarm did.
+    """
+    ranks, loop, record = run.learner.ranks, run.loop, run.record
+    check_wandb(loop.wandb)
+    first_step = _load_newest(run)
+    if first_step >= loop.num_steps:
+        print(f"{run.out}: already at step {first_step} of {loop.num_steps}; nothing to do")
+        return 0
+    with _explained(run), contextlib.ExitStack() as stack:
+        ranks.check_equal(run.learner.networks())
+        batches, tier = open_batches(
+            run.sources, record.mix, record.spec, run.rewards, loop, run.learner.device, ranks, is_new=first_step == 0
+        )
+        stack.enter_context(contextlib.closing(batches))
+        if tier == "device-yuv420":  # its pixels are its own: a resumed run learns from the same
+            run.record = record.with_config(loop=replace(loop, frames=tier))
+        if loop.wandb and not record.wandb:
+            run.record = replace(run.record, wandb=secrets.token_hex(4))  # of rank 0, which logs and saves
+        ranks.on_first(lambda: write_record(run.out, run.record))
+        log = RunLog(run.out, first_step, loop.num_steps, loop.wandb, run.record.wandb, run.record.config, ranks)
+        stack.enter_context(contextlib.closing(log))
+        return _loop(run, batches, log, stack.enter_context(StopRequest(ranks)), first_step)
+
+
+def write_record(out: Path, record: RunRecord) -> None:
+    """Writes ``train_config.json``, and the split alone as ``split.json``."""
+    data = record.to_json()
+    write_atomically(out / "train_config.json", (json.dumps(data, indent=2) + "\n").encode())
+    write_atomically(out / "split.json", (json.dumps(data["split"], indent=2) + "\n").encode())
+
+
+@contextlib.contextmanager
+def _explained(run: Run) -> Iterator[None]:
+    """Says what to do about errors that training alone meets: no memory, or another process that is gone."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        what = str(error).partition("\n")[0]
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in what:
+            raise RuntimeError(f"out of memory on {run.learner.device}; {_less_memory(run)} ({what})") from error
+        if is_lost_contact(error):
+            found = list_checkpoints(run.out)
+            kept = f"checkpoints up to step {int(found[-1].name)} are kept" if found else "there is no checkpoint yet"
+            raise RuntimeError(
+                "lost contact with another process of this run: it has died or does not answer (its own message or "
+                f"torchrun's summary says why; here: {what}); {kept}; go on with: {resume_command(run.out)}"
+            ) from error
+        raise
+
+
+def _less_memory(run: Run) -> str:
+    loop = run.loop
+    advice = [f"take a --batch-size below {loop.batch_size}"]
+    if loop.precision != "bf16" and run.learner.device.type == "cuda":
+        advice.append("--precision bf16")
+    if loop.frames in ("auto", "device", "device-yuv420"):
+        advice.append(f"--frames {'host' if loop.frames == 'device-yuv420' else 'device-yuv420, host'} or map")
+    return ", or ".join([*advice, "a smaller encoder, or more GPUs (torchrun)"])
+
+
+def _load_newest(run: Run) -> int:
+    found = list_checkpoints(run.out)
+    if not found:
+        return run.record.first_step
+    info = read_checkpoint(found[-1])
+    load_training_state(info, run.learner)
+    print(f"going on from {info.path}")
+    return info.step
+
+
+def _make_step(run: Run, batches: Batches, first_step: int) -> EagerStep:
+    """Replayed from a CUDA graph where that is possible, else op by op, which is told on a GPU."""
+    clock_every = max(1, run.loop.log_every // 64)
+    why_not = why_not_captured(run.learner, run.learner.ranks.world_size)
+    if why_not is None:
+        return CapturedStep(run.learner, batches, first_step, clock_every)
+    step = EagerStep(run.learner, batches, first_step, clock_every)
+    step.why_eager = why_not
+    return step
+
+
+def _loop(run: Run, batches: Batches, log: RunLog, stop: StopRequest, first_step: int) -> int:
+    ranks = run.learner.ranks
+    loop, step, told = run.loop, _make_step(run, batches, first_step), None
+    while step.num_done < loop.num_steps:
+        step.run()
+        done = step.num_done
+        if step.why_eager != told:
+            told = step.why_eager
+            print(f"steps are launched op by op: {told}")
+        if done % loop.log_every == 0 or done == loop.num_steps:
+            rates = run.learner.learning_rates(done - 1)
+            numbers = log.report(done, step.info, rates, batches.wait_seconds, step.clock.seconds_per_step())
+            found = _diverged(step, numbers, run)
+            if ranks.largest(found is not None) and loop.stop_on_divergence:
+                _alarm(run, found or ELSEWHERE, numbers, done)
+                return 3
+        signal = stop.agreed()
+        if done % loop.checkpoint_every == 0 or done == loop.num_steps or signal:
+            ranks.check_equal(run.learner.networks())
+            path = _save(run, done)
+            ranks.on_first(lambda: _prune(run))
+            print(f"saved {path}", flush=True)
+        if signal:
+            _warn(run, f"stopped at step {done} of {loop.num_steps}; go on with: {resume_command(run.out)}")
+            return 128 + signal
+    return 0
+
+
+def _diverged(step: EagerStep, numbers: dict[str, float], run: Run) -> Divergence | None:
+    """What has gone wrong since the last report, by the numbers of every update and of the last one, or None."""
+    broken = step.not_finite()
+    if broken is None:
+        return find_divergence(numbers, run.rewards, run.learner.config)
+    name, when = broken
+    return Divergence(kind="not_finite", name=name, reason=f"{name} was not finite at step {when}")
+
+
+def _alarm(run: Run, found: Divergence, numbers: dict[str, float], done: int) -> None:
+    """Saves a run that has diverged beside its checkpoints and tells what was seen and what to change."""
+    path, config = _save(run, done, folder="diverged"), run.learner.config
+    lines = [f"divergence alarm at step {done}: {found.reason}", f"saved {path} for a look"]
+    action_dim, precision = run.record.spec.action.dim, run.loop.precision
+    what = remedies(found, numbers, done, run.rewards, config, action_dim, precision)
+    lines += [f"- {remedy}" for remedy in what]
+    sound = last_sound_checkpoint(run.out, run.rewards, config)
+    again = f"{resume_command(run.out)} would do the same again"
+    where = "no checkpoint is from before it: begin anew"
+    if sound:
+        options = next((remedy.options() for remedy in what if remedy.settings), [])
+        where = "go on from the newest checkpoint from before it, in a new run:\n"
+        where += branch_command(run.record.verb, sound, run.out, options)
+    _warn(run, "\n".join([*lines, f"{again}; {where}"]))
+
+
+ELSEWHERE = Divergence(kind="not_finite", name="", reason="a number of another process was not finite")
+
+
+def _warn(run: Run, text: str) -> None:
+    if run.learner.ranks.is_first:
+        print(text, file=sys.stderr)
+
+
+def _save(run: Run, step: int, folder: str = "checkpoints") -> Path:
+    record = run.record
+    save = partial(save_checkpoint, run.out, step, run.learner, record.spec, record.act, record.to_json(), folder)
+    run.learner.ranks.on_first(save)
+    return run.out / folder / f"{step:06d}"
+
+
+def _prune(run: Run) -> None:
+    """Keeps the newest checkpoints, the one that ``ptr-fast select`` picked, and the best by the score it ranks by."""
+    loop = run.loop
+    if not loop.keep_last:
+        return
+    older = list_checkpoints(run.out)[: -loop.keep_last]
+    if not older:
+        return
+    try:
+        picked = picked_step(run.out)
+    except DataError as error:
+        print(f"no checkpoint is removed: {error}")
+        return
+    best = set() if picked is None else {f"{picked:06d}"}
+    if loop.keep_best:
+        from ptr_robot.evaluation.ranking import evaluate_run, rank
+
+        ranking = rank(evaluate_run(run.out, device=str(run.learner.device)))["ranking"]
+        best |= {entry["checkpoint"] for entry in ranking[: loop.keep_best]}
+    for path in older:
+        if path.name not in best:
+            remove_checkpoint(path)

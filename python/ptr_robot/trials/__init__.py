@@ -1,0 +1,1 @@
+"""Trials of policies on a robot in real time: the run, its sheet, its recordings, its page."""

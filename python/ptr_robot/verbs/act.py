@@ -1,0 +1,113 @@
+"""Actions of a checkpoint on the frames of stored episodes, beside the recorded ones, in the robot's units."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import tyro
+
+if TYPE_CHECKING:
+    from ptr_fast.checkpoint import CheckpointInfo
+    from ptr_fast.data.store import EpisodeStore
+
+__all__ = ["Args", "episodes_of", "main"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Options of the verb.
+
+    Attributes:
+        checkpoint: run (the checkpoint that select picked, else the newest that has not diverged), or one checkpoint.
+        store: a store with other episodes than the run's held-out ones; or OLD=NEW for a store of the run's that has
+            moved; repeat for several.
+        task: task name as the policy knows it; empty takes each episode's own.
+        episode_ids: which episodes; empty takes the first two that were not trained on.
+        mode: acting mode; empty takes the checkpoint's own.
+        every: act on every so-many-th frame.
+        device: ``auto`` takes a GPU where there is one.
+        json: print JSON lines instead of a table.
+    """
+
+    checkpoint: Path
+    store: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    task: str = ""
+    episode_ids: tuple[str, ...] = ()
+    mode: Literal["", "mean", "ema_mean", "search"] = ""
+    every: int = 1
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    json: bool = False
+
+
+def main(args: Args) -> int:
+    """Acts frame by frame, as a robot would, and prints what came out."""
+    from ptr_fast.runtime.policy import Policy
+    from ptr_robot.chosen_checkpoint import chosen_checkpoint
+    from ptr_robot.training.processes import pick_device
+    from ptr_robot.training.sources import check_matches
+
+    if args.every < 1:
+        raise ValueError(f"every must be at least 1, got {args.every}")
+    policy = Policy.load(chosen_checkpoint(args.checkpoint), device=pick_device(args.device), mode=args.mode or None)
+    store, episodes, held_out = episodes_of(args.store, args.episode_ids, policy.info, bool(args.task))
+    check_matches(store, policy.spec, with_bounds=False)
+    rows = []
+    for episode in episodes:
+        task = args.task or store.episodes.task[episode]
+        for t in range(0, int(store.episodes.num_steps[episode]), args.every):
+            record = int(store.episodes.first[episode]) + t
+            image = store.frame(policy.spec.camera.name, record)
+            action = policy.act(image, store.state[record], task, seed=t)
+            rows.append((store.episodes.episode_id[episode], t, action, store.action[record]))
+    if args.json:
+        for episode_id, t, action, recorded in rows:
+            row = {"episode_id": episode_id, "t": t, "action": action.tolist(), "recorded": recorded.tolist()}
+            print(json.dumps(row))
+    else:
+        _print_table(policy, rows, held_out)
+    return 0
+
+
+def episodes_of(
+    options: tuple[str, ...], episode_ids: tuple[str, ...], info: CheckpointInfo, any_task: bool
+) -> tuple[EpisodeStore, list[int], bool | None]:
+    """The store that ``--store`` gives, or a run's own; numbers of the episodes, the named ones or the first two that
+    were not trained on; whether none of them was (None: unknown). ``any_task``: also of tasks that the checkpoint does
+    not know."""
+    from ptr_robot.evaluation.held_out import held_out
+    from ptr_robot.training.store_places import StorePlaces
+
+    places, any_task = StorePlaces.parse(options, takes_given=True), any_task or bool(episode_ids)
+    data = held_out(info, places=places, max_episodes=0, any_task=any_task)
+    if not episode_ids:
+        return data.store, [int(e) for e in data.episodes[:2]], data.is_held_out
+    number = {episode_id: i for i, episode_id in enumerate(data.store.episodes.episode_id)}
+    unknown = [e for e in episode_ids if e not in number]
+    if unknown:
+        raise ValueError(f"{data.store.path}: no episode {unknown[0]!r}")
+    return data.store, [number[e] for e in episode_ids], None
+
+
+def _print_table(policy, rows, held_out: bool | None) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    spec = policy.spec.action
+    told = {True: "held-out episodes", False: "TRAINING episodes", None: "episodes (unknown whether trained on)"}
+    table = Table(title=f"{policy.mode} actions on {told[held_out]}: policy / recorded")
+    table.add_column("episode")
+    table.add_column("t", justify="right")
+    for name, unit in zip(spec.names, spec.units, strict=True):
+        table.add_column(f"{name} [{unit}]" if unit else name, justify="right")
+    for episode_id, t, action, recorded in rows:
+        pairs = [f"{a:+.3f} / {r:+.3f}" for a, r in zip(action, recorded, strict=True)]
+        table.add_row(escape(episode_id), str(t), *pairs)
+    console = Console()
+    console.print(table)
+    error = np.mean([np.abs(spec.scale(a) - spec.scale(r)) for _, _, a, r in rows])
+    console.print(f"mean absolute error {error:.3f} of the action's half range, {len(rows)} frames")

@@ -1,0 +1,245 @@
+"""Demonstrations of scripted experts in simulated toy kitchens, written into a store.
+
+Episode i of (task, kitchen, kind, seed) is always the same: running the command again adds only what is missing, and a
+command that was killed goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+__all__ = ["Args", "main", "parse_kinds"]
+
+EPISODES_PER_PART = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Options of the verb."""
+
+    out: Path
+    """Store; made where there is none, else added to."""
+    task: tuple[str, ...] = ("put block on plate",)
+    """Instructions: "put X in|on Y", or one of Meta-World's own, such as "open door"."""
+    kitchens: tuple[str, ...] = ("A",)
+    """Letters A to H; every task is shown in every kitchen."""
+    episodes: int = 40
+    """Number of episodes per task and kitchen."""
+    kinds: tuple[str, ...] = ("expert:0.7", "noisy:0.2", "failed:0.1")
+    """Kinds of episodes and their shares."""
+    image_size: int = 64
+    """Height and width of the frames, pixels."""
+    start: Literal["easy", "wide"] = "easy"
+    """Range of the starting positions of put tasks."""
+    distractors: int = 0
+    """Other objects on the table, 0 to 5 (put tasks)."""
+    action_repeat: int = 4
+    """Simulation steps of 12.5 ms per decision."""
+    max_steps: int = 60
+    """Decisions per episode at most."""
+    encoding: Literal["raw", "jpeg"] = "raw"
+    """How frames are stored."""
+    jpeg_quality: int = 95
+    """1 to 100."""
+    task_per_kitchen: bool = False
+    """Call the tasks "put block on plate [kitchen E]", so that each kitchen takes a task slot of its own."""
+    seed: int = 0
+    """Of everything."""
+    workers: int = 2
+    """Processes."""
+
+
+def main(args: Args) -> int:
+    """Collects what is missing and prints what the store then holds."""
+    from ptr_fast.data.store import StoreWriter
+    from ptr_robot.console.progress import Progress
+
+    keys = plan(args)
+    meta = store_meta(args)
+    exists = (args.out / "meta.json").exists()
+    with StoreWriter.append(args.out, meta) if exists else StoreWriter.create(args.out, meta) as writer:
+        _check_same_options(args.out, writer.meta.source, meta.source)
+        missing = [key for key in keys if episode_id(key) not in writer]
+        print(f"{args.out}: {len(keys)} episodes asked for, {len(keys) - len(missing)} there already")
+        with Progress(len(missing), "collect", "episodes") as progress:
+            try:
+                for episode in _recorded(args, missing):
+                    writer.add(episode)
+                    if writer.num_pending >= EPISODES_PER_PART:
+                        writer.commit()
+                    progress.advance(1, kitchen=episode.domain)
+            finally:
+                writer.commit()  # also what was finished before Ctrl-C or an error
+    _print_summary(args.out)
+    return 0
+
+
+def parse_kinds(kinds: Sequence[str], num_episodes: int) -> dict[str, int]:
+    """Splits a number of episodes by shares, largest remainder first: ``["expert:0.7", "noisy:0.3"]``, 10 -> 7 and 3.
+
+    Raises:
+        ValueError: an unknown kind, a share that is no positive number, or a kind named twice.
+    """
+    from ptr_robot.sim.kitchens import nearest
+
+    known = ["expert", "noisy", "failed"]
+    shares: dict[str, float] = {}
+    for text in kinds:
+        name, _, share = text.partition(":")
+        if name not in known:
+            raise ValueError(f"kinds: unknown kind {name!r}{nearest(name, known)}; known: {known}")
+        try:
+            value = float(share or "1")
+        except ValueError:
+            value = math.nan
+        if not 0.0 < value < math.inf or name in shares:
+            raise ValueError(f"kinds: expected each kind once with a positive share, e.g. expert:0.7, got {text!r}")
+        shares[name] = value
+    if not shares:
+        raise ValueError("kinds: name at least one, e.g. expert:1")
+    exact = {name: num_episodes * share / sum(shares.values()) for name, share in shares.items()}
+    counts = {name: int(value) for name, value in exact.items()}
+    for name in sorted(exact, key=lambda n: counts[n] - exact[n])[: num_episodes - sum(counts.values())]:
+        counts[name] += 1
+    return counts
+
+
+def plan(args: Args) -> list[Any]:
+    """Every episode that was asked for, in the order of the store.
+
+    Raises:
+        ValueError: an unknown task, kitchen or kind, or a number out of range.
+    """
+    from ptr_robot.sim.environment import check_options
+    from ptr_robot.sim.episodes import EpisodeKey
+    from ptr_robot.sim.kitchens import find_kitchen
+    from ptr_robot.sim.tasks import find_task
+
+    for name, value, low in (("episodes", args.episodes, 1), ("workers", args.workers, 1), ("seed", args.seed, 0)):
+        if value < low:
+            raise ValueError(f"{name} must be at least {low}, got {value}")
+    check_options(**{name: value for name, value in environment_options(args).items() if name != "start"})
+    if not 1 <= args.jpeg_quality <= 100:
+        raise ValueError(f"jpeg-quality must lie in 1..100, got {args.jpeg_quality}")
+    counts = parse_kinds(args.kinds, args.episodes)
+    tasks = dict.fromkeys(find_task(task).instruction for task in args.task)
+    kitchens = dict.fromkeys(find_kitchen(name).name for name in args.kitchens)
+    return [
+        EpisodeKey(task=task, kitchen=kitchen, kind=kind, seed=args.seed, index=index)  # type: ignore[arg-type]
+        for task in tasks
+        for kitchen in kitchens
+        for kind, count in counts.items()
+        for index in range(count)
+    ]
+
+
+def episode_id(key: Any) -> str:
+    """Name of an episode in the store."""
+    return f"{key.task}/{key.kitchen}/{key.kind}/{key.seed}/{key.index:05d}"
+
+
+def environment_options(args: Args) -> dict[str, Any]:
+    """What the environment is made with; an episode depends on it and on its key."""
+    return {
+        "image_size": args.image_size,
+        "action_repeat": args.action_repeat,
+        "max_steps": args.max_steps,
+        "start": args.start,
+        "distractors": args.distractors,
+    }
+
+
+def store_meta(args: Args) -> Any:
+    """Meta of the store that these options make."""
+    from dataclasses import replace
+
+    from ptr_fast.data.store import StoreMeta
+    from ptr_robot.sim.environment import STATE_SPEC, action_spec, camera_spec
+    from ptr_robot.sim.worlds import World
+
+    source: dict[str, Any] = {"format": "toy kitchens", **environment_options(args)}
+    source["task_per_kitchen"] = args.task_per_kitchen
+    if args.encoding == "jpeg":
+        source["jpeg_quality"] = args.jpeg_quality
+    return StoreMeta(
+        cameras=(replace(camera_spec(args.image_size), encoding=args.encoding),),
+        action=action_spec(args.action_repeat),
+        state=STATE_SPEC,
+        control_hz=World.STEP_HZ / args.action_repeat,
+        source=source,
+    )
+
+
+def _check_same_options(path: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
+    for name in sorted(set(stored) | set(wanted)):
+        if stored.get(name) != wanted.get(name):
+            raise ValueError(
+                f"{path}: cannot add to this store, {name} differs: "
+                f"it has {stored.get(name)!r}, asked for {wanted.get(name)!r}"
+            )
+
+
+def _recorded(args: Args, keys: Sequence[Any]) -> Iterator[Any]:
+    """The episodes of ``keys``, in their order, made by the worker processes."""
+    from ptr_fast.data.store import Episode
+    from ptr_robot.sim.environment import CAMERA_NAME
+    from ptr_robot.sim.episodes import RecordingJob, run_job
+    from ptr_robot.sim.tasks import store_task_name
+    from ptr_robot.sim.workers import ordered_map
+
+    quality = args.jpeg_quality if args.encoding == "jpeg" else None
+    options = environment_options(args)
+    jobs = [RecordingJob(keys=tuple(chunk), options=options, jpeg_quality=quality) for chunk in _chunks(keys)]
+    for job, recorded in zip(jobs, ordered_map(run_job, jobs, args.workers), strict=True):
+        for key, episode in zip(job.keys, recorded, strict=True):
+            yield Episode(
+                episode_id=episode_id(key),
+                task=store_task_name(key.task, key.kitchen, per_kitchen=args.task_per_kitchen),
+                states=episode.states,
+                actions=episode.actions,
+                frames={CAMERA_NAME: episode.frames},
+                outcome=episode.outcome,
+                kind=key.kind,
+                domain=key.kitchen,
+                source=f"toy kitchens, attempt {episode.attempt}",
+            )
+
+
+def _chunks(keys: Iterable[Any], size: int = 4) -> Iterator[list[Any]]:
+    """Runs of at most ``size`` keys of one task and kitchen: a worker makes one environment for each change."""
+    chunk: list[Any] = []
+    for key in keys:
+        if chunk and (len(chunk) == size or (chunk[0].task, chunk[0].kitchen) != (key.task, key.kitchen)):
+            yield chunk
+            chunk = []
+        chunk.append(key)
+    if chunk:
+        yield chunk
+
+
+def _print_summary(path: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from ptr_fast.data.store import EpisodeStore
+
+    store = EpisodeStore.open(path)
+    rows: dict[tuple[str, str, str], Counter[str]] = {}
+    table = store.episodes
+    for task, kitchen, kind, outcome, steps in zip(
+        table.task, table.domain, table.kind, table.outcome, table.num_steps, strict=True
+    ):
+        row = rows.setdefault((task, kitchen, kind), Counter())
+        row.update({"episodes": 1, "steps": int(steps), outcome: 1})
+    out = Table(title=f"{path}: {store.num_episodes} episodes, {store.num_steps} steps")
+    for column in ("task", "kitchen", "kind", "episodes", "succeeded", "mean steps"):
+        out.add_column(column, justify="right" if column in ("episodes", "succeeded", "mean steps") else "left")
+    for (task, kitchen, kind), row in rows.items():
+        n = row["episodes"]
+        out.add_row(task, kitchen, kind, str(n), str(row["success"]), f"{row['steps'] / n:.1f}")
+    Console().print(out)

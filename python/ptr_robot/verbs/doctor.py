@@ -1,0 +1,141 @@
+"""Looks for traps in stores of robot data, and says what to do about each.
+
+Black, frozen or late cameras; actions out of bounds, inverted or without effect; cut or copied episodes; validation
+data that is training data: all of these train without an error and fail on the robot. Exits with 1 where there are
+errors.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ptr_fast.errors import DataError
+from ptr_robot.diagnosis.finding import LEVELS, MAX_NAMED_EPISODES, Finding, printable
+
+STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
+WIDTH = 120
+"""Characters of a line where the output is not a terminal."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """What to examine."""
+
+    stores: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """One store, or several to be used together (training and validation, old and new): these are compared, too."""
+    json: bool = False
+    """Print the findings as JSON on standard output, nothing else."""
+    strict: bool = False
+    """Exit with 1 on warnings, too."""
+    max_frames_per_episode: int = 8
+    """Consecutive frames decoded per sampled episode and camera; at least 2."""
+    max_episodes: int = 512
+    """Episodes whose frames are sampled, spread over the store; at least 1. States and actions are read whole."""
+
+    def __post_init__(self) -> None:
+        if not self.stores:
+            raise ValueError("name at least one store")
+        if len({path.resolve() for path in self.stores}) < len(self.stores):
+            raise ValueError("name each store once")
+        if self.max_frames_per_episode < 2:
+            raise ValueError(f"max_frames_per_episode must be at least 2, got {self.max_frames_per_episode}")
+        if self.max_episodes < 1:
+            raise ValueError(f"max_episodes must be at least 1, got {self.max_episodes}")
+
+
+def main(args: Args) -> int:
+    """Prints what was found; 1 where there are errors (or, if strict, warnings)."""
+    findings = diagnose(args.stores, max_frames=args.max_frames_per_episode, max_episodes=args.max_episodes)
+    counts = Counter(finding.level for finding in findings)
+    failed = counts["error"] > 0 or (args.strict and counts["warning"] > 0)
+    if args.json:
+        report = {
+            "stores": [str(store) for store in args.stores],
+            "counts": {level: counts[level] for level in LEVELS},
+            "passed": not failed,
+            "findings": [finding.to_json() for finding in findings],
+        }
+        json.dump(report, sys.stdout, indent=2, ensure_ascii=False)
+        sys.stdout.write("\n")
+    else:
+        _print(args.stores, findings)
+    return int(failed)
+
+
+def diagnose(stores: Sequence[Path | str], *, max_frames: int = 8, max_episodes: int = 512) -> list[Finding]:
+    """All findings of all checks, worst first.
+
+    Raises:
+        DataError: one of ``stores`` is not a store. Damage inside a store is a finding.
+    """
+    from ptr_fast.data.store import EpisodeStore
+    from ptr_robot.console.progress import Progress
+    from ptr_robot.diagnosis import Evidence, examine, examine_together, sample_cameras
+
+    findings: list[Finding] = []
+    evidences: list[Evidence] = []
+    for path in stores:
+        store = EpisodeStore.open(path)
+        if store.num_episodes == 0:
+            findings.append(_unreadable(path, "no episodes", "there is nothing to train on", "convert or collect some"))
+            continue
+        with Progress(min(store.num_episodes, max_episodes), f"looking at {Path(path).name}", "ep") as progress:
+            try:
+                cameras = sample_cameras(
+                    store, max_frames=max_frames, max_episodes=max_episodes, advance=progress.advance
+                )
+                evidence = Evidence(path=str(path), store=store, cameras=cameras)
+                findings += examine(evidence)
+            except DataError as error:
+                advice = "copy the store again, or convert again; the other checks were not made"
+                findings.append(
+                    _unreadable(path, str(error), "training on this store stops with the same message", advice)
+                )
+                continue
+        evidences.append(evidence)
+    findings += examine_together(evidences)
+    return sorted(findings, key=lambda finding: LEVELS.index(finding.level))
+
+
+def _unreadable(path: Path | str, seen: str, why: str, advice: str) -> Finding:
+    return Finding(level="error", check="readable", store=str(path), seen=seen, why=why, advice=advice)
+
+
+def _print(stores: Sequence[Path], findings: Sequence[Finding]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    table = Table(box=None, padding=(0, 2, 1, 0), show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(ratio=1, overflow="fold")
+    for finding in findings:
+        story = Text()
+        if len(stores) > 1:
+            story.append(f"{printable(finding.store)}\n", style="cyan")
+        story.append(_sentence(printable(finding.seen)) + "\n", style="bold" if finding.level != "note" else "")
+        more = ", ..." if len(finding.episodes) == MAX_NAMED_EPISODES else ""
+        if finding.episodes:
+            story.append("episodes: " + printable(", ".join(finding.episodes)) + more + "\n", style="cyan")
+        story.append(f"why: {finding.why}", style="dim")
+        if finding.advice:
+            story.append(f"\ndo:  {finding.advice}")
+        table.add_row(Text(finding.level, style=STYLES[finding.level]), Text(finding.check, style="bold"), story)
+    console.print(table)
+    counts = Counter(finding.level for finding in findings)
+    words = ", ".join(f"{counts[level]} {level}{'s' if counts[level] != 1 else ''}" for level in LEVELS)
+    console.print(Text(f"{', '.join(str(store) for store in stores)}: {words}", style="bold"))
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]

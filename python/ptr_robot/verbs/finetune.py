@@ -1,0 +1,102 @@
+"""Train a checkpoint on with a few demonstrations of a new task, mixed with the old data.
+
+``ptr-fast finetune --checkpoint RUN --target STORE --num-demos 10 --mix 0.9 --out NEW_RUN``
+
+``--from CHECKPOINT --out NEW_RUN`` goes on from a checkpoint of fine-tuning with changed settings, in a new run.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import tyro
+
+from ptr_fast.config import to_dict
+from ptr_robot.training import branch
+from ptr_robot.training.config import FinetuneConfig
+
+if TYPE_CHECKING:
+    from ptr_fast.checkpoint import CheckpointInfo
+    from ptr_fast.learners import Ranks
+    from ptr_robot.training.sources import Source
+
+__all__ = ["finetune", "run"]
+
+
+def run(argv: list[str]) -> int:
+    """The verb."""
+    if branch.is_branch(argv):
+        return branch.run("finetune", argv)
+    config = tyro.cli(
+        FinetuneConfig, args=argv, prog="ptr-fast finetune", description=__doc__, config=(tyro.conf.DisallowNone,)
+    )
+    from ptr_robot.training.loop import run_lock
+    from ptr_robot.training.processes import joined
+    from ptr_robot.verbs.resume import check_new
+
+    with joined(config.loop.rank_timeout_s) as ranks, run_lock(config.out, ranks):
+        ranks.on_first(lambda: check_new(config.out))
+        return finetune(config, ranks)
+
+
+def finetune(config: FinetuneConfig, ranks: Ranks) -> int:
+    """Trains a new run on from ``config.checkpoint``.
+
+    The new task takes the next spare slot of the task vector; weights, optimisers and temperature go on as they are
+    (the reference re-initialises nothing either). The learning-rate schedule starts anew.
+
+    Returns:
+        As :func:`ptr_robot.training.loop.train`.
+    """
+    from ptr_fast.checkpoint import read_checkpoint
+    from ptr_robot.chosen_checkpoint import chosen_checkpoint
+    from ptr_robot.evaluation.metrics import rewards_of
+    from ptr_robot.training.ancestry import parent_and_ancestors
+    from ptr_robot.training.loop import open_run, train
+    from ptr_robot.training.rates import over, scaled
+    from ptr_robot.training.run_record import RunRecord
+    from ptr_robot.training.sources import check_matches, select_target, tell_camera, with_tasks
+    from ptr_robot.training.trained_on import held_out_only
+
+    info = read_checkpoint(chosen_checkpoint(config.checkpoint, to=sys.stdout))
+    target, task = select_target(config.target, config.task, config.domains, config.num_demos, config.loop.seed)
+    parent, ancestors = parent_and_ancestors(info, "finetune")
+    sources = held_out_only([*_prior_sources(info, config), target], ancestors)
+    spec = with_tasks(info.spec, [task])
+    for source in sources:
+        check_matches(source.store, spec, with_bounds=source.role == "target")
+    tell_camera(sources, spec.camera.name, "the checkpoint was trained on it")
+    config = replace(config, out=config.out.resolve(), checkpoint=info.path, target=config.target.resolve(), task=task)
+    schedule = info.config.lr_schedule if config.lr_schedule == "same" else config.lr_schedule
+    learner = over(scaled(info.config, config.lr_scale), schedule, config.loop.num_steps)
+    act = info.act if config.act_mode == "same" else replace(info.act, mode=config.act_mode)
+    if "rewards" not in info.run.get("config", {}):
+        print(f"{info.path}: its record says nothing about rewards, the published labels are taken: {rewards_of(info)}")
+    record = RunRecord(
+        verb="finetune",
+        config=to_dict(config),
+        spec=spec,
+        mix=config.mix,
+        sources=tuple(source.record() for source in sources),
+        parent=parent,
+        ancestors=ancestors,
+    ).with_config(learner=learner, rewards=rewards_of(info), act=act)
+    return train(open_run(config.out, record, sources, ranks, lambda: info))
+
+
+def _prior_sources(info: CheckpointInfo, config: FinetuneConfig) -> list[Source]:
+    from ptr_robot.training.run_record import recorded_sources
+    from ptr_robot.training.sources import reopen
+    from ptr_robot.training.store_places import StorePlaces
+
+    places, recorded = StorePlaces.parse(config.store), recorded_sources(info.run)
+    if config.mix == 0:
+        return []
+    if not recorded:
+        raise ValueError(
+            f"{info.path}: its record names no data to mix in (mix {config.mix:g}): --mix 0 trains on the target alone"
+        )
+    sources = reopen(recorded, places.of_checkpoint(info))
+    return [replace(source, role="prior") for source in sources]

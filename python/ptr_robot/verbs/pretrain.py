@@ -1,0 +1,71 @@
+"""Train a policy on broad data: ``ptr-fast pretrain RECIPE --data.stores STORE ... --out RUN``.
+
+``--from CHECKPOINT --out RUN`` in place of the recipe goes on from a checkpoint with changed settings, in a new run.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import tyro
+
+from ptr_fast.config import to_dict
+from ptr_robot.recipes import RECIPES
+from ptr_robot.training import branch
+from ptr_robot.training.config import PretrainConfig
+
+if TYPE_CHECKING:
+    from ptr_fast.learners import Ranks
+
+__all__ = ["pretrain", "run"]
+
+
+def run(argv: list[str]) -> int:
+    """The verb: a recipe's name, then dotted overrides of its values; or a branch."""
+    if branch.is_branch(argv):
+        return branch.run("pretrain", argv)
+    if argv and not argv[0].startswith("-") and argv[0] not in RECIPES:
+        close = difflib.get_close_matches(argv[0], RECIPES, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise ValueError(f"unknown recipe {argv[0]!r}{hint}; recipes: {', '.join(RECIPES)}")
+    config = tyro.extras.overridable_config_cli(
+        RECIPES,
+        args=argv,
+        prog="ptr-fast pretrain",
+        description=__doc__,
+        config=(tyro.conf.AvoidSubcommands, tyro.conf.DisallowNone),
+    )
+    from ptr_robot.training.loop import run_lock
+    from ptr_robot.training.processes import joined
+    from ptr_robot.verbs.resume import check_new
+
+    with joined(config.loop.rank_timeout_s) as ranks, run_lock(config.out, ranks):
+        ranks.on_first(lambda: check_new(config.out))
+        return pretrain(config, ranks)
+
+
+def pretrain(config: PretrainConfig, ranks: Ranks) -> int:
+    """Trains a new run from scratch.
+
+    Returns:
+        As :func:`ptr_robot.training.loop.train`.
+    """
+    from ptr_robot.training.loop import open_run, train
+    from ptr_robot.training.rates import check_schedule, over
+    from ptr_robot.training.run_record import RunRecord
+    from ptr_robot.training.sources import make_spec, select_prior, tell_camera
+    from ptr_robot.training.trained_on import held_out_only
+
+    sources = held_out_only(select_prior(config.data, config.loop.seed))
+    spec = make_spec(sources, config.data.camera, config.num_task_slots)
+    tell_camera(sources, spec.camera.name, "--data.camera takes another")
+    if not config.learner.lr_schedule_steps:
+        config = replace(config, learner=over(config.learner, config.learner.lr_schedule, config.loop.num_steps))
+    check_schedule(config.learner, config.loop.num_steps, "give --learner.lr-schedule-steps as many, or 0")
+    stores = tuple(path.resolve() for path in config.data.stores)
+    config = replace(config, out=config.out.resolve(), data=replace(config.data, stores=stores))
+    recorded = tuple(source.record() for source in sources)
+    record = RunRecord(verb="pretrain", config=to_dict(config), spec=spec, mix=1.0, sources=recorded)
+    return train(open_run(config.out, record, sources, ranks))

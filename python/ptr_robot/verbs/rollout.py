@@ -1,0 +1,344 @@
+"""Try a policy: in a simulated toy kitchen (as fast as it goes), or with --robot on a robot in real time.
+
+The starts depend on the seed alone, so two policies tried with one seed meet the same starts. Trials that are on disk
+already are not run again. On a robot every command passes the safety filter; s, f and space on the keyboard judge and
+stop a trial, Ctrl-C stops the arm and keeps what is finished.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+__all__ = ["Args", "main", "rollout"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Options of the verb."""
+
+    run: Path | None = None
+    """Run to try (the checkpoint that select picked, else the newest that has not diverged), or one checkpoint."""
+    checkpoint: Path | None = None
+    """The same as --run, as other verbs call it, e.g. RUN or RUN/checkpoints/000500."""
+    policy: Literal["checkpoint", "random", "expert"] = "checkpoint"
+    """What to try; random and expert need no checkpoint."""
+    task: str = "put block on plate"
+    """Instruction, also what the policy is told unless policy-task says otherwise."""
+    kitchen: str = "A"
+    """Letter A to H."""
+    trials: int = 20
+    """How many."""
+    seed: int = 0
+    """Of the starts."""
+    mode: Literal["", "mean", "ema_mean", "search"] = ""
+    """Acting mode. Default: the checkpoint's own."""
+    candidates: int = 0
+    """Candidates of search mode; 0 takes the checkpoint's own number."""
+    policy_task: str = ""
+    """Task name that the policy is told, where it differs from the instruction."""
+    task_per_kitchen: bool = False
+    """Tell the policy "put block on plate [kitchen E]", as collect with this option calls it."""
+    start: Literal["easy", "wide"] = "easy"
+    """Range of the starting positions of put tasks."""
+    distractors: int = 0
+    """Other objects on the table, 0 to 5 (put tasks)."""
+    max_steps: int = 60
+    """Decisions per trial."""
+    frame_delay: int = 0
+    """So many decisions old is the frame that the policy sees, as with a late camera."""
+    state_delay: int = 0
+    """So many decisions old is the state that the policy sees; with frame-delay as much, actions act so late."""
+    video: Literal["gif", "mp4", "none"] = "none"
+    """Film the first trials at half speed, into a folder beside the result."""
+    videos: int = 5
+    """How many trials to film."""
+    video_size: int = 256
+    """Height and width of the videos, pixels."""
+    label: str = ""
+    """Name in tables. Default: the run's name, random or expert."""
+    out: Path | None = None
+    """Result, a JSON file; with --robot a folder. Default: in the run's rollouts, or in outputs/rollouts."""
+    workers: int = 2
+    """Processes; each acts on one CPU thread."""
+    robot: str = ""
+    """Try it on this robot in real time: simulated, replay, widowx or lerobot:TYPE."""
+    robot_options: tuple[str, ...] = ()
+    """NAME=VALUE options of the robot, e.g. kitchen=H latency_ms=50 (simulated), store=DIR episode=3 (replay),
+    host=ADDRESS (widowx), port=/dev/ttyACM0 use_degrees=false (lerobot:TYPE)."""
+    against: tuple[Path, ...] = ()
+    """Other runs or checkpoints that are tried in turns with the first, in blinded random order (with --robot)."""
+    remote: str = ""
+    """Ask the policy server at this URL (ws://HOST:PORT or wss://) instead of loading a checkpoint (with --robot). The
+    environment's PTR_FAST_TOKEN is sent to it."""
+    ca_file: Path | None = None
+    """Certificates (PEM) that the server's may be signed by, or its own, instead of the system's (wss://)."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the policy runs on a robot; auto takes a GPU where there is one and the engine runs on it."""
+    engine: str = "auto"
+    """What computes the actions on a robot: auto the fastest installed one that agrees with eager, and says which;
+    eager the very numbers of training; onnxruntime, openvino, compile, cuda_graph on a GPU, or a file of ptr-fast
+    export (with --int8 the fastest on a CPU)."""
+    camera: str = ""
+    """Camera of the robot; needed where it has several."""
+    limits: Path | None = None
+    """File of safety limits instead of the robot's own; a LeRobot robot needs one (robots/limits_file.py)."""
+    record: Path | None = None
+    """Store that the trials on a robot are added to as episodes, to train on; made where there is none."""
+    dry_run: bool = False
+    """The robot gets no commands."""
+    realtime_priority: int = 0
+    """SCHED_FIFO priority of the control loop, 1 to 98; 0 leaves it as it is. Needs the right to (CAP_SYS_NICE)."""
+    stop_file: Path | None = None
+    """The arm stops as soon as this file exists, and no trial begins while it does (with --robot)."""
+
+
+ON_A_ROBOT = (
+    *("against", "remote", "ca_file", "robot_options", "device", "engine", "camera", "limits", "record", "dry_run"),
+    *("realtime_priority", "stop_file"),
+)
+IN_A_KITCHEN = (
+    *("policy", "kitchen", "task_per_kitchen", "start", "distractors", "frame_delay", "state_delay", "videos"),
+    *("video_size", "workers"),
+)
+OF_A_CHECKPOINT = ("run", "checkpoint", "against", "mode", "candidates", "device", "engine", "label")
+
+
+def main(args: Args) -> int:
+    """Runs the trials, prints and writes the result."""
+    for name, lowest, highest in (
+        ("trials", 1, 10_000),
+        ("max_steps", 1, 1_000_000),
+        ("seed", 0, 2**63 - 1),
+        ("frame_delay", 0, 1000),
+        ("state_delay", 0, 1000),
+        ("videos", 0, 10_000),
+        ("video_size", 16, 4096),
+    ):
+        if not lowest <= getattr(args, name) <= highest:
+            option = name.replace("_", "-")
+            raise ValueError(f"{option} must lie in {lowest} to {highest}, got {getattr(args, name)}")
+    if args.robot:
+        _refuse(args, IN_A_KITCHEN, "does nothing with --robot (a robot's own are --robot-options NAME=VALUE)")
+        return _on_robot(args)
+    _refuse(args, ON_A_ROBOT, "needs --robot")
+    result = rollout(args)
+    low, high = result["interval95"]
+    print(
+        f"{result['policy']} ({result['mode']}), {result['task']}, kitchen {result['kitchen']}: "
+        f"{result['successes']}/{result['num_trials']} succeeded (95 % interval {low:.0%} to {high:.0%}), "
+        f"mean {result['mean_steps']:.1f} steps"
+    )
+    if result["reached"] is not None:
+        print(f"reached the object {result['reached']}, lifted it {result['lifted']} times")
+    print(f"wrote {result['file']}")
+    return 0
+
+
+def _refuse(args: Args, names: tuple[str, ...], why: str) -> None:
+    """Options that would do nothing are errors: nobody shall believe that one was heeded."""
+    default = Args()
+    for name in names:
+        if getattr(args, name) != getattr(default, name):
+            raise ValueError(f"--{name.replace('_', '-')} {why}")
+
+
+def rollout(args: Args) -> dict[str, Any]:
+    """The trials of the verb.
+
+    Returns:
+        What was written as JSON: ``policy`` (label), ``mode``, ``checkpoint``, ``step``, ``task``, ``kitchen``,
+        ``successes``, ``num_trials``, ``interval95``, ``mean_steps``, ``reached``, ``lifted``, ``plan``, ``trials``;
+        and ``file``, where it was written.
+
+    Raises:
+        ValueError: an unknown task or kitchen, a policy that does not fit, or contradicting options.
+    """
+    from ptr_fast.diagnostics import wilson_interval
+    from ptr_fast.files import write_atomically
+    from ptr_robot.console.progress import Progress
+    from ptr_robot.sim.kitchens import find_kitchen
+    from ptr_robot.sim.tasks import find_task, store_task_name
+    from ptr_robot.sim.trials import Trial, TrialPlan, run_trials
+
+    task, kitchen = find_task(args.task).instruction, find_kitchen(args.kitchen).name
+    told = args.policy_task or store_task_name(task, kitchen, per_kitchen=args.task_per_kitchen)
+    source, about, size, repeat = _source(args, told)
+    plan = TrialPlan(
+        task=task,
+        kitchen=kitchen,
+        seed=args.seed,
+        policy_task=told,
+        image_size=size,
+        action_repeat=repeat,
+        max_steps=args.max_steps,
+        start=args.start,
+        distractors=args.distractors,
+        frame_delay=args.frame_delay,
+        state_delay=args.state_delay,
+    )
+    out = args.out or _default_out(args, about, plan)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    videos = None if args.video == "none" else (out.with_suffix(""), args.video, args.videos)
+    successes = 0
+    with Progress(args.trials, "rollout", "trials") as progress:
+
+        def count(trial: Trial) -> None:
+            nonlocal successes
+            successes += trial.success
+            progress.advance(1, succeeded=successes)
+
+        trials = run_trials(
+            source, plan, args.trials, num_workers=args.workers, log=out.with_suffix(".jsonl"), about=about,
+            videos=videos, video_size=args.video_size, each=count,
+        )  # fmt: skip
+    put = trials[0].reached is not None
+    result = {
+        **about,
+        "task": task,
+        "kitchen": kitchen,
+        "successes": successes,
+        "num_trials": len(trials),
+        "interval95": wilson_interval(successes, len(trials)),
+        "mean_steps": sum(trial.num_steps for trial in trials) / len(trials),
+        "reached": sum(bool(trial.reached) for trial in trials) if put else None,
+        "lifted": sum(bool(trial.lifted) for trial in trials) if put else None,
+        "plan": asdict(plan),
+        "trials": [asdict(trial) for trial in trials],
+    }
+    write_atomically(out, (json.dumps(result, indent=1) + "\n").encode())
+    return {**result, "file": str(out)}
+
+
+def _on_robot(args: Args) -> int:
+    from ptr_robot.chosen_checkpoint import chosen_checkpoint
+    from ptr_robot.trials.run import (
+        RobotTrials,
+        load_contenders,
+        remote_contender,
+        robot_options,
+        run_robot_trials,
+    )
+
+    if args.remote:
+        _refuse(args, OF_A_CHECKPOINT, "is of a checkpoint, not with --remote")
+    elif (named := _named(args, " or --remote")) is None:
+        raise ValueError("name one of --run, --checkpoint or --remote")
+    if args.ca_file and not args.remote:
+        raise ValueError("--ca-file needs --remote")
+    if args.dry_run and args.record:
+        raise ValueError("--dry-run sends no commands, so there is nothing to --record")
+    if args.stop_file is not None and not args.stop_file.parent.is_dir():
+        raise ValueError(f"stop-file: there is no folder {args.stop_file.parent}")
+    if args.remote:
+        contenders = [remote_contender(args.remote, os.environ.get("PTR_FAST_TOKEN", ""), args.ca_file)]
+    else:
+        paths = [named, *args.against]
+        labels, chosen = _labels(paths, args.label), [chosen_checkpoint(path, moves_an_arm=True) for path in paths]
+        contenders = load_contenders(chosen, labels, args.mode, args.candidates, args.device, args.engine)
+    words = [args.robot, args.task, *(contender.label for contender in contenders)]
+    folder = args.out or Path("outputs/rollouts") / "-".join(w.replace(" ", "_").replace("/", "_") for w in words)
+    return run_robot_trials(
+        RobotTrials(
+            robot=args.robot,
+            options=robot_options(args.robot_options),
+            task=args.policy_task or args.task,
+            camera=args.camera,
+            num_trials=args.trials,
+            max_steps=args.max_steps,
+            seed=args.seed,
+            dry_run=args.dry_run,
+            realtime_priority=args.realtime_priority,
+            video=args.video,
+            stop_file=args.stop_file,
+            limits=args.limits,
+            record=args.record,
+            out=folder,
+        ),
+        contenders,
+    )
+
+
+def _labels(paths: list[Path], first: str) -> list[str]:
+    """Short names, the first one given or made like the others: as many last folders as tell the paths apart.
+
+    Raises:
+        ValueError: two are the same path, and no label tells them apart.
+    """
+    parts = [[part for part in path.resolve().parts if part != "checkpoints"] for path in paths]
+    for depth in range(1, max(map(len, parts)) + 1):
+        # A checkpoint's own folder is a number: its run's name goes with it.
+        labels = [str(Path(*p[-depth - p[-1].isdecimal() :])) for p in parts]
+        labels[0] = first or labels[0]
+        if len(set(labels)) == len(labels):
+            return labels
+    twice = next(label for label in labels if labels.count(label) > 1)
+    raise ValueError(f"{twice}: is named twice; --label gives the first one another name")
+
+
+def _source(args: Args, told: str) -> tuple[Any, dict[str, Any], int, int]:
+    """The policy's source, what identifies it, its image size (pixels) and action repeat."""
+    from ptr_robot.sim.policies import CheckpointSource, ExpertSource, RandomSource
+
+    named = _named(args, ", --policy random or --policy expert")
+    if args.policy != "checkpoint":
+        if named is not None or args.mode or args.candidates:
+            raise ValueError(f"policy {args.policy!r} takes no run, checkpoint, mode or candidates")
+        about = {"policy": args.label or args.policy, "mode": "-", "checkpoint": None, "step": None}
+        return (RandomSource() if args.policy == "random" else ExpertSource()), about, 64, 4
+    if named is None:
+        raise ValueError("name one of --run, --checkpoint, --policy random or --policy expert")
+    from ptr_robot.chosen_checkpoint import chosen_checkpoint
+    from ptr_robot.evaluation.held_out import run_folder
+    from ptr_robot.sim.worlds import World
+
+    path = chosen_checkpoint(named)
+    source = CheckpointSource(str(path), args.mode or None, args.candidates or None)
+    policy = source.load()
+    policy.spec.tasks.slot(told)
+    if args.candidates and policy.mode != "search":
+        raise ValueError(f"candidates are of mode search, {path} acts by {policy.mode}")
+    camera, repeat = policy.spec.camera, World.STEP_HZ / policy.spec.control_hz
+    if repeat != round(repeat):
+        raise ValueError(f"{path}: control rate {policy.spec.control_hz} Hz does not divide {World.STEP_HZ} Hz")
+    size = camera.height if camera.height == camera.width else max(camera.height, camera.width)
+    about = {
+        "policy": args.label or run_folder(path).name,
+        "mode": policy.mode,
+        "checkpoint": str(policy.info.path),
+        "step": policy.info.step,
+        "weights": _weights_digest(policy.info.path),
+        **({"candidates": policy.act_config.num_candidates} if policy.mode == "search" else {}),
+    }
+    return source, about, size, round(repeat)
+
+
+def _named(args: Args, others: str) -> Path | None:
+    """What --run or --checkpoint names; they mean the same.
+
+    Raises:
+        ValueError: both are given.
+    """
+    if args.run is not None and args.checkpoint is not None:
+        raise ValueError(f"name one of --run, --checkpoint{others}")
+    return args.run or args.checkpoint
+
+
+def _weights_digest(checkpoint: Path) -> str:
+    """Short digest of a checkpoint's list of files and their checksums."""
+    import hashlib
+
+    return hashlib.sha256((checkpoint / "files.json").read_bytes()).hexdigest()[:16]
+
+
+def _default_out(args: Args, about: dict[str, Any], plan: Any) -> Path:
+    folder = Path("outputs/rollouts")
+    if about["checkpoint"] is not None and Path(about["checkpoint"]).parent.name == "checkpoints":
+        folder = Path(about["checkpoint"]).parent.parent / "rollouts"
+    words = [about["policy"], *([f"{about['step']}"] if about["step"] is not None else []), about["mode"]]
+    words += [plan.task, f"kitchen {plan.kitchen}", f"seed {plan.seed}"]
+    words += [f"{what} {n} late" for what, n in (("frame", plan.frame_delay), ("state", plan.state_delay)) if n]
+    return folder / ("-".join(w.replace(" ", "_").replace("/", "_") for w in words if w != "-") + ".json")

@@ -1,0 +1,218 @@
+"""Serve a checkpoint's actions over a websocket, in openpi's protocol.
+
+A request is a map with ``observation/image`` (uint8 [H, W, 3] RGB of any size), ``observation/state`` (float [S]) and
+``prompt`` (a task of the checkpoint); the answer has ``actions`` (float32 [1, A], in the checkpoint's units) and
+``server_timing``. One observation gives one action: openpi-client's ``ActionChunkBroker`` takes ``action_horizon=1``
+here, which the metadata say. Where a checkpoint acts by ``search``, ``seed`` (an integer from 0) names the noise of a
+request; without it every request has another. ``GET /healthz`` answers OK.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import math
+import os
+import signal
+import socket
+import ssl
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import tyro
+
+__all__ = ["Args", "main", "make_infer", "metadata_of"]
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+IMAGE, STATE, PROMPT, SEED = "observation/image", "observation/state", "prompt", "seed"
+MAX_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Options of the verb."""
+
+    checkpoint: Path
+    """Run (the checkpoint that select picked, else the newest that has not diverged), or one checkpoint."""
+    host: str = "127.0.0.1"
+    """Address to listen on. Other machines can only ask where this is not a local address; then a token is needed."""
+    port: int = 8000
+    """TCP port; 0 takes a free one and prints it."""
+    token: str = ""
+    """Clients must send it (Authorization: Api-Key TOKEN). Default: the environment's PTR_FAST_TOKEN."""
+    tls_cert: Path | None = None
+    """Certificate chain, PEM; with tls-key the server speaks wss."""
+    tls_key: Path | None = None
+    """Private key, PEM."""
+    mode: str = ""
+    """Acting mode: mean, ema_mean or search. Default: the checkpoint's own."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the policy runs; auto takes a GPU where there is one and the engine runs on it."""
+    engine: str = "auto"
+    """What computes the actions: auto the fastest one installed that agrees with eager, and says which; eager the very
+    numbers of training; onnxruntime, openvino, compile, cuda_graph on a GPU, or a file of ptr-fast export (with --int8
+    the fastest)."""
+    frame_size: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="HEIGHT WIDTH")] = None
+    """Height and width of the clients' frames, e.g. 480 640: the engine is made ready for them. Frames of other sizes
+    are resized as training's were to the checkpoint's own size before they reach it."""
+    max_connections: int = 8
+    """Clients at once."""
+    max_message_mib: float = 8.0
+    """Largest message, MiB."""
+    idle_s: float = 600.0
+    """A silent client is dropped after so many seconds."""
+
+
+def main(args: Args) -> int:
+    """Serves until Ctrl-C or SIGTERM."""
+    from ptr_fast.runtime.kept_models import folder
+    from ptr_fast.runtime.policy import Policy
+    from ptr_robot.chosen_checkpoint import chosen_checkpoint
+    from ptr_robot.serving.protocol import check_token
+    from ptr_robot.serving.server import Limits, PolicyServer
+    from ptr_robot.training.processes import pick_device
+
+    token = args.token or os.environ.get("PTR_FAST_TOKEN", "")
+    if args.host not in LOCAL and not token:
+        raise ValueError(f"host {args.host!r} lets other machines in: set a token (--token or PTR_FAST_TOKEN)")
+    check_token(token)
+    if not 0 <= args.port < 65536:
+        raise ValueError(f"port: expected 0 to 65535, got {args.port}")
+    for name in ("max_message_mib", "max_connections", "idle_s"):
+        value = getattr(args, name)
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name.replace('_', '-')}: expected a positive number, got {value:g}")
+    if args.frame_size is not None and min(args.frame_size) < 1:
+        raise ValueError(f"frame-size: expected a height and a width above 0, got {list(args.frame_size)}")
+    tls = _tls(args)
+    check_port(args.host, args.port)
+    begin = time.monotonic()
+    checkpoint = chosen_checkpoint(args.checkpoint, moves_an_arm=True)
+    policy = Policy.load(checkpoint, pick_device(args.device, args.engine), args.mode or None, engine=args.engine)
+    print(f"{checkpoint}: making it act; what is exported for that, once, is kept in {folder()}", flush=True)
+    infer = make_infer(policy, args.frame_size)
+    policy.warm_up(args.frame_size)
+    policy.warm_up()
+    limits = Limits(
+        message_bytes=int(args.max_message_mib * 2**20), connections=args.max_connections, idle_s=args.idle_s
+    )
+    server = PolicyServer(infer, metadata_of(policy), limits, token, log=lambda line: print(line, flush=True))
+    print(f"ready after {time.monotonic() - begin:.1f} s", flush=True)
+    asyncio.run(_run(server, args, tls, policy))
+    return 0
+
+
+async def _run(server: Any, args: Args, tls: ssl.SSLContext | None, policy: Any) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with await server.start(args.host, args.port, tls) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        scheme = "wss" if tls else "ws"
+        host = f"[{args.host}]" if ":" in args.host else args.host
+        where = f"{scheme}://{host}:{port}"
+        print(f"{policy.info.path} ({policy.mode}, {policy.explain()}) on {where}; Ctrl-C stops", flush=True)
+        await stop.wait()
+    server.close()
+    print(f"stopped after {server.num_requests} requests", flush=True)
+
+
+def check_port(host: str, port: int) -> None:
+    """Says at once that a server cannot listen there, before anything is made ready for it.
+
+    Raises:
+        OSError: no such address, or the port is taken or not permitted; names both. ValueError: no name of a host.
+    """
+    try:
+        places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for number, (family, kind, protocol, _, address) in enumerate(places):
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                try:
+                    probe.bind(address)
+                except OSError as error:  # a name may have an address of IPv6 where there is no IPv6
+                    if error.errno != errno.EADDRNOTAVAIL or number == len(places) - 1:
+                        raise
+    except OSError as error:
+        raise OSError(error.errno, f"cannot listen on {host} port {port}: {error.strerror}") from error
+    except UnicodeError as error:
+        raise ValueError(f"cannot listen on {host} port {port}: {error}") from error
+
+
+def make_infer(policy: Any, frame_size: tuple[int, int] | None = None) -> Any:
+    """``request map -> answer map`` of a policy. ValueError names the key, what was expected and what came.
+
+    An engine is made for frames of one size, which takes seconds; so that no client makes the others wait, there are
+    two: for ``frame_size`` and for the checkpoint's own.
+    """
+    from ptr_fast.runtime.preprocess import fit_frame
+
+    spec = policy.spec
+    sizes = {(spec.camera.height, spec.camera.width), frame_size}
+    own_seeds = count()
+
+    def infer(request: Mapping[str, Any]) -> dict[str, Any]:
+        missing = [key for key in (IMAGE, STATE, PROMPT) if key not in request]
+        if missing:
+            raise ValueError(f"the request has no {missing[0]!r}; it needs {IMAGE}, {STATE} and {PROMPT}")
+        image, state, prompt = np.asarray(request[IMAGE]), np.asarray(request[STATE]), request[PROMPT]
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise ValueError(f"{IMAGE}: expected uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
+        if state.shape != (spec.state.dim,) or state.dtype.kind not in "fiu":
+            raise ValueError(f"{STATE}: expected {spec.state.dim} numbers, got {state.dtype} {list(state.shape)}")
+        if not isinstance(prompt, str):
+            raise ValueError(f"{PROMPT}: expected the name of a task, got {type(prompt).__name__}")
+        seed = request[SEED] if SEED in request else next(own_seeds)
+        if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or not 0 <= seed <= MAX_SEED:
+            raise ValueError(f"{SEED}: expected an integer from 0 to {MAX_SEED}, got {seed!r:.40}")
+        frame = image if image.shape[:2] in sizes else fit_frame(image, spec.camera)
+        action = policy.act(frame, state.astype(np.float32), prompt, seed=int(seed))
+        return {"actions": action[None]}
+
+    return infer
+
+
+def metadata_of(policy: Any) -> dict[str, Any]:
+    """What a client needs to know before it asks."""
+    from ptr_fast.checkpoint import weights_digest
+
+    spec = policy.spec
+    return {
+        "policy": "ptr-fast",
+        "checkpoint": "/".join(part for part in policy.info.path.resolve().parts[-3:] if part != "checkpoints"),
+        "step": policy.info.step,
+        "weights": weights_digest(policy.info),
+        "mode": policy.mode,
+        "control_hz": spec.control_hz,
+        "image": {"key": IMAGE, "height": spec.camera.height, "width": spec.camera.width, "camera": spec.camera.name},
+        "state": {"key": STATE, "names": list(spec.state.names), "units": list(spec.state.units)},
+        "action": {
+            "names": list(spec.action.names),
+            "units": list(spec.action.units),
+            "low": list(spec.action.low),
+            "high": list(spec.action.high),
+            "horizon": 1,
+        },
+        "tasks": {"key": PROMPT, "names": list(spec.tasks.names)},
+    }
+
+
+def _tls(args: Args) -> ssl.SSLContext | None:
+    if (args.tls_cert is None) != (args.tls_key is None):
+        raise ValueError("tls-cert and tls-key belong together")
+    if args.tls_cert is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(args.tls_cert, args.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise ValueError(f"{args.tls_cert}, {args.tls_key}: not a certificate and its key ({error})") from error
+    return context
