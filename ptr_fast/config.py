@@ -119,6 +119,10 @@ class RewardConfig:
         positive: reward of those steps. The paper: +10.
         negative: reward of all other steps. The paper: -1.
         positive_is_terminal: the mask is 0 on every positive step (the paper's choice), or only on the last step.
+        num_steps: how many steps ahead a target looks before it bootstraps (n-step returns), at most to the first
+            positive step or to the end of the episode. The paper: 1. Above 1 the learner needs a discount.
+        lower_bound_returns: a target is at least the discounted return that was observed from its step on, where the
+            recording shows it to its end (not in failed episodes). The paper: off. Needs a learner with a discount.
 
     Episodes whose recorded outcome is ``failure`` get the negative reward at every step; their last step is cut off,
     not terminal: it bootstraps from its own next frame where there is one.
@@ -128,8 +132,11 @@ class RewardConfig:
     positive: float = 10.0
     negative: float = -1.0
     positive_is_terminal: bool = True
+    num_steps: int = 1
+    lower_bound_returns: bool = False
 
     def __post_init__(self) -> None:
+        _require(self.num_steps >= 1, f"rewards.num_steps must be at least 1, got {self.num_steps}")
         _require(self.num_final_steps >= 1, f"rewards.num_final_steps must be at least 1, got {self.num_final_steps}")
         _require(
             self.positive > self.negative,

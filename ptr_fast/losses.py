@@ -22,10 +22,19 @@ __all__ = [
 
 
 def td_target(
-    next_q_EBK: torch.Tensor, rewards_B: torch.Tensor, masks_B: torch.Tensor, discount: float
+    next_q_EBK: torch.Tensor,
+    rewards_B: torch.Tensor,
+    masks_B: torch.Tensor,
+    discount: float,
+    returns_B: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Bellman target ``[B]``: reward + discount * mask * (max over actions of the min over heads)."""
-    return rewards_B + discount * masks_B * next_q_EBK.amin(dim=0).amax(dim=1)
+    """Bellman target ``[B]``: reward + discount * mask * (max over actions of the min over heads).
+
+    Rewards and masks may stand for several steps (:func:`ptr_fast.data.rewards.look_ahead`). With ``returns_B`` the
+    target is at least that; -inf where nothing is known.
+    """
+    target_B = rewards_B + discount * masks_B * next_q_EBK.amin(dim=0).amax(dim=1)
+    return target_B if returns_B is None else torch.maximum(target_B, returns_B)
 
 
 def bellman_errors(q_EB: torch.Tensor, target_B: torch.Tensor) -> torch.Tensor:
