@@ -21,10 +21,10 @@ from kitchen_policy import TASK, save_policy
 from ptr_fast.data.store import EpisodeStore
 from ptr_fast.errors import DataError
 from ptr_robot.cli import main
+from ptr_robot.device import pick_device
 from ptr_robot.robots.limits_file import write_limits
 from ptr_robot.robots.simulated import SimulatedRobot
 from ptr_robot.sim.environment import STATE_SPEC
-from ptr_robot.training.processes import pick_device
 from ptr_robot.trials.page import decisions_late, millisecond_ticks, pooled_legs, told_late
 from ptr_robot.trials.run import _slowness, _tell, robot_options
 from ptr_robot.trials.sheet import TrialRecord, TrialSheet

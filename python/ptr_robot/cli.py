@@ -1,4 +1,4 @@
-"""The ``ptr-fast`` command: verbs only; each verb is a module of its own, imported when it is called."""
+"""The ``ptr-fast`` command: verbs only; each is a module of ``ptr_robot.verbs``, imported when it is called."""
 
 from __future__ import annotations
 
@@ -10,29 +10,23 @@ import sys
 import threading
 
 VERBS = {
-    "convert": ("ptr_robot.verbs.convert", "robot data of other formats -> a store"),
-    "inspect": ("ptr_robot.verbs.inspect", "what is in a store: tables and a contact sheet"),
-    "doctor": ("ptr_robot.verbs.doctor", "traps in a store, and what to do about them"),
-    "collect": ("ptr_robot.verbs.collect", "demonstrations in simulated toy kitchens -> a store"),
-    "pretrain": ("ptr_robot.verbs.pretrain", "train a policy on broad data"),
-    "finetune": (
-        "ptr_robot.verbs.finetune",
-        "train it on with a few demonstrations of a new task, mixed with the old data",
-    ),
-    "resume": ("ptr_robot.verbs.resume", "go on with a run that was stopped or killed"),
-    "evaluate": ("ptr_robot.evaluation.metrics", "offline metrics of a checkpoint on held-out demonstrations"),
-    "select": ("ptr_robot.evaluation.ranking", "rank the checkpoints of a run and pick one"),
-    "act": ("ptr_robot.verbs.act", "actions of a checkpoint on the frames of a stored episode"),
-    "rollout": ("ptr_robot.verbs.rollout", "try a policy in a simulated kitchen, or on a robot in real time"),
-    "export": ("ptr_robot.verbs.export", "a checkpoint -> one ONNX file, from camera frame to the robot's units"),
-    "serve": ("ptr_robot.verbs.serve", "a checkpoint's actions over a websocket, in openpi's protocol"),
-    "report": ("ptr_robot.verbs.report", "one HTML page about runs, checkpoints and trials"),
-    "demo": ("ptr_robot.verbs.demo", "the whole way in toy kitchens, from data to a table of success rates"),
-    "convert-checkpoint": (
-        "ptr_robot.verbs.convert_checkpoint",
-        "a checkpoint of the published JAX code -> one of ours",
-    ),
-    "info": ("ptr_robot.verbs.info", "what was built, what runs where and why not; for bug reports"),
+    "convert": "robot data of other formats -> a store",
+    "inspect": "what is in a store: tables and a contact sheet",
+    "doctor": "traps in a store, and what to do about them",
+    "collect": "demonstrations in simulated toy kitchens -> a store",
+    "pretrain": "train a policy on broad data",
+    "finetune": "train it on with a few demonstrations of a new task, mixed with the old data",
+    "resume": "go on with a run that was stopped or killed",
+    "evaluate": "offline metrics of a checkpoint on held-out demonstrations",
+    "select": "rank the checkpoints of a run and pick one",
+    "act": "actions of a checkpoint on the frames of a stored episode",
+    "rollout": "try a policy in a simulated kitchen, or on a robot in real time",
+    "export": "a checkpoint -> one ONNX file, from camera frame to the robot's units",
+    "serve": "a checkpoint's actions over a websocket, in openpi's protocol",
+    "report": "one HTML page about runs, checkpoints and trials",
+    "demo": "the whole way in toy kitchens, from data to a table of success rates",
+    "convert-checkpoint": "a checkpoint of the published JAX code -> one of ours",
+    "info": "what was built, what runs where and why not; for bug reports",
 }
 INTERRUPTED, TERMINATED = 130, 143
 USERS = (ValueError, RuntimeError, OSError, ImportError, MemoryError)  # their mistakes, and a broken environment
@@ -41,7 +35,7 @@ USERS = (ValueError, RuntimeError, OSError, ImportError, MemoryError)  # their m
 def usage() -> str:
     width = max(map(len, VERBS))
     lines = ["usage: ptr-fast VERB [options]      (ptr-fast VERB --help lists its options)", ""]
-    lines += [f"  {verb:<{width}}  {what}" for verb, (_, what) in VERBS.items()]
+    lines += [f"  {verb:<{width}}  {what}" for verb, what in VERBS.items()]
     return "\n".join(lines)
 
 
@@ -65,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)
     try:
-        module = importlib.import_module(VERBS[verb][0])
+        module = importlib.import_module(f"ptr_robot.verbs.{verb.replace('-', '_')}")
         return module.run(argv[1:]) if hasattr(module, "run") else _run_typed(verb, module, argv[1:])
     except KeyboardInterrupt as stop:
         print("ptr-fast: interrupted", file=sys.stderr)

@@ -20,7 +20,7 @@ from ptr_fast.learners import make_learner
 from ptr_fast.runtime.policy import Policy
 from ptr_fast.runtime.preprocess import fit_frame
 from ptr_robot.serving.client import RemotePolicy
-from ptr_robot.trials.run import RemoteActing
+from ptr_robot.trials.contenders import RemoteActing
 from ptr_robot.verbs.serve import Args, check_port, main, make_infer
 
 TASK = "put carrot on plate"

@@ -21,7 +21,7 @@ from websockets.sync.client import connect
 from ptr_robot.serving.client import RemotePolicy
 from ptr_robot.serving.protocol import pack, unpack
 from ptr_robot.serving.server import Limits, PolicyServer
-from ptr_robot.trials.run import remote_contender
+from ptr_robot.trials.contenders import remote_contender
 from ptr_robot.verbs.serve import Args, _tls, main
 
 

@@ -20,7 +20,7 @@ from ptr_robot.training.trained_on import TrainedOn
 
 FLATTERED = "these are TRAINING episodes, the numbers flatter the checkpoint"
 
-__all__ = ["EvaluationData", "held_out", "run_folder", "spread", "told_kind"]
+__all__ = ["EvaluationData", "episodes_of", "held_out", "run_folder", "spread", "told_kind"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,3 +204,20 @@ def spread(store: EpisodeStore, episodes: np.ndarray, max_episodes: int, seed: i
 def run_folder(checkpoint: Path) -> Path:
     """The run that a checkpoint folder ``RUN/checkpoints/<step>`` belongs to."""
     return checkpoint.resolve().parent.parent
+
+
+def episodes_of(
+    options: tuple[str, ...], episode_ids: tuple[str, ...], info: CheckpointInfo, any_task: bool
+) -> tuple[EpisodeStore, list[int], bool | None]:
+    """The store that ``--store`` gives, or a run's own; numbers of the episodes, the named ones or the first two that
+    were not trained on; whether none of them was (None: unknown). ``any_task``: also of tasks that the checkpoint does
+    not know."""
+    places, any_task = StorePlaces.parse(options, takes_given=True), any_task or bool(episode_ids)
+    data = held_out(info, places=places, max_episodes=0, any_task=any_task)
+    if not episode_ids:
+        return data.store, [int(e) for e in data.episodes[:2]], data.is_held_out
+    number = {episode_id: i for i, episode_id in enumerate(data.store.episodes.episode_id)}
+    unknown = [e for e in episode_ids if e not in number]
+    if unknown:
+        raise ValueError(f"{data.store.path}: no episode {unknown[0]!r}")
+    return data.store, [number[e] for e in episode_ids], None

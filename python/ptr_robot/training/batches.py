@@ -19,8 +19,8 @@ from ptr_fast.data.store_meta import MAX_VERIFIED_BYTES
 from ptr_fast.data.tiers import FrameSizes, Tier, choose_tier, explain_tiers, frame_tiers, step_reserve_bytes
 from ptr_fast.data.transitions import Transitions
 from ptr_fast.learners.distributed import Ranks
+from ptr_robot.device import num_local_ranks
 from ptr_robot.training.config import LoopConfig
-from ptr_robot.training.processes import num_local_ranks
 from ptr_robot.training.sources import Source, transitions_of
 
 __all__ = ["Batches", "open_batches"]

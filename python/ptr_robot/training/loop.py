@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
-import os
 import secrets
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
@@ -28,7 +24,6 @@ from ptr_fast.checkpoint import (
 from ptr_fast.config import RewardConfig
 from ptr_fast.cuda_graph import CapturedStep, EagerStep, why_not_captured
 from ptr_fast.errors import DataError
-from ptr_fast.files import write_atomically, writing
 from ptr_fast.learners import make_learner
 from ptr_fast.learners.distributed import Ranks
 from ptr_fast.run_folder import picked_step
@@ -38,10 +33,11 @@ from ptr_robot.training.divergence import Divergence, find_divergence, last_soun
 from ptr_robot.training.log import RunLog, check_wandb
 from ptr_robot.training.precision import encoder_dtype
 from ptr_robot.training.processes import StopRequest, branch_command, is_lost_contact, prepare_process, resume_command
+from ptr_robot.training.run_folder import write_record
 from ptr_robot.training.run_record import RunRecord
 from ptr_robot.training.sources import Source
 
-__all__ = ["Run", "open_run", "run_lock", "train", "write_record"]
+__all__ = ["Run", "open_run", "train"]
 
 
 @dataclass(kw_only=True)
@@ -91,46 +87,6 @@ def open_run(
     return Run(out=out, record=record, sources=sources, learner=learner)
 
 
-class run_lock:  # noqa: N801 (used like a function)
-    """Holds ``<run>/.lock`` while a process trains there (the first of several); the lock dies with the process.
-
-    Raises:
-        RuntimeError: another process is training into the folder.
-    """
-
-    def __init__(self, out: Path, ranks: Ranks) -> None:
-        self.path, self.ranks = Path(out) / ".lock", ranks
-        self.file: IO[str] | None = None
-        self.made_folder = False
-
-    def __enter__(self) -> None:
-        self.ranks.on_first(self._take)
-
-    def _take(self) -> None:
-        with writing(self.path.parent):
-            self.made_folder = not self.path.parent.exists()
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = open(self.path, "a+")  # noqa: SIM115 (held until the run ends)
-        try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self.file.seek(0)
-            holder = self.file.read().strip() or "unknown"
-            self.file.close()
-            raise RuntimeError(f"{self.path.parent}: another process (pid {holder}) is training here") from error
-        self.file.truncate(0)
-        self.file.write(f"{os.getpid()}\n")
-        self.file.flush()
-
-    def __exit__(self, *_: object) -> None:
-        if self.file is None:
-            return
-        folder = self.path.parent
-        if self.made_folder and folder.is_dir() and os.listdir(folder) == [self.path.name]:  # no run has begun
-            shutil.rmtree(folder)
-        self.file.close()
-
-
 def train(run: Run) -> int:
     """Trains until ``loop.num_steps`` updates are done, from the newest checkpoint in ``run.out`` where there is one.
 
@@ -157,13 +113,6 @@ def train(run: Run) -> int:
         log = RunLog(run.out, first_step, loop.num_steps, loop.wandb, run.record.wandb, run.record.config, ranks)
         stack.enter_context(contextlib.closing(log))
         return _loop(run, batches, log, stack.enter_context(StopRequest(ranks)), first_step)
-
-
-def write_record(out: Path, record: RunRecord) -> None:
-    """Writes ``train_config.json``, and the split alone as ``split.json``."""
-    data = record.to_json()
-    write_atomically(out / "train_config.json", (json.dumps(data, indent=2) + "\n").encode())
-    write_atomically(out / "split.json", (json.dumps(data["split"], indent=2) + "\n").encode())
 
 
 @contextlib.contextmanager

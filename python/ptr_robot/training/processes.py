@@ -25,7 +25,7 @@ import torch.distributed as dist
 from ptr_fast import native
 from ptr_fast.kernels import dispatch
 from ptr_fast.learners.distributed import Ranks
-from ptr_fast.runtime.engine import needs_cpu
+from ptr_robot.device import _number, local_rank, pick_device, world_size
 from ptr_robot.training.config import LoopConfig
 from ptr_robot.training.precision import resolve_precision, set_matmul_precision
 
@@ -36,37 +36,12 @@ __all__ = [
     "is_lost_contact",
     "joined",
     "leave",
-    "num_local_ranks",
     "only_first_speaks",
-    "pick_device",
     "prepare_process",
     "resume_command",
 ]
 
 _LOST = ("connection closed by peer", "connection reset", "gloo", "nccl", "timed out", "broken pipe", "socket")
-
-
-def pick_device(name: str, engine: str = "auto") -> torch.device:
-    """``auto`` takes the GPU where torch sees one; a process that torchrun started takes that of its number.
-
-    Args:
-        engine: of a policy that acts; with one of the CPU's ``auto`` is the CPU.
-
-    Raises:
-        RuntimeError: a GPU was asked for and torch sees none, or fewer than there are processes on this machine.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError("device cuda was asked for, but torch sees no GPU (see ptr-fast info)")
-    if name == "cpu" or not torch.cuda.is_available() or (name == "auto" and needs_cpu(engine)):
-        return torch.device("cpu")
-    if world_size() == 1:
-        return torch.device("cuda")
-    if num_local_ranks() > torch.cuda.device_count():
-        raise RuntimeError(
-            f"torchrun started {num_local_ranks()} processes on this machine, and torch sees "
-            f"{torch.cuda.device_count()} GPUs: start one process per GPU (--nproc-per-node)"
-        )
-    return torch.device("cuda", local_rank())
 
 
 def prepare_process(loop: LoopConfig) -> tuple[LoopConfig, torch.device]:
@@ -140,28 +115,6 @@ class StopRequest:
         if self.ranks.world_size == 1:  # else torchrun's signal may still come, and must not cut off what is said
             for number, handler in self.previous.items():
                 signal.signal(number, handler)
-
-
-def _number(name: str, default: int) -> int:
-    text = os.environ.get(name, str(default))
-    if not text.isdecimal():
-        raise RuntimeError(f"the environment variable {name} is {text!r}; torchrun sets it to a number")
-    return int(text)
-
-
-def world_size() -> int:
-    """Processes that torchrun started on all machines; 1 without it."""
-    return _number("WORLD_SIZE", 1)
-
-
-def local_rank() -> int:
-    """Number of this process on its machine: the number of its GPU."""
-    return _number("LOCAL_RANK", 0)
-
-
-def num_local_ranks() -> int:
-    """Processes of the run on this machine: they share its memory and cores."""
-    return _number("LOCAL_WORLD_SIZE", 1)
 
 
 @contextlib.contextmanager

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-import math
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -15,51 +13,26 @@ from typing import Any
 
 import numpy as np
 
-from ptr_fast.config import PolicySpec, TaskTable
+from ptr_fast.config import PolicySpec
 from ptr_fast.diagnostics import wilson_interval
 from ptr_fast.files import write_atomically
 from ptr_fast.runtime.control import ControlLoop, LoopConfig
-from ptr_fast.runtime.policy import Policy
 from ptr_fast.runtime.safety import AxisLimits, SafetyFilter, SafetyLimits
-from ptr_fast.types import ActionSpec, CameraSpec, StateSpec
 from ptr_robot.console.video import VideoWriter
 from ptr_robot.report.page import write_page
 from ptr_robot.robots import make_robot
 from ptr_robot.robots.interface import Robot, camera_of, check_fits
 from ptr_robot.robots.limits_file import read_limits
-from ptr_robot.serving.client import RemotePolicy
-from ptr_robot.training.processes import pick_device
+from ptr_robot.trials.contenders import Contender
 from ptr_robot.trials.page import decisions_late, pooled_legs, sections, told_late
 from ptr_robot.trials.recorder import Recorder
 from ptr_robot.trials.session import Operator, SessionResult, run_session
 from ptr_robot.trials.sheet import TrialRecord, TrialSheet
 
-__all__ = [
-    "Contender",
-    "RemoteActing",
-    "RobotTrials",
-    "load_contenders",
-    "remote_contender",
-    "robot_options",
-    "run_robot_trials",
-]
+__all__ = ["RobotTrials", "robot_options", "run_robot_trials"]
 
 ROBOT_FAILED = ("stopped_arm", "stopped_stale")  # ends of a trial that are the robot's own
 MAX_FRAMES, MAX_FRAME_BYTES = 64, 512 << 20  # that wait for the recorder
-
-
-@dataclass(frozen=True, kw_only=True)
-class Contender:
-    """A policy that is tried: its label, its acting (``act`` as in Policy), and what it was trained for.
-
-    ``engine`` is what computes the actions of a :class:`ptr_fast.runtime.policy.Policy`; empty for any other policy.
-    """
-
-    label: str
-    policy: Any
-    spec: Any
-    about: dict[str, Any]
-    engine: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -427,77 +400,3 @@ def _write_result(plan: RobotTrials, sheet: TrialSheet) -> None:
         "decisions_late": decisions_late(sheet.records),
     }
     write_atomically(plan.out / "result.json", (json.dumps(result, indent=1) + "\n").encode())
-
-
-def load_contenders(
-    checkpoints: Sequence[Path], labels: Sequence[str], mode: str, num_candidates: int, device: str, engine: str
-) -> list[Contender]:
-    """The policies of some checkpoints.
-
-    Args:
-        mode, num_candidates: empty and 0 take the checkpoint's own.
-        device: as :func:`ptr_robot.training.processes.pick_device` takes it.
-    """
-    contenders = []
-    for path, label in zip(checkpoints, labels, strict=True):
-        policy = Policy.load(path, pick_device(device, engine), mode or None, num_candidates or None, engine)
-        if num_candidates and policy.mode != "search":
-            raise ValueError(f"candidates are of mode search, {path} acts by {policy.mode}")
-        about = {"label": label, "checkpoint": str(policy.info.path), "step": policy.info.step, "mode": policy.mode}
-        about |= {"engine": engine, "device": str(policy.device)}
-        about |= {"candidates": num_candidates} if num_candidates else {}
-        contenders.append(Contender(label=label, policy=policy, spec=policy.spec, about=about, engine=engine))
-    return contenders
-
-
-class RemoteActing:
-    """A policy server as a policy: no answer makes the arm stand still; none for ``GIVE_UP_S`` is an error.
-
-    Args:
-        url, token, ca_file: as :class:`ptr_robot.serving.client.RemotePolicy` takes them.
-    """
-
-    GIVE_UP_S = 2.0
-
-    def __init__(self, url: str, token: str = "", ca_file: Path | None = None) -> None:
-        self._remote = RemotePolicy(url, token, ca_file)
-        self.metadata = self._remote.metadata
-        self._failing_since: float | None = None
-
-    def act(self, image: np.ndarray, state: np.ndarray, task: str, seed: int = 0) -> np.ndarray | None:
-        try:
-            action = self._remote.act(image, state, task, seed)
-        except RuntimeError:
-            now = time.monotonic()
-            self._failing_since = self._failing_since or now
-            if now - self._failing_since > self.GIVE_UP_S:
-                raise
-            return None
-        self._failing_since = None
-        return action
-
-
-def remote_contender(url: str, token: str = "", ca_file: Path | None = None) -> Contender:
-    """The policy behind a server; what it sees and commands is in the server's metadata.
-
-    Raises:
-        RuntimeError: nobody answers. ValueError: the server is not one of ours.
-    """
-    acting = RemoteActing(url, token, ca_file)
-    about = acting.metadata
-    try:
-        image, state, action = about["image"], about["state"], about["action"]
-        spec = PolicySpec(
-            camera=CameraSpec(name=image["camera"], height=image["height"], width=image["width"]),
-            state=StateSpec(names=tuple(state["names"]), units=tuple(state["units"])),
-            action=ActionSpec(**{key: tuple(action[key]) for key in ("names", "units", "low", "high")}),
-            tasks=TaskTable(names=tuple(about["tasks"]["names"]), num_slots=len(about["tasks"]["names"])),
-            control_hz=float(about["control_hz"]),
-        )
-        if not 0 < spec.control_hz < math.inf:
-            raise ValueError(f"control_hz: expected a positive number, got {spec.control_hz:g}")
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{url}: its metadata does not say what the policy sees and commands ({error!r})") from error
-    label = str(about.get("checkpoint", url))
-    of_the_server = {key: about[key] for key in ("step", "weights") if key in about}  # older servers do not say
-    return Contender(label=label, policy=acting, spec=spec, about={"label": label, "server": url, **of_the_server})

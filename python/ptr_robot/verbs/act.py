@@ -5,16 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import tyro
 
-if TYPE_CHECKING:
-    from ptr_fast.checkpoint import CheckpointInfo
-    from ptr_fast.data.store import EpisodeStore
-
-__all__ = ["Args", "episodes_of", "main"]
+__all__ = ["Args", "main"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +43,8 @@ def main(args: Args) -> int:
     """Acts frame by frame, as a robot would, and prints what came out."""
     from ptr_fast.runtime.policy import Policy
     from ptr_robot.chosen_checkpoint import chosen_checkpoint
-    from ptr_robot.training.processes import pick_device
+    from ptr_robot.device import pick_device
+    from ptr_robot.evaluation.held_out import episodes_of
     from ptr_robot.training.sources import check_matches
 
     if args.every < 1:
@@ -70,26 +67,6 @@ def main(args: Args) -> int:
     else:
         _print_table(policy, rows, held_out)
     return 0
-
-
-def episodes_of(
-    options: tuple[str, ...], episode_ids: tuple[str, ...], info: CheckpointInfo, any_task: bool
-) -> tuple[EpisodeStore, list[int], bool | None]:
-    """The store that ``--store`` gives, or a run's own; numbers of the episodes, the named ones or the first two that
-    were not trained on; whether none of them was (None: unknown). ``any_task``: also of tasks that the checkpoint does
-    not know."""
-    from ptr_robot.evaluation.held_out import held_out
-    from ptr_robot.training.store_places import StorePlaces
-
-    places, any_task = StorePlaces.parse(options, takes_given=True), any_task or bool(episode_ids)
-    data = held_out(info, places=places, max_episodes=0, any_task=any_task)
-    if not episode_ids:
-        return data.store, [int(e) for e in data.episodes[:2]], data.is_held_out
-    number = {episode_id: i for i, episode_id in enumerate(data.store.episodes.episode_id)}
-    unknown = [e for e in episode_ids if e not in number]
-    if unknown:
-        raise ValueError(f"{data.store.path}: no episode {unknown[0]!r}")
-    return data.store, [number[e] for e in episode_ids], None
 
 
 def _print_table(policy, rows, held_out: bool | None) -> None:

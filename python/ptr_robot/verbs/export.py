@@ -142,8 +142,8 @@ def _camera_size(text: str, policy: Any) -> tuple[int, int]:
 
 def _samples(args: Args, policy: Any, for_calibration: bool = False) -> list[tuple[np.ndarray, np.ndarray, str]]:
     """Frames spread over episodes, in the store's size, with their states and tasks."""
+    from ptr_robot.evaluation.held_out import episodes_of
     from ptr_robot.training.sources import check_matches
-    from ptr_robot.verbs.act import episodes_of
 
     store, episodes, _ = episodes_of(args.store, (), policy.info, any_task=True)
     check_matches(store, policy.spec, with_bounds=False)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import tyro
 
 from ptr_fast.config import to_dict
-from ptr_robot.training import branch
 from ptr_robot.training.config import FinetuneConfig
+from ptr_robot.verbs import branch
 
 if TYPE_CHECKING:
     from ptr_fast.checkpoint import CheckpointInfo
@@ -32,9 +32,8 @@ def run(argv: list[str]) -> int:
     config = tyro.cli(
         FinetuneConfig, args=argv, prog="ptr-fast finetune", description=__doc__, config=(tyro.conf.DisallowNone,)
     )
-    from ptr_robot.training.loop import run_lock
     from ptr_robot.training.processes import joined
-    from ptr_robot.verbs.resume import check_new
+    from ptr_robot.training.run_folder import check_new, run_lock
 
     with joined(config.loop.rank_timeout_s) as ranks, run_lock(config.out, ranks):
         ranks.on_first(lambda: check_new(config.out))

@@ -13,8 +13,8 @@ import tyro
 
 from ptr_fast.config import to_dict
 from ptr_robot.recipes import RECIPES
-from ptr_robot.training import branch
 from ptr_robot.training.config import PretrainConfig
+from ptr_robot.verbs import branch
 
 if TYPE_CHECKING:
     from ptr_fast.learners import Ranks
@@ -37,9 +37,8 @@ def run(argv: list[str]) -> int:
         description=__doc__,
         config=(tyro.conf.AvoidSubcommands, tyro.conf.DisallowNone),
     )
-    from ptr_robot.training.loop import run_lock
     from ptr_robot.training.processes import joined
-    from ptr_robot.verbs.resume import check_new
+    from ptr_robot.training.run_folder import check_new, run_lock
 
     with joined(config.loop.rank_timeout_s) as ranks, run_lock(config.out, ranks):
         ranks.on_first(lambda: check_new(config.out))

@@ -215,13 +215,8 @@ def rollout(args: Args) -> dict[str, Any]:
 
 def _on_robot(args: Args) -> int:
     from ptr_robot.chosen_checkpoint import chosen_checkpoint
-    from ptr_robot.trials.run import (
-        RobotTrials,
-        load_contenders,
-        remote_contender,
-        robot_options,
-        run_robot_trials,
-    )
+    from ptr_robot.trials.contenders import load_contenders, remote_contender
+    from ptr_robot.trials.run import RobotTrials, robot_options, run_robot_trials
 
     if args.remote:
         _refuse(args, OF_A_CHECKPOINT, "is of a checkpoint, not with --remote")

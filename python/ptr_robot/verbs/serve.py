@@ -73,9 +73,9 @@ def main(args: Args) -> int:
     from ptr_fast.runtime.kept_models import folder
     from ptr_fast.runtime.policy import Policy
     from ptr_robot.chosen_checkpoint import chosen_checkpoint
+    from ptr_robot.device import pick_device
     from ptr_robot.serving.protocol import check_token
     from ptr_robot.serving.server import Limits, PolicyServer
-    from ptr_robot.training.processes import pick_device
 
     token = args.token or os.environ.get("PTR_FAST_TOKEN", "")
     if args.host not in LOCAL and not token:

@@ -1,0 +1,100 @@
+"""Offline metrics of one checkpoint on held-out demonstrations.
+
+Shows whether Q rises along them, how far the policy's actions are from the recorded ones, and whether the critic stays
+within possible returns. No offline metric guarantees success on a robot.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from ptr_fast.checkpoint import read_checkpoint
+from ptr_robot.chosen_checkpoint import chosen_checkpoint
+from ptr_robot.evaluation.held_out import held_out, told_kind
+from ptr_robot.evaluation.metrics import (
+    METRICS,
+    NO_GUARANTEE,
+    evaluate_checkpoint,
+    evaluation_path,
+    format_number,
+    write_evaluation,
+)
+from ptr_robot.training.store_places import StorePlaces
+
+__all__ = ["Args", "main"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Offline metrics of a checkpoint on held-out demonstrations."""
+
+    checkpoint: Path
+    """Run (the checkpoint that select picked, else the newest that has not diverged), or one checkpoint."""
+    store: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Store to evaluate on. Default: the episodes that the run held out. Or OLD=NEW for a store of the run's that has
+    moved; repeat for several."""
+    task: str = ""
+    """Only episodes of this task (exact name). Default: all."""
+    max_episodes: int = 20
+    """At most this many episodes, a seeded choice spread over tasks and outcomes; 0 takes all."""
+    seed: int = 0
+    """Seed of that choice and of the sampled actions."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the nets run; auto takes a GPU where there is one."""
+    out: Path | None = None
+    """JSON file to write. Default: RUN/evaluation/<step>.json."""
+    json: bool = False
+    """Print the result as JSON instead of tables."""
+
+    def __post_init__(self) -> None:
+        if self.max_episodes < 0:
+            raise ValueError(f"max_episodes must not be negative, got {self.max_episodes}")
+
+
+def main(args: Args) -> int:
+    from ptr_robot.console.progress import Progress
+    from ptr_robot.device import pick_device
+
+    info = read_checkpoint(chosen_checkpoint(args.checkpoint))
+    places = StorePlaces.parse(args.store, takes_given=True)
+    data = held_out(info, places=places, task=args.task, max_episodes=args.max_episodes, seed=args.seed)
+    with Progress(len(data.episodes), "evaluate", "ep") as progress:
+        result = evaluate_checkpoint(
+            info, data, seed=args.seed, device=str(pick_device(args.device)), advance=progress.advance
+        )
+    path = args.out or evaluation_path(info.path)
+    write_evaluation(result, path)
+    if args.json:
+        print(json.dumps(result, indent=1, allow_nan=False))
+        return 0
+    _print(result, path)
+    return 0
+
+
+def _print(result: dict[str, Any], path: Path) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console, data = Console(), result["data"]
+    told = f"step {result['step']}, {result['networks']} networks, {told_kind(data)}"
+    console.print(escape(told), soft_wrap=True)
+    if data["note"]:
+        console.print(f"[yellow]{escape(data['note'])}[/yellow]", soft_wrap=True)
+    table = Table("metric", "value", "unit", "better", "what it is", box=None, header_style="bold")
+    for key, (name, unit, better, meaning) in METRICS.items():
+        if key in result["metrics"]:
+            table.add_row(name, format_number(result["metrics"][key]), unit, better, meaning)
+    console.print(table)
+    if result["learner"] != "CqlConfig":
+        console.print("This policy was cloned: it has no critic, so there is no Q to look at.")
+    if result["diverged"]:
+        console.print(f"[red]diverged: {escape(result['diverged'])}[/red]", soft_wrap=True)
+    if result["misestimated"]:
+        console.print(f"[yellow]{escape(result['misestimated'])}[/yellow]", soft_wrap=True)
+    console.print(f"{NO_GUARANTEE}\nwrote {escape(str(path))}", soft_wrap=True)

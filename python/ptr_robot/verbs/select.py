@@ -1,0 +1,142 @@
+"""Rank the checkpoints of a run on held-out demonstrations and pick one.
+
+Demonstrations are expert data, so under a good critic Q rises along them. The score and the guard against diverged
+critics are defined in ptr_fast.diagnostics (selection_score, divergence); cloned policies are ranked by action error.
+A critic whose values are far from the recorded returns (misestimation) is picked only where there is no other.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from ptr_fast.checkpoint import list_checkpoints
+from ptr_fast.files import write_atomically
+from ptr_robot.evaluation.held_out import told_kind
+from ptr_robot.evaluation.metrics import (
+    METRICS,
+    NO_GUARANTEE,
+    format_number,
+)
+from ptr_robot.evaluation.ranking import evaluate_run, rank
+from ptr_robot.training.store_places import StorePlaces
+
+__all__ = ["Args", "main", "select"]
+
+SCHEMA_VERSION = 1
+COLUMNS = 5
+"""Checkpoints side by side in one table."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Rank the checkpoints of a run and pick one."""
+
+    run: Path
+    """Run folder."""
+    metric: Literal[
+        "auto", "score", "late_rise", "rank_correlation", "late_rise_averaged", "rank_correlation_averaged",
+        "preference", "bellman_error", "return_correlation", "separation_auc", "action_error", "log_prob",
+    ] = "auto"  # fmt: skip
+    """What to rank by; auto takes the selection score, and the action error for behaviour cloning."""
+    store: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Store to evaluate on. Default: the episodes that the run held out. Or OLD=NEW for a store of the run's that has
+    moved; repeat for several."""
+    task: str = ""
+    """Only episodes of this task (exact name). Default: all."""
+    max_episodes: int = 20
+    """At most this many episodes, a seeded choice spread over tasks and outcomes; 0 takes all."""
+    seed: int = 0
+    """Seed of that choice and of the sampled actions."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the nets run; auto takes a GPU where there is one."""
+    json: bool = False
+    """Print the selection as JSON instead of tables."""
+
+    def __post_init__(self) -> None:
+        if self.max_episodes < 0:
+            raise ValueError(f"max_episodes must not be negative, got {self.max_episodes}")
+
+
+def select(args: Args) -> dict[str, Any]:
+    """Evaluates what is not evaluated yet, ranks, and writes ``<run>/selection.json``.
+
+    Raises:
+        DataError: no checkpoint in the run, or no episode to evaluate on.
+    """
+    from ptr_robot.console.progress import Progress
+    from ptr_robot.device import pick_device
+
+    with Progress(len(list_checkpoints(args.run)), "select", "checkpoint") as progress:
+        evaluations = evaluate_run(
+            args.run,
+            places=StorePlaces.parse(args.store, takes_given=True),
+            task=args.task,
+            max_episodes=args.max_episodes,
+            seed=args.seed,
+            device=str(pick_device(args.device)),
+            advance=lambda: progress.advance(1),
+        )
+    selection = {
+        "schema_version": SCHEMA_VERSION,
+        **rank(evaluations, args.metric),
+        "networks": evaluations[-1]["networks"],
+        "data": evaluations[-1]["data"],
+        "caveat": NO_GUARANTEE,
+    }
+    write_atomically(args.run / "selection.json", (json.dumps(selection, indent=1, allow_nan=False) + "\n").encode())
+    return selection
+
+
+def main(args: Args) -> int:
+    selection = select(args)
+    if args.json:
+        print(json.dumps(selection, indent=1, allow_nan=False))
+    else:
+        _print(selection, args.run)
+    return 0 if selection["selected"] is not None else 1
+
+
+def _print(selection: dict[str, Any], run: Path) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console, ranking, data = Console(), selection["ranking"], selection["data"]
+    name, _, better, meaning = METRICS[selection["metric"]]
+    console.print(
+        f"{len(ranking)} checkpoints on {escape(told_kind(data))}; {selection['networks']} networks act\n"
+        f"ranked by {name} ({better} is better): {meaning}",
+        soft_wrap=True,
+    )
+    if data["note"]:
+        console.print(f"[yellow]{escape(data['note'])}[/yellow]", soft_wrap=True)
+    keys = [key for key in METRICS if key in ranking[0]["metrics"]]
+    for start in range(0, len(ranking), COLUMNS):
+        block = ranking[start : start + COLUMNS]
+        table = Table("step", *[str(entry["step"]) for entry in block], box=None, header_style="bold")
+        table.add_row("rank", *["out" if entry["rank"] is None else str(entry["rank"]) for entry in block])
+        for key in keys:
+            style = "bold" if key == selection["metric"] else None
+            table.add_row(METRICS[key][0], *[format_number(e["metrics"][key]) for e in block], style=style)
+        console.print(table)
+    for entry in ranking:
+        if entry["excluded"]:
+            console.print(f"step {entry['step']} is out: {escape(entry['excluded'])}", soft_wrap=True)
+        elif entry["doubt"]:
+            console.print(f"[yellow]step {entry['step']} is doubted: {escape(entry['doubt'])}[/yellow]", soft_wrap=True)
+    if "score" not in keys:
+        console.print("These checkpoints were cloned: they have no critic, so there is no Q to judge them by.")
+    if selection["selected"] is None:
+        console.print("[red]no checkpoint can be picked[/red]")
+    elif len(ranking) == 1:
+        console.print(f"picked step {selection['selected']}: the only checkpoint, so this is no choice")
+    else:
+        though = " (doubted, as is every one that is not out)" if ranking[0]["doubt"] else ""
+        path = run / "checkpoints" / ranking[0]["checkpoint"]
+        console.print(f"picked step {selection['selected']}{though}: {escape(str(path))}", soft_wrap=True)
+    console.print(NO_GUARANTEE)
