@@ -42,7 +42,7 @@ __all__ = [
 
 FAINT_SHARE = 0.1
 """Share of the gap left at the start below which a critic can hardly tell the two apart there."""
-CLEAR_SHARE = 0.25
+CLEAR_SHARE = 0.2
 """Share that the advised discount leaves."""
 
 

@@ -453,3 +453,28 @@ def overwrite(store, old: bytes, new: bytes) -> None:
     data = file.read_bytes()
     assert old in data
     file.write_bytes(data.replace(old, new, 1))
+
+
+def test_how_far_the_value_of_success_reaches(tmp_path):
+    [note] = [f for f in diagnose([write_store(tmp_path / "short", toy_episodes(6))]) if f.check == "value_reach"]
+    assert note.level == "note"
+    assert "rewards.num-steps 5" in note.advice
+    episodes = [_long(toy, 71 + i) for i, toy in enumerate(toy_episodes(5))]
+    failed = [replace(_long(episodes[0], 200), episode_id="failed", outcome="failure")]
+    [warning] = [f for f in diagnose([write_store(tmp_path / "long", episodes + failed)]) if f.check == "value_reach"]
+    assert warning.level == "warning"
+    assert "has 73 steps: at discount 0.96, 2 of the 35 between success and failure are left" in warning.seen
+    assert "discount 0.98 leaves 15 of 60" in warning.seen
+    assert "after about 16,000 updates (tau 0.005, rewards.num_steps 1" in warning.why
+    assert "--learner.discount" in warning.advice
+    assert warning.numbers["long_steps"] == 75
+    only_failures = write_store(tmp_path / "failures", failed)
+    assert not [f for f in diagnose([only_failures]) if f.check == "value_reach"]
+
+
+def _long(toy, num_steps):
+    """The episode with its last step repeated."""
+    at = np.minimum(np.arange(num_steps + 1), len(toy.actions))
+    images = {name: frames[at] for name, frames in toy.images.items()}
+    actions = toy.actions[np.minimum(at[:-1], len(toy.actions) - 1)]
+    return replace(toy, states=toy.states[at], actions=actions, images=images)

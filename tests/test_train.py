@@ -57,6 +57,10 @@ def pretrain(store, out, *more, **options) -> subprocess.CompletedProcess:
     return ptr_fast("pretrain", "smoke", "--data.stores", store, "--out", out, *SMALL, *more, **options)
 
 
+def value_lines(done: subprocess.CompletedProcess) -> list[str]:
+    return [line for line in done.stdout.splitlines() if line.startswith("value: ")]
+
+
 def numbers(run: Path) -> list[dict]:
     """The metrics without what depends on the clock."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -329,3 +333,18 @@ def test_the_divergence_alarm_saves_explains_and_stops(store, tmp_path):
     assert "--learner.critic-lr" in done.stderr
     assert "would do the same again; no checkpoint is from before it: begin anew" in done.stderr
     assert list((out / "diverged").glob("0*/pretrained_model/config.json"))
+
+
+def test_a_training_says_how_far_the_value_of_success_reaches(store, tmp_path):
+    cut = ("--num-steps", "1")
+    discount, updates = value_lines(pretrain(store, tmp_path / "fresh", *cut, "--rewards.num-steps", "3"))
+    assert "between success and failure are left at its start" in discount
+    assert "rewards.num_steps 3, each state learned for itself); this run makes 1" in updates
+    told = value_lines(
+        ptr_fast("resume", tmp_path / "fresh", "--num-steps", "2", "--lr-schedule", "constant", "--lr", 1e-4)
+    )
+    assert told == [discount]  # the values are no longer fresh
+    assert (
+        value_lines(ptr_fast("pretrain", "smoke-bc", "--data.stores", store, "--out", tmp_path / "bc", *SMALL, *cut))
+        == []
+    )

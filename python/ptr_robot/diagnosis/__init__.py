@@ -41,6 +41,7 @@ STORE_CHECKS: tuple[Callable[[Evidence], list[Finding]], ...] = (
     episodes.terminal_flags,
     episodes.source_rewards,
     episodes.outcomes,
+    episodes.value_reach,
     duplicates.duplicate_episodes,
     tasks.task_names,
     tasks.task_count,

@@ -6,7 +6,9 @@ from collections import Counter
 
 import numpy as np
 
+from ptr_fast.config import CqlConfig, RewardConfig
 from ptr_fast.data.store_meta import MAX_VERIFIED_BYTES
+from ptr_fast.value_reach import FAINT_SHARE, describe_reach, success_gap
 from ptr_robot.diagnosis.evidence import Evidence
 from ptr_robot.diagnosis.finding import Finding, named, percent
 
@@ -18,6 +20,7 @@ __all__ = [
     "short_episodes",
     "source_rewards",
     "terminal_flags",
+    "value_reach",
 ]
 
 NUM_FINAL_STEPS = 3
@@ -161,5 +164,30 @@ def outcomes(evidence: Evidence) -> list[Finding]:
             if counts["unknown"]
             else "",
             numbers=numbers,
+        )
+    ]
+
+
+def value_reach(evidence: Evidence) -> list[Finding]:
+    """How much of the value of success is left at the start of an episode, and after how many updates it is there."""
+    lengths = evidence.lengths[[outcome != "failure" for outcome in evidence.episodes.outcome]]
+    if not len(lengths):
+        return []
+    published, rewards = CqlConfig(), RewardConfig()
+    by_discount, by_updates = describe_reach(lengths, rewards, published.discount, published.tau)
+    median, long = (int(np.quantile(lengths, share, method="inverted_cdf")) for share in (0.5, 0.9))
+    left, whole = success_gap(median, rewards, published.discount)
+    is_faint = left / whole < FAINT_SHARE
+    return [
+        Finding(
+            level="warning" if is_faint else "note",
+            seen=f"with the published labels {by_discount}",
+            why="Q-learning tells a good start from a bad one by this difference alone. With the published settings "
+            + by_updates,
+            advice="take a higher --learner.discount; behaviour cloning needs none of this"
+            if is_faint
+            else "give a run of fewer updates --rewards.num-steps 5, --rewards.lower-bound-returns or a larger "
+            "--learner.tau; behaviour cloning needs none of this",
+            numbers={"median_steps": median, "long_steps": long, "gap_at_start": left, "gap_at_end": whole},
         )
     ]

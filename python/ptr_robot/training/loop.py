@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ptr_fast.checkpoint import (
@@ -27,6 +28,7 @@ from ptr_fast.errors import DataError
 from ptr_fast.learners import make_learner
 from ptr_fast.learners.distributed import Ranks
 from ptr_fast.run_folder import picked_step
+from ptr_fast.value_reach import describe_reach
 from ptr_robot.training.batches import Batches, open_batches
 from ptr_robot.training.config import LoopConfig
 from ptr_robot.training.divergence import Divergence, find_divergence, last_sound_checkpoint, remedies
@@ -99,6 +101,7 @@ def train(run: Run) -> int:
     if first_step >= loop.num_steps:
         print(f"{run.out}: already at step {first_step} of {loop.num_steps}; nothing to do")
         return 0
+    _tell_reach(run, first_step)
     with _explained(run), contextlib.ExitStack() as stack:
         ranks.check_equal(run.learner.networks())
         batches, tier = open_batches(
@@ -113,6 +116,22 @@ def train(run: Run) -> int:
         log = RunLog(run.out, first_step, loop.num_steps, loop.wandb, run.record.wandb, run.record.config, ranks)
         stack.enter_context(contextlib.closing(log))
         return _loop(run, batches, log, stack.enter_context(StopRequest(ranks)), first_step)
+
+
+def _tell_reach(run: Run, first_step: int) -> None:
+    """Says how far the value of success reaches, of a learner that has a discount; from fresh weights also how fast."""
+    discount, tau = (getattr(run.learner.config, name, None) for name in ("discount", "tau"))
+    if discount is None:
+        return
+    lengths = [
+        source.store.episodes.num_steps[i]
+        for source in run.sources
+        for i in source.train
+        if source.store.episodes.outcome[i] != "failure"
+    ]
+    is_fresh = first_step == 0 and run.record.parent is None
+    for told in describe_reach(np.array(lengths), run.rewards, discount, tau if is_fresh else None, run.loop.num_steps):
+        print(f"value: {told}")
 
 
 @contextlib.contextmanager
