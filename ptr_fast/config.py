@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from ptr_fast import encoder_registry
 from ptr_fast.types import ActionSpec, CameraSpec, StateSpec
 
 __all__ = [
@@ -30,9 +31,9 @@ __all__ = [
     "to_dict",
 ]
 
-EncoderName = Literal["resnet_small", "resnet18", "resnet34", "resnet50", "conv3", "none"]
 CriticHead = Literal["reinject_all", "reinject_action", "plain"]
 ActMode = Literal["mean", "ema_mean", "search"]
+Option = int | float | bool | str
 T = TypeVar("T")
 
 
@@ -47,7 +48,8 @@ class EncoderConfig:
 
     Attributes:
         name: ``resnet_small`` (1,1,1,1 blocks), ``resnet18``, ``resnet34`` (the paper's), ``resnet50``, ``conv3``,
-            three convolutions (strides 2, 2, 1) for recipes that train on a CPU in minutes, or ``none``: learning from
+            three convolutions (strides 2, 2, 1) for recipes that train on a CPU in minutes, one that another package
+            brings (:mod:`ptr_fast.encoder_registry`), or ``none``: learning from
             the state alone. Then actor and critic see state and task, images in a batch are not looked at (any tensor
             of B rows will do, e.g. ``torch.empty(B, 0)``), nothing is augmented, and the other fields have no
             influence. The critic needs ``critic_head="reinject_action"`` or ``"plain"`` to see the state.
@@ -58,17 +60,21 @@ class EncoderConfig:
         num_spatial_blocks: features per channel of the learned spatial embedding. The paper: 8.
         embedding_dim: width of the bottleneck (Dense, LayerNorm, tanh), for each camera. The paper: 256.
         cameras: several cameras have one encoder each (``own``), or one for all (``shared``).
+        options: what one encoder alone can be told, by name; its folder lists them.
     """
 
-    name: EncoderName = "resnet34"
+    name: str = "resnet34"
     num_filters: int = 64
     num_groups: int = 4
     pooling: Literal["spatial_embedding", "spatial_softmax", "mean"] = "spatial_embedding"
     num_spatial_blocks: int = 8
     embedding_dim: int = 256
     cameras: Literal["shared", "own"] = "shared"
+    options: dict[str, Option] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.options or self.name not in encoder_registry.BUILT_IN:  # else there is nothing to look up
+            self.typed_options()
         _require(self.num_filters >= 1, f"encoder.num_filters must be at least 1, got {self.num_filters}")
         _require(
             self.num_filters % self.num_groups == 0,
@@ -80,6 +86,18 @@ class EncoderConfig:
     @property
     def sees_images(self) -> bool:
         return self.name != "none"
+
+    def typed_options(self) -> Any:
+        """:attr:`options` in the dataclass that the encoder has for them; None where it has none.
+
+        Raises:
+            ValueError: an encoder or an option that is not known, or a value of the wrong type or out of range.
+        """
+        kind = encoder_registry.find(self.name)
+        if kind.options is None:
+            _require(not self.options, f"encoder.options: {self.name!r} has none, got {self.options!r}")
+            return None
+        return from_dict(kind.options, self.options, "encoder.options")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -359,6 +377,9 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
         items = [args[0]] * len(value) if len(args) < 2 or args[-1] is ... else list(args)
         _require(len(items) == len(value), f"{path}: expected {len(items)} values, got {len(value)}")
         return origin(_convert(item, v, f"{path}[{i}]") for i, (item, v) in enumerate(zip(items, value, strict=True)))
+    if origin is dict:
+        _require(isinstance(value, dict), f"{path}: expected an object, got {value!r}")
+        return {key: _convert(typing.get_args(kind)[1], item, f"{path}.{key}") for key, item in value.items()}
     if dataclasses.is_dataclass(kind):
         return _convert_dataclass(kind, value, path)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):

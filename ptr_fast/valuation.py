@@ -17,7 +17,7 @@ from torch import nn
 
 from ptr_fast.diagnostics import EpisodeValues, monte_carlo_returns
 from ptr_fast.losses import bellman_errors, td_target
-from ptr_fast.nets.encoder import Encoder
+from ptr_fast.nets.encoders import Encoder
 from ptr_fast.nets.init import keyed_generator
 
 __all__ = ["RecordedEpisode", "value_episode"]

@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from ptr_fast.config import CqlConfig
-from ptr_fast.nets.resnet import STAGE_SIZES
+from ptr_fast.nets.encoders.resnet import STAGE_SIZES
 
 __all__ = ["PlainNets", "tanh_sample"]
 

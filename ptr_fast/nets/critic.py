@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from ptr_fast.kernels.cql_head import cql_head
-from ptr_fast.nets.encoder import Encoder
+from ptr_fast.nets.encoders.base import Encoder
 from ptr_fast.nets.init import orthogonal_
 from ptr_fast.nets.layers import select_task
 
@@ -85,13 +85,14 @@ class EnsembleHead(nn.Module):
             parts = tuple((name, sizes[name]) for name in (first if i == 0 else later))
             self.inputs.append(parts)
             self.kernels.append(nn.Parameter(torch.empty(num_critics, sum(size for _, size in parts), num_out)))
-            self.biases.append(nn.Parameter(torch.zeros(num_critics, num_out)))
+            self.biases.append(nn.Parameter(torch.empty(num_critics, num_out)))
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Orthogonal: gain sqrt 2, last layer 0.01; the plain form 1 everywhere (as the reference)."""
+        """Orthogonal: gain sqrt 2, last layer 0.01; the plain form 1 everywhere (as the reference). Biases 0."""
         for i, kernel in enumerate(self.kernels):
             gain = 1.0 if self.form == "plain" else (1e-2 if i == len(self.kernels) - 1 else math.sqrt(2.0))
             orthogonal_(kernel, gain, generator)
+            nn.init.zeros_(self.biases[i])
 
     def hoist(self, embedding_BD: torch.Tensor, state_BS: torch.Tensor, task_id_B: torch.Tensor) -> Hoisted:
         """Compute all that does not depend on the action (note "Hoisting").
@@ -164,6 +165,11 @@ class Critic(nn.Module):
     def __init__(self, encoder: Encoder, head: EnsembleHead) -> None:
         super().__init__()
         self.encoder, self.head = encoder, head
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Encoder, then heads."""
+        self.encoder.initialise(generator)
+        self.head.initialise(generator)
 
     def hoist(self, images: Mapping[str, torch.Tensor], state_BS: torch.Tensor, task_id_B: torch.Tensor) -> Hoisted:
         """Encode once; evaluate any number of actions with ``critic.head.q``."""

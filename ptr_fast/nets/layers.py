@@ -5,6 +5,7 @@ Shapes: B batch, C channels, H height, W width; images are BCHW in shape and cha
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -15,7 +16,26 @@ from ptr_fast.kernels.group_norm_act import group_norm_act
 from ptr_fast.kernels.group_norm_act_pool import group_norm_act_pool
 from ptr_fast.nets.init import kaiming_normal_
 
-__all__ = ["Conv2d", "Dense", "GroupNormAct", "GroupNormActPool", "same_padding", "select_task"]
+__all__ = [
+    "Conv2d",
+    "Dense",
+    "GroupNormAct",
+    "GroupNormActPool",
+    "LayerNorm",
+    "initialise_layers",
+    "same_padding",
+    "select_task",
+]
+
+
+def initialise_layers(layers: Iterable[nn.Module], generator: torch.Generator) -> None:
+    """Every layer that can set its parameters itself does so, in this order.
+
+    Dense layers cannot: their weights are drawn as their owner says.
+    """
+    for layer in layers:
+        if callable(initialise := getattr(layer, "initialise", None)):
+            initialise(generator)
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -101,9 +121,14 @@ class GroupNormAct(nn.Module):
         eps: float = 1e-5,
     ) -> None:
         super().__init__()
-        self.num_groups, self.activation, self.eps = num_groups, activation, eps
-        self.weight = nn.Parameter(torch.full((num_channels,), initial_scale))
-        self.bias = nn.Parameter(torch.zeros(num_channels))
+        self.num_groups, self.activation, self.eps, self.initial_scale = num_groups, activation, eps, initial_scale
+        self.weight = nn.Parameter(torch.empty(num_channels))
+        self.bias = nn.Parameter(torch.empty(num_channels))
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Constants; nothing is drawn."""
+        nn.init.constant_(self.weight, self.initial_scale)
+        nn.init.zeros_(self.bias)
 
     def forward(
         self,
@@ -138,8 +163,33 @@ class GroupNormActPool(GroupNormAct):
         return group_norm_act_pool(x_BCHW, self.weight, self.bias, self.num_groups, self.eps)
 
 
+class LayerNorm(nn.Module):
+    """Layer norm over the last axis, with float32 statistics; scale starts at 1, bias at 0."""
+
+    def __init__(self, num_channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight, self.bias = (nn.Parameter(torch.empty(num_channels)) for _ in range(2))
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Constants; nothing is drawn."""
+        nn.init.ones_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """In the dtype of x, whatever the weights are kept in."""
+        wide = x.to(self.weight.dtype)
+        return F.layer_norm(wide, self.weight.shape, self.weight, self.bias, self.eps).to(x.dtype)
+
+
 class Dense(nn.Linear):
-    """Linear layer whose weights stay unset until its owner draws them; the bias starts at 0."""
+    """Linear layer; its owner draws the weights and sets the bias.
+
+    It computes in the dtype of its input, whatever the weights are kept in.
+    """
 
     def reset_parameters(self) -> None:
-        nn.init.zeros_(self.bias)
+        """Weights stay unset until their owner draws them, so that no global generator is used."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))

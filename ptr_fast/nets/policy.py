@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ptr_fast.nets.encoder import Encoder
+from ptr_fast.nets.encoders.base import Encoder
 from ptr_fast.nets.init import orthogonal_
 from ptr_fast.nets.layers import Dense, select_task
 
@@ -103,6 +103,11 @@ class UnitGaussian:
         return (-0.5 * (actions_BA - self.mean_BA).square() - _HALF_LOG_2PI).sum(dim=-1)
 
 
+def _orthogonal(layer: Dense, gain: float, generator: torch.Generator) -> None:
+    orthogonal_(layer.weight, gain, generator)
+    nn.init.zeros_(layer.bias)
+
+
 class PolicyTrunk(nn.Module):
     """MLP on the concatenation (embedding, state, task one-hot), ReLU after every layer, orthogonal weights.
 
@@ -118,7 +123,7 @@ class PolicyTrunk(nn.Module):
     def initialise(self, generator: torch.Generator) -> None:
         for layer in self.layers:
             assert isinstance(layer, Dense)
-            orthogonal_(layer.weight, 1.0, generator)
+            _orthogonal(layer, 1.0, generator)
 
     def forward(self, embedding_BD: torch.Tensor, state_BS: torch.Tensor, task_id_B: torch.Tensor) -> torch.Tensor:
         inputs = torch.cat([embedding_BD, state_BS], dim=1)
@@ -153,8 +158,8 @@ class TanhGaussianPolicy(nn.Module):
 
     def initialise(self, generator: torch.Generator) -> None:
         self.trunk.initialise(generator)
-        orthogonal_(self.mean.weight, 1e-2, generator)
-        orthogonal_(self.log_std.weight, 1e-2, generator)
+        _orthogonal(self.mean, 1e-2, generator)
+        _orthogonal(self.log_std, 1e-2, generator)
 
     def forward(self, embedding_BD: torch.Tensor, state_BS: torch.Tensor, task_id_B: torch.Tensor) -> TanhGaussian:
         hidden = self.trunk(embedding_BD, state_BS, task_id_B)
@@ -176,7 +181,7 @@ class MeanPolicy(nn.Module):
 
     def initialise(self, generator: torch.Generator) -> None:
         self.trunk.initialise(generator)
-        orthogonal_(self.mean.weight, 1e-2, generator)
+        _orthogonal(self.mean, 1e-2, generator)
 
     def forward(self, embedding_BD: torch.Tensor, state_BS: torch.Tensor, task_id_B: torch.Tensor) -> UnitGaussian:
         return UnitGaussian(self.mean(self.trunk(embedding_BD, state_BS, task_id_B)))
@@ -192,6 +197,11 @@ class Actor(nn.Module):
     def __init__(self, encoder: Encoder, policy: TanhGaussianPolicy | MeanPolicy) -> None:
         super().__init__()
         self.encoder, self.policy = encoder, policy
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Encoder, then policy."""
+        self.encoder.initialise(generator)
+        self.policy.initialise(generator)
 
     def forward(
         self, images: Mapping[str, torch.Tensor], state_BS: torch.Tensor, task_id_B: torch.Tensor

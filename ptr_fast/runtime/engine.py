@@ -21,7 +21,7 @@ import torch
 
 from ptr_fast import native
 from ptr_fast.kernels import dispatch
-from ptr_fast.nets.resnet import ResNet
+from ptr_fast.nets.encoders.resnet import ResNet
 from ptr_fast.runtime.export import OUTPUT, part_to_onnx, why_not_onnx
 from ptr_fast.runtime.graph import ActingGraph, CandidatesGraph, CriticEmbeddingGraph, choose
 

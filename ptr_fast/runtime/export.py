@@ -59,7 +59,7 @@ def to_onnx(graph: ActingGraph, spec: PolicySpec, metadata: dict[str, str]) -> b
         raise RuntimeError(f"export: {why}")
     import onnx
 
-    if not hasattr(graph.actor.encoder, "trunk"):
+    if not graph.actor.encoder.cameras:
         raise ValueError("export: the policy acts on the state alone; there is no image for a graph to see")
     model = _trace(graph, graph.example(), graph.input_names, OUTPUT)
     onnx.helper.set_model_props(model, {**describe(graph, spec), **metadata})

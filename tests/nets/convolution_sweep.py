@@ -15,9 +15,10 @@ import torch
 from torch.nn import functional as F
 
 from ptr_fast.config import EncoderConfig
-from ptr_fast.nets.encoder import ImageEncoder
-from ptr_fast.nets.init import keyed_generator
+from ptr_fast.nets import make_encoder
+from ptr_fast.nets.init import draw_weights, keyed_generator
 from ptr_fast.nets.layers import Conv2d
+from ptr_fast.types import CameraSpec
 
 ENCODERS = ("conv3", "resnet_small", "resnet18", "resnet34", "resnet50")
 # Of the largest magnitude; a sum of 4608 products in float32 is 1e-6 off.
@@ -39,8 +40,7 @@ def shapes_of(name: str, num_filters: int, height: int, width: int) -> list[Shap
         return x.new_zeros(len(x), conv.out_channels, *size).contiguous(memory_format=torch.channels_last)
 
     config = EncoderConfig(name=name, num_filters=num_filters, num_groups=1, embedding_dim=4)
-    encoder = ImageEncoder(config, height, width, ["camera"])
-    encoder.initialise(keyed_generator(0))
+    encoder = draw_weights(make_encoder(config, [CameraSpec(name="camera", height=height, width=width)]), 0, "sweep")
     with patch.object(Conv2d, "convolve", record), torch.no_grad():
         encoder.embed(torch.zeros(1, 3, height, width).contiguous(memory_format=torch.channels_last))
     return shapes

@@ -5,7 +5,7 @@ import torch
 
 from ptr_fast.config import EncoderConfig
 from ptr_fast.nets import Encoder, make_encoder
-from ptr_fast.nets.init import keyed_generator
+from ptr_fast.nets.init import draw_weights
 from ptr_fast.types import CameraSpec
 
 FRONT, WRIST = (CameraSpec(name=name, height=16, width=16) for name in ("front", "wrist"))
@@ -14,8 +14,7 @@ SMALL = CameraSpec(name="small", height=12, width=8)
 
 def make(seen: list[CameraSpec], **config) -> Encoder:
     encoder = make_encoder(EncoderConfig(name="conv3", num_filters=8, embedding_dim=10, **config), seen)
-    encoder.initialise(keyed_generator(0, "encoder"))
-    return encoder
+    return draw_weights(encoder, 0, "encoder")
 
 
 def make_images(*cameras: CameraSpec, num_rows: int = 3) -> dict[str, torch.Tensor]:

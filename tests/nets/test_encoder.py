@@ -7,18 +7,18 @@ from torch.nn import functional as F
 from ptr_fast.config import EncoderConfig
 from ptr_fast.kernels.group_norm_act_pool.reference import same_max_pool
 from ptr_fast.kernels.spatial_embedding import reference, spatial_embedding
-from ptr_fast.nets.encoder import ImageEncoder
-from ptr_fast.nets.init import keyed_generator
+from ptr_fast.nets import ImageEncoder, make_encoder
+from ptr_fast.nets.encoders.pooling import SpatialSoftmax
+from ptr_fast.nets.init import draw_weights, keyed_generator
 from ptr_fast.nets.layers import Conv2d, same_padding
-from ptr_fast.nets.pooling import SpatialSoftmax
+from ptr_fast.types import CameraSpec
 
 POOLINGS = ("spatial_embedding", "spatial_softmax", "mean")
 
 
-def make_encoder(height: int = 24, width: int = 24, seed: int = 0, **config) -> ImageEncoder:
-    encoder = ImageEncoder(EncoderConfig(**{"num_filters": 8, "embedding_dim": 10, **config}), height, width, ["front"])
-    encoder.initialise(keyed_generator(seed, "encoder"))
-    return encoder
+def make(height: int = 24, width: int = 24, seed: int = 0, **config) -> ImageEncoder:
+    config = EncoderConfig(**{"num_filters": 8, "embedding_dim": 10, **config})
+    return draw_weights(make_encoder(config, [CameraSpec(name="front", height=height, width=width)]), seed, "encoder")
 
 
 def make_images(height: int = 24, width: int = 24) -> torch.Tensor:
@@ -30,7 +30,7 @@ def make_images(height: int = 24, width: int = 24) -> torch.Tensor:
 @pytest.mark.parametrize("name", ["conv3", "resnet_small", "resnet18", "resnet50"])
 def test_every_encoder_embeds_images_of_even_and_odd_size(name, pooling):
     for height, width in ((24, 24), (25, 31)):
-        encoder = make_encoder(height, width, name=name, pooling=pooling)
+        encoder = make(height, width, name=name, pooling=pooling)
         embedding = encoder({"front": make_images(height, width)}, 3)
         assert embedding.shape == (3, 10)
         assert float(embedding.detach().abs().max()) <= 1.0
@@ -42,7 +42,7 @@ def test_every_encoder_embeds_images_of_even_and_odd_size(name, pooling):
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_embeddings_have_the_dtype_of_the_weights(pooling, dtype):
-    encoder = make_encoder(24, 24, name="conv3", num_filters=16, pooling=pooling)
+    encoder = make(24, 24, name="conv3", num_filters=16, pooling=pooling)
     images = make_images(24, 24).to(dtype)
     assert encoder.embed(images).dtype == torch.float32
     assert encoder.double().embed(images).dtype == torch.float64
@@ -50,7 +50,7 @@ def test_embeddings_have_the_dtype_of_the_weights(pooling, dtype):
 
 @pytest.mark.parametrize("name", ["conv3", "resnet_small"])
 def test_feature_maps_stay_channels_last(name):
-    encoder = make_encoder(name=name, num_filters=16)
+    encoder = make(name=name, num_filters=16)
     maps = encoder.trunk(make_images())
     assert maps.is_contiguous(memory_format=torch.channels_last)
     assert not maps.is_contiguous()
@@ -76,7 +76,7 @@ def test_stride_two_layers_pad_as_same_does(size):
 
 
 def test_initial_weights_follow_the_reference():
-    encoder = make_encoder(64, 64, name="resnet_small", num_filters=32, embedding_dim=64)
+    encoder = make(64, 64, name="resnet_small", num_filters=32, embedding_dim=64)
     for module in encoder.modules():
         if isinstance(module, Conv2d) and module.weight.numel() > 5000:
             std = (2.0 / module.weight[0].numel()) ** 0.5
@@ -87,14 +87,14 @@ def test_initial_weights_follow_the_reference():
     fans = sum(encoder.dense.weight.shape)
     assert float(encoder.dense.weight.detach().std()) == pytest.approx((2.0 / fans) ** 0.5, rel=0.05)
     assert float(encoder.dense.bias.detach().abs().max()) == 0.0
-    last_scales = [block.norm2.weight for stage in make_encoder(name="resnet50").trunk.stages for block in stage]
+    last_scales = [block.norm2.weight for stage in make(name="resnet50").trunk.stages for block in stage]
     assert all(float(scale.detach().abs().max()) == 0.0 for scale in last_scales)
 
 
 def test_weights_depend_on_the_seed_alone():
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    one, same, other = make_encoder(seed=1), make_encoder(seed=1), make_encoder(seed=2)
+    one, same, other = make(seed=1), make(seed=1), make(seed=2)
     assert torch.equal(before, torch.get_rng_state())
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), same.parameters(), strict=True))
     assert not torch.equal(one.trunk.stem_conv.weight, other.trunk.stem_conv.weight)
@@ -102,7 +102,7 @@ def test_weights_depend_on_the_seed_alone():
 
 def test_images_of_another_size_are_named():
     with pytest.raises(ValueError, match=r"expected images \[N, 3, 24, 24\], got \(3, 3, 32, 24\)"):
-        make_encoder().embed(make_images(32, 24))
+        make().embed(make_images(32, 24))
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format], ids=["channels_last", "BCHW"])

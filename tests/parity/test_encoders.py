@@ -5,7 +5,8 @@ import torch
 from golden import Golden
 
 from ptr_fast.kernels.augment import augment
-from ptr_fast.nets.encoder import ImageEncoder
+from ptr_fast.nets import make_encoder
+from ptr_fast.types import CameraSpec
 from ptr_robot.published.parameter_names import encoder_state, infer_encoder
 
 BOUND = 2e-5
@@ -18,7 +19,8 @@ def test_encoder_matches_the_published_one_stage_by_stage(golden_dir, name):
     config = infer_encoder(parameters)
     assert config.name == name
     raw = golden.tensor("images")
-    encoder = ImageEncoder(config, raw.shape[1], raw.shape[2], ["camera"]).to(memory_format=torch.channels_last)
+    camera = CameraSpec(name="camera", height=raw.shape[1], width=raw.shape[2])
+    encoder = make_encoder(config, [camera]).to(memory_format=torch.channels_last)
     encoder.load_state_dict(encoder_state(parameters, config), strict=True)
     images = augment(raw, None)
 

@@ -87,7 +87,7 @@ class CqlLearner:
         seed: of initial weights and of all draws.
         device: where everything lives.
         encoder_dtype: of the images, and so of the trunks' activations (note "Precision" in
-            :mod:`ptr_fast.nets.encoder`): bfloat16, or None for that of the weights.
+            :mod:`ptr_fast.nets.encoders.image`): bfloat16, or None for that of the weights.
         ranks: the processes that train together (note "Ranks" in :mod:`ptr_fast.learners.distributed`); None: alone.
     """
 

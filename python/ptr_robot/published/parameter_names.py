@@ -16,7 +16,7 @@ import torch
 
 from ptr_fast.config import EncoderConfig
 from ptr_fast.errors import DataError
-from ptr_fast.nets.resnet import STAGE_SIZES
+from ptr_fast.nets.encoders.resnet import STAGE_SIZES
 
 __all__ = ["Sizes", "actor_state", "critic_state", "encoder_state", "head_state", "infer_sizes", "policy_state"]
 

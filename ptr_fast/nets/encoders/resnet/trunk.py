@@ -1,4 +1,4 @@
-"""Image trunks: the reference's ResNet with un-strided last stages, and three convolutions for small machines.
+"""The reference's ResNet with un-strided last stages.
 
 Shapes: B batch, C channels, H height, W width. A trunk maps images ``[B, 3, H, W]`` in [0, 1] to a feature map.
 Source: PTR, ``jaxrl2/networks/encoders/resnet_encoderv1.py``. Deviation: none in arithmetic; the division by 255 is
@@ -12,9 +12,10 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from ptr_fast.nets.encoders.image import Trunk
 from ptr_fast.nets.layers import Conv2d, GroupNormAct, GroupNormActPool
 
-__all__ = ["STAGE_SIZES", "Conv3", "ResNet"]
+__all__ = ["STAGE_SIZES", "ResNet"]
 
 STAGE_SIZES = {
     "resnet_small": (1, 1, 1, 1),
@@ -83,7 +84,7 @@ def _shortcut(projection: nn.Sequential | None, x: torch.Tensor) -> tuple[torch.
     return conv(x), norm
 
 
-class ResNet(nn.Module):
+class ResNet(Trunk):
     """ResNet trunk: 7x7 stem of stride 2, 3x3 max-pool of stride 2, four stages of strides 1, 2, 1, 1.
 
     Args:
@@ -133,28 +134,3 @@ class ResNet(nn.Module):
     def _stem(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """The stem pads by 3 on every side, not SAME."""
         return self.stem_conv.convolve(images_BCHW, 3)
-
-
-class Conv3(nn.Module):
-    """Three 3x3 convolutions of strides 2, 2, 1 with norm and ReLU (symmetric padding of 1: nothing is copied).
-
-    Not from the reference: the encoder of the recipes that train on a CPU in minutes.
-    """
-
-    def __init__(self, num_filters: int, num_groups: int) -> None:
-        super().__init__()
-        widths = (3, num_filters, 2 * num_filters, 2 * num_filters)
-        self.convs = nn.ModuleList(Conv2d(a, b, 3, s) for a, b, s in zip(widths, widths[1:], (2, 2, 1), strict=False))
-        self.norms = nn.ModuleList(GroupNormAct(width, num_groups) for width in widths[1:])
-        self.num_channels = widths[-1]
-
-    def map_size(self, size: int) -> int:
-        """Height or width of the feature map for images of that height or width."""
-        return -(-size // 4)
-
-    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        x = images_BCHW
-        for conv, norm in zip(self.convs, self.norms, strict=True):
-            assert isinstance(conv, Conv2d)
-            x = norm(conv.convolve(x, 1))
-        return x
