@@ -32,7 +32,7 @@ test: $(STAMP)
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 # PyTorch's own kernels, oneDNN, MKL and ours read these once per process. Triton's interpreter has no instruction set.
-ISA_TESTS := tests/kernels tests/learners tests/nets tests/parity tests/native tests/data/test_resize.py tests/test_acting.py
+ISA_TESTS := tests/kernels tests/learners tests/nets tests/parity tests/native tests/data/test_resize.py tests/runtime/test_acting.py
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 PTR_FAST_ISA=avx2
 SSE  := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 PTR_FAST_ISA=baseline
 test-isa: $(STAMP)

@@ -40,7 +40,7 @@ def pytest_configure(config):
 
 
 # They measure a clock, or wait for one.
-REALTIME = ("cameras/", "robots/", "runtime/", "serving/", "test_robot_", "test_session.py")
+REALTIME = ("cameras/", "robots/", "runtime/", "serving/", "trials/")
 
 
 def pytest_collection_modifyitems(items):

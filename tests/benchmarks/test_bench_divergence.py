@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 from toy_robot import toy_episodes, toy_meta, write_store
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from benchmarks import bench_divergence
 from benchmarks.divergence import training
 from benchmarks.divergence.variants import GRID

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from benchmarks import bench_gpu
 from benchmarks.gpu import kernels, step, supervise
 from benchmarks.gpu.supervise import BEGIN

@@ -15,7 +15,7 @@ from ptr_fast import native
 from ptr_fast.kernels import dispatch
 from ptr_robot.verbs import info
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_text(capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,7 +31,7 @@ from ptr_robot.datasets.layout import BRIDGE_HIGH, BRIDGE_LOW, BRIDGE_NAMES, BRI
 from ptr_robot.serving.protocol import pack
 from ptr_robot.verbs.serve import metadata_of
 
-sys.path.append(os.path.join(os.path.dirname(__file__), "robots"))
+sys.path.append(os.path.join(os.path.dirname(__file__), "..", "robots"))
 from widowx_stand_in import HEIGHT, WIDTH, StandIn
 
 GOOD = pack({"actions": np.zeros((1, 4), np.float32)})
@@ -219,7 +219,7 @@ def test_a_service_that_is_killed_is_told_by_the_exit_code(bridge, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    stand_in = os.path.join(os.path.dirname(__file__), "robots", "widowx_stand_in.py")
+    stand_in = os.path.join(os.path.dirname(__file__), "..", "robots", "widowx_stand_in.py")
     service = subprocess.Popen([sys.executable, stand_in, str(port)])
     try:
         arguments = on_the_arm(bridge, SimpleNamespace(port=port), tmp_path)

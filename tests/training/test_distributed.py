@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="to
 NUM_STEPS = 9
 SMALL = ["--batch-size", "12", "--log-every", "1", "--checkpoint-every", "3", "--keep-last", "0", "--keep-best", "0"]
 SMALL += ["--device", "cpu"]
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 
 
 def command(num_ranks: int, *arguments) -> dict:
