@@ -25,7 +25,7 @@ from PIL import Image
 
 from benchmarks.harness import Milliseconds, compare
 from ptr_fast.config import ActConfig, CqlConfig, EncoderConfig, PolicySpec, TaskTable
-from ptr_fast.nets.build import make_actor, make_critic
+from ptr_fast.learners.cql.networks import make_actor, make_critic
 from ptr_fast.resize import resize
 from ptr_fast.runtime.engine import BOUND, OnnxRuntimeEngine, OpenVinoEngine, make_engine, native_executor
 from ptr_fast.runtime.export import to_onnx

@@ -27,7 +27,7 @@ from ptr_fast.data.sampler import MixtureSampler
 from ptr_fast.kernels import dispatch
 from ptr_fast.kernels.adam_polyak import Operands, adam_polyak
 from ptr_fast.learners import make_learner
-from ptr_fast.nets import make_actor, make_critic
+from ptr_fast.learners.cql.networks import make_actor, make_critic
 from ptr_fast.runtime.graph import ActingGraph
 from ptr_fast.types import ActionSpec, Batch, CameraSpec, PooledFrames, StateSpec
 from ptr_robot.recipes import sim

@@ -12,10 +12,17 @@ import types
 import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ptr_fast import encoder_registry
+from ptr_fast.errors import require as _require
 from ptr_fast.types import ActionSpec, CameraSpec, StateSpec
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from ptr_fast.learners.bc.config import BcConfig
+    from ptr_fast.learners.cql.config import CqlConfig
 
 __all__ = [
     "ActConfig",
@@ -37,9 +44,20 @@ Option = int | float | bool | str
 T = TypeVar("T")
 
 
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
+def __getattr__(name: str) -> Any:
+    """``CqlConfig`` and ``BcConfig``, which lie with their learners and are imported when somebody asks for them."""
+    if name in ("CqlConfig", "BcConfig"):
+        import ptr_fast.learners
+
+        return getattr(ptr_fast.learners, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _registry() -> ModuleType:
+    """The table of learners, which imports this module: it is asked for when a learner is read or written."""
+    from ptr_fast.learners import registry
+
+    return registry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,105 +181,29 @@ class RewardConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CqlConfig:
-    """Conservative Q-learning as PTR uses it.
+class LearnerConfig:
+    """What the configurations of all learners have. Each lies in its learner's folder and is registered there.
+
+    The fields named ``lr`` or ending in ``_lr`` are learning rates: programs scale them together, and a schedule holds
+    for all of them.
 
     Attributes:
-        encoder: image encoder of actor and critic.
-        actor_encoder: ``own``: the actor trains an encoder of its own (the paper's); ``critic``: it looks through the
-            critic's, which the actor loss leaves alone (``share_encoders`` of the reference).
-        hidden_dims: hidden layers of the policy and of every Q head.
-        critic_head: what is concatenated to every layer of a Q head: ``reinject_all`` (action and pixels; the first
-            layer also sees the task; no proprioceptive state: the paper's), ``reinject_action`` (action; the first
-            layer sees pixels, state and task), ``plain`` (nothing after the first layer).
-        num_critics: Q heads on one shared critic encoder; their minimum is used.
-        discount: of the Bellman target, per step.
-        tau: rate of the averaged (target) critic, per update.
-        cql_alpha: weight of the conservative term.
-        num_action_samples: policy actions and, as many, uniform actions per state; also target actions per next state.
-        actor_lr: Adam learning rate of the actor and its encoder.
-        critic_lr: Adam learning rate of the critic and its encoder.
-        temperature_lr: Adam learning rate of the entropy weight.
-        lr_schedule: ``constant`` (the paper's), or ``cosine`` decay of all rates to zero.
+        lr_schedule: ``constant``, or ``cosine`` decay of all rates to zero.
         lr_schedule_steps: updates until the cosine reaches zero; 0 lets the training program put in the run's length.
-        init_temperature: initial entropy weight.
-        target_entropy: nats; None means minus the number of action dimensions.
-        ema_tau: rate of the averaged actor kept for acting (it has no influence on training).
-        augment: random crop and colour jitter.
     """
 
-    encoder: EncoderConfig = EncoderConfig()
-    actor_encoder: Literal["own", "critic"] = "own"
-    hidden_dims: tuple[int, ...] = (256, 256, 256)
-    critic_head: CriticHead = "reinject_all"
-    num_critics: int = 2
-    discount: float = 0.96
-    tau: float = 0.005
-    cql_alpha: float = 10.0
-    num_action_samples: int = 4
-    actor_lr: float = 1e-4
-    critic_lr: float = 3e-4
-    temperature_lr: float = 3e-4
     lr_schedule: Literal["constant", "cosine"] = "constant"
     lr_schedule_steps: int = 0
-    init_temperature: float = 1.0
-    target_entropy: float | None = None
-    ema_tau: float = 0.005
-    augment: AugmentConfig = AugmentConfig()
 
     def __post_init__(self) -> None:
-        _require(0.0 < self.discount < 1.0, f"discount must lie in (0, 1), got {self.discount}")
-        _require(0.0 < self.tau <= 1.0, f"tau must lie in (0, 1], got {self.tau}")
-        _require(0.0 < self.ema_tau <= 1.0, f"ema_tau must lie in (0, 1], got {self.ema_tau}")
-        _require(self.cql_alpha >= 0.0, f"cql_alpha must not be negative, got {self.cql_alpha}")
-        _require(self.num_critics >= 1, f"num_critics must be at least 1, got {self.num_critics}")
-        _require(self.num_action_samples >= 1, f"num_action_samples must be at least 1, got {self.num_action_samples}")
-        _require(self.init_temperature > 0.0, f"init_temperature must be positive, got {self.init_temperature}")
-        _require(len(self.hidden_dims) >= 1, "hidden_dims must name at least one layer")
-        _require(
-            self.encoder.sees_images or self.critic_head != "reinject_all",
-            "encoder 'none' needs critic_head 'reinject_action' or 'plain': in the form 'reinject_all' no Q head sees "
-            "the state",
-        )
-        for name in ("actor_lr", "critic_lr", "temperature_lr"):
-            _require(getattr(self, name) > 0.0, f"{name} must be positive, got {getattr(self, name)}")
-        _check_schedule(self.lr_schedule_steps)
+        _require(self.lr_schedule_steps >= 0, f"lr_schedule_steps must not be negative, got {self.lr_schedule_steps}")
+        for rate in rate_names(self):
+            _require(getattr(self, rate) > 0.0, f"{rate} must be positive, got {getattr(self, rate)}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class BcConfig:
-    """Behaviour cloning: the mean of a Gaussian with unit variance on the scaled action (the reference's ``pixel_bc``).
-
-    Attributes:
-        encoder: image encoder of the actor.
-        hidden_dims: hidden layers of the policy.
-        lr: Adam learning rate.
-        lr_schedule: ``constant``, or ``cosine`` decay to zero.
-        lr_schedule_steps: updates until the cosine reaches zero; 0 lets the training program put in the run's length.
-        ema_tau: rate of the averaged actor kept for acting (it has no influence on training).
-        augment: random crop and colour jitter.
-    """
-
-    encoder: EncoderConfig = EncoderConfig()
-    hidden_dims: tuple[int, ...] = (256, 256, 256)
-    lr: float = 3e-4
-    lr_schedule: Literal["constant", "cosine"] = "constant"
-    lr_schedule_steps: int = 0
-    ema_tau: float = 0.005
-    augment: AugmentConfig = AugmentConfig()
-
-    def __post_init__(self) -> None:
-        _require(self.lr > 0.0, f"lr must be positive, got {self.lr}")
-        _require(0.0 < self.ema_tau <= 1.0, f"ema_tau must lie in (0, 1], got {self.ema_tau}")
-        _require(len(self.hidden_dims) >= 1, "hidden_dims must name at least one layer")
-        _check_schedule(self.lr_schedule_steps)
-
-
-def _check_schedule(num_steps: int) -> None:
-    _require(num_steps >= 0, f"lr_schedule_steps must not be negative, got {num_steps}")
-
-
-LearnerConfig = CqlConfig | BcConfig
+def rate_names(config: LearnerConfig) -> list[str]:
+    """Names of the learning rates of a configuration, in the order of its fields."""
+    return [f.name for f in dataclasses.fields(config) if f.name == "lr" or f.name.endswith("_lr")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -343,10 +285,14 @@ class PolicySpec:
 
 
 def to_dict(config: Any) -> Any:
-    """A dataclass as plain JSON values (paths as strings); learner configs carry their class name under ``type``."""
+    """A dataclass as plain JSON values (paths as strings); a learner's carries its tag under ``type``.
+
+    Raises:
+        ValueError: a learner's configuration that nobody has registered.
+    """
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         out = {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
-        return {"type": type(config).__name__, **out} if isinstance(config, CqlConfig | BcConfig) else out
+        return {"type": _registry().kind_of(config).tag, **out} if isinstance(config, LearnerConfig) else out
     if isinstance(config, tuple | list):
         return [to_dict(item) for item in config]
     return str(config) if isinstance(config, Path) else config
@@ -380,6 +326,8 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
     if origin is dict:
         _require(isinstance(value, dict), f"{path}: expected an object, got {value!r}")
         return {key: _convert(typing.get_args(kind)[1], item, f"{path}.{key}") for key, item in value.items()}
+    if kind is LearnerConfig:
+        return _convert_learner(value, path)
     if dataclasses.is_dataclass(kind):
         return _convert_dataclass(kind, value, path)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
@@ -399,19 +347,23 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
 def _convert_union(kinds: tuple[Any, ...], value: Any, path: str) -> Any:
     if value is None and type(None) in kinds:
         return None
-    if isinstance(value, dict):
-        named = {k.__name__: k for k in kinds if isinstance(k, type) and dataclasses.is_dataclass(k)}
-        if "type" in value:
-            _require(value["type"] in named, f"{path}.type: expected one of {sorted(named)}, got {value['type']!r}")
-            return _convert(named[value["type"]], value, path)
     kinds = tuple(k for k in kinds if k is not type(None))
     return _convert(kinds[0], value, path) if len(kinds) == 1 else value
 
 
+def _convert_learner(value: Any, path: str) -> LearnerConfig:
+    """A learner's configuration by the tag under ``type``."""
+    _require(isinstance(value, dict), f"{path}: expected an object, got {value!r}")
+    _require("type" in value, f"{path}: missing key 'type', the tag of the learner")
+    try:
+        kind = _registry().kind_named(value["type"])
+    except ValueError as error:
+        raise ValueError(f"{path}.type: {error}") from error
+    return _convert_dataclass(kind.config_class, {k: v for k, v in value.items() if k != "type"}, path)
+
+
 def _convert_dataclass(cls: Any, value: Any, path: str) -> Any:
     _require(isinstance(value, dict), f"{path}: expected an object, got {value!r}")
-    if value.get("type") == cls.__name__:
-        value = {k: v for k, v in value.items() if k != "type"}
     known = {f.name: f for f in dataclasses.fields(cls)}
     for key in value:
         if key not in known:

@@ -8,3 +8,9 @@ class DataError(ValueError):
 
     The message names the file, then the episode and field where there is one, what was expected and what came.
     """
+
+
+def require(condition: bool, message: str) -> None:
+    """Raises ValueError with the message where the condition does not hold."""
+    if not condition:
+        raise ValueError(message)

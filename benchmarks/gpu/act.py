@@ -18,7 +18,7 @@ from benchmarks.gpu.timing import Bench
 from benchmarks.harness import compare
 from ptr_fast.config import ActConfig, CqlConfig, EncoderConfig, PolicySpec, TaskTable
 from ptr_fast.kernels import dispatch
-from ptr_fast.nets.build import make_actor, make_critic
+from ptr_fast.learners.cql.networks import make_actor, make_critic
 from ptr_fast.runtime.engine import make_engine
 from ptr_fast.runtime.graph import ActingGraph, search_noise
 from ptr_fast.types import ActionSpec, CameraSpec, StateSpec

@@ -1,17 +1,54 @@
-"""Learners: one ``update`` each. CQL (the paper's) and behaviour cloning."""
+"""Learners: a folder each, found by their registration (:mod:`ptr_fast.learners.registry`).
+
+Importing this package computes nothing and imports no PyTorch: what acts on a robot asks the registry alone.
+"""
 
 from __future__ import annotations
 
-import torch
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from ptr_fast.config import BcConfig, CqlConfig, LearnerConfig, PolicySpec
-from ptr_fast.learners.base import Learner
-from ptr_fast.learners.bc import BcLearner
-from ptr_fast.learners.cql import CqlLearner, CqlTerms
-from ptr_fast.learners.distributed import Ranks
-from ptr_fast.learners.draws import BcDraws, Draws
+if TYPE_CHECKING:
+    import torch
 
-__all__ = ["BcDraws", "BcLearner", "CqlLearner", "CqlTerms", "Draws", "Learner", "Ranks", "make_learner"]
+    from ptr_fast.config import LearnerConfig, PolicySpec
+    from ptr_fast.learners.base import Learner
+    from ptr_fast.learners.bc import BcConfig, BcLearner
+    from ptr_fast.learners.cql import CqlConfig, CqlLearner, CqlTerms
+    from ptr_fast.learners.distributed import Ranks
+    from ptr_fast.learners.draws import BcDraws, Draws
+
+__all__ = [
+    "BcConfig",
+    "BcDraws",
+    "BcLearner",
+    "CqlConfig",
+    "CqlLearner",
+    "CqlTerms",
+    "Draws",
+    "Learner",
+    "Ranks",
+    "make_learner",
+]
+
+_WHERE = {
+    "BcConfig": "bc",
+    "BcDraws": "draws",
+    "BcLearner": "bc",
+    "CqlConfig": "cql",
+    "CqlLearner": "cql",
+    "CqlTerms": "cql",
+    "Draws": "draws",
+    "Learner": "base",
+    "Ranks": "distributed",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, from the modules that have them."""
+    if name in _WHERE:
+        return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def make_learner(
@@ -21,10 +58,20 @@ def make_learner(
     device: torch.device | str = "cpu",
     encoder_dtype: torch.dtype | None = None,
     ranks: Ranks | None = None,
-) -> CqlLearner | BcLearner:
-    """The learner that a configuration describes, with fresh weights drawn from the seed."""
-    if isinstance(config, CqlConfig):
-        return CqlLearner(config, spec, seed, device, encoder_dtype, ranks)
-    if isinstance(config, BcConfig):
-        return BcLearner(config, spec, seed, device, encoder_dtype, ranks)
-    raise ValueError(f"config: expected a CqlConfig or BcConfig, got {type(config).__name__}")
+) -> Learner:
+    """The learner that a configuration describes, with fresh weights drawn from the seed.
+
+    Args:
+        config: of any registered learner.
+        spec: sizes of images, state, action and task table.
+        seed: of initial weights and of all draws.
+        device: where everything lives.
+        encoder_dtype: of the images, and so of the trunks' activations: bfloat16, or None for that of the weights.
+        ranks: the processes that train together; None: alone.
+
+    Raises:
+        ValueError: nobody has registered this class of configurations.
+    """
+    from ptr_fast.learners.registry import kind_of
+
+    return kind_of(config).make_learner(config, spec, seed, device, encoder_dtype, ranks)

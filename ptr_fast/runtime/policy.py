@@ -16,8 +16,8 @@ from torch import nn
 
 from ptr_fast import native
 from ptr_fast.checkpoint import ACTOR_NETWORKS, CheckpointInfo, load_networks, read_checkpoint, weights_digest
-from ptr_fast.config import ActConfig, ActMode, CqlConfig, PolicySpec
-from ptr_fast.nets.build import make_actor, make_critic
+from ptr_fast.config import ActConfig, ActMode, PolicySpec
+from ptr_fast.learners.registry import make_networks, traits_of
 from ptr_fast.nets.critic import Critic
 from ptr_fast.nets.policy import Actor
 from ptr_fast.runtime.engine import (
@@ -69,7 +69,7 @@ class Policy:
         self.act_config = act or info.act
         self.device = torch.device(device)
         if self.mode == "search" and not self.has_critic:
-            raise ValueError(f"{info.path}: acting mode 'search' needs a critic; {type(info.config).__name__} has none")
+            raise ValueError(f"{info.path}: acting mode 'search' needs a critic; {traits_of(info.config).name} has none")
         self._graph_resizes = first_choice(engine, self.device) in RESIZES
         self._engine_wanted, self._acts_by_file = engine, engine.endswith(".onnx")
         self._engines: dict[tuple[int, int], tuple[str, Engine, list[str]]] = {}  # by size of the frame
@@ -110,7 +110,7 @@ class Policy:
 
     @property
     def has_critic(self) -> bool:
-        return isinstance(self.info.config, CqlConfig)
+        return "values" in traits_of(self.info.config).capabilities
 
     @property
     def spec(self) -> PolicySpec:
@@ -245,16 +245,7 @@ class Policy:
 
     def _load(self, *names: str) -> None:
         """Reads those of the nets that are not in memory yet."""
-        config, spec = self.info.config, self.spec
-        fresh: dict[str, nn.Module] = {}
-        for name in names:
-            if name in self._networks:
-                continue
-            if name in CRITIC_NETWORKS:
-                assert isinstance(config, CqlConfig)
-                fresh[name] = make_critic(config, spec)
-            else:
-                fresh[name] = make_actor(config, spec)
+        fresh = make_networks(self.info.config, self.spec, [name for name in names if name not in self._networks])
         load_networks(self.info, fresh)
         for module in fresh.values():
             module.to(self.device).requires_grad_(False).eval()
@@ -287,7 +278,7 @@ class Policy:
             ValueError: the checkpoint has no critic.
         """
         if not self.has_critic:
-            raise ValueError(f"{self.info.path}: {type(self.info.config).__name__} has no critic")
+            raise ValueError(f"{self.info.path}: {traits_of(self.info.config).name} has no critic")
         critic = typing.cast(Critic, self._network("target_critic" if averaged else "critic"))
         with torch.inference_mode():
             hoisted = critic.hoist(*self._inputs(images, states, task))

@@ -9,12 +9,13 @@ import torch
 from torch import nn
 
 from ptr_fast import losses
-from ptr_fast.config import BcConfig, PolicySpec
+from ptr_fast.config import PolicySpec
 from ptr_fast.learners import base
+from ptr_fast.learners.bc.config import BcConfig
+from ptr_fast.learners.bc.networks import make_actor
 from ptr_fast.learners.distributed import Ranks
 from ptr_fast.learners.draws import BcDraws, draw_bc
 from ptr_fast.learners.optimizer import AdamPolyak
-from ptr_fast.nets import make_actor
 from ptr_fast.types import Batch
 
 __all__ = ["BcLearner"]

@@ -21,13 +21,15 @@ import torch
 from torch import nn
 
 from ptr_fast import losses
-from ptr_fast.config import CqlConfig, PolicySpec
+from ptr_fast.config import PolicySpec
 from ptr_fast.learners import base
+from ptr_fast.learners.cql.config import CqlConfig
 from ptr_fast.learners.cql.info import cql_info
+from ptr_fast.learners.cql.networks import make_actor, make_critic
 from ptr_fast.learners.distributed import Ranks
 from ptr_fast.learners.draws import Draws, draw_cql
 from ptr_fast.learners.optimizer import AdamPolyak
-from ptr_fast.nets import TanhGaussian, Temperature, make_actor, make_critic
+from ptr_fast.nets import TanhGaussian, Temperature
 from ptr_fast.types import Batch
 
 __all__ = ["CqlLearner", "CqlTerms"]

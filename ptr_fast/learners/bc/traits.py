@@ -1,0 +1,31 @@
+"""What behaviour cloning says about itself."""
+
+from __future__ import annotations
+
+from ptr_fast.learners.bc.config import BcConfig
+from ptr_fast.learners.traits import Capability, Panel, Traits
+
+__all__ = ["traits"]
+
+PANELS = (
+    Panel(heading="Cloning loss", unit="nats", series={"train/bc_loss": "negative log-likelihood"}),
+    Panel(heading="Cloning error", unit="scaled²", series={"actor/mse": "mean squared error"}),
+)
+
+
+def traits(config: BcConfig) -> Traits:
+    """Of one configuration."""
+    sees_images = config.encoder.sees_images
+    capabilities: set[Capability] = {"acts"}
+    return Traits(
+        name="behaviour cloning",
+        columns=frozenset({"state", "task_id", "actions"}) | ({"images"} if sees_images else set()),
+        networks=("actor", "ema_actor"),
+        capabilities=frozenset(capabilities | ({"encodes"} if sees_images else set())),
+        modes=("mean", "ema_mean"),
+        ranking=("action_error", "min"),
+        progress={"train/bc_loss": "bc"},
+        panels=PANELS,
+        exports=sees_images,
+        bfloat16=True,
+    )

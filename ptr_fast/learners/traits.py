@@ -1,0 +1,78 @@
+"""What a learner says about itself, so that no program has to know which learner it works with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ptr_fast.config import ActMode
+from ptr_fast.types import Window
+
+__all__ = ["Capability", "Panel", "Traits"]
+
+Capability = Literal["acts", "values", "encodes"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One chart of a report.
+
+    Attributes:
+        heading: above the chart.
+        unit: of its axis; may be empty.
+        series: the key of a number that an update reports -> its name in the legend.
+    """
+
+    heading: str
+    unit: str
+    series: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traits:
+    """A learner's description of itself, for one configuration.
+
+    Attributes:
+        name: what people read, e.g. ``CQL``.
+        columns: fields of :class:`ptr_fast.types.Batch` that an update reads; no other is gathered.
+        window: past observations and future actions of a sample.
+        networks: names of all networks that a checkpoint holds.
+        beside: those of them that lie in ``critic.safetensors``, beside ``model.safetensors``.
+        capabilities: which of :class:`~ptr_fast.learners.capabilities.Acts`, ``Values`` and ``Encodes`` its networks
+            offer.
+        modes: acting modes, the default first; empty where it does not act.
+        discount: per step, of the Q values; None where there are none.
+        num_value_samples: policy actions, and as many uniform ones, that evaluation asks the critic about.
+        ranking: metric of an evaluation that ranks its checkpoints, and whether the largest or the smallest wins; None:
+            they cannot be ranked, the newest counts.
+        value_of_data: key of the number of an update that is the mean Q of recorded actions; empty: there is none.
+        progress: key of a number of an update -> its short name in the progress line.
+        panels: charts of its numbers in a report.
+        exports: its policy can be written as an ONNX file.
+        bfloat16: its image encoders train in bfloat16.
+    """
+
+    name: str
+    columns: frozenset[str]
+    networks: tuple[str, ...]
+    window: Window = Window()
+    beside: tuple[str, ...] = ()
+    capabilities: frozenset[Capability] = frozenset()
+    modes: tuple[ActMode, ...] = ()
+    discount: float | None = None
+    num_value_samples: int = 4
+    ranking: tuple[str, Literal["max", "min"]] | None = None
+    value_of_data: str = ""
+    progress: Mapping[str, str] = field(default_factory=dict)
+    panels: tuple[Panel, ...] = ()
+    exports: bool = False
+    bfloat16: bool = False
+
+    def __post_init__(self) -> None:
+        if bool(self.modes) != ("acts" in self.capabilities):
+            raise ValueError(f"traits of {self.name}: a learner has acting modes if it acts, got modes {self.modes}")
+        if (self.discount is not None) != ("values" in self.capabilities):
+            raise ValueError(f"traits of {self.name}: a learner has a discount if it values, got {self.discount}")
+        if unknown := set(self.beside) - set(self.networks):
+            raise ValueError(f"traits of {self.name}: beside names no networks: {sorted(unknown)}")
