@@ -12,8 +12,8 @@ import torch
 from benchmarks.harness import compare, one_thread_clock
 from ptr_fast import native
 from ptr_fast.config import CqlConfig, EncoderConfig, PolicySpec, TaskTable
-from ptr_fast.learners.optimizer import AdamPolyak
 from ptr_fast.learners.cql.networks import make_critic
+from ptr_fast.learners.optimizer import AdamPolyak
 from ptr_fast.nets import Temperature
 from ptr_fast.types import ActionSpec, CameraSpec, StateSpec
 

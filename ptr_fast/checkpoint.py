@@ -3,8 +3,9 @@
 Layout (the one LeRobot users know)::
 
     <run>/checkpoints/000500/pretrained_model/config.json          learner, camera, state, action, tasks, act
-    <run>/checkpoints/000500/pretrained_model/model.safetensors    actor and averaged actor
-    <run>/checkpoints/000500/pretrained_model/critic.safetensors   critic, averaged critic, temperature (absent for BC)
+    <run>/checkpoints/000500/pretrained_model/model.safetensors    networks: of CQL and BC actor and averaged actor
+    <run>/checkpoints/000500/pretrained_model/critic.safetensors   networks that the learner keeps beside them
+                                                                   (``Traits.beside``: critics, temperature), if any
     <run>/checkpoints/000500/pretrained_model/train_config.json    the whole configuration of the run
     <run>/checkpoints/000500/training_state/optimizer_state.safetensors, optimizer_param_groups.json, training_step.json
     <run>/checkpoints/000500/files.json                            size and SHA-256 of every file above
@@ -32,6 +33,7 @@ from torch import nn
 from ptr_fast.config import ActConfig, LearnerConfig, PolicySpec, from_dict, to_dict
 from ptr_fast.errors import DataError
 from ptr_fast.files import sync_directory, write_atomically
+from ptr_fast.learners.registry import traits_of
 from ptr_fast.run_folder import (
     DAMAGED_ADVICE,
     MODEL,
@@ -43,7 +45,6 @@ from ptr_fast.run_folder import (
 )
 
 __all__ = [
-    "ACTOR_NETWORKS",
     "CheckpointInfo",
     "list_checkpoints",
     "load_networks",
@@ -55,7 +56,6 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 1
-ACTOR_NETWORKS = ("actor", "ema_actor")
 TRAINING = "training_state"
 
 
@@ -104,7 +104,9 @@ def save_checkpoint(
 
     Raises:
         OSError: the disk is full or not writable; earlier checkpoints are untouched and nothing half-written is left.
+        ValueError: nobody has registered the learner's configuration; nothing is written.
     """
+    traits_of(learner.config)
     parent = Path(run_dir) / folder
     parent.mkdir(parents=True, exist_ok=True)
     final = parent / f"{step:06d}"
@@ -131,9 +133,9 @@ def save_checkpoint(
 
 
 def _contents(step: int, learner: Trainable, spec: PolicySpec, act: ActConfig, run: dict[str, Any]):
-    networks = learner.networks()
-    actors = {name: module for name, module in networks.items() if name in ACTOR_NETWORKS}
-    others = {name: module for name, module in networks.items() if name not in ACTOR_NETWORKS}
+    networks, beside = learner.networks(), traits_of(learner.config).beside
+    model = {name: module for name, module in networks.items() if name not in beside}
+    others = {name: module for name, module in networks.items() if name in beside}
     config = {
         "schema_version": SCHEMA_VERSION,
         "step": step,
@@ -143,7 +145,7 @@ def _contents(step: int, learner: Trainable, spec: PolicySpec, act: ActConfig, r
     }
     yield f"{MODEL}/config.json", _json(config)
     yield f"{MODEL}/train_config.json", _json(run)
-    yield f"{MODEL}/model.safetensors", _pack(actors)
+    yield f"{MODEL}/model.safetensors", _pack(model)
     if others:
         yield f"{MODEL}/critic.safetensors", _pack(others)
     tensors, groups = {}, {}
@@ -234,17 +236,14 @@ def load_networks(info: CheckpointInfo, modules: dict[str, nn.Module]) -> None:
     Raises:
         DataError: a network, parameter or shape does not match; it is named.
     """
-    for names, file in ((ACTOR_NETWORKS, "model.safetensors"), (None, "critic.safetensors")):
-        wanted = {n: m for n, m in modules.items() if (n in ACTOR_NETWORKS) == (names is not None)}
-        if not wanted:
-            continue
-        path = info.path / MODEL / file
-        for name, module in wanted.items():
-            own = _load_tensors(path, name + ".")
-            try:
-                module.load_state_dict(own)
-            except RuntimeError as error:
-                raise DataError(f"{path}: {name} does not match the configuration: {error}") from error
+    beside = traits_of(info.config).beside
+    for name, module in modules.items():
+        path = info.path / MODEL / ("critic.safetensors" if name in beside else "model.safetensors")
+        own = _load_tensors(path, name + ".")
+        try:
+            module.load_state_dict(own)
+        except RuntimeError as error:
+            raise DataError(f"{path}: {name} does not match the configuration: {error}") from error
 
 
 def _load_tensors(path: Path, prefix: str = "") -> dict[str, torch.Tensor]:

@@ -14,7 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["ActionSpec", "Batch", "CameraSpec", "Observation", "PooledFrames", "StateSpec"]
+__all__ = ["ActionSpec", "Batch", "CameraSpec", "Observation", "PooledFrames", "StateSpec", "Window"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +122,25 @@ class Observation:
     images: torch.Tensor
     state: torch.Tensor
     task_id: torch.Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """How much of an episode one sample holds.
+
+    Attributes:
+        num_observations: T, observations up to and including the present one. Before the first step of an episode the
+            first observation is repeated.
+        num_actions: H, actions from the present one on. After the last step of an episode the last action is repeated.
+    """
+
+    num_observations: int = 1
+    num_actions: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("num_observations", "num_actions"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"window: {name} must be at least 1, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)

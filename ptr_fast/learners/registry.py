@@ -189,7 +189,7 @@ def _find() -> None:
             continue
         try:
             entry.load()
-        except Exception as error:  # of somebody else's package: told where a learner is missed
+        except Exception as error:  # noqa: BLE001 (somebody else's package; told where a learner is missed)
             _BROKEN[entry.name] = f"{type(error).__name__}: {error}"
             continue
         _FOUND.add(entry.value)

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ptr_fast import native
-from ptr_fast.checkpoint import ACTOR_NETWORKS, CheckpointInfo, load_networks, read_checkpoint, weights_digest
+from ptr_fast.checkpoint import CheckpointInfo, load_networks, read_checkpoint, weights_digest
 from ptr_fast.config import ActConfig, ActMode, PolicySpec
 from ptr_fast.learners.registry import make_networks, traits_of
 from ptr_fast.nets.critic import Critic
@@ -37,6 +37,7 @@ from ptr_fast.runtime.preprocess import fit_frame, to_unit
 
 __all__ = ["Policy"]
 
+ACTOR_NETWORKS = ("actor", "ema_actor")
 CRITIC_NETWORKS = ("critic", "target_critic")
 
 
@@ -53,7 +54,7 @@ class Policy:
             by :meth:`warm_up`, or by the first action: this takes seconds.
 
     Raises:
-        ValueError: search was asked of a checkpoint without a critic; an unknown engine.
+        ValueError: the checkpoint does not act, or not in this mode; an unknown engine.
         RuntimeError: the engine cannot run here.
         DataError: the weights are missing, broken, or do not match the configuration.
     """
@@ -68,8 +69,11 @@ class Policy:
         self.info = info
         self.act_config = act or info.act
         self.device = torch.device(device)
-        if self.mode == "search" and not self.has_critic:
-            raise ValueError(f"{info.path}: acting mode 'search' needs a critic; {traits_of(info.config).name} has none")
+        modes = traits_of(info.config).modes
+        if self.mode not in modes:
+            name = traits_of(info.config).name
+            told = f"{name} acts in the modes {', '.join(modes)}" if modes else f"{name} does not act"
+            raise ValueError(f"{info.path}: no acting mode {self.mode!r}: {told}")
         self._graph_resizes = first_choice(engine, self.device) in RESIZES
         self._engine_wanted, self._acts_by_file = engine, engine.endswith(".onnx")
         self._engines: dict[tuple[int, int], tuple[str, Engine, list[str]]] = {}  # by size of the frame

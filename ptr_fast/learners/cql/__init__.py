@@ -38,7 +38,5 @@ def _networks(config: CqlConfig) -> CqlNetworks:
 
 
 register(
-    LearnerKind(
-        tag="CqlConfig", config_class=CqlConfig, traits=traits, make_learner=_make_learner, networks=_networks
-    )
+    LearnerKind(tag="CqlConfig", config_class=CqlConfig, traits=traits, make_learner=_make_learner, networks=_networks)
 )
