@@ -5,10 +5,12 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
 #include "bindings/bindings.h"
+#include "runtime/chunk_player.h"
 #include "runtime/control_loop.h"
 #include "runtime/latency_histogram.h"
 #include "runtime/mailbox.h"
@@ -47,31 +49,67 @@ void copy_floats(const char* what, const py::object& from, float* to, int64_t si
   std::memcpy(to, values.data(), sizeof(float) * size);
 }
 
-// policy(frame uint8 [H, W, 3], state float32 [S]) -> action [A], or None where there is none in time; the arrays hold
-// until the call returns.
+// policy(frames: list of uint8 [T, H, W, 3], one per camera, state float32 [T, S]) -> actions [h, A] with 1 <= h <= H, or
+// one action [A], or None where there is none in time; the arrays hold until the call returns.
 class PythonExecutor final : public Executor {
  public:
-  PythonExecutor(py::object policy, int64_t height, int64_t width, int64_t num_state, int64_t num_axes)
-      : policy_(shared_object(std::move(policy))), height_(height), width_(width), state_(num_state), axes_(num_axes) {}
+  using Size = std::pair<int64_t, int64_t>;  // height, width
 
-  bool run(const ObservationView& observation, float* action) override {
+  PythonExecutor(py::object policy, const std::vector<Size>& frames, int64_t num_observations, int64_t num_state,
+                 int64_t num_actions, int64_t num_axes)
+      : Executor(sizes_of(frames, num_observations, num_state, num_actions, num_axes)),
+        policy_(shared_object(std::move(policy))),
+        frames_(frames) {}
+
+  int run(const ObservationView& observations, float* chunk) override {
     const py::gil_scoped_acquire acquire;
     try {
-      const py::array frame(py::dtype::of<uint8_t>(), {height_, width_, int64_t(3)}, observation.frame, py::none());
-      py::detail::array_proxy(frame.ptr())->flags &= ~py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
-      const py::array_t<float> state(state_, observation.state);
-      const py::object answer = (*policy_)(frame, state);
-      if (answer.is_none()) return false;
-      copy_floats("action", answer, action, axes_);
-      return true;
+      const PolicySizes& n = sizes();
+      py::list frames;
+      for (size_t i = 0; i < frames_.size(); ++i) {
+        const auto [height, width] = frames_[i];
+        frames.append(constant(py::array(py::dtype::of<uint8_t>(), {n.num_observations, height, width, int64_t(3)},
+                                         observations.frames[i], py::none())));
+      }
+      const py::array_t<float> state({n.num_observations, n.num_state}, observations.state);
+      const py::object answer = (*policy_)(frames, state);
+      return answer.is_none() ? 0 : copy_chunk(answer, chunk);
     } catch (const py::error_already_set& error) {
       throw std::runtime_error(last_line(error));
     }
   }
 
  private:
+  static PolicySizes sizes_of(const std::vector<Size>& frames, int64_t num_observations, int64_t num_state,
+                              int64_t num_actions, int64_t num_axes) {
+    PolicySizes sizes{{}, num_observations, num_state, num_actions, num_axes};
+    for (const auto& [height, width] : frames) sizes.frame_bytes.push_back(3 * height * width);
+    return sizes;
+  }
+
+  static py::array constant(py::array array) {
+    py::detail::array_proxy(array.ptr())->flags &= ~py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
+    return array;
+  }
+
+  int copy_chunk(const py::object& answer, float* chunk) const {
+    const auto values = Floats::ensure(answer);
+    if (!values || values.ndim() < 2) {
+      copy_floats("action", answer, chunk, sizes().num_axes);
+      return 1;
+    }
+    const int64_t count = values.shape(0), axes = values.shape(1);
+    if (values.ndim() != 2 || axes != sizes().num_axes || count < 1 || count > sizes().num_actions) {
+      const py::object shape = py::cast<py::object>(values.attr("shape"));
+      throw std::runtime_error(text("actions: expected 1 to ", sizes().num_actions, " of ", sizes().num_axes,
+                                    " numbers, got the shape ", std::string(py::str(shape))));
+    }
+    std::memcpy(chunk, values.data(), sizeof(float) * values.size());
+    return int(count);
+  }
+
   std::shared_ptr<py::object> policy_;
-  int64_t height_, width_, state_, axes_;
+  const std::vector<Size> frames_;
 };
 
 // arm.send(command float32 [A]) -> what was sent, or None; arm.stop().
@@ -131,6 +169,13 @@ SafetyLimits limits_of(const py::object& object) {
   return limits;
 }
 
+Play play_of(const std::string& name) {
+  if (name == "receding") return Play::kReceding;
+  if (name == "ensemble") return Play::kEnsemble;
+  check(name == "latency", "loop: play: expected receding, ensemble or latency, got ", name);
+  return Play::kLatency;
+}
+
 LoopConfig config_of(const py::object& object) {
   LoopConfig config{};
   const auto get = [&](const char* name) { return object.attr(name); };
@@ -143,6 +188,9 @@ LoopConfig config_of(const py::object& object) {
   config.cpu = py::cast<int>(get("cpu"));
   config.lock_memory = py::cast<bool>(get("lock_memory"));
   config.record_frames = py::cast<int64_t>(get("record_frames"));
+  config.play = play_of(py::cast<std::string>(get("play")));
+  config.execute = py::cast<int64_t>(get("execute"));
+  config.ensemble_decay = py::cast<double>(get("ensemble_decay"));
   return config;
 }
 
@@ -161,6 +209,28 @@ py::tuple apply(SafetyFilter& filter, const py::object& wanted, const Floats& st
   const uint32_t interventions =
       filter.apply(action, state.data(), now_ns - state_age_ns, age_ns, now_ns, pace, command.mutable_data());
   return py::make_tuple(filter.has_command() ? py::object(command) : py::none(), interventions);
+}
+
+// Actions [h, A] of an executor, for frames of each camera and states [T, S]; None where there are none.
+py::object run(Executor& executor, const std::vector<py::array_t<uint8_t, py::array::c_style>>& frames,
+               const Floats& state) {
+  const PolicySizes& n = executor.sizes();
+  std::vector<int64_t> frame_bytes;
+  std::vector<const uint8_t*> pointers;
+  for (const auto& each : frames) {
+    frame_bytes.push_back(each.size() / n.num_observations);
+    pointers.push_back(each.data());
+  }
+  executor.check_fits(frame_bytes, state.size() / n.num_observations, n.num_axes);
+  std::vector<float> chunk(n.num_actions * n.num_axes);
+  const ObservationView view{pointers.data(), state.data()};
+  int count = 0;
+  {
+    const py::gil_scoped_release release;
+    count = executor.run(view, chunk.data());
+  }
+  if (count == 0) return py::none();
+  return py::array_t<float>({int64_t(count), n.num_axes}, chunk.data());
 }
 
 py::array_t<StepRecord> drain(ControlLoop& loop, int max_records) {
@@ -194,8 +264,8 @@ py::dict histogram(const LatencyHistogram& leg) {
 
 void bind_runtime(py::module_& module) {
   PYBIND11_NUMPY_DTYPE(StepRecord, step, scheduled_ns, woke_ns, captured_ns, arrived_ns, policy_in_ns, policy_out_ns,
-                       filtered_ns, sent_ns, frame_sequence, state_captured_ns, interventions, missed_deadline,
-                       frame_slot, action, command, sent, state);
+                       filtered_ns, sent_ns, frame_sequence, state_captured_ns, decided_ns, camera_captured_ns,
+                       interventions, missed_deadline, frame_slot, entry, action, command, sent, state);
   py::class_<SafetyFilter>(module, "SafetyFilter")
       .def(py::init([](const py::object& limits) { return SafetyFilter(limits_of(limits)); }), py::arg("limits"))
       .def("start", &SafetyFilter::start, py::arg("now_ns"))
@@ -228,51 +298,68 @@ void bind_runtime(py::module_& module) {
       .def_property_readonly("num_bytes", &Mailbox::num_bytes)
       .def_property_readonly("written", &Mailbox::written)
       .def_property_readonly("dropped", &Mailbox::dropped);
+  py::class_<ChunkPlayer>(module, "ChunkPlayer")
+      .def(py::init([](const std::string& play, int64_t execute, double decay, int64_t period_ns, int64_t num_actions,
+                       int64_t num_axes) {
+             return ChunkPlayer({play_of(play), execute, decay, period_ns}, num_actions, num_axes);
+           }),
+           py::arg("play"), py::arg("execute"), py::arg("decay"), py::arg("period_ns"), py::arg("num_actions"),
+           py::arg("num_axes"))
+      .def("asks", &ChunkPlayer::asks)
+      .def("asked", &ChunkPlayer::asked)
+      .def("add",
+           [](ChunkPlayer& player, const Floats& chunk, int64_t captured_ns, int64_t tick) {
+             player.add(chunk.data(), chunk.shape(0), {captured_ns, captured_ns, tick});
+           },
+           py::arg("chunk"), py::arg("captured_ns"), py::arg("tick"))
+      .def("take",
+           [](ChunkPlayer& player, int64_t tick, int64_t reaches_ns) -> py::object {
+             float action[kMaxAxes] = {};
+             const ChunkPlayer::Played played = player.take(tick, reaches_ns, action);
+             if (played.entry < 0) return py::none();
+             return py::make_tuple(played.entry, py::array_t<float>(player.num_axes(), action));
+           },
+           py::arg("tick"), py::arg("reaches_ns"));
   py::class_<PhaseLock>(module, "PhaseLock")
       .def(py::init<int64_t>(), py::arg("period_ns"))
       .def("first_step", &PhaseLock::first_step, py::arg("arrived_ns"), py::arg("now_ns"))
       .def("interval", &PhaseLock::interval, py::arg("scheduled_ns"), py::arg("arrived_ns"), py::arg("sequence"))
       .def_property_readonly("is_locked", &PhaseLock::is_locked);
   py::class_<Executor, std::shared_ptr<Executor>>(module, "Executor")
-      .def("run", [](Executor& executor, const py::array_t<uint8_t, py::array::c_style>& frame, const Floats& state,
-                     int64_t num_axes) -> py::object {
-        check(num_axes >= 1 && num_axes <= kMaxAxes, "num_axes: expected 1 to ", kMaxAxes, ", got ", num_axes);
-        executor.check_sizes(frame.size(), state.size(), num_axes);
-        py::array_t<float> action(num_axes);
-        float* out = action.mutable_data();
-        const ObservationView view{frame.data(), state.data()};
-        bool has_action = false;
-        {
-          const py::gil_scoped_release release;
-          has_action = executor.run(view, out);
-        }
-        return has_action ? py::object(action) : py::none();
-      }, py::arg("frame"), py::arg("state"), py::arg("num_axes"));
+      .def("run", &run, py::arg("frames"), py::arg("state"))
+      .def_property_readonly("num_observations", [](const Executor& self) { return self.sizes().num_observations; })
+      .def_property_readonly("num_actions", [](const Executor& self) { return self.sizes().num_actions; });
   py::class_<PythonExecutor, Executor, std::shared_ptr<PythonExecutor>>(module, "PythonExecutor")
-      .def(py::init<py::object, int64_t, int64_t, int64_t, int64_t>(), py::arg("policy"), py::arg("height"),
-           py::arg("width"), py::arg("num_state"), py::arg("num_axes"));
+      .def(py::init<py::object, std::vector<PythonExecutor::Size>, int64_t, int64_t, int64_t, int64_t>(),
+           py::arg("policy"), py::arg("frames"), py::arg("num_observations"), py::arg("num_state"),
+           py::arg("num_actions"), py::arg("num_axes"));
+  using Size = std::pair<int64_t, int64_t>;
   py::class_<OpenVinoExecutor, Executor, std::shared_ptr<OpenVinoExecutor>>(module, "OpenVinoExecutor")
       .def(py::init([](const std::string& library, const py::bytes& model, const std::vector<std::string>& properties,
-                       std::pair<int64_t, int64_t> camera, std::pair<int64_t, int64_t> size,
-                       int64_t num_state, int64_t num_axes, int64_t task_slot) {
+                       const std::vector<std::tuple<std::string, Size, Size>>& cameras, int64_t num_observations,
+                       int64_t num_state, int64_t num_actions, int64_t num_axes, int64_t task_slot) {
              const std::string bytes = model;
+             std::vector<OpenVinoExecutor::Camera> all;
+             for (const auto& [input, camera, size] : cameras) {
+               all.push_back({input, {camera.first, camera.second}, {size.first, size.second}});
+             }
+             const OpenVinoExecutor::Shape shape{num_observations, num_state, num_actions, num_axes};
              const py::gil_scoped_release release;
-             return std::make_shared<OpenVinoExecutor>(
-                 library, bytes, properties, OpenVinoExecutor::Size{camera.first, camera.second},
-                 OpenVinoExecutor::Size{size.first, size.second}, num_state, num_axes, task_slot);
+             return std::make_shared<OpenVinoExecutor>(library, bytes, properties, all, shape, task_slot);
            }),
-           py::arg("library"), py::arg("model"), py::arg("properties"), py::arg("camera"), py::arg("size"),
-           py::arg("num_state"), py::arg("num_axes"), py::arg("task_slot"));
+           py::arg("library"), py::arg("model"), py::arg("properties"), py::arg("cameras"),
+           py::arg("num_observations"), py::arg("num_state"), py::arg("num_actions"), py::arg("num_axes"),
+           py::arg("task_slot"));
   py::class_<Arm, std::shared_ptr<Arm>>(module, "Arm");
   py::class_<PythonArm, Arm, std::shared_ptr<PythonArm>>(module, "PythonArm")
       .def(py::init<py::object, int64_t>(), py::arg("arm"), py::arg("num_axes"));
   py::class_<ControlLoop, std::shared_ptr<ControlLoop>> loop(module, "ControlLoop");
-  loop.def(py::init([](const py::object& config, const py::object& limits, std::shared_ptr<Mailbox> frames,
+  loop.def(py::init([](const py::object& config, const py::object& limits, ControlLoop::Mailboxes cameras,
                        std::shared_ptr<Mailbox> states, std::shared_ptr<Executor> executor, std::shared_ptr<Arm> arm) {
-             return ControlLoop::create(config_of(config), limits_of(limits), std::move(frames), std::move(states),
+             return ControlLoop::create(config_of(config), limits_of(limits), std::move(cameras), std::move(states),
                                         std::move(executor), std::move(arm));
            }),
-           py::arg("config"), py::arg("limits"), py::arg("frames"), py::arg("states"), py::arg("executor"),
+           py::arg("config"), py::arg("limits"), py::arg("cameras"), py::arg("states"), py::arg("executor"),
            py::arg("arm"))
       .def("warm_up", &ControlLoop::warm_up, py::arg("num_runs"), py::call_guard<py::gil_scoped_release>())
       .def("start", &ControlLoop::start, py::call_guard<py::gil_scoped_release>())
@@ -281,10 +368,11 @@ void bind_runtime(py::module_& module) {
       .def("wait", &ControlLoop::wait, py::arg("timeout_s"), py::call_guard<py::gil_scoped_release>())
       .def("drain", &drain, py::arg("max_records"))
       .def("recorded_frame",
-           [](const ControlLoop& self, int32_t slot) {
-             return py::array_t<uint8_t>(self.frame_bytes(), self.recorded_frame(slot));
+           [](const ControlLoop& self, int32_t slot, int64_t camera) {
+             const uint8_t* frame = self.recorded_frame(slot, camera);
+             return py::array_t<uint8_t>(self.frame_bytes(camera), frame);
            },
-           py::arg("slot"))
+           py::arg("slot"), py::arg("camera"))
       .def("release_frame", &ControlLoop::release_frame, py::arg("slot"))
       .def("legs",
            [](const ControlLoop& self) {

@@ -72,9 +72,10 @@ Api open_api(const std::string& path) {
 struct OpenVinoExecutor::Session {
   explicit Session(const std::string& library) : api(open_api(library)) {}
   ~Session() {
-    for (Handle tensor : {frame, state, task, action}) {
+    for (Handle tensor : {state, task, action}) {
       if (tensor != nullptr) api.tensor_free(tensor);
     }
+    for (Handle tensor : frames) api.tensor_free(tensor);
     if (request != nullptr) api.request_free(request);
     if (compiled != nullptr) api.compiled_free(compiled);
     if (model != nullptr) api.model_free(model);
@@ -107,17 +108,30 @@ struct OpenVinoExecutor::Session {
 
   Api api;
   Handle core = nullptr, model = nullptr, compiled = nullptr, request = nullptr;
-  Handle frame = nullptr, state = nullptr, task = nullptr, action = nullptr;
+  Handle state = nullptr, task = nullptr, action = nullptr;
+  std::vector<Handle> frames;  // of each camera
 };
 
+namespace {
+
+PolicySizes sizes_of(const std::vector<OpenVinoExecutor::Camera>& cameras, OpenVinoExecutor::Shape shape) {
+  PolicySizes sizes{{}, shape.num_observations, shape.num_state, shape.num_actions, shape.num_axes};
+  for (const auto& camera : cameras) sizes.frame_bytes.push_back(camera.camera.bytes());
+  return sizes;
+}
+
+}  // namespace
+
 OpenVinoExecutor::OpenVinoExecutor(const std::string& library, const std::string& model,
-                                   const std::vector<std::string>& properties, Size camera, Size size,
-                                   int64_t num_state, int64_t num_axes, int64_t task_slot)
-    : camera_(camera), num_state_(num_state), num_axes_(num_axes) {
+                                   const std::vector<std::string>& properties, const std::vector<Camera>& cameras,
+                                   Shape shape, int64_t task_slot)
+    : Executor(sizes_of(cameras, shape)), cameras_(cameras) {
   check(properties.size() % 2 == 0 && properties.size() <= 2 * kMaxProperties, "properties: expected at most ",
         kMaxProperties, " pairs, got ", properties.size(), " strings");
-  if (camera.height != size.height || camera.width != size.width) {
-    resize_.emplace(camera.height, camera.width, size.height, size.width);
+  for (const Camera& each : cameras_) {
+    auto& resize = resizes_.emplace_back();
+    if (each.camera == each.model) continue;
+    resize.emplace(each.camera.height, each.camera.width, each.model.height, each.model.width);
   }
   session_ = std::make_unique<Session>(library);
   Session& s = *session_;
@@ -129,9 +143,11 @@ OpenVinoExecutor::OpenVinoExecutor(const std::string& library, const std::string
                                 p[5], p[6], p[7], p[8], p[9], p[10], p[11], p[12], p[13], p[14], p[15]),
             "compiling the model");
   s.require(s.api.create_request(s.compiled, &s.request), "creating a request");
-  s.frame = s.tensor("frame", size.bytes());
-  s.state = s.tensor("state", 4 * num_state);
-  s.action = s.tensor("action", 4 * num_axes);
+  for (const Camera& each : cameras_) {
+    s.frames.push_back(s.tensor(each.input.c_str(), shape.num_observations * each.model.bytes()));
+  }
+  s.state = s.tensor("state", int64_t(sizeof(float)) * shape.num_observations * shape.num_state);
+  s.action = s.tensor("action", int64_t(sizeof(float)) * shape.num_actions * shape.num_axes);
   Handle task = nullptr;
   if (s.api.get_tensor(s.request, "task_id", &task) == 0) {  // absent where the task is fixed
     s.api.tensor_free(task);
@@ -142,25 +158,21 @@ OpenVinoExecutor::OpenVinoExecutor(const std::string& library, const std::string
 
 OpenVinoExecutor::~OpenVinoExecutor() = default;
 
-void OpenVinoExecutor::check_sizes(int64_t num_frame_bytes, int64_t num_state, int64_t num_axes) const {
-  check(num_frame_bytes == camera_.bytes(), "frame: the model takes ", camera_.bytes(), " bytes, got ",
-        num_frame_bytes);
-  check(num_state == num_state_, "state: the model takes ", num_state_, " numbers, got ", num_state);
-  check(num_axes == num_axes_, "action: the model has ", num_axes_, " numbers, expected were ", num_axes);
-}
-
-bool OpenVinoExecutor::run(const ObservationView& observation, float* action) {
+int OpenVinoExecutor::run(const ObservationView& observations, float* chunk) {
   const Session& s = *session_;
-  auto* const frame = static_cast<uint8_t*>(s.data(s.frame, "frame"));
-  if (resize_) {
-    resize_->run(observation.frame, 1, frame);
-  } else {
-    std::memcpy(frame, observation.frame, camera_.bytes());
+  const PolicySizes& n = sizes();
+  for (size_t i = 0; i < cameras_.size(); ++i) {
+    auto* const frames = static_cast<uint8_t*>(s.data(s.frames[i], cameras_[i].input.c_str()));
+    if (resizes_[i]) {
+      resizes_[i]->run(observations.frames[i], n.num_observations, frames);
+    } else {
+      std::memcpy(frames, observations.frames[i], n.num_observations * n.frame_bytes[i]);
+    }
   }
-  std::memcpy(s.data(s.state, "state"), observation.state, sizeof(float) * num_state_);
+  std::memcpy(s.data(s.state, "state"), observations.state, sizeof(float) * n.num_observations * n.num_state);
   s.require(s.api.infer(s.request), "inference");
-  std::memcpy(action, s.data(s.action, "action"), sizeof(float) * num_axes_);
-  return true;
+  std::memcpy(chunk, s.data(s.action, "action"), sizeof(float) * n.num_actions * n.num_axes);
+  return int(n.num_actions);
 }
 
 }  // namespace ptr_fast

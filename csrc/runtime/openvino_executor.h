@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "kernels/resize.h"
-#include "runtime/control_loop.h"
+#include "runtime/executor.h"
 
 namespace ptr_fast {
 
@@ -19,25 +19,33 @@ class OpenVinoExecutor final : public Executor {
   struct Size {
     int64_t height, width;
     int64_t bytes() const { return 3 * height * width; }
+    bool operator==(const Size&) const = default;
+  };
+  // A camera: the model's input for its frames, the size of the frames, and the size that the model takes.
+  struct Camera {
+    std::string input;
+    Size camera, model;
+  };
+  struct Shape {
+    int64_t num_observations, num_state, num_actions, num_axes;  // T, S, H, A
   };
 
-  // model: ONNX bytes with inputs frame (uint8 of height and width), state (float32) and, optionally, task_id (int64
-  // [1]), output action. Frames of the camera have another size, perhaps, and are resized. properties: key, value, key, value ... of the CPU device (at most eight pairs).
-  // std::runtime_error where the library cannot be opened or refuses the model, std::invalid_argument where the model's
-  // inputs or output have other sizes.
+  // model: ONNX bytes with an input of frames per camera (uint8 [T, h, w, 3]), state (float32 [T, S]) and, optionally,
+  // task_id (int64 [1]), output action (float32 [H, A]); where T or H is 1 their axes may be missing. Frames that have
+  // another size than the model's are resized. properties: key, value, key, value ... of the CPU device (at most eight
+  // pairs). std::runtime_error where the library cannot be opened or refuses the model, std::invalid_argument where the
+  // model's inputs or output have other sizes.
   OpenVinoExecutor(const std::string& library, const std::string& model, const std::vector<std::string>& properties,
-                   Size camera, Size size, int64_t num_state, int64_t num_axes, int64_t task_slot);
+                   const std::vector<Camera>& cameras, Shape shape, int64_t task_slot);
   ~OpenVinoExecutor() override;
   OpenVinoExecutor(const OpenVinoExecutor&) = delete;
 
-  bool run(const ObservationView& observation, float* action) override;
-  void check_sizes(int64_t num_frame_bytes, int64_t num_state, int64_t num_axes) const override;
+  int run(const ObservationView& observations, float* chunk) override;
 
  private:
   struct Session;
-  const Size camera_;
-  const int64_t num_state_, num_axes_;
-  std::optional<Resize> resize_;  // where the camera's frames have not the model's size
+  const std::vector<Camera> cameras_;
+  std::vector<std::optional<Resize>> resizes_;  // where a camera's frames have not the model's size
   std::unique_ptr<Session> session_;
 };
 

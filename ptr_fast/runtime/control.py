@@ -1,24 +1,31 @@
 """The control loop: newest observation -> policy -> safety filter -> arm, at a fixed rate, in C++ threads.
 
-Where frames keep the loop's time, its steps follow soon after them (``csrc/runtime/phase_lock``).
+Where the first camera's frames keep the loop's time, its steps follow soon after them (``csrc/runtime/phase_lock``). A
+policy answers with a chunk of actions, for this control period and the next ones; how chunks are played is told by
+:class:`LoopConfig`.
 
 Python configures, starts and watches; the loop itself (``csrc/runtime/control_loop``) takes no GIL. Robots, cameras and
 policies that are written in Python are wrapped so that only their own calls take it.
+
+Shapes: T observations, H actions of a chunk, A action, S state.
 """
 
 from __future__ import annotations
 
 import atexit
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from ptr_fast import native
 from ptr_fast.runtime.safety import INTERVENTIONS, SafetyLimits, names_of
 
-__all__ = ["Arm", "ControlLoop", "LoopConfig", "Outcome"]
+__all__ = ["PLAYS", "Arm", "ControlLoop", "LoopConfig", "Outcome", "Play", "PythonPolicy"]
+
+Play = Literal["receding", "ensemble", "latency"]
+PLAYS: tuple[Play, ...] = ("receding", "ensemble", "latency")
 
 
 class Arm(Protocol):
@@ -44,7 +51,19 @@ class LoopConfig:
         realtime_priority: SCHED_FIFO priority of the loop's two threads, 1 to 98; 0 leaves them as they are.
         cpu: core of the loop's two threads; -1 leaves them as they are.
         lock_memory: keep the process in memory (mlockall).
-        record_frames: frames that wait for the recorder at most; 0 records none.
+        record_frames: observations whose frames wait for the recorder at most; 0 records none.
+        play: which entry of a chunk a step plays. ``receding``: one after the other, and the policy is asked again
+            after ``execute`` of them. ``ensemble``: the policy is asked at every ``execute``-th step, and the weighted
+            mean of what all its chunks want for this control period is played (ACT: Zhao et al. 2023). ``latency``: the
+            policy runs beside the loop, and the entry is played that belongs to the moment when the command reaches the
+            arm: entry j to the time j control periods after the frame was captured. A chunk of one action is played
+            alike by the first two, and refused by the third.
+        execute: steps between two requests to the policy, at least; 0: a whole chunk in ``receding``, else 1.
+        ensemble_decay: m of the weights ``exp(-m i)`` of ``ensemble``, i = 0 for the oldest chunk; 0 weighs all alike,
+            below 0 the newest weigh most. ACT's: 0.01.
+
+    Where the policy has no answer in time, the rest of its last chunk is played. After the last entry the arm stands
+    still until there is an answer (``held_late``).
     """
 
     hz: float
@@ -56,6 +75,27 @@ class LoopConfig:
     cpu: int = -1
     lock_memory: bool = False
     record_frames: int = 0
+    play: Play = "receding"
+    execute: int = 0
+    ensemble_decay: float = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class PythonPolicy:
+    """A policy in Python, as the loop takes it.
+
+    Attributes:
+        act: ``(images, state) -> actions``: images is a dictionary, camera name -> uint8 ``[T, H, W, 3]``, and state is
+            float32 ``[T, S]``, the last T observations of control periods, the oldest first; the arrays hold until it
+            returns. It answers float32 ``[h, A]`` with at most ``num_actions`` rows, or one action ``[A]``; or None
+            where there is no action in time.
+        num_actions: H, most actions in an answer.
+        num_observations: T.
+    """
+
+    act: Callable[[dict[str, np.ndarray], np.ndarray], Any]
+    num_actions: int = 1
+    num_observations: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +113,10 @@ class Outcome:
         num_unrecorded: steps or frames that the recorder was too slow for.
         notes: what was asked for and could not be had (real-time priority, locked memory ...).
         legs: name -> durations of one leg of a step: ``count``, ``mean_ns``, ``p50_ns`` .. ``p999_ns``, ``max_ns``,
-            ``bucket_begin_ns`` and ``bucket_count``. ``jitter``: woke after the deadline; ``frame_age``: capture to
-            policy; ``frame_wait``: :meth:`ControlLoop.put_frame` to policy; ``policy``; ``overhead``: all of the loop's
-            own; ``send``; ``capture_to_command``.
+            ``bucket_begin_ns`` and ``bucket_count``. ``jitter``: woke after the deadline; ``frame_age``: capture of the
+            newest frame (of the oldest of several cameras') to the step; ``frame_wait``: :meth:`ControlLoop.put_frame`
+            of the first camera to the step; ``policy``: of each answer; ``overhead``: all of the loop's own; ``send``;
+            ``capture_to_command``: from the capture of the frame that the command was decided on.
     """
 
     reason: str
@@ -99,10 +140,10 @@ class ControlLoop:
     Args:
         config: see :class:`LoopConfig`.
         limits: see :class:`ptr_fast.runtime.safety.SafetyLimits`.
-        policy: ``(frame uint8 [H, W, 3], state float32 [S]) -> action [A]`` in Python (None: no action in time, the arm
-            stands still), or a native executor, which takes no GIL.
+        policy: a :class:`PythonPolicy`; or its function alone, for one observation and one action; or a native
+            executor, which takes no GIL.
         arm: see :class:`Arm`.
-        frame_size: height and width of the camera's frames, pixels.
+        frame_sizes: camera name -> height and width of its frames, pixels; in the order that the policy takes them.
 
     Raises:
         ValueError: settings that contradict each other; the message names them.
@@ -113,32 +154,40 @@ class ControlLoop:
         self,
         config: LoopConfig,
         limits: SafetyLimits,
-        policy: Callable[[np.ndarray, np.ndarray], Any] | Any,
+        policy: PythonPolicy | Callable[[dict[str, np.ndarray], np.ndarray], Any] | Any,
         arm: Arm,
-        frame_size: tuple[int, int],
+        frame_sizes: Mapping[str, tuple[int, int]],
     ) -> None:
         module = native.require()
-        self.config, self.limits, self.frame_size = config, limits, frame_size
-        height, width = frame_size
+        self.config, self.limits, self.frame_sizes = config, limits, dict(frame_sizes)
         num_axes = len(limits.axes)
-        self._frames = module.Mailbox(height * width * 3)
+        self._frames = {name: module.Mailbox(height * width * 3) for name, (height, width) in frame_sizes.items()}
         self._states = module.Mailbox(4 * limits.state_size)
         if not isinstance(policy, module.Executor):
-            policy = module.PythonExecutor(policy, height, width, limits.state_size, num_axes)
+            made = policy if isinstance(policy, PythonPolicy) else PythonPolicy(act=policy)
+            policy = module.PythonExecutor(
+                _by_name(made.act, tuple(frame_sizes)),
+                list(frame_sizes.values()),
+                made.num_observations,
+                limits.state_size,
+                made.num_actions,
+                num_axes,
+            )
         self._loop = module.ControlLoop(
-            config, limits, self._frames, self._states, policy, module.PythonArm(arm, num_axes)
+            config, limits, list(self._frames.values()), self._states, policy, module.PythonArm(arm, num_axes)
         )
 
-    def put_frame(self, frame: np.ndarray, captured_ns: int) -> None:
-        """The newest frame: uint8 ``[H, W, 3]`` RGB, captured at ``time.monotonic_ns()``.
+    def put_frame(self, camera: str, frame: np.ndarray, captured_ns: int) -> None:
+        """The newest frame of a camera: uint8 ``[H, W, 3]`` RGB, captured at ``time.monotonic_ns()``.
 
         Raises:
             ValueError: a frame of another size or type.
         """
-        if frame.dtype != np.uint8 or frame.shape != (*self.frame_size, 3):
-            height, width = self.frame_size
-            raise ValueError(f"frame: expected uint8 [{height}, {width}, 3], got {frame.dtype} {list(frame.shape)}")
-        self._frames.write(frame, captured_ns)
+        if frame.dtype != np.uint8 or frame.shape != (*self.frame_sizes[camera], 3):
+            height, width = self.frame_sizes[camera]
+            expected = f"expected uint8 [{height}, {width}, 3], got {frame.dtype} {list(frame.shape)}"
+            raise ValueError(f"frame of {camera}: {expected}")
+        self._frames[camera].write(frame, captured_ns)
 
     def put_state(self, state: np.ndarray, captured_ns: int) -> None:
         """The newest state: float32 ``[S]``.
@@ -152,15 +201,16 @@ class ControlLoop:
         self._states.write(state, captured_ns)
 
     def missing(self) -> str:
-        """What has not arrived yet: ``frame``, ``state``, or empty."""
-        return "frame" if not self._frames.written else "state" if not self._states.written else ""
+        """What has not arrived yet: ``frame of CAMERA``, ``state``, or empty."""
+        missing = [f"frame of {camera}" for camera, frames in self._frames.items() if not frames.written]
+        return missing[0] if missing else "state" if not self._states.written else ""
 
     def warm_up(self, num_runs: int = 10) -> float:
         """Runs the policy on the newest observation before the arm is armed; returns the last duration, s."""
         return self._loop.warm_up(num_runs) * 1e-9
 
     def start(self) -> None:
-        """Arms. The first step is a fifth of a period after the newest frame came, or whole periods later where that is
+        """Arms. The first step is a fifth of a period after the first camera's newest frame came, or whole periods later where that is
         over. Raises RuntimeError where no observation has arrived yet.
 
         A run that is still going when the interpreter exits is stopped then: its threads could not stop the arm later.
@@ -183,20 +233,26 @@ class ControlLoop:
         """Waits for the end of the run; False where it goes on after ``timeout_s``."""
         return self._loop.wait(timeout_s)
 
-    def drain(self, max_records: int = 1024) -> Iterator[tuple[np.void, np.ndarray | None]]:
-        """Finished steps that were not drained yet: the record, and the frame that the policy saw where one was kept.
+    def drain(self, max_records: int = 1024) -> Iterator[tuple[np.void, dict[str, np.ndarray] | None]]:
+        """Finished steps that were not drained yet: the record, and the newest frames at that step where they were kept.
 
-        A record is a numpy struct: ``step``, times ``scheduled_ns``, ``woke_ns``, ``captured_ns``, ``arrived_ns``
-        (:meth:`put_frame`), ``policy_in_ns``, ``policy_out_ns``, ``filtered_ns``, ``sent_ns`` (0 where it did not
-        happen), ``interventions``, ``missed_deadline``, and ``action``, ``command`` (let through by the filter),
-        ``sent`` (what the arm says it took), ``state`` (the first A or S numbers count).
+        A record is a numpy struct: ``step``, times ``scheduled_ns``, ``woke_ns``, ``captured_ns`` (of the oldest of the
+        cameras' newest frames), ``camera_captured_ns`` (of each), ``arrived_ns`` (:meth:`put_frame` of the first),
+        ``policy_in_ns`` and ``policy_out_ns`` (of the answer that came in this step), ``filtered_ns``, ``sent_ns`` (0
+        where it did not happen), ``entry`` (of the chunk that was played, -1: there was no action) and ``decided_ns``
+        (``captured_ns`` of the step that asked for the chunk), ``interventions``, ``missed_deadline``, and ``action``,
+        ``command`` (let through by the filter), ``sent`` (what the arm says it took), ``state`` (the first A or S
+        numbers count).
         """
         for record in self._loop.drain(max_records):
-            slot, frame = int(record["frame_slot"]), None
+            slot, frames = int(record["frame_slot"]), None
             if slot >= 0:
-                frame = self._loop.recorded_frame(slot).reshape(*self.frame_size, 3)
+                frames = {
+                    camera: self._loop.recorded_frame(slot, i).reshape(*size, 3)
+                    for i, (camera, size) in enumerate(self.frame_sizes.items())
+                }
                 self._loop.release_frame(slot)
-            yield record, frame
+            yield record, frames
 
     @property
     def running(self) -> bool:
@@ -214,7 +270,7 @@ class ControlLoop:
             num_steps=loop.num_steps,
             num_missed=loop.num_missed,
             num_held=loop.num_held,
-            num_dropped_frames=self._frames.dropped,
+            num_dropped_frames=sum(frames.dropped for frames in self._frames.values()),
             num_unrecorded=loop.num_unrecorded,
             notes=list(loop.notes),
             legs=loop.legs(),
@@ -227,6 +283,12 @@ class ControlLoop:
         if self._loop.running:
             self.stop("the run was left")
             self.wait(3 * self.config.watchdog_s)
+
+
+def _by_name(
+    act: Callable[[dict[str, np.ndarray], np.ndarray], Any], cameras: tuple[str, ...]
+) -> Callable[[list[np.ndarray], np.ndarray], Any]:
+    return lambda frames, state: act(dict(zip(cameras, frames, strict=True)), state)
 
 
 # Native loops that may still run, and how long their arm may take to come to rest, s.

@@ -15,6 +15,7 @@ from ptr_fast.runtime.control import ControlLoop, LoopConfig
 from ptr_fast.runtime.safety import AxisLimits, SafetyLimits, names_of
 
 HZ, WATCHDOG_S = 50.0, 0.3
+CAMERA = {"front": (4, 6)}
 
 
 class RecordingArm:
@@ -48,14 +49,14 @@ def limits(**changes) -> SafetyLimits:
 
 def make_loop(arm, policy, **changes):
     config = LoopConfig(**{"hz": HZ, "policy_timeout_s": 0.3, "watchdog_s": WATCHDOG_S, **changes})
-    loop = ControlLoop(config, limits(), policy, arm, (4, 6))
+    loop = ControlLoop(config, limits(), policy, arm, CAMERA)
     observe(loop)
     return loop
 
 
 def observe(loop, value: float = 0.0) -> None:
     now = time.monotonic_ns()
-    loop.put_frame(np.full((4, 6, 3), 7, np.uint8), now)
+    loop.put_frame("front", np.full((4, 6, 3), 7, np.uint8), now)
     loop.put_state(np.full(3, value, np.float32), now)
 
 
@@ -66,15 +67,15 @@ def keep_observing(loop, seconds: float) -> None:
         observe(loop)
 
 
-def constant(frame, state):
+def constant(images, state):
     return [0.25, -0.5]
 
 
 def test_a_run_does_its_steps_on_the_grid_and_stops_the_arm():
     arm, seen = RecordingArm(), []
 
-    def policy(frame, state):
-        seen.append((frame.copy(), state.copy(), frame.flags.writeable))
+    def policy(images, state):
+        seen.append((images["front"].copy(), state.copy(), images["front"].flags.writeable))
         return np.array([0.25, -2.0])
 
     with make_loop(arm, policy, num_steps=20, record_frames=8) as loop:
@@ -93,7 +94,7 @@ def test_a_run_does_its_steps_on_the_grid_and_stops_the_arm():
     grid = np.diff([int(r["scheduled_ns"]) for r, _ in records]) / (1e9 / HZ)
     assert (np.round(grid) >= 1).all()
     np.testing.assert_allclose(grid, np.round(grid), atol=0.11)  # frames come as they like: it may follow them
-    for record, frame in records:
+    for record, frames in records:
         if record["policy_out_ns"]:
             assert (
                 record["captured_ns"]
@@ -106,9 +107,9 @@ def test_a_run_does_its_steps_on_the_grid_and_stops_the_arm():
             np.testing.assert_array_equal(record["action"][:2], np.float32([0.25, -2.0]))
             np.testing.assert_array_equal(record["command"][:2], np.float32([0.25, -1.0]))
             np.testing.assert_array_equal(record["sent"][:2], np.float32([0.25, -0.75]))
-            assert frame is None or (frame == 7).all()
-    assert sum(frame is not None for _, frame in records) > 0
-    assert all((f == 7).all() and f.shape == (4, 6, 3) and not writeable for f, _, writeable in seen)
+            assert frames is None or (frames["front"] == 7).all()
+    assert sum(frames is not None for _, frames in records) > 0
+    assert all((f == 7).all() and f.shape == (1, 4, 6, 3) and not writeable for f, _, writeable in seen)
     assert outcome.legs["policy"]["count"] >= 15
     assert outcome.legs["jitter"]["count"] == 20
     assert sum(outcome.legs["jitter"]["bucket_count"]) == 20
@@ -126,7 +127,7 @@ def run_until_end(loop, arm, within_s: float = 3.0):
 def test_a_policy_that_raises_stops_the_arm():
     arm = RecordingArm()
 
-    def policy(frame, state):
+    def policy(images, state):
         if len(arm.commands) >= 3:
             raise KeyError("weights")
         return [0.0, 0.0]
@@ -142,7 +143,7 @@ def test_a_policy_that_raises_stops_the_arm():
 @pytest.mark.parametrize("action", [[np.nan, 0.0], [0.0, np.inf]])
 def test_an_action_that_is_not_finite_stops(action):
     arm = RecordingArm()
-    with make_loop(arm, lambda frame, state: action) as loop:
+    with make_loop(arm, lambda images, state: action) as loop:
         loop.start()
         outcome, _ = run_until_end(loop, arm)
     assert outcome.reason == "stopped_not_finite"
@@ -152,7 +153,7 @@ def test_an_action_that_is_not_finite_stops(action):
 
 @pytest.mark.parametrize(("action", "found"), [([0.0], "1"), ("left", "a str"), (["a", "b"], "a list")])
 def test_an_action_of_another_size_or_kind_stops(action, found):
-    with make_loop(arm := RecordingArm(), lambda frame, state: action) as loop:
+    with make_loop(arm := RecordingArm(), lambda images, state: action) as loop:
         loop.start()
         outcome, _ = run_until_end(loop, arm)
     assert outcome.message.endswith(f"action: expected 2 numbers, got {found}")
@@ -177,7 +178,7 @@ def test_a_camera_that_freezes_holds_and_then_stops():
 def test_a_slow_policy_skips_what_it_missed():
     arm, grid = RecordingArm(), []
 
-    def policy(frame, state):
+    def policy(images, state):
         time.sleep(0.05)
         return [0.25, 0.25]
 
@@ -197,12 +198,12 @@ def test_a_shorter_period_moves_the_arm_less_and_is_not_taken_from_a_step(policy
     """A camera of 20.4 Hz, which a loop of 20 Hz follows; whatever the machine lets it see of that."""
     arm, period_ns = RecordingArm(), 50_000_000
 
-    def policy(frame, state):
+    def policy(images, state):
         time.sleep(policy_s)
         return [1.0, -1.0]
 
     config = LoopConfig(hz=20.0, num_steps=40, watchdog_s=2.0)
-    with ControlLoop(config, limits(period_s=0.05), policy, arm, (4, 6)) as loop:
+    with ControlLoop(config, limits(period_s=0.05), policy, arm, CAMERA) as loop:
         observe(loop)
         loop.start()
         due = time.monotonic()
@@ -222,7 +223,7 @@ def test_a_shorter_period_moves_the_arm_less_and_is_not_taken_from_a_step(policy
 def test_no_action_in_time_holds_the_arm():
     arm, calls = RecordingArm(), []
 
-    def policy(frame, state):
+    def policy(images, state):
         calls.append(0)
         return None if len(calls) % 2 else [0.25, 0.25]
 
@@ -238,7 +239,7 @@ def test_no_action_in_time_holds_the_arm():
 def test_a_policy_that_never_answers_stops():
     arm, forever = RecordingArm(), threading.Event()
 
-    def policy(frame, state):
+    def policy(images, state):
         forever.wait(5.0)
         return [0.0, 0.0]
 
@@ -327,13 +328,13 @@ def test_a_dry_run_moves_nothing():
 
 
 def test_nothing_starts_without_an_observation():
-    loop = ControlLoop(LoopConfig(hz=HZ), limits(), constant, RecordingArm(), (4, 6))
+    loop = ControlLoop(LoopConfig(hz=HZ), limits(), constant, RecordingArm(), CAMERA)
     with pytest.raises(RuntimeError, match="no observation has arrived"):
         loop.warm_up()
     with pytest.raises(RuntimeError, match="no observation has arrived"):
         loop.start()
-    assert loop.missing() == "frame"
-    loop.put_frame(np.zeros((4, 6, 3), np.uint8), 0)
+    assert loop.missing() == "frame of front"
+    loop.put_frame("front", np.zeros((4, 6, 3), np.uint8), 0)
     assert loop.missing() == "state"
 
 
@@ -354,8 +355,8 @@ def test_settings_that_make_no_sense_are_refused(changes, message):
 
 def test_frames_and_states_of_another_size_are_refused():
     loop = make_loop(RecordingArm(), constant)
-    with pytest.raises(ValueError, match=r"frame: expected uint8 \[4, 6, 3\], got uint8 \[4, 4, 3\]"):
-        loop.put_frame(np.zeros((4, 4, 3), np.uint8), 0)
+    with pytest.raises(ValueError, match=r"frame of front: expected uint8 \[4, 6, 3\], got uint8 \[4, 4, 3\]"):
+        loop.put_frame("front", np.zeros((4, 4, 3), np.uint8), 0)
     with pytest.raises(ValueError, match=r"state: expected \[3\], got \[2\]"):
         loop.put_state(np.zeros(2), 0)
 
@@ -383,9 +384,9 @@ class Arm:
         print("stopped", flush=True)
 
 limits = SafetyLimits(axes=[AxisLimits(name="x", relative=True, low=-1, high=1)], state_size=1, period_s=0.01)
-policy = lambda frame, state: np.zeros(1, np.float32)
-loop = ControlLoop(LoopConfig(hz=100), limits, policy, Arm(), (4, 4))
-loop.put_frame(np.zeros((4, 4, 3), np.uint8), time.monotonic_ns())
+policy = lambda images, state: np.zeros(1, np.float32)
+loop = ControlLoop(LoopConfig(hz=100), limits, policy, Arm(), {"front": (4, 4)})
+loop.put_frame("front", np.zeros((4, 4, 3), np.uint8), time.monotonic_ns())
 loop.put_state(np.zeros(1, np.float32), time.monotonic_ns())
 loop.start()
 time.sleep(0.1)
