@@ -90,7 +90,7 @@ def test_act(name: str) -> None:
         return lambda: engine.run(resize(frame, net.pixels, net.pixels), state, task)
 
     variants = {engine: fitted(made[engine]) for engine in ENGINES}
-    variants["openvino_native"] = lambda: executor.run(frame, state, 7)
+    variants["openvino_native"] = lambda: executor.run([frame], state)[0]
     variants["onnxruntime_pillow"] = lambda: made["onnxruntime"].run(_pillow(frame, net.pixels), state, task)
     variants["onnxruntime_resize_inside"] = functools.partial(inside.run, frame, state, task)
 

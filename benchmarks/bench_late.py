@@ -99,7 +99,7 @@ def in_real_time(policy: Policy, case: tuple[int, int], met: Met) -> None:
     met.load.append(round(os.getloadavg()[0], 2))
     met.successes.append(0)
 
-    def keep(step: np.void, _frame: np.ndarray | None) -> None:
+    def keep(step: np.void, _frames: dict[str, np.ndarray] | None) -> None:
         met.age_ms.append(1e-6 * (int(step["policy_in_ns"]) - int(step["captured_ns"])))
         met.wait_ms.append(1e-6 * (int(step["policy_in_ns"]) - int(step["arrived_ns"])))
 
@@ -112,7 +112,7 @@ def in_real_time(policy: Policy, case: tuple[int, int], met: Met) -> None:
                 robot.reset(trial_seed(0, index))
                 result = run_session(
                     robot,
-                    lambda frame, state: policy.act(frame, state, TASK),
+                    lambda images, state: policy.act(images["image_0"][-1], state[-1], TASK),
                     policy.spec,
                     robot.limits(HZ),
                     config,

@@ -43,7 +43,7 @@ class Arm:
         pass
 
 
-def policy(frame: np.ndarray, state: np.ndarray) -> np.ndarray:
+def policy(images: dict[str, np.ndarray], state: np.ndarray) -> np.ndarray:
     return state * 0.5
 
 
@@ -75,11 +75,11 @@ def native_loop(hz: float, seconds: float, priority: int) -> tuple[np.ndarray, A
     """Runs ours; delays of the commands behind the grid, ns."""
     arm, num_steps = Arm(), round(hz * seconds)
     config = LoopConfig(hz=hz, num_steps=num_steps, watchdog_s=2.0, realtime_priority=priority)
-    with ControlLoop(config, limits(hz), policy, arm, (HEIGHT, WIDTH)) as loop:
+    with ControlLoop(config, limits(hz), policy, arm, {"front": (HEIGHT, WIDTH)}) as loop:
 
         def put(frame: np.ndarray, state: np.ndarray) -> None:
             now = time.monotonic_ns()
-            loop.put_frame(frame, now)
+            loop.put_frame("front", frame, now)
             loop.put_state(state, now)
 
         with camera(put):
@@ -105,7 +105,7 @@ def python_loop(hz: float, seconds: float, priority: int) -> tuple[np.ndarray, A
         for _ in range(round(hz * seconds)):
             scheduled += period_ns
             time.sleep(max(0.0, (scheduled - time.monotonic_ns()) * 1e-9))
-            command = np.clip(policy(newest["frame"], newest["state"]), LOW, HIGH)
+            command = np.clip(policy({"front": newest["frame"]}, newest["state"]), LOW, HIGH)
             arm.send(command)
             delays.append(arm.sent_ns[-1] - scheduled)
     return np.array(delays), arm

@@ -210,8 +210,8 @@ class ControlLoop:
         return self._loop.warm_up(num_runs) * 1e-9
 
     def start(self) -> None:
-        """Arms. The first step is a fifth of a period after the first camera's newest frame came, or whole periods later where that is
-        over. Raises RuntimeError where no observation has arrived yet.
+        """Arms. The first step is a fifth of a period after the first camera's newest frame came, or whole periods
+        later where that is over. Raises RuntimeError where no observation has arrived yet.
 
         A run that is still going when the interpreter exits is stopped then: its threads could not stop the arm later.
         """
@@ -234,7 +234,7 @@ class ControlLoop:
         return self._loop.wait(timeout_s)
 
     def drain(self, max_records: int = 1024) -> Iterator[tuple[np.void, dict[str, np.ndarray] | None]]:
-        """Finished steps that were not drained yet: the record, and the newest frames at that step where they were kept.
+        """Finished steps not drained yet: the record, and the newest frames of that step where they were kept.
 
         A record is a numpy struct: ``step``, times ``scheduled_ns``, ``woke_ns``, ``captured_ns`` (of the oldest of the
         cameras' newest frames), ``camera_captured_ns`` (of each), ``arrived_ns`` (:meth:`put_frame` of the first),

@@ -301,8 +301,9 @@ def native_executor(graph: ActingGraph, model: bytes, frame_size: tuple[int, int
     if isinstance(library, str):
         raise RuntimeError(f"native executor: {library}")
     properties = [text for pair in _openvino_properties() for text in pair]
-    sizes = (frame_size, graph.frame_size, graph.num_state, graph.num_axes)
-    return module.OpenVinoExecutor(os.fspath(library), model, properties, *sizes, slot)
+    cameras = [("frame", frame_size, graph.frame_size)]
+    shape = (1, graph.num_state, 1, graph.num_axes)
+    return module.OpenVinoExecutor(os.fspath(library), model, properties, cameras, *shape, slot)
 
 
 def _openvino_library() -> Path | str:

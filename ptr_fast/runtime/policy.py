@@ -7,7 +7,9 @@ Shapes: N frames, K candidate actions, S state, A action, E critics. Training, a
 from __future__ import annotations
 
 import typing
+from collections.abc import Mapping
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from ptr_fast.config import ActConfig, ActMode, PolicySpec
 from ptr_fast.learners.registry import make_networks, traits_of
 from ptr_fast.nets.critic import Critic
 from ptr_fast.nets.policy import Actor
+from ptr_fast.runtime.control import PythonPolicy
 from ptr_fast.runtime.engine import (
     BOUND,
     RESIZES,
@@ -197,36 +200,45 @@ class Policy:
         """The file that was named as the engine, made of this checkpoint for frames of its size and for all tasks."""
         return read_exported(Path(self._engine_wanted), {**describe(self.graph(), self.spec), **self._identity()})
 
-    def make_executor(self, frame_size: tuple[int, int], task: str) -> typing.Any:
+    def make_executor(self, frame_sizes: Mapping[str, tuple[int, int]], task: str, seed: int = 0) -> typing.Any:
         """What :class:`ptr_fast.runtime.control.ControlLoop` takes as a policy, for one task.
 
         With the engine ``openvino``, ``auto`` or a file on the CPU, outside of ``search``, it is OpenVINO behind the
-        loop's native interface and takes no GIL; else it is a function of Python, whose ``search`` counts its calls
-        as seeds. A file was compared with the eager engine when it was made; the others are now.
+        loop's native interface and takes no GIL; else it is a :class:`ptr_fast.runtime.control.PythonPolicy`. A file
+        was compared with the eager engine when it was made; the others are now.
+
+        Args:
+            frame_sizes: camera -> height and width of its frames, pixels.
+            seed: of the first ``search``; the next ones count on from it.
 
         Raises:
             RuntimeError: the engine that was asked for cannot run, or acts differently.
         """
+        ((camera, size),) = frame_sizes.items()
         wants_native = self._acts_by_file or self._engine_wanted in ("auto", "openvino")
         can_native = native.module() is not None and why_not("openvino", self.device) is None
         if wants_native and can_native and self.mode != "search":
             model = self._exported()[0] if self._acts_by_file else self.to_onnx()
-            executor = native_executor(self.graph(), model, frame_size, self.spec.tasks.slot(task))
-            difference = 0.0 if self._acts_by_file else self._difference(executor, frame_size, task)
+            executor = native_executor(self.graph(), model, size, self.spec.tasks.slot(task))
+            difference = 0.0 if self._acts_by_file else self._difference(executor, size, task)
             if difference <= BOUND:
                 return executor
             if self._engine_wanted != "auto":
                 raise RuntimeError(f"engine 'openvino' acts differently: by {difference:.2g}, allowed are {BOUND:g}")
-        self.warm_up(frame_size)
-        calls = iter(range(2**63 - 1))
-        return lambda frame, state: self.act(frame, state, task, seed=next(calls))
+        self.warm_up(size)
+        seeds = count(seed)
+
+        def act(images: dict[str, np.ndarray], state: np.ndarray) -> np.ndarray:
+            return self.act(images[camera][-1], state[-1], task, seed=next(seeds))
+
+        return PythonPolicy(act=act)
 
     def _difference(self, executor: typing.Any, frame_size: tuple[int, int], task: str) -> float:
         """Of a native executor's action on a made-up frame from the eager one's, of the action's half range."""
         graph, state = self.graph(), np.zeros(self.spec.state.dim, np.float32)
         frame = np.random.default_rng(0).integers(0, 256, (*frame_size, 3), np.uint8)
         inputs = fit_frame(frame, self.spec.camera), state, np.array([self.spec.tasks.slot(task)])
-        action = executor.run(frame, state, self.spec.action.dim)
+        action = executor.run([frame], state)[0]
         difference = np.abs(action - EagerEngine(graph, bytes).run(*inputs)) / graph.half_range.cpu().numpy()
         return float(np.max(np.nan_to_num(difference, nan=np.inf)))
 

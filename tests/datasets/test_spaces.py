@@ -356,6 +356,7 @@ def test_a_robot_takes_no_unit_for_another(tmp_path, run):
         observation_features={**dict.fromkeys(NAMES, float), "front": (16, 24, 3)},
         action_features=dict.fromkeys(NAMES, float),
         units=dict(zip(NAMES, BRIDGE_UNITS, strict=True)),
+        control_hz=0.0,
     )
     with pytest.raises(ValueError, match="state 'x' is in 'm', the checkpoint's is in 'unknown'"):
         check_fits(arm, spec)

@@ -165,7 +165,7 @@ def test_a_lerobot_robot_is_a_robot_here(robot):
     }
     before = time.monotonic_ns()
     observed = robot.get_observation()
-    assert set(observed) == {*robot.observation_features, "captured_ns"}
+    assert set(observed) == {*robot.observation_features, "captured_ns", "captured_ns.front"}
     assert isinstance(observed["base.vel"], float)
     assert before <= observed["captured_ns"] <= time.monotonic_ns()
     assert robot.get_observation()["captured_ns"] == observed["captured_ns"]  # the same frame again
@@ -288,8 +288,8 @@ def run(robot, num_steps: int):
         control_hz=20.0,
     )
 
-    def policy(frame, state):
-        return np.float32([state[0] + 1, state[1] + 1, 0.1])
+    def policy(images, state):
+        return np.float32([state[0, 0] + 1, state[0, 1] + 1, 0.1])
 
     robot._robot.films = True
     with Operator() as operator:

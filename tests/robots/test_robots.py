@@ -15,7 +15,7 @@ from ptr_fast.data.store import EpisodeStore
 from ptr_fast.runtime.safety import SafetyFilter
 from ptr_fast.types import CameraSpec
 from ptr_robot.robots import make_robot
-from ptr_robot.robots.interface import camera_of, check_fits
+from ptr_robot.robots.interface import check_fits, match_cameras
 from ptr_robot.sim.environment import STATE_SPEC, action_spec
 
 STILL = {"dx": 0.0, "dy": 0.0, "dz": 0.0, "gripper": -1.0}
@@ -152,8 +152,6 @@ def test_a_checkpoint_that_does_not_fit_is_refused_with_the_difference(kitchen):
     meta = toy_robot.toy_meta(("image_0",))
     with pytest.raises(ValueError, match="state does not fit the checkpoint: it needs"):
         check_fits(kitchen, spec(state=meta.state))
-    with pytest.raises(ValueError, match="no camera 'wrist'"):
-        camera_of(kitchen, "wrist")
 
 
 def test_replay(tmp_path):
@@ -204,3 +202,38 @@ robot.get_observation()
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (code, "")
+
+
+class Shown:
+    """What is asked of a robot about its cameras."""
+
+    name = "arm"
+
+    def __init__(self, *cameras: str) -> None:
+        self.observation_features = {"x": float, **dict.fromkeys(cameras, (4, 6, 3))}
+
+
+def test_cameras_meet_by_name_or_by_the_map():
+    assert match_cameras(Shown("front", "wrist"), ["wrist", "front"]) == {"wrist": "wrist", "front": "front"}
+    assert match_cameras(Shown("front", "wrist", "top"), ["wrist"]) == {"wrist": "wrist"}
+    assert match_cameras(Shown("camera"), ["image_0"]) == {"image_0": "camera"}, "the only one is the only one"
+    cameras = match_cameras(Shown("cam0", "wrist"), ["image_0", "wrist"], ["cam0=image_0"])
+    assert cameras == {"image_0": "cam0", "wrist": "wrist"}
+    assert match_cameras(Shown("left", "right"), ["image_0"], ["right=image_0"]) == {"image_0": "right"}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "pairs", "message"),
+    [
+        (["front", "wrist"], [], r"arm: no camera 'wrist': the checkpoint sees \['front', 'wrist'\], the robot has \["),
+        (["image_0"], [], r"no camera 'image_0': .* name them with --camera-map ROBOT=CHECKPOINT"),
+        (["image_0"], ["side=image_0"], r"camera-map: expected ROBOT=CHECKPOINT, each once, got 'side=image_0': the"),
+        (["image_0"], ["front=wrist"], r"got 'front=wrist': the checkpoint sees \['image_0'\], the robot has \['front"),
+        (["image_0"], ["front"], r"got 'front'"),
+        (["image_0"], ["front=image_0", "top=image_0"], r"got 'top=image_0'"),
+    ],
+)
+def test_a_missing_camera_is_one_error_that_lists_both_sides(wanted, pairs, message):
+    with pytest.raises(ValueError, match=message) as refused:
+        match_cameras(Shown("front", "top"), wanted, pairs)
+    assert "\n" not in str(refused.value)

@@ -184,7 +184,7 @@ def test_the_ensemble_asks_in_every_step():
 def test_latency_plays_the_entry_that_belongs_to_now_while_the_policy_computes():
     """The policy takes 2.5 periods: its chunk is 3 entries old when it comes, and the loop misses no period for it."""
     policy, _ = counting(12, seconds=2.5 / HZ)
-    records, outcome, arm, _ = run(policy, num_steps=24, play="latency")
+    records, outcome, _, _ = run(policy, num_steps=24, play="latency")
     assert outcome.reason == ""
     assert outcome.num_missed <= 2
     assert [names_of(int(record["interventions"])) for record in records][:2] == [["held_late"]] * 2

@@ -23,7 +23,7 @@ from ptr_fast.resize import resize
 from ptr_fast.runtime import engine as engines
 from ptr_fast.runtime import policy as policy_module
 from ptr_fast.runtime.captured import CapturedEngine
-from ptr_fast.runtime.control import ControlLoop, LoopConfig
+from ptr_fast.runtime.control import ControlLoop, LoopConfig, PythonPolicy
 from ptr_fast.runtime.engine import BOUND, make_engine, native_executor, why_not
 from ptr_fast.runtime.graph import search_noise
 from ptr_fast.runtime.policy import Policy
@@ -252,19 +252,21 @@ def test_the_native_executor_acts_like_the_policy(checkpoint, executor):
     policy = Policy.load(checkpoint)
     for seed in range(3):
         frame, state = seen(seed, CAMERA_SIZE)
-        difference = np.abs(executor.run(frame, state, 7) - policy.act(frame, state, TASKS[1])) / half_range(policy)
+        difference = np.abs(executor.run([frame], state)[0] - policy.act(frame, state, TASKS[1])) / half_range(policy)
         assert difference.max() < BOUND
-    with pytest.raises(ValueError, match="frame: the model takes 14400 bytes, got 14160"):
-        executor.run(frame[1:], state, 7)
-    with pytest.raises(ValueError, match="state: the model takes 7 numbers, got 3"):
-        executor.run(frame, state[:3], 7)
+    with pytest.raises(ValueError, match="frame: the policy takes 14400 bytes of camera 0, got 14160"):
+        executor.run([frame[1:]], state)
+    with pytest.raises(ValueError, match="frames: the policy takes 1 cameras, got 2"):
+        executor.run([frame, frame], state)
+    with pytest.raises(ValueError, match="state: the policy takes 7 numbers, got 3"):
+        executor.run([frame], state[:3])
 
 
 def test_the_native_executor_takes_the_task_and_says_what_it_refuses(checkpoint, models, executor):
     policy = Policy.load(checkpoint)
     with_input = native_executor(policy.graph(), models["mean"], policy.graph().frame_size, slot=1)
     frame, state = seen()
-    difference = np.abs(with_input.run(frame, state, 7) - policy.act(frame, state, TASKS[1])) / half_range(policy)
+    difference = np.abs(with_input.run([frame], state)[0] - policy.act(frame, state, TASKS[1])) / half_range(policy)
     assert difference.max() < BOUND
     with pytest.raises(RuntimeError, match="reading the model failed"):
         native_executor(policy.graph(), b"no model", CAMERA_SIZE)
@@ -273,7 +275,7 @@ def test_the_native_executor_takes_the_task_and_says_what_it_refuses(checkpoint,
     with pytest.raises(ValueError, match="mode 'search'"):
         native_executor(Policy.load(checkpoint, mode="search").graph(), models["search"], CAMERA_SIZE)
     with pytest.raises(RuntimeError, match="cannot be opened"):
-        native.require().OpenVinoExecutor("/nowhere.so", b"", [], (1, 1), (1, 1), 1, 1, 0)
+        native.require().OpenVinoExecutor("/nowhere.so", b"", [], [("frame", (1, 1), (1, 1))], 1, 1, 1, 1, 0)
 
 
 class StillArm:
@@ -292,11 +294,11 @@ def test_the_loop_runs_the_native_executor(checkpoint, executor):
     axes = [AxisLimits(name=n, relative=True, position=i, low=-1.0, high=1.0) for i, n in enumerate(toy_robot.NAMES)]
     limits = SafetyLimits(axes=axes, state_size=7, period_s=0.1, ramp_s=0.0, hold_after_s=20.0, stop_after_s=30.0)
     config = LoopConfig(hz=10.0, num_steps=3, policy_timeout_s=20.0, watchdog_s=20.0)
-    with pytest.raises(ValueError, match="frame: the model takes"):
-        ControlLoop(config, limits, executor, arm, (48, 48))
+    with pytest.raises(ValueError, match="bytes of camera 0, got 6912"):
+        ControlLoop(config, limits, executor, arm, {"image_0": (48, 48)})
     frame, state = seen(1, CAMERA_SIZE)
-    with ControlLoop(config, limits, executor, arm, CAMERA_SIZE) as loop:
-        loop.put_frame(frame, time.monotonic_ns())
+    with ControlLoop(config, limits, executor, arm, {"image_0": CAMERA_SIZE}) as loop:
+        loop.put_frame("image_0", frame, time.monotonic_ns())
         loop.put_state(state, time.monotonic_ns())
         loop.warm_up(2)
         loop.start()
@@ -318,7 +320,7 @@ def test_auto_takes_frames_of_any_size(checkpoint):
     assert difference.max() < 0.02
     assert fast.explain().startswith("onnxruntime (within")
     if native.module() is not None:
-        assert type(fast.make_executor(CAMERA_SIZE, TASKS[0])).__name__ == "OpenVinoExecutor"
+        assert type(fast.make_executor({"image_0": CAMERA_SIZE}, TASKS[0])).__name__ == "OpenVinoExecutor"
 
 
 def test_an_executor_that_acts_differently_is_not_taken(checkpoint, executor, monkeypatch):
@@ -326,15 +328,16 @@ def test_an_executor_that_acts_differently_is_not_taken(checkpoint, executor, mo
     monkeypatch.setattr(
         policy_module, "native_executor", lambda graph, model, size, slot: made(graph, model, size, 1 - slot)
     )
-    assert callable(Policy.load(checkpoint, engine="auto").make_executor(CAMERA_SIZE, TASKS[0]))
+    sizes = {"image_0": CAMERA_SIZE}
+    assert isinstance(Policy.load(checkpoint, engine="auto").make_executor(sizes, TASKS[0]), PythonPolicy)
     with pytest.raises(RuntimeError, match="engine 'openvino' acts differently"):
-        Policy.load(checkpoint, engine="openvino").make_executor(CAMERA_SIZE, TASKS[0])
+        Policy.load(checkpoint, engine="openvino").make_executor(sizes, TASKS[0])
 
 
 def test_an_executor_of_a_policy_without_openvino_is_python(checkpoint):
     policy = Policy.load(checkpoint, mode="search")
-    act = policy.make_executor(CAMERA_SIZE, TASKS[0])
+    executor = policy.make_executor({"image_0": CAMERA_SIZE}, TASKS[0])
     frame, state = seen(0, CAMERA_SIZE)
-    first, second = act(frame, state), act(frame, state)
+    first, second = (executor.act({"image_0": frame[None]}, state[None]) for _ in range(2))
     assert (first == policy.act(frame, state, TASKS[0], seed=0)).all()
     assert (second == policy.act(frame, state, TASKS[0], seed=1)).all()

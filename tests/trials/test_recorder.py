@@ -23,6 +23,7 @@ from ptr_robot.cli import main
 from ptr_robot.trials.recorder import Recorder
 
 LARGE = 96
+SIZES = {"image_0": (LARGE, LARGE)}
 LOOP = ["--num-steps", "2", "--batch-size", "4", "--log-every", "1", "--checkpoint-every", "2", "--keep-best", "0"]
 
 
@@ -37,7 +38,7 @@ def make_spec() -> PolicySpec:
 def act_out(recorder: Recorder, episode: toy_robot.ToyEpisode, task: str = "", **ending) -> bool:
     recorder.begin_episode(episode.episode_id, task or episode.task)
     for frame, state, action in zip(episode.images["image_0"], episode.states, episode.actions, strict=False):
-        recorder.add(resize(frame, LARGE, LARGE), state, action)
+        recorder.add({"image_0": resize(frame, LARGE, LARGE)}, state, action)
     return recorder.end_episode(**ending)
 
 
@@ -48,7 +49,7 @@ def episodes():
 
 def test_what_was_recorded_is_in_the_store(tmp_path, episodes):
     path = tmp_path / "store"
-    with Recorder(path, make_spec(), (LARGE, LARGE), source="run/7") as recorder:
+    with Recorder(path, make_spec(), SIZES, source="run/7") as recorder:
         assert act_out(recorder, episodes[0], outcome="success")
         assert EpisodeStore.open(path).num_episodes == 1  # committed while the recorder goes on
         assert not act_out(recorder, episodes[1], keep=False)
@@ -65,7 +66,7 @@ def test_what_was_recorded_is_in_the_store(tmp_path, episodes):
     seen = resize(resize(episodes[0].images["image_0"][1], LARGE, LARGE), 48, 48)
     expected = simplejpeg.decode_jpeg(simplejpeg.encode_jpeg(np.ascontiguousarray(seen), 95))
     assert np.abs(store.frame("image_0", 1).astype(int) - expected).max() <= 8
-    with Recorder(path, make_spec(), (LARGE, LARGE)) as recorder:  # another day
+    with Recorder(path, make_spec(), SIZES) as recorder:  # another day
         assert episodes[0].episode_id in recorder
         with pytest.raises(ValueError, match="has an episode 'toy_3_000' already"):
             recorder.begin_episode(episodes[0].episode_id, "lift")
@@ -78,7 +79,7 @@ def test_it_can_be_trained_on(tmp_path, episodes):
     toy_robot.write_store(data, toy_robot.toy_episodes(6, cameras=("image_0",)))
     assert main(["pretrain", "smoke", "--data.stores", str(data), "--out", str(run), *LOOP]) == 0
     info = read_checkpoint(list_checkpoints(run)[-1])
-    with Recorder(recorded, info.spec, (LARGE, LARGE), source=str(run)) as recorder:
+    with Recorder(recorded, info.spec, SIZES, source=str(run)) as recorder:
         for episode in episodes:
             assert act_out(recorder, episode, task="open drawer", outcome="success")
     arguments = ["--checkpoint", str(run), "--target", str(recorded), "--num-demos", "3", "--mix", "0.5"]
@@ -87,15 +88,17 @@ def test_it_can_be_trained_on(tmp_path, episodes):
 
 
 def test_steps_that_do_not_fit(tmp_path, episodes):
-    good = (np.zeros((LARGE, LARGE, 3), np.uint8), np.zeros(7), np.zeros(7))
-    with Recorder(tmp_path / "store", make_spec(), (LARGE, LARGE)) as recorder:
+    good = ({"image_0": np.zeros((LARGE, LARGE, 3), np.uint8)}, np.zeros(7), np.zeros(7))
+    with Recorder(tmp_path / "store", make_spec(), SIZES) as recorder:
         with pytest.raises(ValueError, match="no episode is running"):
             recorder.add(*good)
         recorder.begin_episode("e", "lift")
         with pytest.raises(ValueError, match="episode 'e' is still running"):
             recorder.begin_episode("f", "lift")
-        with pytest.raises(ValueError, match=r"step 0: frame: expected uint8 \[96, 96, 3\], got uint8 \[48, 48, 3\]"):
-            recorder.add(np.zeros((48, 48, 3), np.uint8), *good[1:])
+        with pytest.raises(
+            ValueError, match=r"step 0: frame of image_0: expected uint8 \[96, 96, 3\], got uint8 \[48, 48, 3\]"
+        ):
+            recorder.add({"image_0": np.zeros((48, 48, 3), np.uint8)}, *good[1:])
         with pytest.raises(ValueError, match=r"action: expected \[7\], got \[6\]"):
             recorder.add(*good[:2], np.zeros(6))
         with pytest.raises(DataError, match=r"step 0: action: expected finite numbers"):
@@ -107,15 +110,15 @@ def test_steps_that_do_not_fit(tmp_path, episodes):
     with pytest.raises(
         ValueError, match=r"cameras differs: cameras\[0\]\.source_height: the store has 96, the new .* 64"
     ):
-        Recorder(tmp_path / "store", make_spec(), (64, 64))
+        Recorder(tmp_path / "store", make_spec(), {"image_0": (64, 64)})
 
 
 PROGRAM = """
 import sys, numpy as np
 sys.path[:0] = {paths!r}
-from test_recorder import Recorder, make_spec, act_out, toy_robot, LARGE
+from test_recorder import Recorder, make_spec, act_out, toy_robot, LARGE, SIZES
 episodes = toy_robot.toy_episodes(40, seed=3, cameras=("image_0",))
-recorder = Recorder({store!r}, make_spec(), (LARGE, LARGE))
+recorder = Recorder({store!r}, make_spec(), SIZES)
 act_out(recorder, episodes[0], outcome="success")
 {then}
 """
@@ -132,12 +135,12 @@ def run_program(store: Path, then: str, **options) -> subprocess.CompletedProces
 
 def test_a_process_that_is_killed_loses_the_running_episode_alone(tmp_path, episodes):
     then = "recorder.begin_episode('lost', 'lift')\n"
-    then += "recorder.add(np.zeros((LARGE, LARGE, 3), np.uint8), np.zeros(7), np.zeros(7))\n"
+    then += "recorder.add({'image_0': np.zeros((LARGE, LARGE, 3), np.uint8)}, np.zeros(7), np.zeros(7))\n"
     then += "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
     done = run_program(tmp_path / "store", then)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert list(EpisodeStore.open(tmp_path / "store").episodes.episode_id) == [episodes[0].episode_id]
-    with Recorder(tmp_path / "store", make_spec(), (LARGE, LARGE)) as recorder:
+    with Recorder(tmp_path / "store", make_spec(), SIZES) as recorder:
         assert act_out(recorder, episodes[1])
     assert EpisodeStore.open(tmp_path / "store").num_episodes == 2
 
@@ -145,8 +148,8 @@ def test_a_process_that_is_killed_loses_the_running_episode_alone(tmp_path, epis
 def test_a_full_disk_is_one_error_and_what_was_recorded_stays(tmp_path, episodes):
     # A file size limit stands for a full disk: a long episode does not fit, a short one does.
     then = "noise = np.random.default_rng(0)\nrecorder.begin_episode('long', 'lift')\n"
-    then += "for _ in range(150): recorder.add(noise.integers(0, 255, (LARGE, LARGE, 3), np.uint8), np.zeros(7), "
-    then += "np.zeros(7))\n"
+    then += "for _ in range(150): recorder.add({'image_0': noise.integers(0, 255, (LARGE, LARGE, 3), np.uint8)}, "
+    then += "np.zeros(7), np.zeros(7))\n"
     then += "try: recorder.end_episode()\nexcept OSError as error: print(type(error).__name__, error)"
     limit = 256 << 10
     done = run_program(

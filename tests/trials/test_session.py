@@ -11,6 +11,7 @@ from ptr_fast.config import PolicySpec, TaskTable
 from ptr_fast.runtime.control import LoopConfig
 from ptr_fast.runtime.safety import AxisLimits, SafetyLimits
 from ptr_fast.types import ActionSpec, CameraSpec, StateSpec
+from ptr_robot.robots.interface import Robot
 from ptr_robot.trials.session import Operator, run_session
 
 SPEC = PolicySpec(
@@ -22,7 +23,7 @@ SPEC = PolicySpec(
 )
 
 
-class Hand:
+class Hand(Robot):
     """What a robot must have, and no more; its hand is where it was sent ``late_s`` ago."""
 
     name = "hand"
@@ -32,7 +33,18 @@ class Hand:
         self.action_features = {"dx": float}
         self.is_connected = True
         self.failure: Exception | None = None
-        self.late_s, self.sent = late_s, [(0.0, 0.0)]
+        self.late_s, self.sent, self.stops = late_s, [(0.0, 0.0)], []
+
+    def connect(self, calibrate=True):
+        raise NotImplementedError
+
+    reset = limits = disconnect = connect
+
+    def success(self):
+        return None
+
+    def stop(self):
+        self.stops.append(len(self.sent))
 
     def get_observation(self):
         if self.failure is not None:
@@ -49,7 +61,7 @@ class Hand:
         return sum(dx for sent, dx in list(self.sent) if sent <= when)
 
 
-def run(robot, policy=lambda frame, state: [0.05], watch=None, **limits):
+def run(robot, policy=lambda images, state: [0.05], watch=None, **limits):
     axis = AxisLimits(name="dx", relative=True, position=0, low=-1.0, high=1.0, **limits)
     bounds = SafetyLimits(axes=[axis], state_size=1, period_s=0.02, ramp_s=0.0, response_s=0.0)
     config = LoopConfig(hz=50.0, num_steps=30)
@@ -57,16 +69,30 @@ def run(robot, policy=lambda frame, state: [0.05], watch=None, **limits):
         return run_session(robot, policy, SPEC, bounds, config, operator, watch=watch)
 
 
-def test_a_robot_without_a_stop_is_not_said_to_have_stopped():
-    outcome = run(Hand()).outcome
+@pytest.mark.parametrize("method", ["stop", "reset", "limits", "success"])
+def test_a_robot_that_lacks_a_method_is_refused_when_it_is_made(method):
+    """A misspelt `stop` shows now, and not when the arm must stop."""
+    written = {name: value for name, value in vars(Hand).items() if name != method}
+    misspelt = type("Misspelt", (Robot,), {**written, f"{method}_": getattr(Hand, method)})
+    with pytest.raises(TypeError, match=f"abstract class Misspelt .*{method}"):
+        misspelt()
+
+
+def test_a_stop_that_fails_is_not_said_to_have_stopped():
+    robot = Hand()
+
+    def stop():
+        raise OSError("bus off")
+
+    robot.stop = stop
+    outcome = run(robot).outcome
     assert outcome.num_steps == 30
     assert not outcome.arm_stopped
-    assert outcome.notes == ["the arm's stop failed: RuntimeError: hand has no stop(); it gets no more commands"]
+    assert outcome.notes == ["the arm's stop failed: OSError: bus off"]
 
 
 def test_a_robot_whose_observation_fails_is_stopped_and_named():
-    robot, stops = Hand(), []
-    robot.stop = lambda: stops.append(len(robot.sent))
+    robot = Hand()
 
     def watch(loop):
         robot.failure = OSError("cable")
@@ -74,7 +100,7 @@ def test_a_robot_whose_observation_fails_is_stopped_and_named():
     outcome = run(robot, watch=watch).outcome
     assert (outcome.reason, outcome.message) == ("stopped_arm", "the robot's observation failed: cable")
     assert outcome.arm_stopped
-    assert stops == [len(robot.sent)], "nothing is sent after the stop"
+    assert robot.stops == [len(robot.sent)], "nothing is sent after the stop"
 
 
 @pytest.mark.parametrize("late_s", [0.0, 0.1])
@@ -113,11 +139,11 @@ def film(robot: Filmed, num_steps: int, watch=None):
     config = LoopConfig(hz=1 / robot.period_s, num_steps=num_steps)
     ages_s: list[float] = []
 
-    def keep(record, frame):
+    def keep(record, frames):
         ages_s.append(1e-9 * (record["policy_in_ns"] - record["captured_ns"]))
 
     with Operator() as operator:
-        result = run_session(robot, lambda frame, state: [0.0], SPEC, bounds, config, operator, watch=watch, sink=keep)
+        result = run_session(robot, lambda images, state: [0.0], SPEC, bounds, config, operator, watch=watch, sink=keep)
     return result, np.array(ages_s)
 
 
@@ -155,11 +181,11 @@ def test_a_camera_that_shows_no_second_frame_is_named_and_nothing_moves(monkeypa
 
 def test_who_stops_before_the_first_step_gets_none(tmp_path):
     robot, stop_file = Filmed(0.05, 0.0), tmp_path / "stop"
-    robot.is_frozen, robot.stop = True, lambda: None
+    robot.is_frozen = True
     stop_file.touch()
     axis = AxisLimits(name="dx", relative=True, position=0, low=-1.0, high=1.0)
     bounds = SafetyLimits(axes=[axis], state_size=1, period_s=0.05, ramp_s=0.0)
     with Operator(stop_file) as operator:
-        result = run_session(robot, lambda frame, state: [0.5], SPEC, bounds, LoopConfig(hz=20.0), operator)
+        result = run_session(robot, lambda images, state: [0.5], SPEC, bounds, LoopConfig(hz=20.0), operator)
     assert (result.outcome.reason, result.outcome.num_steps, len(robot.sent)) == ("stopped_operator", 0, 1)
     assert result.outcome.arm_stopped

@@ -81,8 +81,8 @@ def test_int8_is_a_file_and_an_engine(run, tmp_path, capfd):
     assert (np.abs(fast.act(frame, state, task) - expected) / half_range(policy)).max() < 0.05
     assert "by OpenVINO, 8-bit convolutions, largest difference on 8 frames of 48x48" in fast.explain()
     if native.module() is not None:
-        executor = fast.make_executor((60, 80), task)
-        assert (np.abs(executor.run(frame, state, 7) - expected) / half_range(policy)).max() < 0.05
+        executor = fast.make_executor({"image_0": (60, 80)}, task)
+        assert (np.abs(executor.run([frame], state)[0] - expected) / half_range(policy)).max() < 0.05
 
 
 def test_a_file_of_another_checkpoint_or_camera_is_no_engine(run, tmp_path, capfd):

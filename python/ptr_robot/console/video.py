@@ -9,7 +9,7 @@ from types import TracebackType
 
 import numpy as np
 
-__all__ = ["VideoWriter", "write_video"]
+__all__ = ["VideoWriter", "side_by_side", "write_video"]
 
 
 class VideoWriter:
@@ -56,6 +56,14 @@ class VideoWriter:
                 os.replace(self._temporary, self.path)
         finally:
             self._temporary.unlink(missing_ok=True)
+
+
+def side_by_side(frames: Sequence[np.ndarray]) -> np.ndarray:
+    """Frames uint8 ``[H, W, 3]`` of several cameras as one picture; lower ones have black below them."""
+    if len(frames) == 1:
+        return frames[0]
+    height = max(len(frame) for frame in frames)
+    return np.concatenate([np.pad(frame, ((0, height - len(frame)), (0, 0), (0, 0))) for frame in frames], axis=1)
 
 
 def write_video(path: Path, frames: Sequence[np.ndarray], rate_hz: float) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 
 from ptr_fast.runtime.safety import SafetyLimits
 from ptr_robot.robots.frame_age import FrameAge
-from ptr_robot.robots.interface import LeRobotShape
+from ptr_robot.robots.interface import Robot
 from ptr_robot.robots.limits_file import LimitsFile, read_limits
 
 __all__ = ["LeRobotRobot"]
@@ -31,7 +31,7 @@ __all__ = ["LeRobotRobot"]
 STOP_WAIT_S = 0.5
 
 
-class LeRobotRobot(LeRobotShape):
+class LeRobotRobot(Robot):
     """A robot of LeRobot's, used by one thread at a time: most of them have one serial bus.
 
     Whatever LeRobot raises is one RuntimeError of one line that says in which of its methods. A command waits for an
@@ -88,7 +88,7 @@ class LeRobotRobot(LeRobotShape):
         self._told, self._sent = {}, {}
 
     def get_observation(self) -> dict[str, Any]:
-        """States and frames; ``captured_ns`` is when the oldest of the frames was first asked for.
+        """States and frames; ``captured_ns.CAMERA`` is when each of the frames was first asked for.
 
         Raises:
             RuntimeError: an observation without what its features promise.
@@ -100,7 +100,7 @@ class LeRobotRobot(LeRobotShape):
             out: dict[str, Any] = {name: float(observed[name]) for name in self._states if not missing}
         if missing:
             raise RuntimeError(f"{self.name}: an observation without {missing}")
-        captured = [asked_ns]
+        times: dict[str, int] = {}
         for name, shape in self._cameras.items():
             frame = np.asarray(observed[name])
             if frame.dtype != np.uint8 or frame.shape != shape:
@@ -108,8 +108,8 @@ class LeRobotRobot(LeRobotShape):
                     f"{self.name}: camera {name!r}: expected uint8 {list(shape)}, got {frame.dtype} {list(frame.shape)}"
                 )
             out[name] = frame
-            captured.append(self._ages[name].captured_ns(frame, asked_ns))
-        return {**out, "captured_ns": min(captured)}
+            times[f"captured_ns.{name}"] = self._ages[name].captured_ns(frame, asked_ns)
+        return {**out, **times, "captured_ns": min([asked_ns, *times.values()])}
 
     def send_action(self, action: dict[str, float]) -> dict[str, float]:
         """Sends an action; returns what LeRobot says was sent.
@@ -143,7 +143,7 @@ class LeRobotRobot(LeRobotShape):
             finally:
                 self._bus.release()
 
-    def success(self) -> None:
+    def success(self) -> bool | None:
         """Only a person can tell."""
 
     def limits(self, hz: float) -> SafetyLimits:

@@ -10,16 +10,16 @@ import numpy as np
 
 from ptr_fast.data.store import EpisodeStore
 from ptr_fast.runtime.safety import AxisLimits, SafetyLimits
-from ptr_robot.robots.interface import LeRobotShape
+from ptr_robot.robots.interface import Robot
 
 __all__ = ["ReplayRobot"]
 
 
-class ReplayRobot(LeRobotShape):
+class ReplayRobot(Robot):
     """Plays an episode at its own rate and holds the last frame; keeps what is sent.
 
     Args:
-        store: store folder. episode: number in the store. camera: of the store; empty takes its first.
+        store: store folder. episode: number in the store. camera: of the store; empty takes all.
     """
 
     name = "replay"
@@ -29,10 +29,10 @@ class ReplayRobot(LeRobotShape):
         meta = self._store.meta
         if not 0 <= episode < self._store.num_episodes:
             raise ValueError(f"{store}: episode must lie in 0 to {self._store.num_episodes - 1}, got {episode}")
-        self._camera = meta.camera(camera or meta.cameras[0].name)
+        self._cameras = (meta.camera(camera),) if camera else meta.cameras
         self._meta, self._episode, self.control_hz = meta, episode, meta.control_hz
         self.observation_features: dict[str, Any] = dict.fromkeys(meta.state.names, float)
-        self.observation_features[self._camera.name] = (self._camera.height, self._camera.width, 3)
+        self.observation_features |= {one.name: (one.height, one.width, 3) for one in self._cameras}
         self.action_features: dict[str, Any] = dict.fromkeys(meta.action.names, float)
         self.units = {
             **dict(zip(meta.state.names, meta.state.units, strict=True)),
@@ -63,7 +63,7 @@ class ReplayRobot(LeRobotShape):
             captured = time.monotonic()  # the last frame stands
         return {
             **state,
-            self._camera.name: self._store.frame(self._camera.name, record),
+            **{camera.name: self._store.frame(camera.name, record) for camera in self._cameras},
             "captured_ns": int(captured * 1e9),
         }
 

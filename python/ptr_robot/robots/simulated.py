@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ptr_fast.runtime.safety import AxisLimits, SafetyLimits
-from ptr_robot.robots.interface import LeRobotShape
+from ptr_robot.robots.interface import Robot
 from ptr_robot.sim.environment import CAMERA_NAME, STATE_SPEC, action_spec, make_environment
 from ptr_robot.sim.worlds import World
 
@@ -21,7 +21,7 @@ WORKSPACE_M = {"dx": (-0.5, 0.5), "dy": (0.4, 1.0), "dz": (0.03, 0.5)}  # of the
 _OPEN = -1.0
 
 
-class SimulatedRobot(LeRobotShape):
+class SimulatedRobot(Robot):
     """The arm of :class:`ptr_robot.sim.environment.KitchenEnv`, stepped by a thread of its own on the wall clock.
 
     A command lasts for one control period; without a new one the hand stands still and the gripper stays as it is. The

@@ -34,7 +34,7 @@ from ptr_fast.runtime.safety import AxisLimits, SafetyLimits
 from ptr_robot.datasets.layout import BRIDGE_HIGH, BRIDGE_LOW, BRIDGE_NAMES, BRIDGE_UNITS
 from ptr_robot.robots.action_channel import ActionChannel
 from ptr_robot.robots.frame_age import FrameAge
-from ptr_robot.robots.interface import LeRobotShape
+from ptr_robot.robots.interface import Robot
 
 __all__ = ["WORKSPACE", "WidowXRobot"]
 
@@ -49,7 +49,7 @@ ACTIONS_NEEDED = {"init", "reset", "step_action"}
 OF_FIVE = (0, 1, 2, 5, 6)  # which of the seven actions the mode 3trans1rot has
 
 
-class WidowXRobot(LeRobotShape):
+class WidowXRobot(Robot):
     """Client of one environment service.
 
     Args:

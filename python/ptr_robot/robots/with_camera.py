@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
+from ptr_fast.runtime.safety import SafetyLimits
 from ptr_robot.cameras import BufferedCamera
-from ptr_robot.robots.interface import LeRobotShape, Robot
+from ptr_robot.robots.interface import Robot, camera_names, captured_ns
 
 __all__ = ["WithCameras"]
 
 
-class WithCameras(LeRobotShape):
+class WithCameras(Robot):
     """Another robot whose observations carry more cameras; everything else is the robot's own.
 
     The cameras are opened at once, since a robot tells the size of its frames before it is connected.
@@ -38,8 +40,12 @@ class WithCameras(LeRobotShape):
         sizes = {name: (*camera.size, 3) for name, camera in cameras.items()}
         self.observation_features: dict[str, Any] = {**robot.observation_features, **sizes}
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._robot, name)
+        self.name, self.action_features = robot.name, robot.action_features
+        self.units, self.control_hz = robot.units, robot.control_hz
+
+    @property
+    def is_connected(self) -> bool:  # type: ignore[override]
+        return self._robot.is_connected
 
     def connect(self, calibrate: bool = True) -> None:
         for camera in self._cameras.values():
@@ -47,19 +53,35 @@ class WithCameras(LeRobotShape):
                 camera.connect()
         self._robot.connect(calibrate)
 
+    def reset(self, seed: int) -> None:
+        self._robot.reset(seed)
+
     def get_observation(self) -> dict[str, Any]:
-        """The robot's, and the newest frame of each camera; ``captured_ns`` is of the oldest frame there is.
+        """The robot's, and the newest frame of each camera with its time; ``captured_ns`` is of the oldest of all.
 
         Raises:
             RuntimeError: a camera that froze, ended or changed its size.
         """
-        observed = self._robot.get_observation()
-        own = [value for value in self._robot.observation_features.values() if isinstance(value, tuple)]
-        times = [observed["captured_ns"]] if own and "captured_ns" in observed else []
+        asked_ns = time.monotonic_ns()
+        observed = dict(self._robot.get_observation())
+        times = {name: captured_ns(observed, name, asked_ns) for name in camera_names(self._robot)}
         for name, camera in self._cameras.items():
-            observed[name], captured_ns = camera.read()
-            times.append(captured_ns)
-        return {**observed, "captured_ns": min(times)}
+            observed[name], times[name] = camera.read()
+        own = {f"captured_ns.{name}": captured for name, captured in times.items()}
+        return {**observed, **own, "captured_ns": min(times.values())}
+
+    def send_action(self, action: dict[str, float]) -> dict[str, float]:
+        return self._robot.send_action(action)
+
+    def stop(self) -> None:
+        self._robot.stop()
+
+    def success(self) -> bool | None:
+        return self._robot.success()
+
+    def limits(self, hz: float) -> SafetyLimits:
+        """Of the robot."""
+        return self._robot.limits(hz)
 
     def disconnect(self) -> None:
         try:

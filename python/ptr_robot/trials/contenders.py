@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ptr_fast.config import PolicySpec, TaskTable
+from ptr_fast.runtime.control import PythonPolicy
 from ptr_fast.runtime.policy import Policy
 from ptr_fast.types import ActionSpec, CameraSpec, StateSpec
 from ptr_robot.device import pick_device
@@ -22,7 +24,7 @@ __all__ = ["Contender", "RemoteActing", "load_contenders", "remote_contender"]
 
 @dataclass(frozen=True, kw_only=True)
 class Contender:
-    """A policy that is tried: its label, its acting (``act`` as in Policy), and what it was trained for.
+    """A policy that is tried: its label, its acting (``make_executor`` as in Policy), and what it was trained for.
 
     ``engine`` is what computes the actions of a :class:`ptr_fast.runtime.policy.Policy`; empty for any other policy.
     """
@@ -80,6 +82,15 @@ class RemoteActing:
             return None
         self._failing_since = None
         return action
+
+    def make_executor(self, frame_sizes: Mapping[str, tuple[int, int]], task: str, seed: int = 0) -> PythonPolicy:
+        """As :meth:`ptr_fast.runtime.policy.Policy.make_executor`."""
+        (camera,), seeds = frame_sizes, count(seed)
+
+        def act(images: dict[str, np.ndarray], state: np.ndarray) -> np.ndarray | None:
+            return self.act(images[camera][-1], state[-1], task, seed=next(seeds))
+
+        return PythonPolicy(act=act)
 
 
 def remote_contender(url: str, token: str = "", ca_file: Path | None = None) -> Contender:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +13,7 @@ from ptr_fast.config import PolicySpec
 from ptr_fast.data.store import Episode, StoreMeta, StoreWriter
 from ptr_fast.errors import DataError
 from ptr_fast.resize import RESIZE
+from ptr_fast.types import CameraSpec
 from ptr_robot.datasets.frames import convert_frames
 
 __all__ = ["Recorder"]
@@ -26,7 +28,7 @@ class Recorder:
     Args:
         path: store, made where there is none; else episodes of the same policy's spec are added.
         spec: of the checkpoint that acts: names, units, bounds, control rate, camera.
-        frame_size: height and width of the camera's own frames, pixels.
+        frame_sizes: camera of the checkpoint -> height and width of its frames, pixels, as the robot gives them.
         jpeg_quality: 1 to 100.
         source: what acts, for the store's records, e.g. the checkpoint's path.
 
@@ -40,24 +42,18 @@ class Recorder:
         self,
         path: Path | str,
         spec: PolicySpec,
-        frame_size: tuple[int, int],
+        frame_sizes: Mapping[str, tuple[int, int]],
         jpeg_quality: int = 95,
         source: str = "",
     ) -> None:
         if not 1 <= jpeg_quality <= 100:
             raise ValueError(f"jpeg_quality must lie in 1..100, got {jpeg_quality}")
-        self.path, self._spec, self._frame_size = Path(path), spec, tuple(frame_size)
+        self.path, self._spec = Path(path), spec
+        self._frame_sizes = {name: tuple(size) for name, size in frame_sizes.items()}
         self._quality, self._source = jpeg_quality, source
-        size = (spec.camera.height, spec.camera.width)
-        self._camera = replace(
-            spec.camera,
-            encoding="jpeg",
-            source_height=frame_size[0],
-            source_width=frame_size[1],
-            resize="none" if size == self._frame_size else RESIZE,
-        )
+        self._cameras = tuple(self._camera(camera) for camera in (spec.camera,))
         meta = StoreMeta(
-            cameras=(self._camera,),
+            cameras=self._cameras,
             action=spec.action,
             state=spec.state,
             control_hz=spec.control_hz,
@@ -66,9 +62,15 @@ class Recorder:
         exists = (self.path / "meta.json").exists()
         self._writer = StoreWriter.append(self.path, meta) if exists else StoreWriter.create(self.path, meta)
         self._running: tuple[str, str, str] | None = None
-        self._frames: list[bytes] = []
+        self._frames: dict[str, list[bytes]] = {}
         self._states: list[np.ndarray] = []
         self._actions: list[np.ndarray] = []
+
+    def _camera(self, camera: CameraSpec) -> CameraSpec:
+        """A camera of the store that trials are recorded into."""
+        height, width = self._frame_sizes[camera.name]
+        resize = "none" if (camera.height, camera.width) == (height, width) else RESIZE
+        return replace(camera, encoding="jpeg", source_height=height, source_width=width, resize=resize)
 
     @property
     def num_steps(self) -> int:
@@ -93,11 +95,11 @@ class Recorder:
         self._running = (episode_id, task, domain)
         self._forget()
 
-    def add(self, frame: np.ndarray, state: np.ndarray, action: np.ndarray) -> None:
+    def add(self, frames: Mapping[str, np.ndarray], state: np.ndarray, action: np.ndarray) -> None:
         """Adds a step: what the policy saw, and the command that was sent.
 
         Args:
-            frame: uint8 ``[H, W, 3]`` RGB of the camera's own size.
+            frames: camera of the checkpoint -> uint8 ``[H, W, 3]`` RGB of the robot's own size.
             state: ``[S]``. action: ``[A]``, in the spec's units.
 
         Raises:
@@ -107,11 +109,11 @@ class Recorder:
         if self._running is None:
             raise ValueError(f"{self.path}: no episode is running")
         where = f"episode {self._running[0]!r}, step {self.num_steps}"
-        if frame.dtype != np.uint8 or frame.shape != (*self._frame_size, 3):
-            height, width = self._frame_size
-            raise ValueError(
-                f"{where}: frame: expected uint8 [{height}, {width}, 3], got {frame.dtype} {list(frame.shape)}"
-            )
+        for name, (height, width) in self._frame_sizes.items():
+            frame = frames[name]
+            if frame.dtype != np.uint8 or frame.shape != (height, width, 3):
+                told = f"expected uint8 [{height}, {width}, 3], got {frame.dtype} {list(frame.shape)}"
+                raise ValueError(f"{where}: frame of {name}: {told}")
         rows = []
         for name, value, dim in (("state", state, self._spec.state.dim), ("action", action, self._spec.action.dim)):
             row = np.array(value, np.float32)
@@ -121,7 +123,12 @@ class Recorder:
                 raise DataError(f"{where}: {name}: expected finite numbers, got {row.tolist()}")
             rows.append(row)
         # Encoded last: a step is added whole or not at all.
-        self._frames.append(bytes(convert_frames([frame], self._camera, self._quality, where)[0]))
+        encoded = {
+            camera.name: bytes(convert_frames([frames[camera.name]], camera, self._quality, where)[0])
+            for camera in self._cameras
+        }
+        for name, frame_file in encoded.items():
+            self._frames[name].append(frame_file)
         self._states.append(rows[0])
         self._actions.append(rows[1])
 
@@ -153,7 +160,7 @@ class Recorder:
                     task=task,
                     states=np.stack(self._states),
                     actions=np.stack(self._actions),
-                    frames={self._camera.name: self._frames},
+                    frames=self._frames,
                     outcome=outcome,
                     kind="policy",
                     domain=domain,
@@ -180,7 +187,8 @@ class Recorder:
         self.close()
 
     def _forget(self) -> None:
-        self._frames, self._states, self._actions = [], [], []
+        self._frames = {camera.name: [] for camera in self._cameras}
+        self._states, self._actions = [], []
 
     def _commit(self) -> None:
         try:

@@ -7,7 +7,6 @@ import datetime
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,12 @@ import numpy as np
 from ptr_fast.config import PolicySpec
 from ptr_fast.diagnostics import wilson_interval
 from ptr_fast.files import write_atomically
-from ptr_fast.runtime.control import ControlLoop, LoopConfig
+from ptr_fast.runtime.control import ControlLoop, LoopConfig, PythonPolicy
 from ptr_fast.runtime.safety import AxisLimits, SafetyFilter, SafetyLimits
-from ptr_robot.console.video import VideoWriter
+from ptr_robot.console.video import VideoWriter, side_by_side
 from ptr_robot.report.page import write_page
 from ptr_robot.robots import make_robot
-from ptr_robot.robots.interface import Robot, camera_of, check_fits
+from ptr_robot.robots.interface import Robot, check_fits, match_cameras
 from ptr_robot.robots.limits_file import read_limits
 from ptr_robot.trials.contenders import Contender
 from ptr_robot.trials.page import decisions_late, pooled_legs, sections, told_late
@@ -41,7 +40,8 @@ class RobotTrials:
 
     Attributes:
         robot, options: as :func:`ptr_robot.robots.make_robot` takes them.
-        task: what the policy is told. camera: of the robot; empty where it has one.
+        task: what the policy is told.
+        camera_map: ``ROBOT=CHECKPOINT`` pairs of cameras, where the names differ.
         num_trials: of each policy. max_steps: of a trial. seed: of order and starts.
         dry_run: the arm gets no commands. realtime_priority: of the loop, 0 for none.
         video: file each trial as ``mp4`` or ``gif``, or ``none``. stop_file: ends the run where it exists.
@@ -53,7 +53,7 @@ class RobotTrials:
     robot: str
     options: dict[str, Any]
     task: str
-    camera: str = ""
+    camera_map: tuple[str, ...] = ()
     num_trials: int = 20
     max_steps: int = 100
     seed: int = 0
@@ -99,7 +99,7 @@ def run_robot_trials(plan: RobotTrials, contenders: list[Contender]) -> int:
     """
     robot = make_robot(plan.robot, **plan.options)
     for contender in contenders:
-        check_fits(robot, contender.spec, plan.camera)
+        check_fits(robot, contender.spec, plan.camera_map)
         contender.spec.tasks.slot(plan.task)
     # Checkpoints may name the same axes in different orders.
     limits = {contender.label: _limits(plan, robot, contender.spec) for contender in contenders}
@@ -211,10 +211,7 @@ def _limits(plan: RobotTrials, robot: Robot, spec: PolicySpec) -> SafetyLimits:
         except ValueError as error:
             raise ValueError(f"{plan.limits}: {error}") from error
         return given
-    own = getattr(robot, "limits", None)
-    if own is None:
-        raise ValueError(f"{robot.name}: no safety limits are known for this robot; write a file and use --limits")
-    limits: SafetyLimits = own(spec.control_hz)
+    limits = robot.limits(spec.control_hz)
     states = [name for name, feature in robot.observation_features.items() if not isinstance(feature, tuple)]
     by_name = {axis.name: axis for axis in limits.axes}
 
@@ -234,17 +231,15 @@ def _trial(
     index: int,
     seed: int,
 ) -> TrialRecord:
-    reset = getattr(robot, "reset", None)
-    if reset is not None:
-        reset(seed)
+    robot.reset(seed)
     spec = contender.spec
-    height, width, _ = robot.observation_features[camera_of(robot, plan.camera)]
+    frame_bytes = sum(3 * height * width for height, width in _frame_sizes(plan, robot, spec).values())
     config = LoopConfig(
         hz=spec.control_hz,
         num_steps=plan.max_steps,
         dry_run=plan.dry_run,
         realtime_priority=plan.realtime_priority,
-        record_frames=max(min(MAX_FRAMES, MAX_FRAME_BYTES // (3 * height * width)), 2),
+        record_frames=max(min(MAX_FRAMES, MAX_FRAME_BYTES // frame_bytes), 2),
     )
     name = "" if plan.video == "none" else f"trial-{index + 1:03d}.{plan.video}"
     with contextlib.ExitStack() as stack:
@@ -254,15 +249,15 @@ def _trial(
             stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S%f")
             recorder.begin_episode(f"{plan.robot}-{stamp}-trial-{index + 1}", plan.task, domain=plan.robot)
 
-        def keep(record: np.void, frame: np.ndarray | None) -> None:
-            if frame is None:
+        def keep(record: np.void, frames: dict[str, np.ndarray] | None) -> None:
+            if frames is None:
                 return
             if video is not None:
-                video.add(frame)
+                video.add(side_by_side(list(frames.values())))
             if recorder is not None and record["sent_ns"]:
-                recorder.add(frame, record["state"][: spec.state.dim], record["sent"][: spec.action.dim])
+                recorder.add(frames, record["state"][: spec.state.dim], record["sent"][: spec.action.dim])
 
-        result = run_session(robot, policy, spec, limits, config, operator, plan.camera, _Console(index), keep)
+        result = run_session(robot, policy, spec, limits, config, operator, plan.camera_map, _Console(index), keep)
         if recorder is not None:
             verdict = {True: "success", False: "failure", None: "unknown"}[result.success]
             recorder.end_episode(verdict, keep=not operator.quit_signal)
@@ -272,33 +267,26 @@ def _trial(
 
 def _acting(plan: RobotTrials, robot: Robot, contender: Contender) -> Callable[[int], Any]:
     """``seed of a trial -> policy`` as the control loop takes it, warmed up; tells what computes the actions."""
-    height, width, _ = robot.observation_features[camera_of(robot, plan.camera)]
-    policy, engine = contender.policy, contender.engine
-    if engine and engine != "eager" and policy.mode != "search":
-        executor = policy.make_executor((height, width), plan.task)
-        how = policy.explain() if callable(executor) else "openvino inside the control loop"
+    sizes, policy = _frame_sizes(plan, robot, contender.spec), contender.policy
+    executor = policy.make_executor(sizes, plan.task)
+    if contender.engine:
+        how = policy.explain() if isinstance(executor, PythonPolicy) else "openvino inside the control loop"
         print(f"{contender.label} acts by {how}", flush=True)
+    if not isinstance(executor, PythonPolicy):
         return lambda seed: executor
-    if engine:
-        policy.warm_up((height, width))
-        print(f"{contender.label} acts by {policy.explain()}", flush=True)
+    return lambda seed: policy.make_executor(sizes, plan.task, seed * 100_003 + 1)
 
-    def trial(seed: int) -> Any:
-        steps = count(1)
 
-        def act(frame: np.ndarray, state: np.ndarray) -> np.ndarray:
-            return policy.act(frame, state, plan.task, seed=seed * 100_003 + next(steps))
-
-        return act
-
-    return trial
+def _frame_sizes(plan: RobotTrials, robot: Robot, spec: PolicySpec) -> dict[str, tuple[int, int]]:
+    """Camera of the checkpoint -> height and width of the robot's frames, pixels."""
+    cameras = match_cameras(robot, [spec.camera.name], plan.camera_map)
+    return {name: robot.observation_features[own][:2] for name, own in cameras.items()}
 
 
 def _recorder(plan: RobotTrials, robot: Robot, contender: Contender) -> Recorder:
     assert plan.record is not None
-    height, width, _ = robot.observation_features[camera_of(robot, plan.camera)]
     source = f"{contender.label}, step {contender.about.get('step', 'unknown')}"
-    return Recorder(plan.record, contender.spec, (height, width), source=source)
+    return Recorder(plan.record, contender.spec, _frame_sizes(plan, robot, contender.spec), source=source)
 
 
 class _Console:

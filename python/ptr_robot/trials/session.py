@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,11 @@ import numpy as np
 from ptr_fast.config import PolicySpec
 from ptr_fast.runtime.control import ControlLoop, LoopConfig, Outcome
 from ptr_fast.runtime.safety import SafetyLimits, names_of
-from ptr_robot.robots.interface import Robot, camera_of
+from ptr_robot.robots.interface import Robot, captured_ns, match_cameras
 
 __all__ = ["Operator", "SessionResult", "run_session"]
+
+Sink = Callable[[np.void, dict[str, np.ndarray] | None], None]
 
 OBSERVE_S = 0.002  # between two looks at a robot whose observation has not changed
 FIRST_OBSERVATION_S = 10.0
@@ -36,8 +38,9 @@ class SessionResult:
         outcome: of the control loop.
         success: the robot's own verdict or the operator's; None where nobody said.
         interventions: name -> steps in which the safety filter did that.
-        decisions_late: whole control periods -> commands that were sent so long after their frame was captured. In
-            lock step, where the world waits for the policy, all are 0.
+        decisions_late: whole control periods -> commands that were sent so long after the moment that the policy meant
+            them for: the capture of its frame, and for entry j of a chunk j periods later. In lock step, where the
+            world waits for the policy, all are 0.
     """
 
     outcome: Outcome
@@ -123,56 +126,54 @@ class _Arm:
         return np.array([sent[name] for name in self._names], np.float32)
 
     def stop(self) -> None:
-        stop = getattr(self._robot, "stop", None)
-        if stop is None:
-            raise RuntimeError(f"{self._robot.name} has no stop(); it gets no more commands")
-        stop()
+        self._robot.stop()
 
 
 def run_session(
     robot: Robot,
-    policy: Callable[[np.ndarray, np.ndarray], Any],
+    policy: Any,
     spec: PolicySpec,
     limits: SafetyLimits,
     config: LoopConfig,
     operator: Operator,
-    camera: str = "",
+    camera_map: Sequence[str] = (),
     watch: Callable[[ControlLoop], None] | None = None,
-    sink: Callable[[np.void, np.ndarray | None], None] | None = None,
+    sink: Sink | None = None,
 ) -> SessionResult:
     """Runs the control loop on a connected robot until it ends, somebody stops it, or the robot sees success.
 
     Args:
         robot: connected, and reset for this run.
-        policy: ``(frame, state) -> action``, in the units of ``spec``, or a native executor.
+        policy: as :class:`ptr_fast.runtime.control.ControlLoop` takes it; in the cameras and units of ``spec``.
         spec: of the checkpoint.
         limits: of the robot.
         config: of the loop; ``record_frames`` above 0 keeps the frames.
         operator: entered already.
-        camera: of the robot.
+        camera_map: as :func:`ptr_robot.robots.interface.match_cameras` takes it.
         watch: called about ten times a second.
-        sink: takes every finished step, and the frame that the policy saw where it was kept; an error of it stops the
-            arm and is raised.
+        sink: takes every finished step, and the newest frames at it, by the checkpoint's cameras, where they were kept;
+            an error of it stops the arm and is raised.
 
     Raises:
-        RuntimeError: no observation came, or no second frame.
+        RuntimeError: no observation came, or no second frame of a camera.
+        ValueError: the robot lacks a camera.
     """
-    name = camera_of(robot, camera)
-    height, width, _ = robot.observation_features[name]
-    loop = ControlLoop(config, limits, policy, _Arm(robot, spec.action.names), (height, width))
+    cameras = match_cameras(robot, [spec.camera.name], camera_map)
+    sizes = {name: robot.observation_features[own][:2] for name, own in cameras.items()}
+    loop = ControlLoop(config, limits, policy, _Arm(robot, spec.action.names), sizes)
     result = SessionResult(loop.outcome(), None)
     operator.begin()
-    fresh = threading.Event()
-    with loop, _observing(robot, loop, name, spec.state.names, fresh) as failure:
+    fresh = {own: threading.Event() for own in cameras.values()}
+    with loop, _observing(robot, loop, cameras, spec.state.names, fresh) as failure:
         _wait_for_observation(robot, loop, failure)
         loop.warm_up()
         # The first step follows soon after the newest frame: one that comes now, not the one that was there.
-        fresh.clear()
-        _wait_for_frame(robot, name, fresh, failure, operator)
+        for each in fresh.values():
+            each.clear()
+        _wait_for_frames(robot, fresh, failure, operator)
         if operator.stop_reason:
             loop.stop(operator.stop_reason)
         loop.start()
-        success = getattr(robot, "success", None)
         next_watch = time.monotonic()
         while not loop.wait(0.02):
             _drain(loop, config.hz, result, sink)
@@ -180,7 +181,7 @@ def run_session(
                 loop.stop(f"the robot's observation failed: {failure[0]}", "stopped_arm")
             elif operator.wants_stop():
                 loop.stop(operator.stop_reason)
-            elif success is not None and success():
+            elif robot.success():
                 result.success = True
                 loop.stop("done")
             if watch is not None and time.monotonic() >= next_watch:
@@ -190,22 +191,21 @@ def run_session(
     result.outcome = loop.outcome()
     if operator.verdict is not None:
         result.success = operator.verdict
-    elif result.success is None and success is not None:
+    elif result.success is None:
         # A trial that the operator broke off says nothing about the policy, unless it had succeeded.
-        seen = success()
+        seen = robot.success()
         result.success = None if operator.stop_reason and not seen else seen
     return result
 
 
-def _drain(
-    loop: ControlLoop, hz: float, result: SessionResult, sink: Callable[[np.void, np.ndarray | None], None] | None
-) -> None:
-    for record, frame in loop.drain():
+def _drain(loop: ControlLoop, hz: float, result: SessionResult, sink: Sink | None) -> None:
+    for record, frames in loop.drain():
         result.interventions.update(names_of(int(record["interventions"])))
         if record["sent_ns"]:
-            result.decisions_late[int((record["sent_ns"] - record["captured_ns"]) * 1e-9 * hz)] += 1
+            late = (record["sent_ns"] - record["decided_ns"]) * 1e-9 * hz - max(int(record["entry"]), 0)
+            result.decisions_late[max(int(late), 0)] += 1
         if sink is not None:
-            sink(record, frame)
+            sink(record, frames)
 
 
 def _wait_for_observation(robot: Robot, loop: ControlLoop, failure: list[BaseException]) -> None:
@@ -218,40 +218,47 @@ def _wait_for_observation(robot: Robot, loop: ControlLoop, failure: list[BaseExc
         time.sleep(0.005)
 
 
-def _wait_for_frame(
-    robot: Robot, camera: str, fresh: threading.Event, failure: list[BaseException], operator: Operator
+def _wait_for_frames(
+    robot: Robot, fresh: dict[str, threading.Event], failure: list[BaseException], operator: Operator
 ) -> None:
     deadline = time.monotonic() + FIRST_OBSERVATION_S
-    while not fresh.wait(0.02) and not operator.wants_stop():
-        if failure:
-            raise RuntimeError(f"{robot.name}: {failure[0]}") from failure[0]
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"{robot.name}: no new frame of {camera} has come for {FIRST_OBSERVATION_S:g} s")
+    for camera, came in fresh.items():
+        while not came.wait(0.02) and not operator.wants_stop():
+            if failure:
+                raise RuntimeError(f"{robot.name}: {failure[0]}") from failure[0]
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{robot.name}: no new frame of {camera} has come for {FIRST_OBSERVATION_S:g} s")
 
 
 @contextlib.contextmanager
 def _observing(
-    robot: Robot, loop: ControlLoop, camera: str, states: tuple[str, ...], fresh: threading.Event
+    robot: Robot,
+    loop: ControlLoop,
+    cameras: dict[str, str],
+    states: tuple[str, ...],
+    fresh: dict[str, threading.Event],
 ) -> Iterator[list[BaseException]]:
-    """A thread that hands every new observation to the loop, and sets ``fresh``; the list gets its first error."""
+    """A thread that hands every new observation to the loop, and sets ``fresh`` of the robot's cameras; the list gets
+    its first error."""
     failure: list[BaseException] = []
     ended = threading.Event()
 
     def observe() -> None:
-        last = -1
+        last = dict.fromkeys(cameras, -1)
         try:
             while not ended.is_set():
                 asked = time.monotonic_ns()
                 seen = robot.get_observation()
                 now = time.monotonic_ns()
                 # A robot whose clock is ahead must not look fresh for ever: then the arrival counts.
-                captured = min(int(seen.get("captured_ns", asked)), now)
                 measured = min(int(seen.get("state_captured_ns", asked)), now)
                 loop.put_state(np.array([seen[name] for name in states], np.float32), measured)
-                if captured != last:
-                    loop.put_frame(np.ascontiguousarray(seen[camera]), captured)
-                    last = captured
-                    fresh.set()
+                for name, own in cameras.items():
+                    captured = min(captured_ns(seen, own, asked), now)
+                    if captured != last[name]:
+                        loop.put_frame(name, np.ascontiguousarray(seen[own]), captured)
+                        last[name] = captured
+                        fresh[own].set()
                 ended.wait(OBSERVE_S)
         except BaseException as error:  # noqa: BLE001  (the run ends with it)
             failure.append(error)

@@ -82,8 +82,8 @@ class Args:
     """What computes the actions on a robot: auto the fastest installed one that agrees with eager, and says which;
     eager the very numbers of training; onnxruntime, openvino, compile, cuda_graph on a GPU, or a file of ptr-fast
     export (with --int8 the fastest on a CPU)."""
-    camera: str = ""
-    """Camera of the robot; needed where it has several."""
+    camera_map: tuple[str, ...] = ()
+    """ROBOT=CHECKPOINT pairs: which camera of the robot shows what the checkpoint calls by another name."""
     limits: Path | None = None
     """File of safety limits instead of the robot's own; a LeRobot robot needs one (robots/limits_file.py)."""
     record: Path | None = None
@@ -97,7 +97,7 @@ class Args:
 
 
 ON_A_ROBOT = (
-    *("against", "remote", "ca_file", "robot_options", "device", "engine", "camera", "limits", "record", "dry_run"),
+    *("against", "remote", "ca_file", "robot_options", "device", "engine", "camera_map", "limits", "record", "dry_run"),
     *("realtime_priority", "stop_file"),
 )
 IN_A_KITCHEN = (
@@ -241,7 +241,7 @@ def _on_robot(args: Args) -> int:
             robot=args.robot,
             options=robot_options(args.robot_options),
             task=args.policy_task or args.task,
-            camera=args.camera,
+            camera_map=args.camera_map,
             num_trials=args.trials,
             max_steps=args.max_steps,
             seed=args.seed,
