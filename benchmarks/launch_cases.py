@@ -168,6 +168,7 @@ CASES: dict[str, Callable[[], None]] = {
             ("conv3", "bf16", "rgb"),
         )
     },
+    "update vit bf16": partial(update, _cql("vit"), "bf16", 64, 64, "rgb"),
     "update of size one fp32": partial(update, _ONE, "fp32", 1, 8, "host", 1),
     "update resnet34 bf16 64 px": partial(update, _cql("resnet34"), "bf16", 64, 64),
     "update resnet18 bf16 256 px": partial(update, _cql("resnet18"), "bf16", 64, 256, "rgb"),

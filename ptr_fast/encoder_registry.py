@@ -28,6 +28,7 @@ BUILT_IN = {
     "resnet34": f"{_FOLDER}.resnet",
     "resnet50": f"{_FOLDER}.resnet",
     "conv3": f"{_FOLDER}.conv3",
+    "vit": f"{_FOLDER}.vit",
     "none": f"{_FOLDER}.none",
 }
 """Names of the encoders of this project, and the module that registers each."""

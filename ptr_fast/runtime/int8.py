@@ -29,7 +29,7 @@ def to_int8(model: bytes, samples: Iterable[Mapping[str, np.ndarray]]) -> bytes:
         The new file's bytes; metadata, inputs and output are the same.
 
     Raises:
-        ValueError: no samples.
+        ValueError: no samples, or a model without convolutions (a ``vit``).
         RuntimeError: the packages of the extra ``export`` are missing.
     """
     left = iter(samples)
@@ -37,9 +37,13 @@ def to_int8(model: bytes, samples: Iterable[Mapping[str, np.ndarray]]) -> bytes:
     if first is None:
         raise ValueError("samples: expected at least one observation to calibrate on, got none")
     try:
+        import onnx
         from onnxruntime import quantization
     except ImportError as error:
         raise RuntimeError(f"int8: {error}: pip install 'ptr-fast[export]'") from error
+
+    if not any(node.op_type == "Conv" for node in onnx.load_from_string(model).graph.node):
+        raise ValueError("int8: only convolutions become 8-bit, and this encoder has none: export it in float32")
 
     class Reader(quantization.CalibrationDataReader):
         def __init__(self) -> None:

@@ -1,8 +1,8 @@
 """The image encoder that most are: trunk, pooling, bottleneck.
 
 Note "Precision". Weights are kept, and their gradients summed, in float32. The trunk computes in the dtype of the
-images it is given: bfloat16 images make every convolution run on bfloat16 copies of its weights, with float32
-statistics in every norm. Pooling reads the last feature map as it is; what it computes and all that follows
+images it is given: bfloat16 images make every convolution and dense layer run on bfloat16 copies of its weights, with
+float32 statistics in every norm. Pooling reads the last feature map as it is; what it computes and all that follows
 (bottleneck, heads, losses) is float32.
 
 Source: PTR, ``jaxrl2/networks/encoders/networks.py:PixelMultiplexerEncoder`` (Dense, LayerNorm, tanh).
