@@ -76,8 +76,8 @@ def recorded(architecture: int) -> Iterator[list[Launch]]:
         triton.runtime.driver.set_active(_Driver(architecture, launches, log))
         stack.enter_context(_patched(triton_backend, "why_not_triton", lambda op, *places: None))
         stack.enter_context(_patched(torch.Tensor, "data_ptr", _address))
-        for draw in ("trunc_normal_", "orthogonal_"):  # there is nothing to draw on meta
-            stack.enter_context(_patched(torch.nn.init, draw, lambda tensor, *args, **options: tensor))
+        for draw in ("trunc_normal_", "orthogonal_"):  # nobody looks at the numbers
+            stack.enter_context(_patched(torch.nn.init, draw, _zeros))
         stack.enter_context(dispatch.use_backend("triton"))
         stack.enter_context(_ConvolutionsAsOnAGpu())
         stack.enter_context(contextlib.redirect_stdout(log))
@@ -93,6 +93,10 @@ class _ConvolutionsAsOnAGpu(TorchDispatchMode):
             return out
         is_last = any(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in args[:2])
         return out.contiguous(memory_format=torch.channels_last) if is_last else out
+
+
+def _zeros(tensor: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
+    return torch.nn.init.zeros_(tensor)
 
 
 def _address(tensor: torch.Tensor) -> int:

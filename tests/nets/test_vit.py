@@ -113,7 +113,7 @@ def test_it_trains_is_captured_acts_and_is_exported(kind, tmp_path, monkeypatch)
     learner = trained_cases.check_trains_and_is_captured(kind, SMALL, monkeypatch)
     trained_cases.check_acts_from_a_checkpoint_and_exported(learner, tmp_path / "run")
     model = Policy.load(tmp_path / "run").to_onnx()
-    with pytest.raises(ValueError, match="int8: only convolutions become 8-bit, and this policy's encoder has none"):
+    with pytest.raises(ValueError, match="int8: only convolutions become 8-bit, and this encoder has none"):
         to_int8(model, [{}])
 
 
