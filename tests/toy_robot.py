@@ -26,6 +26,7 @@ class ToyEpisode:
     images: dict[str, np.ndarray]
     outcome: str = "success"
     split: str = ""
+    kind: str = "unknown"
 
 
 def toy_episodes(count: int = 24, seed: int = 0, cameras: tuple[str, ...] = ("image_0", "image_1")) -> list[ToyEpisode]:
@@ -98,6 +99,7 @@ def write_store(path: Path, episodes: list[ToyEpisode], meta: StoreMeta | None =
                     frames=frames,
                     outcome=toy.outcome,
                     split=toy.split,
+                    kind=toy.kind,
                 )
             )
     return path

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 
 from ptr_fast.config import PolicySpec, RewardConfig
@@ -55,7 +56,11 @@ def open_batches(
         [len(rows) for source, rows in zip(sources, tables, strict=True) if source.role == role]
         for role in ("prior", "target")
     ]
-    sampler = MixtureSampler([s for s in sizes if s], mix, loop.batch_size, loop.seed, ranks.rank, ranks.world_size)
+    weights = _weights(sources, tables)
+    sampler = MixtureSampler(
+        *([s for s in sizes if s], mix, loop.batch_size, loop.seed, ranks.rank, ranks.world_size),
+        weights=None if weights is None else np.concatenate(weights),
+    )
 
     # One object per folder, however it is written: two sources may be episodes of one store.
     folders = [source.store.path.resolve() for source in sources]
@@ -67,9 +72,9 @@ def open_batches(
     if loop.frames == "auto":
         taken = tiers[int(ranks.largest(tiers.index(taken)))]  # what fits one rank need not fit another
     print(f"frames: {explain_tiers(tiers, taken, loop.frames)}")
-    for source, rows in zip(sources, tables, strict=True):
+    for source, rows, share in zip(sources, tables, _told_shares(sources, weights), strict=True):
         counts = f"{len(source.train)} episodes, {len(rows)} transitions"
-        print(f"{source.role} data {source.store.path}: {counts}")
+        print(f"{source.role} data {source.store.path}: {counts}{share}")
 
     camera = spec.camera.name
     if taken.name == "jpeg" and device.type == "cuda":
@@ -97,6 +102,26 @@ def open_batches(
     for folder, source_of_frames in opened.items():
         _print_rate(source_of_frames.describe(), loop.batch_size, f"{by_path[folder].path}: ")
     return Loader(tables, frames, sampler, device), taken.name
+
+
+def _weights(sources: Sequence[Source], tables: Sequence[Transitions]) -> list[np.ndarray] | None:
+    """How often each transition of each table is drawn compared with others; None where all are alike."""
+    if not any(source.weights for source in sources):
+        return None
+    by_episode = [[source.weights.get(task, 1.0) for task in source.store.episodes.task] for source in sources]
+    return [np.array(factors)[rows.episode] for factors, rows in zip(by_episode, tables, strict=True)]
+
+
+def _told_shares(sources: Sequence[Source], weights: Sequence[np.ndarray] | None) -> list[str]:
+    """Which share of the samples of its role each source has, where they are weighted."""
+    if weights is None:
+        return ["" for _ in sources]
+    sums = [float(part.sum()) for part in weights]
+    wholes = [sum(s for s, other in zip(sums, sources, strict=True) if other.role == mine.role) for mine in sources]
+    return [
+        f", weighted: {100 * part / whole:.3g} % of the {source.role} samples"
+        for source, part, whole in zip(sources, sums, wholes, strict=True)
+    ]
 
 
 def _verify(stores: Iterable[EpisodeStore]) -> None:

@@ -65,7 +65,8 @@ def branch(told: Branch, info: CheckpointInfo, left: RunRecord, ranks: Ranks, is
         parent=parent,
         ancestors=ancestors,
     ).placed(told.out, [source.store.path for source in sources])
-    changed = differences({**left.config, "out": None}, {**record.config, "out": None})
+    before = left.with_config(learner=left.learner, rewards=left.rewards, act=left.act, loop=left.loop)
+    changed = differences({**before.config, "out": None}, {**record.config, "out": None})
     changes = [f"{name} {before} -> {after}" for name, before, after in changed]
     print(f"a branch of {info.path} with {'; '.join(changes) or 'nothing changed'}")
     return train(open_run(told.out, record, sources, ranks, lambda: info))
@@ -85,10 +86,13 @@ def _check_nets(was: LearnerConfig, now: LearnerConfig) -> None:
 
 def _sources(told: Branch, left: RunRecord, places: StorePlaces, is_drawn_anew: bool) -> list[Source]:
     from ptr_robot.training.sources import reopen, select_prior, select_target
+    from ptr_robot.training.weights import parse_weights
 
     if isinstance(told, PretrainBranch) and is_drawn_anew:
         stores = tuple(places.place(path.resolve()) for path in told.data.stores)
-        return select_prior(replace(told.data, stores=stores), told.loop.seed, _parts(left, places))
+        weights = tuple(str(weight.placed(places.place)) for weight in parse_weights(told.data.weights))
+        data = replace(told.data, stores=stores, weights=weights)
+        return select_prior(data, told.loop.seed, _parts(left, places))
     if isinstance(told, PretrainBranch):
         return reopen(left.sources, places)
     assert isinstance(told, FinetuneBranch)
@@ -102,6 +106,7 @@ def _sources(told: Branch, left: RunRecord, places: StorePlaces, is_drawn_anew: 
         target, _ = select_target(
             *(target.store.path, config["task"], config["domains"], told.num_demos, told.loop.seed),
             _parts(left, places),
+            *(config.get("outcomes", ()), config.get("kinds", ())),
         )
     return [*priors, target]
 

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from ptr_fast.config import ActConfig, CqlConfig, LearnerConfig, RewardConfig
+from ptr_robot.training.weights import parse_weights
 
 __all__ = [
     "Branch",
@@ -17,11 +18,13 @@ __all__ = [
     "FinetuneBranch",
     "FinetuneConfig",
     "LoopConfig",
+    "Outcome",
     "Precision",
     "PretrainBranch",
     "PretrainConfig",
 ]
 
+Outcome = Literal["success", "failure", "unknown"]
 Precision = Literal["auto", "bf16", "tf32", "fp32"]
 
 
@@ -35,6 +38,9 @@ class DataConfig:
         tasks: only these tasks (exact names); empty takes all.
         exclude_tasks: not these tasks.
         domains: only episodes of these domains (kitchens, scenes); empty takes all.
+        outcomes: only episodes of these outcomes; empty takes all. Where a store does not say, it is ``unknown``.
+        kinds: only episodes of these kinds (who acted: expert, noisy, ...), as the stores name them; empty takes all.
+        weights: STORE=FACTOR or task:NAME=FACTOR: how often a step of that store or task is drawn compared with others.
         num_demos: a seeded subset of so many episodes per task; 0 takes all.
         validation_share: share of the episodes of each task held out for evaluation, in [0, 1).
     """
@@ -44,6 +50,9 @@ class DataConfig:
     tasks: tuple[str, ...] = ()
     exclude_tasks: tuple[str, ...] = ()
     domains: tuple[str, ...] = ()
+    outcomes: tuple[Outcome, ...] = ()
+    kinds: tuple[str, ...] = ()
+    weights: tuple[str, ...] = ()
     num_demos: int = 0
     validation_share: float = 0.1
 
@@ -52,6 +61,7 @@ class DataConfig:
             raise ValueError(f"data.validation_share must lie in [0, 1), got {self.validation_share}")
         if self.num_demos < 0:
             raise ValueError(f"data.num_demos must not be negative, got {self.num_demos}")
+        parse_weights(self.weights)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +205,8 @@ class FinetuneConfig:
         out: run folder; must be new or empty.
         task: task name in the target store; empty where it has only one.
         domains: only target episodes of these domains (kitchens, scenes); empty takes all.
+        outcomes, kinds: only target episodes of these, as for ``pretrain``; empty takes all. The old data are what the
+            checkpoint was trained on, with their weights.
         num_demos: demonstrations taken from the target, a seeded choice; the others are held out for evaluation.
         mix: share of the old data in every batch, exact over time; 0 trains on the new task alone.
         store: OLD=NEW for every store of the checkpoint's run that has moved; repeat for several.
@@ -209,6 +221,8 @@ class FinetuneConfig:
     out: Path = tyro.MISSING
     task: str = ""
     domains: tuple[str, ...] = ()
+    outcomes: tuple[Outcome, ...] = ()
+    kinds: tuple[str, ...] = ()
     num_demos: int = 10
     mix: float = 0.9
     store: tyro.conf.UseAppendAction[tuple[str, ...]] = ()

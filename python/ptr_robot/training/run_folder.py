@@ -152,7 +152,7 @@ def _check_same_run(data: dict[str, Any], newest: CheckpointInfo, path: Path) ->
     split, split_then = data["split"], then.get("split") or {"sources": []}
     compare("split, mix", split.get("mix"), split_then.get("mix"))
     sources, sources_then = split["sources"], split_then["sources"]
-    for name in ("role", "fingerprint", "train", "validation", "others", "episodes"):
+    for name in ("role", "fingerprint", "train", "validation", "others", "weights", "episodes"):
         if all(name in source for source in sources_then):
             compare(f"split, {name}", [s.get(name) for s in sources], [s[name] for s in sources_then])
 

@@ -15,6 +15,7 @@ Note "Record of a run". It is ``RUN/train_config.json``, and ``pretrained_model/
         fingerprint  of the store when the split was drawn
         train, validation, others   episode ids: trained on (in the order of sampling), held out, and all others of the
                      store; an episode in none of them is new
+        weights      {task: factor}: how often its steps are drawn, where that is not 1
         episodes     {id: {digest, states, task, outcome}} of those in train and validation: SHA-256 of actions and
                      frames, CRC-32 of the states, and the labels that rewards and task slots follow from
     parent           the checkpoint that the weights came from, or null: {kind: "finetune" or "branch", run, checkpoint,
@@ -34,8 +35,9 @@ from __future__ import annotations
 import platform
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -46,6 +48,7 @@ from ptr_fast.config import ActConfig, LearnerConfig, PolicySpec, RewardConfig, 
 from ptr_fast.data.store import EpisodeStore
 from ptr_fast.errors import DataError
 from ptr_robot.training.config import FinetuneConfig, LoopConfig, PretrainConfig
+from ptr_robot.training.weights import parse_weights
 
 __all__ = [
     "RECORD_VERSION",
@@ -96,6 +99,7 @@ class SourceRecord:
         train, validation: ids of the episodes that are trained on and held out.
         others: ids of the store's other episodes when the split was drawn; None: not recorded (version 1).
         episodes: those of train and validation by id; empty: not recorded (version 1).
+        weights: how often the steps of a task are drawn, by task, where that is not 1.
     """
 
     role: str
@@ -105,9 +109,16 @@ class SourceRecord:
     validation: tuple[str, ...]
     others: tuple[str, ...] | None
     episodes: Mapping[str, EpisodeRecord]
+    weights: Mapping[str, float] = field(default_factory=dict)
 
     @staticmethod
-    def of(role: str, store: EpisodeStore, train: Sequence[int], validation: Sequence[int]) -> SourceRecord:
+    def of(
+        role: str,
+        store: EpisodeStore,
+        train: Sequence[int],
+        validation: Sequence[int],
+        weights: Mapping[str, float] = MappingProxyType({}),
+    ) -> SourceRecord:
         """The record of a choice among the episodes of an open store."""
         ids = store.episodes.episode_id
         chosen = {ids[i]: EpisodeRecord.of(store, int(i)) for i in (*train, *validation)}
@@ -119,6 +130,7 @@ class SourceRecord:
             validation=tuple(ids[i] for i in validation),
             others=tuple(i for i in ids if i not in chosen),
             episodes=chosen,
+            weights=dict(weights),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -130,6 +142,7 @@ class SourceRecord:
             "train": list(self.train),
             "validation": list(self.validation),
             "others": None if self.others is None else list(self.others),
+            "weights": dict(self.weights),
             "episodes": {name: vars(episode) for name, episode in self.episodes.items()},
         }
 
@@ -144,6 +157,7 @@ class SourceRecord:
             train=tuple(data["train"]),
             validation=tuple(data["validation"]),
             others=None if others is None else tuple(others),
+            weights=dict(data.get("weights") or {}),
             episodes={name: EpisodeRecord(**episode) for name, episode in (data.get("episodes") or {}).items()},
         )
 
@@ -205,7 +219,10 @@ class RunRecord:
         paths = [path.resolve() for path in stores]
         config = {**self.config, "out": str(out.resolve())}
         if self.verb == "pretrain":
-            config["data"] = {**config["data"], "stores": [str(path) for path in paths]}
+            data = config["data"]
+            moved = dict(zip(map(Path, data["stores"]), paths, strict=False))
+            weights = [w.placed(lambda old: moved.get(old, old)) for w in parse_weights(data.get("weights", ()))]
+            config["data"] = {**data, "stores": list(map(str, paths)), "weights": list(map(str, weights))}
         else:
             config["target"] = str(paths[-1])
         sources = tuple(replace(source, store=path) for source, path in zip(self.sources, paths, strict=True))

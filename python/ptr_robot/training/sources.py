@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from ptr_fast.errors import DataError
 from ptr_robot.training.config import DataConfig
 from ptr_robot.training.run_record import EpisodeRecord, SourceRecord
 from ptr_robot.training.store_places import StorePlaces
+from ptr_robot.training.weights import check_weights, factors, parse_weights
 
 __all__ = [
     "Source",
@@ -39,16 +41,18 @@ class Source:
         role: ``prior`` (broad or old data) or ``target`` (the new task).
         store: the open store.
         train, validation: episode numbers inside the store.
+        weights: how often the steps of a task are drawn compared with others of the same role; 1 for tasks not named.
     """
 
     role: str
     store: EpisodeStore
     train: np.ndarray
     validation: np.ndarray
+    weights: Mapping[str, float] = field(default_factory=dict)
 
     def record(self) -> SourceRecord:
         """The choice by episode id, so that it survives whatever happens to the store."""
-        return SourceRecord.of(self.role, self.store, self.train, self.validation)
+        return SourceRecord.of(self.role, self.store, self.train, self.validation, self.weights)
 
     @staticmethod
     def from_record(record: SourceRecord, places: StorePlaces = StorePlaces()) -> Source:
@@ -61,7 +65,7 @@ class Source:
         store = places.open(record.store)
         found = find_episodes(store, record, (*record.train, *record.validation))
         train, validation = np.split(found, [len(record.train)])
-        return Source(role=record.role, store=store, train=train, validation=validation)
+        return Source(role=record.role, store=store, train=train, validation=validation, weights=record.weights)
 
 
 def find_episodes(store: EpisodeStore, record: SourceRecord, ids: Sequence[str]) -> np.ndarray:
@@ -158,6 +162,24 @@ def _episodes_by_task(store: EpisodeStore, domains: Sequence[str]) -> dict[str, 
     return {task: np.array(episodes, np.int64) for task, episodes in by_task.items()}
 
 
+def _of(store: EpisodeStore, episodes: np.ndarray, outcomes: Sequence[str], kinds: Sequence[str]) -> np.ndarray:
+    """Those of the episodes that have one of the outcomes and one of the kinds; an empty choice takes all."""
+    table = store.episodes
+    kept = [(not outcomes or table.outcome[i] in outcomes) and (not kinds or table.kind[i] in kinds) for i in episodes]
+    return episodes[np.array(kept, bool)]
+
+
+def _check_words(stores: Sequence[EpisodeStore], outcomes: Sequence[str], kinds: Sequence[str]) -> None:
+    """Raises ValueError where no store has an episode of an outcome or kind that is asked for, with those there are."""
+    for what, words in (("outcome", outcomes), ("kind", kinds)):
+        counts = Counter(word for store in stores for word in getattr(store.episodes, what))
+        for word in words:
+            if word not in counts:
+                known = ", ".join(f"{name!r} ({count} episodes)" for name, count in counts.most_common())
+                where = ", ".join(str(store.path) for store in stores)
+                raise ValueError(f"{where}: no episode of {what} {word!r}; there are: {known or 'no episodes'}")
+
+
 def select_prior(data: DataConfig, seed: int, parts: Mapping[str, str] | None = None) -> list[Source]:
     """The episodes of a pre-training run, store by store.
 
@@ -165,7 +187,8 @@ def select_prior(data: DataConfig, seed: int, parts: Mapping[str, str] | None = 
         parts: of a branch: ``train`` or ``validation`` by digest, for episodes that have a part already.
 
     Raises:
-        ValueError: a store is named twice, a task or domain is not there, or a task has fewer episodes than asked.
+        ValueError: a store is named twice, a task, domain, outcome or kind is not there, a task has fewer episodes than
+            asked, or a weight names what is not trained on.
         DataError: a store is missing or broken, or nothing is left to train on.
     """
     if len({path.resolve() for path in data.stores}) < len(data.stores):
@@ -173,18 +196,24 @@ def select_prior(data: DataConfig, seed: int, parts: Mapping[str, str] | None = 
     sources = []
     seen_tasks: set[str] = set()
     without: dict[str, int] = {}
-    for path in data.stores:
-        store = EpisodeStore.open(path)
+    stores = [EpisodeStore.open(path) for path in data.stores]
+    _check_words(stores, data.outcomes, data.kinds)
+    weights = parse_weights(data.weights)
+    for path, store in zip(data.stores, stores, strict=True):
         train, validation = [], []
         by_task = _episodes_by_task(store, data.domains)
         seen_tasks |= set(by_task)
         for task, episodes in by_task.items():
             if (data.tasks and task not in data.tasks) or task in data.exclude_tasks:
                 continue
+            episodes = _of(store, episodes, data.outcomes, data.kinds)
+            if not len(episodes):
+                continue
             order = choose_demos(store, task, episodes, seed)
             if data.num_demos > len(order):
                 raise ValueError(
                     f"{path}: asked for {data.num_demos} demonstrations of {task!r}, the store has {len(order)}"
+                    + _told_filter(data.outcomes, data.kinds)
                 )
             order = _by_part(store, order, parts or {}, "train" if data.num_demos else "validation")
             if data.num_demos:
@@ -195,17 +224,35 @@ def select_prior(data: DataConfig, seed: int, parts: Mapping[str, str] | None = 
             validation.append(held_out)
             if not len(held_out):
                 without[task] = len(order)
+        trained = dict.fromkeys(store.episodes.task[i] for chosen in train for i in chosen)
         sources.append(
-            Source(role="prior", store=store, train=_joined(train), validation=_joined(validation)),
+            Source(
+                role="prior",
+                store=store,
+                train=_joined(train),
+                validation=_joined(validation),
+                weights=factors(weights, store.path, trained),
+            )
         )
     for task in (*data.tasks, *data.exclude_tasks):
         if task not in seen_tasks:
             raise ValueError(f"no store has the task {task!r}; tasks there: {sorted(seen_tasks)}")
     if not any(len(source.train) for source in sources):
-        raise DataError(f"{', '.join(map(str, data.stores))}: no episode is left to train on")
+        raise DataError(
+            f"{', '.join(map(str, data.stores))}: no episode is left to train on"
+            + _told_filter(data.outcomes, data.kinds)
+        )
+    tasks = {source.store.episodes.task[i] for source in sources for i in source.train}
+    check_weights(weights, [source.store.path for source in sources if len(source.train)], tasks)
     if without:
         print(_tell_without(without, data))
     return sources
+
+
+def _told_filter(outcomes: Sequence[str], kinds: Sequence[str]) -> str:
+    """What the filters ask for, for the end of an error."""
+    told = [f"{name} {', '.join(words)}" for name, words in (("outcome", outcomes), ("kind", kinds)) if words]
+    return f" of {' and '.join(told)}" if told else ""
 
 
 def _tell_without(without: Mapping[str, int], data: DataConfig) -> str:
@@ -229,8 +276,13 @@ def select_target(
     num_demos: int,
     seed: int,
     parts: Mapping[str, str] | None = None,
+    outcomes: Sequence[str] = (),
+    kinds: Sequence[str] = (),
 ) -> tuple[Source, str]:
     """The demonstrations of a new task; its other episodes are held out. ``parts``: as in :func:`select_prior`.
+
+    Args:
+        outcomes, kinds: only episodes of these; all others are neither demonstrations nor held out.
 
     Returns:
         The source and the task's name.
@@ -239,18 +291,21 @@ def select_target(
         ValueError: the task must be named or is unknown, or it has fewer episodes than ``num_demos``.
     """
     store = EpisodeStore.open(path)
-    by_task = _episodes_by_task(store, domains)
+    _check_words([store], outcomes, kinds)
+    chosen = {name: _of(store, some, outcomes, kinds) for name, some in _episodes_by_task(store, domains).items()}
+    by_task = {name: some for name, some in chosen.items() if len(some)}
     if not task:
         if len(by_task) != 1:
             raise ValueError(f"{path}: name the target task, it has {len(by_task)}: {sorted(by_task)}")
         (task,) = by_task
     if task not in by_task:
-        raise ValueError(f"{path}: no task {task!r}; it has {sorted(by_task)}")
+        told = _told_filter(outcomes, kinds)
+        raise ValueError(f"{path}: no task {task!r}{told and f' with an episode{told}'}; it has {sorted(by_task)}")
     order = _by_part(store, choose_demos(store, task, by_task[task], seed), parts or {}, "train")
     if num_demos > len(order):
         raise ValueError(
-            f"{path}: asked for {num_demos} demonstrations of {task!r}, it has {len(order)}; "
-            f"use --num-demos {max(1, len(order) - 1)} to hold one out"
+            f"{path}: asked for {num_demos} demonstrations of {task!r}, it has {len(order)}"
+            f"{_told_filter(outcomes, kinds)}; use --num-demos {max(1, len(order) - 1)} to hold one out"
         )
     if num_demos == len(order):
         advice = f"; --num-demos {num_demos - 1} holds one out" if num_demos > 1 else ""

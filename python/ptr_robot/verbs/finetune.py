@@ -60,7 +60,11 @@ def finetune(config: FinetuneConfig, ranks: Ranks) -> int:
     from ptr_robot.training.trained_on import held_out_only
 
     info = read_checkpoint(chosen_checkpoint(config.checkpoint, to=sys.stdout))
-    target, task = select_target(config.target, config.task, config.domains, config.num_demos, config.loop.seed)
+    target, task = select_target(
+        *(config.target, config.task, config.domains, config.num_demos, config.loop.seed),
+        outcomes=config.outcomes,
+        kinds=config.kinds,
+    )
     parent, ancestors = parent_and_ancestors(info, "finetune")
     sources = held_out_only([*_prior_sources(info, config), target], ancestors)
     spec = with_tasks(info.spec, [task])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tyro
@@ -56,6 +57,7 @@ def pretrain(config: PretrainConfig, ranks: Ranks) -> int:
     from ptr_robot.training.run_record import RunRecord
     from ptr_robot.training.sources import make_spec, select_prior, tell_camera
     from ptr_robot.training.trained_on import held_out_only
+    from ptr_robot.training.weights import parse_weights
 
     sources = held_out_only(select_prior(config.data, config.loop.seed))
     spec = make_spec(sources, config.data.camera, config.num_task_slots)
@@ -64,7 +66,9 @@ def pretrain(config: PretrainConfig, ranks: Ranks) -> int:
         config = replace(config, learner=over(config.learner, config.learner.lr_schedule, config.loop.num_steps))
     check_schedule(config.learner, config.loop.num_steps, "give --learner.lr-schedule-steps as many, or 0")
     stores = tuple(path.resolve() for path in config.data.stores)
-    config = replace(config, out=config.out.resolve(), data=replace(config.data, stores=stores))
+    weights = tuple(str(weight.placed(Path.resolve)) for weight in parse_weights(config.data.weights))
+    data = replace(config.data, stores=stores, weights=weights)
+    config = replace(config, out=config.out.resolve(), data=data)
     recorded = tuple(source.record() for source in sources)
     record = RunRecord(verb="pretrain", config=to_dict(config), spec=spec, mix=1.0, sources=recorded)
     return train(open_run(config.out, record, sources, ranks))
