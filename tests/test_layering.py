@@ -33,6 +33,18 @@ FORBIDDEN = {
     "ptr_fast.native": ("ptr_fast.kernels", "ptr_fast.nets", "ptr_fast.runtime", *TRAINING),
 }
 
+# Rooms of the programs by floor, the lowest first: a room imports rooms of lower floors alone, so there is no circle.
+FLOORS = (
+    ("device", "chosen_checkpoint", "moved_names", "console", "cameras", "datasets", "serving", "published"),
+    ("training", "diagnosis", "sim"),
+    ("evaluation", "recipes", "robots"),
+    ("report",),
+    ("inspection", "trials"),
+    ("verbs",),
+    ("cli",),
+    ("__main__",),
+)
+
 
 def module_name(file: Path, top: Path) -> str:
     parts = file.relative_to(top.parent).with_suffix("").parts
@@ -87,6 +99,26 @@ def violations_of_imports(top: Path) -> list[str]:
     return found
 
 
+def room_of(name: str) -> str:
+    """The part of the programs that a module lies in; empty for the package itself and for what is no program."""
+    return name.split(".")[1] if name.startswith("ptr_robot.") else ""
+
+
+def violations_of_floors(top: Path) -> list[str]:
+    floor = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+    found = []
+    for file in sources(top):
+        here = room_of(module_name(file, top))
+        if here and here not in floor:
+            found.append(f"{file.relative_to(top.parent)}: the room {here} has no floor")
+            continue
+        for name, line in imports(file, top):
+            there = room_of(name)
+            if here and there and there != here and floor.get(there, len(FLOORS)) >= floor[here]:
+                found.append(f"{file.relative_to(top.parent)}:{line}: {here} must not import {there}")
+    return found
+
+
 def violations_of_silence(top: Path) -> list[str]:
     """Calls of the engine that only a program may make."""
     found = []
@@ -105,6 +137,19 @@ def violations_of_silence(top: Path) -> list[str]:
 def test_imports_point_downwards(top: Path) -> None:
     assert len(sources(top)) > 5
     assert violations_of_imports(top) == []
+
+
+def test_rooms_of_the_programs_import_lower_floors_alone() -> None:
+    rooms = {room_of(module_name(file, PROGRAMS)) for file in sources(PROGRAMS)} - {""}
+    assert rooms == {room for rooms in FLOORS for room in rooms}
+    assert violations_of_floors(PROGRAMS) == []
+
+
+def test_every_verb_is_a_file_of_its_name_and_no_more_than_that() -> None:
+    import ptr_robot.cli
+
+    verbs = {verb.replace("-", "_") for verb in ptr_robot.cli.VERBS}
+    assert {file.stem for file in (PROGRAMS / "verbs").glob("*.py")} == verbs | {"__init__", "branch"}
 
 
 def test_the_engine_is_silent_and_has_no_clock() -> None:
@@ -146,7 +191,12 @@ def test_the_rules_can_be_broken(tmp_path: Path) -> None:
         "def f():\n    from ptr_fast import _native\n    import ptr_robot.training.loop\n"
     )
     (engine / "loud.py").write_text("import time\ntry:\n    print(time.time())\nexcept:\n    pass\n")
-    found = "\n".join(violations_of_imports(engine) + violations_of_silence(engine))
+    programs = tmp_path / "ptr_robot"
+    (programs / "training").mkdir(parents=True)
+    (programs / "attic").mkdir()
+    (programs / "training" / "loop.py").write_text("def f():\n    from ptr_robot.evaluation import ranking\n")
+    (programs / "attic" / "old.py").write_text("")
+    found = "\n".join(violations_of_imports(engine) + violations_of_silence(engine) + violations_of_floors(programs))
     for expected in (
         "runtime/policy.py:1: ptr_fast.runtime must not import ptr_fast.learners",
         "kernels.py:2: ptr_fast._native may be imported by ptr_fast/native.py alone",
@@ -154,5 +204,7 @@ def test_the_rules_can_be_broken(tmp_path: Path) -> None:
         "loud.py:3: the engine must not call print()",
         "loud.py:3: the engine must not call time.time()",
         "loud.py:4: bare except",
+        "training/loop.py:2: training must not import evaluation",
+        "attic/old.py: the room attic has no floor",
     ):
         assert expected in found

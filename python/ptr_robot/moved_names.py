@@ -18,7 +18,7 @@ MOVED = {
     # old module: where its names are now, both below ptr_robot; the first that has a name is meant
     "act": ("evaluation.held_out", "verbs.act"),
     "ancestry": ("training.ancestry",),
-    "branch": ("training.branch", "verbs.branch"),
+    "branch": ("verbs.branch",),
     "collect": ("verbs.collect",),
     "contact_sheet": ("inspection.contact_sheet",),
     "convert": ("verbs.convert",),

@@ -161,10 +161,10 @@ def test_verbs_on_a_run_take_the_picked_one_and_say_so(run, made, tmp_path, capf
 
 def test_training_on_keeps_the_picked_one(run):
     selected(run, 2)
-    _prune(SimpleNamespace(out=run, loop=SimpleNamespace(keep_last=1, keep_best=0)))
+    _prune(SimpleNamespace(out=run, loop=SimpleNamespace(keep_last=1, keep_best=0)), lambda *_: [])
     assert [path.name for path in list_checkpoints(run)] == ["000002", "000006"]
     (run / "selection.json").write_text("{")
-    _prune(SimpleNamespace(out=run, loop=SimpleNamespace(keep_last=1, keep_best=0)))
+    _prune(SimpleNamespace(out=run, loop=SimpleNamespace(keep_last=1, keep_best=0)), lambda *_: [])
     assert [path.name for path in list_checkpoints(run)] == ["000002", "000006"], "nobody knows which one is picked"
 
 

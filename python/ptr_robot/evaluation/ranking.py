@@ -25,7 +25,7 @@ from ptr_robot.evaluation.metrics import (
 )
 from ptr_robot.training.store_places import StorePlaces
 
-__all__ = ["evaluate_run", "rank"]
+__all__ = ["best_first", "evaluate_run", "rank"]
 
 
 def rank(evaluations: Sequence[dict[str, Any]], metric: str = "auto") -> dict[str, Any]:
@@ -121,3 +121,8 @@ def evaluate_run(
         if advance is not None:
             advance()
     return evaluations
+
+
+def best_first(run: Path, device: str) -> list[str]:
+    """Names of a run's checkpoints, ranked by what ``select`` ranks by where it is told nothing."""
+    return [entry["checkpoint"] for entry in rank(evaluate_run(run, device=device))["ranking"]]

@@ -89,8 +89,12 @@ def open_run(
     return Run(out=out, record=record, sources=sources, learner=learner)
 
 
-def train(run: Run) -> int:
+def train(run: Run, best_first: Callable[[Path, str], list[str]]) -> int:
     """Trains until ``loop.num_steps`` updates are done, from the newest checkpoint in ``run.out`` where there is one.
+
+    Args:
+        best_first: names of a run's checkpoints by its folder and a device, ranked; asked which to keep
+            (:func:`ptr_robot.evaluation.ranking.best_first`).
 
     Returns:
         0; 128 plus the signal's number where one stopped the run after saving; 3 where the divergence alarm did.
@@ -115,7 +119,7 @@ def train(run: Run) -> int:
         ranks.on_first(lambda: write_record(run.out, run.record))
         log = RunLog(run.out, first_step, loop.num_steps, loop.wandb, run.record.wandb, run.record.config, ranks)
         stack.enter_context(contextlib.closing(log))
-        return _loop(run, batches, log, stack.enter_context(StopRequest(ranks)), first_step)
+        return _loop(run, batches, log, stack.enter_context(StopRequest(ranks)), first_step, best_first)
 
 
 def _tell_reach(run: Run, first_step: int) -> None:
@@ -184,7 +188,14 @@ def _make_step(run: Run, batches: Batches, first_step: int) -> EagerStep:
     return step
 
 
-def _loop(run: Run, batches: Batches, log: RunLog, stop: StopRequest, first_step: int) -> int:
+def _loop(
+    run: Run,
+    batches: Batches,
+    log: RunLog,
+    stop: StopRequest,
+    first_step: int,
+    best_first: Callable[[Path, str], list[str]],
+) -> int:
     ranks = run.learner.ranks
     loop, step, told = run.loop, _make_step(run, batches, first_step), None
     while step.num_done < loop.num_steps:
@@ -204,7 +215,7 @@ def _loop(run: Run, batches: Batches, log: RunLog, stop: StopRequest, first_step
         if done % loop.checkpoint_every == 0 or done == loop.num_steps or signal:
             ranks.check_equal(run.learner.networks())
             path = _save(run, done)
-            ranks.on_first(lambda: _prune(run))
+            ranks.on_first(lambda: _prune(run, best_first))
             print(f"saved {path}", flush=True)
         if signal:
             _warn(run, f"stopped at step {done} of {loop.num_steps}; go on with: {resume_command(run.out)}")
@@ -253,7 +264,7 @@ def _save(run: Run, step: int, folder: str = "checkpoints") -> Path:
     return run.out / folder / f"{step:06d}"
 
 
-def _prune(run: Run) -> None:
+def _prune(run: Run, best_first: Callable[[Path, str], list[str]]) -> None:
     """Keeps the newest checkpoints, the one that ``ptr-fast select`` picked, and the best by the score it ranks by."""
     loop = run.loop
     if not loop.keep_last:
@@ -268,10 +279,7 @@ def _prune(run: Run) -> None:
         return
     best = set() if picked is None else {f"{picked:06d}"}
     if loop.keep_best:
-        from ptr_robot.evaluation.ranking import evaluate_run, rank
-
-        ranking = rank(evaluate_run(run.out, device=str(run.learner.device)))["ranking"]
-        best |= {entry["checkpoint"] for entry in ranking[: loop.keep_best]}
+        best |= set(best_first(run.out, str(run.learner.device))[: loop.keep_best])
     for path in older:
         if path.name not in best:
             remove_checkpoint(path)

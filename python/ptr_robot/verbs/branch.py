@@ -10,20 +10,28 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from ptr_fast.config import from_dict
-from ptr_robot.training.branch import branch
+from ptr_fast.config import LearnerConfig, from_dict, to_dict
 from ptr_robot.training.config import Branch, DataConfig, FinetuneBranch, PretrainBranch
+from ptr_robot.training.differences import differences
+
+if TYPE_CHECKING:
+    from ptr_fast.checkpoint import CheckpointInfo
+    from ptr_fast.learners import Ranks
+    from ptr_robot.training.run_record import RunRecord
+    from ptr_robot.training.sources import Source
+    from ptr_robot.training.store_places import StorePlaces
 
 if TYPE_CHECKING:
     from ptr_fast.checkpoint import CheckpointInfo
     from ptr_robot.training.run_record import RunRecord
 
-__all__ = ["is_branch", "run"]
+__all__ = ["branch", "is_branch", "run"]
 
 
 def is_branch(argv: Sequence[str]) -> bool:
@@ -82,3 +90,108 @@ def _defaults(record: RunRecord, info: CheckpointInfo) -> Branch:
     if record.verb == "pretrain":
         return PretrainBranch(**shared, data=from_dict(DataConfig, record.config["data"], "data"))
     return FinetuneBranch(**shared, num_demos=record.config["num_demos"], mix=record.mix)
+
+
+_OF_THE_NETS = ("encoder", "actor_encoder", "hidden_dims", "critic_head", "num_critics", "init_temperature")
+
+
+def branch(told: Branch, info: CheckpointInfo, left: RunRecord, ranks: Ranks, is_drawn_anew: bool = False) -> int:
+    """Trains a new run on from a checkpoint.
+
+    Args:
+        told: what it is to be.
+        left: the record of the run that it leaves.
+        is_drawn_anew: the episodes are chosen anew by ``told.data``.
+
+    Returns:
+        As :func:`ptr_robot.training.loop.train`.
+    """
+    from ptr_robot.evaluation.ranking import best_first
+    from ptr_robot.training.ancestry import parent_and_ancestors
+    from ptr_robot.training.loop import open_run, train
+    from ptr_robot.training.rates import check_schedule
+    from ptr_robot.training.run_record import RunRecord
+    from ptr_robot.training.sources import check_matches, with_tasks
+    from ptr_robot.training.store_places import StorePlaces
+    from ptr_robot.training.trained_on import held_out_only
+
+    _check_nets(left.learner, told.learner)
+    if told.loop.num_steps <= info.step:
+        raise ValueError(
+            f"{info.path}: the branch begins at step {info.step} and is to end at step {told.loop.num_steps}: "
+            "give a larger --num-steps"
+        )
+    choices = "choose --learner.lr-schedule constant, or a larger --learner.lr-schedule-steps"
+    check_schedule(told.learner, told.loop.num_steps, choices)
+    places = StorePlaces.parse(told.store).of_checkpoint(info)
+    parent, ancestors = parent_and_ancestors(info, "branch")
+    sources = held_out_only(_sources(told, left, places, is_drawn_anew), ancestors)
+    spec = with_tasks(left.spec, sorted({source.store.episodes.task[i] for source in sources for i in source.train}))
+    known = {places.place(source.store).resolve() for source in left.sources}
+    for source in sources:
+        check_matches(source.store, spec, with_bounds=source.store.path.resolve() not in known)
+    settings = {f.name: to_dict(getattr(told, f.name)) for f in fields(told) if f.name not in ("checkpoint", "store")}
+    record = RunRecord(
+        verb=left.verb,
+        config={**left.config, **settings},
+        spec=spec,
+        mix=told.mix if isinstance(told, FinetuneBranch) else left.mix,
+        sources=tuple(source.record() for source in sources),
+        parent=parent,
+        ancestors=ancestors,
+    ).placed(told.out, [source.store.path for source in sources])
+    before = left.with_config(learner=left.learner, rewards=left.rewards, act=left.act, loop=left.loop)
+    changed = differences({**before.config, "out": None}, {**record.config, "out": None})
+    changes = [f"{name} {before} -> {after}" for name, before, after in changed]
+    print(f"a branch of {info.path} with {'; '.join(changes) or 'nothing changed'}")
+    return train(open_run(told.out, record, sources, ranks, lambda: info), best_first)
+
+
+def _check_nets(was: LearnerConfig, now: LearnerConfig) -> None:
+    for name in _OF_THE_NETS:
+        before, after = getattr(was, name, None), getattr(now, name, None)
+        if before != after:
+            raise ValueError(
+                f"learner.{name}: a branch keeps the nets that it goes on with, expected {before}, got {after}; "
+                "for others begin anew with ptr-fast pretrain RECIPE"
+            )
+    if type(was) is not type(now):
+        raise ValueError(f"learner: a branch keeps the method, expected {type(was).__name__}, got {type(now).__name__}")
+
+
+def _sources(told: Branch, left: RunRecord, places: StorePlaces, is_drawn_anew: bool) -> list[Source]:
+    from ptr_robot.training.sources import reopen, select_prior, select_target
+    from ptr_robot.training.weights import parse_weights
+
+    if isinstance(told, PretrainBranch) and is_drawn_anew:
+        stores = tuple(places.place(path.resolve()) for path in told.data.stores)
+        weights = tuple(str(weight.placed(places.place)) for weight in parse_weights(told.data.weights))
+        data = replace(told.data, stores=stores, weights=weights)
+        return select_prior(data, told.loop.seed, _parts(left, places))
+    if isinstance(told, PretrainBranch):
+        return reopen(left.sources, places)
+    assert isinstance(told, FinetuneBranch)
+    if told.mix > 0 and not any(source.role == "prior" for source in left.sources):
+        raise ValueError(f"mix {told.mix:g}: the run that it leaves had no old data to mix in; it has to stay 0")
+    *priors, target = reopen([s for s in left.sources if s.role == "target" or told.mix > 0], places)
+    if told.num_demos < len(target.train):
+        raise ValueError(f"num_demos {told.num_demos}: {len(target.train)} demonstrations were trained on already")
+    if told.num_demos > len(target.train):
+        config = left.config
+        target, _ = select_target(
+            *(target.store.path, config["task"], config["domains"], told.num_demos, told.loop.seed),
+            _parts(left, places),
+            *(config.get("outcomes", ()), config.get("kinds", ())),
+        )
+    return [*priors, target]
+
+
+def _parts(left: RunRecord, places: StorePlaces) -> dict[str, str]:
+    """``train`` or ``validation`` by digest, for every episode that had a part in the run that is left."""
+    from ptr_robot.training.sources import reopen
+
+    records = left.sources
+    if not all(source.episodes for source in records):  # of version 1: without digests
+        records = tuple(source.record() for source in reopen(records, places))
+    held_out = {source.episodes[name].digest: "validation" for source in records for name in source.validation}
+    return held_out | {source.episodes[name].digest: "train" for source in records for name in source.train}

@@ -52,6 +52,7 @@ def finetune(config: FinetuneConfig, ranks: Ranks) -> int:
     from ptr_fast.checkpoint import read_checkpoint
     from ptr_robot.chosen_checkpoint import chosen_checkpoint
     from ptr_robot.evaluation.metrics import rewards_of
+    from ptr_robot.evaluation.ranking import best_first
     from ptr_robot.training.ancestry import parent_and_ancestors
     from ptr_robot.training.loop import open_run, train
     from ptr_robot.training.rates import over, scaled
@@ -86,7 +87,7 @@ def finetune(config: FinetuneConfig, ranks: Ranks) -> int:
         parent=parent,
         ancestors=ancestors,
     ).with_config(learner=learner, rewards=rewards_of(info), act=act)
-    return train(open_run(config.out, record, sources, ranks, lambda: info))
+    return train(open_run(config.out, record, sources, ranks, lambda: info), best_first)
 
 
 def _prior_sources(info: CheckpointInfo, config: FinetuneConfig) -> list[Source]:

@@ -52,6 +52,7 @@ def pretrain(config: PretrainConfig, ranks: Ranks) -> int:
     Returns:
         As :func:`ptr_robot.training.loop.train`.
     """
+    from ptr_robot.evaluation.ranking import best_first
     from ptr_robot.training.loop import open_run, train
     from ptr_robot.training.rates import check_schedule, over
     from ptr_robot.training.run_record import RunRecord
@@ -71,4 +72,4 @@ def pretrain(config: PretrainConfig, ranks: Ranks) -> int:
     config = replace(config, out=config.out.resolve(), data=data)
     recorded = tuple(source.record() for source in sources)
     record = RunRecord(verb="pretrain", config=to_dict(config), spec=spec, mix=1.0, sources=recorded)
-    return train(open_run(config.out, record, sources, ranks))
+    return train(open_run(config.out, record, sources, ranks), best_first)

@@ -57,6 +57,7 @@ class Args:
 
 def main(args: Args) -> int:
     """Reads the run's record and trains on from its newest checkpoint."""
+    from ptr_robot.evaluation.ranking import best_first
     from ptr_robot.training.loop import open_run, train
     from ptr_robot.training.processes import joined, only_first_speaks
     from ptr_robot.training.run_folder import run_lock
@@ -71,7 +72,7 @@ def main(args: Args) -> int:
         sources = reopen(record.sources, places)
         record = told(record.placed(args.run, [source.store.path for source in sources]), args)
         weights = None if record.parent is None else partial(parent_checkpoint, args.run, record.parent)
-        return train(open_run(args.run, record, sources, ranks, weights))
+        return train(open_run(args.run, record, sources, ranks, weights), best_first)
 
 
 def _tell_alarm(run: Path, record: RunRecord) -> None:
