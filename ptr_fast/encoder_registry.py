@@ -29,6 +29,9 @@ BUILT_IN = {
     "resnet50": f"{_FOLDER}.resnet",
     "conv3": f"{_FOLDER}.conv3",
     "vit": f"{_FOLDER}.vit",
+    "frozen_resnet18": f"{_FOLDER}.frozen_resnet",
+    "frozen_resnet34": f"{_FOLDER}.frozen_resnet",
+    "frozen_resnet50": f"{_FOLDER}.frozen_resnet",
     "none": f"{_FOLDER}.none",
 }
 """Names of the encoders of this project, and the module that registers each."""

@@ -13,7 +13,7 @@ from ptr_fast.config import PolicySpec
 from ptr_fast.kernels.augment import AugmentParams, augment
 from ptr_fast.types import Batch, PooledFrames
 
-__all__ = ["Learner", "averaged_copy", "check_batch", "check_encoder_dtype", "scheduled_lr", "set_lr"]
+__all__ = ["Learner", "averaged_copy", "check_batch", "check_encoder_dtype", "scheduled_lr", "set_lr", "trained"]
 
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -91,6 +91,13 @@ def augmented(frames: torch.Tensor | PooledFrames, params: AugmentParams | None,
 def averaged_copy(net: Net) -> Net:
     """A copy that never gets a gradient."""
     return copy.deepcopy(net).requires_grad_(False)
+
+
+def trained(net: nn.Module, average: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Those parameters of a net that want a gradient, and the same ones of its average."""
+    pairs = zip(net.parameters(), average.parameters(), strict=True)
+    wanted = [(parameter, averaged) for parameter, averaged in pairs if parameter.requires_grad]
+    return [parameter for parameter, _ in wanted], [averaged for _, averaged in wanted]
 
 
 def scheduled_lr(lr: float, schedule: str, num_steps: int, step: int | torch.Tensor) -> float | torch.Tensor:

@@ -43,10 +43,10 @@ def state_of(learner) -> dict[str, torch.Tensor]:
 
 def check_trains_and_is_captured(kind: str, encoder: EncoderConfig, monkeypatch, **options):
     """Returns a learner after a few updates; those replayed from a tape gave the same bits, and every weight moved."""
-    plain = [f"{op}={'planar' if op == 'augment' else 'reference'}" for op in dispatch.ops()]
     monkeypatch.setattr(base, "check_batch", lambda *_, **__: None)
     batch = make_batch(make_spec(SIZE))
     eager, captured = make(kind, encoder, **options), make(kind, encoder, **options)
+    plain = [f"{op}={'planar' if op == 'augment' else 'reference'}" for op in dispatch.ops()]
     before = {name: value.clone() for name, value in eager.actor.named_parameters()}
     step = torch.zeros((), dtype=torch.int64)
 
@@ -70,7 +70,9 @@ def check_trains_and_is_captured(kind: str, encoder: EncoderConfig, monkeypatch,
     return eager
 
 
-def check_acts_from_a_checkpoint_and_exported(learner, folder: Path) -> None:
+def check_acts_from_a_checkpoint_and_exported(
+    learner, folder: Path, engines: tuple[str, ...] = ("openvino", "onnxruntime")
+) -> None:
     """The checkpoint acts as the learner does, and OpenVINO and ONNX Runtime act as the checkpoint."""
     spec = learner.spec
     save_checkpoint(folder, 1, learner, spec, ActConfig(mode="mean"), {})
@@ -81,6 +83,6 @@ def check_acts_from_a_checkpoint_and_exported(learner, folder: Path) -> None:
     with torch.no_grad():
         scaled = learner.actor.mean_action(images, torch.from_numpy(state)[None], torch.tensor([0]))[0]
     np.testing.assert_allclose(action, spec.action.unscale(scaled.numpy()), atol=1e-5)
-    for engine in ("openvino", "onnxruntime"):
+    for engine in engines:
         pytest.importorskip(engine)
         np.testing.assert_allclose(Policy.load(folder, engine=engine).act(frame, state, task), action, atol=1e-4)

@@ -42,8 +42,8 @@ class BcLearner:
         self._encoder_dtype = base.check_encoder_dtype(encoder_dtype)
         self.actor = make_actor(config, spec, seed).to(self.device)
         self.ema_actor = base.averaged_copy(self.actor)
-        self._parameters = list(self.actor.parameters())
-        self._adam = AdamPolyak(self._parameters, config.lr, list(self.ema_actor.parameters()), config.ema_tau)
+        self._parameters, averages = base.trained(self.actor, self.ema_actor)
+        self._adam = AdamPolyak(self._parameters, config.lr, averages, config.ema_tau)
         self._backward = self.ranks.backward_of(self._parameters)
 
     def networks(self) -> dict[str, nn.Module]:

@@ -114,8 +114,8 @@ class CqlLearner:
         if self._shares_encoder:
             self.actor.encoder, self.ema_actor.encoder = self.critic.encoder, self.target_critic.encoder
         learned = (lambda actor: actor.policy) if self._shares_encoder else (lambda actor: actor)
-        actor, ema_actor = (list(learned(net).parameters()) for net in (self.actor, self.ema_actor))
-        critic, target_critic = (list(net.parameters()) for net in (self.critic, self.target_critic))
+        actor, ema_actor = base.trained(learned(self.actor), learned(self.ema_actor))
+        critic, target_critic = base.trained(self.critic, self.target_critic)
         # The reference keeps separate states for critic encoder and heads, of one rate: the same as one Adam.
         self._actor_adam = AdamPolyak(actor, config.actor_lr, ema_actor, config.ema_tau)
         self._critic_adam = AdamPolyak(critic, config.critic_lr, target_critic, config.tau)

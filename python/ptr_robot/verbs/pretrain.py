@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from ptr_fast.config import to_dict
+from ptr_fast.config import EncoderConfig, to_dict
 from ptr_robot.recipes import RECIPES
 from ptr_robot.training.config import PretrainConfig
 from ptr_robot.verbs import branch
@@ -52,6 +52,7 @@ def pretrain(config: PretrainConfig, ranks: Ranks) -> int:
     Returns:
         As :func:`ptr_robot.training.loop.train`.
     """
+    from ptr_fast.nets.encoders.weights_file import with_digest
     from ptr_robot.evaluation.ranking import best_first
     from ptr_robot.training.loop import open_run, train
     from ptr_robot.training.rates import check_schedule, over
@@ -66,6 +67,8 @@ def pretrain(config: PretrainConfig, ranks: Ranks) -> int:
     if not config.learner.lr_schedule_steps:
         config = replace(config, learner=over(config.learner, config.learner.lr_schedule, config.loop.num_steps))
     check_schedule(config.learner, config.loop.num_steps, "give --learner.lr-schedule-steps as many, or 0")
+    if isinstance(encoder := getattr(config.learner, "encoder", None), EncoderConfig):
+        config = replace(config, learner=replace(config.learner, encoder=with_digest(encoder)))  # type: ignore[call-arg]
     stores = tuple(path.resolve() for path in config.data.stores)
     weights = tuple(str(weight.placed(Path.resolve)) for weight in parse_weights(config.data.weights))
     data = replace(config.data, stores=stores, weights=weights)
