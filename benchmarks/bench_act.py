@@ -49,7 +49,7 @@ AXES = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
 def _spec(pixels: int) -> PolicySpec:
     names = {"names": AXES, "units": ("1",) * 7}
     return PolicySpec(
-        camera=CameraSpec(name="image_0", height=pixels, width=pixels),
+        cameras=(CameraSpec(name="image_0", height=pixels, width=pixels),),
         state=StateSpec(**names),
         action=ActionSpec(**names, low=(-1.0,) * 7, high=(1.0,) * 7),
         tasks=TaskTable(names=("task",), num_slots=64),

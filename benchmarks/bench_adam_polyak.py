@@ -23,7 +23,7 @@ TAU = 0.005
 def critic(encoder: str) -> torch.nn.Module:
     names, units = tuple("xyzrpyg"), ("1",) * 7
     spec = PolicySpec(
-        camera=CameraSpec(name="image_0", height=64, width=64),
+        cameras=(CameraSpec(name="image_0", height=64, width=64),),
         state=StateSpec(names=names, units=units),
         action=ActionSpec(names=names, units=units, low=(-1.0,) * 7, high=(1.0,) * 7),
         tasks=TaskTable(names=("bench",), num_slots=16),

@@ -95,7 +95,7 @@ class Ours:
         names, units = tuple(f"x{i}" for i in range(case.action_dim)), ("1",) * case.action_dim
         state = tuple(f"s{i}" for i in range(max(case.state_dim, 1)))
         spec = PolicySpec(
-            camera=CameraSpec(name="image_0", height=case.image_size, width=case.image_size),
+            cameras=(CameraSpec(name="image_0", height=case.image_size, width=case.image_size),),
             state=StateSpec(names=state, units=("1",) * len(state)),
             action=ActionSpec(names=names, units=units, low=(-1.0,) * case.action_dim, high=(1.0,) * case.action_dim),
             tasks=TaskTable(names=("bench",), num_slots=1),

@@ -58,7 +58,7 @@ def rows_of(data: Batch, rows: np.ndarray) -> Batch:
 def make_learner(dtype: torch.dtype | None, seed: int, encoder: str = "conv3", device: str = "cpu") -> CqlLearner:
     names, units = ("x", "y"), ("1", "1")
     spec = PolicySpec(
-        camera=CameraSpec(name="image_0", height=SIZE, width=SIZE),
+        cameras=(CameraSpec(name="image_0", height=SIZE, width=SIZE),),
         state=StateSpec(names=names, units=units),
         action=ActionSpec(names=names, units=units, low=(-1.0,) * 2, high=(1.0,) * 2),
         tasks=TaskTable(names=("point",), num_slots=4),

@@ -47,7 +47,7 @@ def make_learner(case: StepCase, device: str = "cpu", **options: Any) -> CqlLear
     """The paper's learner at the sizes of a case; equal weights at every call."""
     names, units = tuple("xyzrpyg"), ("1",) * 7
     spec = PolicySpec(
-        camera=CameraSpec(name="image_0", height=case.image_size, width=case.image_size),
+        cameras=(CameraSpec(name="image_0", height=case.image_size, width=case.image_size),),
         state=StateSpec(names=names, units=units),
         action=ActionSpec(names=names, units=units, low=(-1.0,) * 7, high=(1.0,) * 7),
         tasks=TaskTable(names=("bench",), num_slots=16),

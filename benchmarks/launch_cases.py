@@ -46,7 +46,7 @@ def _empty(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
 def _spec(size: int, dim: int) -> PolicySpec:
     names, units = tuple(f"x{i}" for i in range(dim)), ("1",) * dim
     return PolicySpec(
-        camera=CameraSpec(name="image_0", height=size, width=size),
+        cameras=(CameraSpec(name="image_0", height=size, width=size),),
         state=StateSpec(names=names, units=units),
         action=ActionSpec(names=names, units=units, low=(-1.0,) * dim, high=(1.0,) * dim),
         tasks=TaskTable(names=("task",), num_slots=16),

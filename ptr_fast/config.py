@@ -271,17 +271,37 @@ class PolicySpec:
     """Everything about the outside that a policy needs in order to act: what it sees, knows and commands.
 
     Attributes:
-        camera: size of the frame the nets were trained on, its name and the resize kernel that made it.
+        cameras: of each the size of the frame the nets were trained on, its name and the resize kernel that made it.
+            Their order is that of the embeddings.
         state, action: names, units, bounds.
         tasks: task table.
         control_hz: control rate of the data.
     """
 
-    camera: CameraSpec
+    cameras: tuple[CameraSpec, ...]
     state: StateSpec
     action: ActionSpec
     tasks: TaskTable
     control_hz: float
+
+    def __post_init__(self) -> None:
+        names = [camera.name for camera in self.cameras]
+        _require(bool(names), "cameras must name at least one camera")
+        _require(len(set(names)) == len(names), f"camera names must be distinct, got {names}")
+
+    @property
+    def camera(self) -> CameraSpec:
+        """The only camera of a policy that has one; ValueError where it has several."""
+        names = [camera.name for camera in self.cameras]
+        _require(len(names) == 1, f"expected a policy of one camera, this one has {names}")
+        return self.cameras[0]
+
+    @staticmethod
+    def written_before(data: dict[str, Any]) -> dict[str, Any]:
+        """JSON values of a policy with one camera, as they were written when there could be no other."""
+        if "camera" not in data:
+            return data
+        return {"cameras": [data["camera"]], **{key: value for key, value in data.items() if key != "camera"}}
 
 
 def to_dict(config: Any) -> Any:
@@ -364,6 +384,8 @@ def _convert_learner(value: Any, path: str) -> LearnerConfig:
 
 def _convert_dataclass(cls: Any, value: Any, path: str) -> Any:
     _require(isinstance(value, dict), f"{path}: expected an object, got {value!r}")
+    if hasattr(cls, "written_before"):
+        value = cls.written_before(value)
     known = {f.name: f for f in dataclasses.fields(cls)}
     for key in value:
         if key not in known:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import fields
 from typing import Any, Protocol
 
 import torch
@@ -250,9 +249,10 @@ class CapturedStep(EagerStep):
 def copy_batch(batch: Batch, fixed: Batch | None) -> Batch:
     """Copies a batch into the tensors of ``fixed``, or into new ones where it is None; returns those."""
     if fixed is None:
-        return Batch(**{f.name: getattr(batch, f.name).clone() for f in fields(Batch)})
-    for field in fields(Batch):
-        getattr(fixed, field.name).copy_(getattr(batch, field.name), non_blocking=True)
+        return batch.map(lambda value: value.clone())
+    values, there = batch.tensors(), fixed.tensors()
+    for name, value in there.items():
+        value.copy_(values[name], non_blocking=True)
     return fixed
 
 
@@ -281,8 +281,8 @@ class CudaGraphRecorder:
             batch = make()
         current.wait_stream(self._copies)
         fixed = copy_batch(batch, fixed)
-        for field in fields(Batch):
-            getattr(batch, field.name).record_stream(current)  # not to be used again before this copy is done
+        for value in batch.tensors().values():
+            value.record_stream(current)  # not to be used again before this copy is done
         self._taken = torch.cuda.Event()
         self._taken.record(current)
         return fixed

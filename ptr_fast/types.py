@@ -6,15 +6,16 @@ and scaled to [-1, 1] inside batches; :class:`ActionSpec` holds the one map betw
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["ActionSpec", "Batch", "CameraSpec", "Observation", "PooledFrames", "StateSpec", "Window"]
+__all__ = ["FRAMES", "TRANSITION", "ActionSpec", "Batch", "CameraSpec", "PooledFrames", "StateSpec", "Window"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,21 +111,6 @@ class ActionSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Observation:
-    """What a policy sees.
-
-    Attributes:
-        images: uint8 ``[B, H, W, 3]`` RGB.
-        state: float32 ``[B, S]``, raw units.
-        task_id: int64 ``[B]``, slot in the task table.
-    """
-
-    images: torch.Tensor
-    state: torch.Tensor
-    task_id: torch.Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
 class Window:
     """How much of an episode one sample holds.
 
@@ -150,7 +136,7 @@ class PooledFrames:
     Attributes:
         pool: uint8, every frame once: ``[N, H, W, 3]`` RGB, or ``[N, 3 * H / 2, W]`` YUV 4:2:0 planes
             (:mod:`ptr_fast.kernels.augment.yuv420`).
-        index: int64 ``[B]`` on the pool's device, in [0, N).
+        index: int64 ``[B, T]`` on the pool's device, in [0, N).
     """
 
     pool: torch.Tensor
@@ -158,9 +144,9 @@ class PooledFrames:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """``(B, H, W, 3)``, of planes too."""
+        """``(B, T, H, W, 3)``, of planes too."""
         height, width = self.pool.shape[1:3]
-        return (self.index.shape[0], height if self.pool.dim() == 4 else height // 3 * 2, width, 3)
+        return (*self.index.shape, height if self.pool.dim() == 4 else height // 3 * 2, width, 3)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -175,32 +161,66 @@ class PooledFrames:
         return PooledFrames(*(t.to(device, non_blocking=non_blocking) for t in (self.pool, self.index)))
 
 
+_NOT_ASKED_FOR: Any = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Transitions for one update.
+    """Samples for one update. A column that nobody asked for is None.
+
+    B samples; T observations up to the present one, which is the last (see :class:`Window`); H actions from the
+    present one on, which is the first.
 
     Attributes:
-        images, next_images: uint8 ``[B, H, W, 3]`` RGB, before augmentation: the frames, or their places in a pool.
-            Learners without an encoder do not look at them.
-        state, next_state: float32 ``[B, S]``, raw units.
+        images, next_images: by camera name uint8 ``[B, T, H, W, 3]`` RGB, before augmentation: the frames, or their
+            places in a pool.
+        state, next_state: float32 ``[B, T, S]``, raw units.
         task_id: int64 ``[B]``, slot in the task table.
-        actions: float32 ``[B, A]``, scaled to [-clip, clip].
+        actions: float32 ``[B, H, A]``, scaled to [-clip, clip].
+        action_mask: bool ``[B, H]``, False after the last step of the episode.
         rewards: float32 ``[B]``.
         masks: float32 ``[B]``, 0 where the target must not bootstrap, else 1.
     """
 
-    images: torch.Tensor | PooledFrames
-    next_images: torch.Tensor | PooledFrames
-    state: torch.Tensor
-    next_state: torch.Tensor
-    task_id: torch.Tensor
-    actions: torch.Tensor
-    rewards: torch.Tensor
-    masks: torch.Tensor
+    images: Mapping[str, torch.Tensor | PooledFrames] = _NOT_ASKED_FOR
+    next_images: Mapping[str, torch.Tensor | PooledFrames] = _NOT_ASKED_FOR
+    state: torch.Tensor = _NOT_ASKED_FOR
+    next_state: torch.Tensor = _NOT_ASKED_FOR
+    task_id: torch.Tensor = _NOT_ASKED_FOR
+    actions: torch.Tensor = _NOT_ASKED_FOR
+    action_mask: torch.Tensor = _NOT_ASKED_FOR
+    rewards: torch.Tensor = _NOT_ASKED_FOR
+    masks: torch.Tensor = _NOT_ASKED_FOR
 
     def __len__(self) -> int:
-        return int(self.actions.shape[0])
+        return int(next(iter(self.tensors().values())).shape[0])
+
+    def columns(self) -> dict[str, Any]:
+        """The columns that are there, by name."""
+        values = ((f.name, getattr(self, f.name)) for f in fields(self))
+        return {name: value for name, value in values if value is not None}
+
+    def tensors(self) -> dict[str, Any]:
+        """Every tensor (or frames in a pool) by name, frames as ``images.CAMERA``."""
+        out: dict[str, Any] = {}
+        for name, value in self.columns().items():
+            out |= {f"{name}.{key}": frames for key, frames in value.items()} if name in FRAMES else {name: value}
+        return out
+
+    def map(self, change: Callable[[Any], Any]) -> Batch:
+        """The batch with every tensor changed."""
+        changed: dict[str, Any] = {
+            name: {key: change(frames) for key, frames in value.items()} if name in FRAMES else change(value)
+            for name, value in self.columns().items()
+        }
+        return Batch(**changed)
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on ``device``; pinned tensors are copied asynchronously."""
-        return Batch(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
+        return self.map(lambda value: value.to(device, non_blocking=True))
+
+
+FRAMES = ("images", "next_images")
+"""The columns of a batch that hold frames, by camera."""
+TRANSITION = frozenset(f.name for f in fields(Batch)) - {"action_mask"}
+"""The columns of a plain transition, which say all that there is to say about one step."""

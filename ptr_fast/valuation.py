@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import cast
 
 import numpy as np
 import torch
@@ -17,7 +16,6 @@ from torch import nn
 
 from ptr_fast.diagnostics import EpisodeValues, monte_carlo_returns
 from ptr_fast.losses import bellman_errors, td_target
-from ptr_fast.nets.encoders import Encoder
 from ptr_fast.nets.init import keyed_generator
 
 __all__ = ["RecordedEpisode", "value_episode"]
@@ -33,7 +31,7 @@ class RecordedEpisode:
     Attributes:
         name: keys the sampled actions, together with the seed.
         outcome: ``success``, ``failure`` or ``unknown``.
-        frames: uint8 ``[F, H, W, 3]`` at the camera size of the nets.
+        frames: by camera name uint8 ``[F, H, W, 3]`` at the camera size of the nets.
         states: float32 ``[F, S]``, raw units.
         task_id: slot in the task table.
         index, next_index: int64 ``[T]``, the frames of s_t and s_{t+1}.
@@ -43,7 +41,7 @@ class RecordedEpisode:
 
     name: str
     outcome: str
-    frames: np.ndarray
+    frames: Mapping[str, np.ndarray]
     states: np.ndarray
     task_id: int
     index: np.ndarray
@@ -78,7 +76,7 @@ def value_episode(
     device = next(networks["actor"].parameters()).device
     chunks = [
         _value_frames(networks, episode, slice(i, i + CHUNK), num_samples, averaged, seed, device)
-        for i in range(0, len(episode.frames), CHUNK)
+        for i in range(0, len(episode.states), CHUNK)
     ]
     curves = {key: torch.cat([chunk[key] for chunk in chunks], dim=-1) for key in chunks[0]}
     index, next_index = torch.as_tensor(episode.index), torch.as_tensor(episode.next_index)
@@ -119,14 +117,12 @@ def _value_frames(
     device: torch.device,
 ) -> dict[str, torch.Tensor]:
     """Per-frame results on the CPU: ``[F]``; ``q`` and ``q_averaged`` ``[E, F]``; ``next_q`` ``[E, K, F]``."""
-    images = torch.as_tensor(episode.frames[frames]).to(device).permute(0, 3, 1, 2)
-    images = images.to(torch.float32, memory_format=torch.channels_last).div_(255.0)
+    images = {camera: _scaled(torch.as_tensor(seen[frames]).to(device)) for camera, seen in episode.frames.items()}
     states = torch.as_tensor(episode.states[frames]).to(device)
-    task_id = torch.full((len(images),), episode.task_id, dtype=torch.int64, device=device)
-    encoder = cast(Encoder, networks["actor"].encoder)
-    inputs = (dict.fromkeys(encoder.cameras[:1], images), states, task_id)
+    task_id = torch.full((len(states),), episode.task_id, dtype=torch.int64, device=device)
+    inputs = (images, states, task_id)
     # The recorded action of every frame; frames without one get zeros and are never read.
-    recorded = np.zeros((len(episode.frames), episode.actions.shape[1]), np.float32)
+    recorded = np.zeros((len(episode.states), episode.actions.shape[1]), np.float32)
     recorded[episode.index] = episode.actions
     action_FA = torch.as_tensor(recorded[frames]).to(device)
 
@@ -139,7 +135,7 @@ def _value_frames(
     }
     if "critic" in networks:
         generator = keyed_generator(seed, "valuation", episode.name, frames.start)
-        shape = (len(images), num_samples, action_FA.shape[1])
+        shape = (len(states), num_samples, action_FA.shape[1])
         policy_FKA = online.sample(torch.randn(shape, generator=generator).to(device))
         random_FKA = torch.rand(shape, generator=generator).mul_(2.0).sub_(1.0).to(device)
         candidates_FCA = torch.cat([action_FA[:, None], mean_FA[:, None], policy_FKA, random_FKA], dim=1)
@@ -158,3 +154,8 @@ def _value_frames(
             "next_q": target_EFC[..., policy].transpose(1, 2),
         }
     return {key: value.float().cpu() for key, value in out.items()}
+
+
+def _scaled(frames_FHWC: torch.Tensor) -> torch.Tensor:
+    """uint8 frames as a net's input: float32 ``[F, 3, H, W]`` in [0, 1]."""
+    return frames_FHWC.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.channels_last).div_(255.0)

@@ -14,7 +14,7 @@ TASK = "put block on plate"
 def save_policy(run: Path, step: int, record: dict, seed: int = 0) -> Path:
     """Saves a checkpoint of ``run``; returns its folder."""
     spec = PolicySpec(
-        camera=CameraSpec(name="image_0", height=32, width=32),
+        cameras=(CameraSpec(name="image_0", height=32, width=32),),
         state=STATE_SPEC,
         action=action_spec(4),
         tasks=TaskTable(names=(TASK,), num_slots=2),

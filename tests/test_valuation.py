@@ -118,6 +118,6 @@ def test_a_cloned_policy_has_no_q(store, tmp_path):
 
 def test_other_camera_sizes_are_resized(policy, store, tmp_path):
     info = read_checkpoint(policy.info.path)
-    spec = replace(info.spec, camera=replace(info.spec.camera, height=24, width=32))
+    spec = replace(info.spec, cameras=(replace(info.spec.camera, height=24, width=32),))
     record = record_of(replace(info, spec=spec), store, 0, rewards_of(info))
     assert record.frames.shape[1:] == (24, 32, 3)

@@ -90,7 +90,7 @@ def _graph(bench: Bench, encoder: str, act: ActConfig) -> ActingGraph:
     pixels = 32 if bench.dry else 128
     names = {"names": AXES, "units": ("1",) * 7}
     spec = PolicySpec(
-        camera=CameraSpec(name="image_0", height=pixels, width=pixels),
+        cameras=(CameraSpec(name="image_0", height=pixels, width=pixels),),
         state=StateSpec(**names),
         action=ActionSpec(**names, low=(-1.0,) * 7, high=(1.0,) * 7),
         tasks=TaskTable(names=("task",), num_slots=64),

@@ -9,39 +9,50 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from ptr_fast.data.decode import SimpleJpegDecoder
-from ptr_fast.data.loader import Sampler, TransitionTable, fill_columns, split_by_source
+from ptr_fast.data.loader import (
+    Sampler,
+    TransitionTable,
+    empty_columns,
+    fill_columns,
+    past_records,
+    split_by_source,
+)
 from ptr_fast.data.store import EpisodeStore
 from ptr_fast.errors import DataError
-from ptr_fast.types import Batch
+from ptr_fast.types import FRAMES, TRANSITION, Batch, Window
 
 __all__ = ["DaliLoader", "why_not_dali"]
 
 
-def why_not_dali(stores: Sequence[EpisodeStore], camera: str) -> str | None:
+def why_not_dali(stores: Sequence[EpisodeStore], cameras: Sequence[str]) -> str | None:
     """None where :class:`DaliLoader` can read these stores, else why not."""
     if importlib.util.find_spec("nvidia") is None or importlib.util.find_spec("nvidia.dali") is None:
         return "DALI is not installed: pip install 'ptr-fast[dali]'"
     for store in stores:
-        if store.meta.camera(camera).encoding != "jpeg":
-            return f"{store.path} holds raw frames, there is nothing to decode"
+        for camera in cameras:
+            if store.meta.camera(camera).encoding != "jpeg":
+                return f"{store.path} holds raw frames of camera {camera!r}, there is nothing to decode"
     return None
+
+
+Place = tuple[EpisodeStore, int]  # store and record of a frame
 
 
 @dataclass(frozen=True)
 class _Ahead:
-    """A step that the pipeline works on: its number, the columns of its batch, the place of every frame."""
+    """A step that the pipeline works on: its number, its batch without frames, the place of every frame."""
 
     step: int
-    columns: dict[str, np.ndarray]
-    places: list[tuple[EpisodeStore, int]]
+    batch: Batch
+    places: list[Place]
 
 
 class DaliLoader:
@@ -50,11 +61,13 @@ class DaliLoader:
     Args:
         transitions: one table per source, as the sampler numbers them.
         stores: the JPEG store of each table.
-        camera: name of the camera, of one size in all stores.
+        cameras: names of the cameras, each of one size in all stores.
         sampler: which transitions make up a step.
         device: where the batches go; a GPU decodes there, a CPU decodes on ``num_threads`` threads.
         prefetch: batches that the pipeline works on ahead, at least 1.
         num_threads: CPU threads of the pipeline.
+        columns: names of the columns that the batches have; some of them hold frames.
+        window: observations and actions of a sample.
 
     Attributes:
         wait_seconds: time that :meth:`batch` has waited for the pipeline, summed since the start.
@@ -71,27 +84,28 @@ class DaliLoader:
         self,
         transitions: Sequence[TransitionTable],
         stores: Sequence[EpisodeStore],
-        camera: str,
+        cameras: Sequence[str],
         sampler: Sampler,
         device: torch.device | str = "cpu",
         prefetch: int = 2,
         num_threads: int = 2,
+        columns: Collection[str] = TRANSITION,
+        window: Window = Window(),
     ) -> None:
         if not transitions or len(transitions) != len(stores):
             raise ValueError(f"expected one store per table, got {len(transitions)} and {len(stores)}")
         if prefetch < 1:
             raise ValueError(f"prefetch must be at least 1, got {prefetch}")
-        reason = why_not_dali(stores, camera)
+        reason = why_not_dali(stores, cameras)
         if reason:
             raise RuntimeError(reason)
-        sizes = {(store.meta.camera(camera).height, store.meta.camera(camera).width) for store in stores}
-        if len(sizes) != 1:
-            raise ValueError(f"camera {camera!r}: all stores need one (height, width), got {sorted(sizes)}")
-        self._tables, self._stores, self._camera = list(transitions), list(stores), camera
+        self._sizes = {camera: _size(stores, camera) for camera in cameras}
+        self._tables, self._stores = list(transitions), list(stores)
+        self._frames = [name for name in FRAMES if name in columns]
+        self._columns, self._window = frozenset(columns), window
         self._sampler, self._device = sampler, torch.device(device)
         self._prefetch, self._threads = prefetch, num_threads
         self._size = len(sampler.indices(0)[0])
-        self.height, self.width = sizes.pop()
         self.wait_seconds = 0.0
         self._ahead: deque[_Ahead] = deque()
         self._pipeline = self._build()
@@ -114,19 +128,24 @@ class DaliLoader:
         head = self._ahead.popleft()
         begin = time.perf_counter()
         try:
-            (decoded,) = self._pipeline.share_outputs()
+            decoded = self._pipeline.share_outputs()
         except RuntimeError as error:
             self._start_over()  # a pipeline that has failed stays failed
             raise self._find_damage(head, error) from error
         self.wait_seconds += time.perf_counter() - begin
         try:
-            pixels = self._pixels(decoded, head)
+            pixels = {c: self._pixels(mine, c, head) for c, mine in zip(self._sizes, decoded, strict=True)}
         finally:
             self._pipeline.release_outputs()
-        columns = {name: torch.from_numpy(value) for name, value in head.columns.items()}
+        batch = head.batch
         if self._device.type == "cuda":
-            columns = {name: c.pin_memory().to(self._device, non_blocking=True) for name, c in columns.items()}
-        return Batch(images=pixels[: self._size], next_images=pixels[self._size :], **columns)
+            batch = batch.map(lambda value: value.pin_memory()).to(self._device)
+        shape = (len(self._frames), self._size, self._window.num_observations)
+        by_camera = {camera: mine.unflatten(0, shape) for camera, mine in pixels.items()}
+        frames: dict[str, Any] = {
+            name: {c: mine[i] for c, mine in by_camera.items()} for i, name in enumerate(self._frames)
+        }
+        return replace(batch, **frames)
 
     def close(self) -> None:
         """Lets go of the pipeline. Safe to call twice."""
@@ -144,21 +163,23 @@ class DaliLoader:
 
         on_gpu = self._device.type == "cuda"
         pipeline = Pipeline(
-            batch_size=2 * self._size,
+            batch_size=len(self._frames) * self._size * self._window.num_observations,
             num_threads=self._threads,
             device_id=(self._device.index or 0) if on_gpu else None,
             prefetch_queue_depth=self._prefetch + 1,
         )
         with pipeline:
-            encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1)  # type: ignore[attr-defined]
-            pixels = fn.decoders.image(
-                encoded,
-                device="mixed" if on_gpu else "cpu",
-                output_type=types.RGB,  # type: ignore[attr-defined]
-                jpeg_fancy_upsampling=True,  # as libjpeg-turbo does, which encoded and checked the frames
-                adjust_orientation=False,
-            )
-            pipeline.set_outputs(pixels)
+            pixels = [
+                fn.decoders.image(
+                    fn.external_source(name=f"encoded {c}", dtype=types.UINT8, ndim=1),  # type: ignore[attr-defined]
+                    device="mixed" if on_gpu else "cpu",
+                    output_type=types.RGB,  # type: ignore[attr-defined]
+                    jpeg_fancy_upsampling=True,  # as libjpeg-turbo does, which encoded and checked the frames
+                    adjust_orientation=False,
+                )
+                for c in range(len(self._sizes))
+            ]
+            pipeline.set_outputs(*pixels)
         pipeline.build()
         return pipeline
 
@@ -169,31 +190,26 @@ class DaliLoader:
     def _feed(self, step: int) -> None:
         """Puts the encoded frames of a step into the pipeline's input queue."""
         sources, indices = self._sampler.indices(step)
-        size, first = self._size, self._tables[0]
-        columns: dict[str, np.ndarray] = {
-            "state": np.empty((size, first.state.shape[1]), np.float32),
-            "next_state": np.empty((size, first.state.shape[1]), np.float32),
-            "actions": np.empty((size, first.actions.shape[1]), np.float32),
-            "rewards": np.empty(size, np.float32),
-            "masks": np.empty(size, np.float32),
-            "task_id": np.empty(size, np.int64),
-        }
-        places: list[Any] = [None] * (2 * size)
-        for table, store, rows, index in split_by_source(self._tables, self._stores, sources, indices):
-            fill_columns(table, index, rows, columns)
-            for offset, records in ((0, table.record[index]), (size, table.next_record[index])):
-                for row, record in zip(rows.tolist(), records.tolist(), strict=True):
-                    places[offset + row] = (store, record)
-        frames = [np.frombuffer(store.frame_bytes(self._camera, record), np.uint8) for store, record in places]
-        self._pipeline.feed_input("encoded", frames)
-        self._ahead.append(_Ahead(step, columns, places))
+        batch = empty_columns(self._tables[0], {}, self._size, self._columns - set(FRAMES), self._window)
+        columns = {name: value.numpy() for name, value in batch.columns().items()}
+        records = np.empty((len(self._frames), self._size, self._window.num_observations), np.int64)
+        for table, _, rows, index in split_by_source(self._tables, self._stores, sources, indices):
+            fill_columns(table, index, rows, columns, self._window)
+            for mine, name in zip(records, self._frames, strict=True):
+                mine[rows] = past_records(table, name, index, self._window)
+        numbers = np.broadcast_to(sources[:, None], records.shape).reshape(-1)
+        places = [(self._stores[n], r) for n, r in zip(numbers.tolist(), records.reshape(-1).tolist(), strict=True)]
+        for number, camera in enumerate(self._sizes):
+            frames = [np.frombuffer(store.frame_bytes(camera, record), np.uint8) for store, record in places]
+            self._pipeline.feed_input(f"encoded {number}", frames)
+        self._ahead.append(_Ahead(step, batch, places))
 
-    def _pixels(self, decoded: Any, head: _Ahead) -> torch.Tensor:
-        wanted = (self.height, self.width, 3)
-        for (store, record), shape in zip(head.places, decoded.shape(), strict=True):
-            if tuple(shape) != wanted:
+    def _pixels(self, decoded: Any, camera: str, head: _Ahead) -> torch.Tensor:
+        height, width = self._sizes[camera]
+        for place, shape in zip(head.places, decoded.shape(), strict=True):
+            if tuple(shape) != (height, width, 3):
                 got = f"{shape[0]}x{shape[1]}"
-                raise self._error(store, record, f"expected {self.height}x{self.width} pixels, got {got}")
+                raise _error(place, camera, f"expected {height}x{width} pixels, got {got}")
         # The pipeline writes its buffer again as soon as it is released: copy.
         if self._device.type == "cuda":
             copy = torch.from_dlpack(decoded.as_tensor()).clone()
@@ -204,13 +220,23 @@ class DaliLoader:
 
     def _find_damage(self, head: _Ahead, error: RuntimeError) -> Exception:
         """DALI fails as a batch; the culprit is the first frame that libjpeg-turbo refuses too."""
-        decoder = SimpleJpegDecoder(self.height, self.width)
-        for store, record in head.places:
-            try:
-                decoder.decode([store.frame_bytes(self._camera, record)])
-            except DataError as cause:
-                return self._error(store, record, str(cause).partition(": ")[2])
+        for camera, size in self._sizes.items():
+            decoder = SimpleJpegDecoder(*size)
+            for store, record in head.places:
+                try:
+                    decoder.decode([store.frame_bytes(camera, record)])
+                except DataError as cause:
+                    return _error((store, record), camera, str(cause).partition(": ")[2])
         return RuntimeError(f"DALI failed at step {head.step}, though every frame decodes with libjpeg-turbo: {error}")
 
-    def _error(self, store: EpisodeStore, record: int, detail: str) -> DataError:
-        return DataError(f"{store.path}: camera {self._camera!r}, record {record}: {detail}")
+
+def _size(stores: Sequence[EpisodeStore], camera: str) -> tuple[int, int]:
+    sizes = {(store.meta.camera(camera).height, store.meta.camera(camera).width) for store in stores}
+    if len(sizes) != 1:
+        raise ValueError(f"camera {camera!r}: all stores need one (height, width), got {sorted(sizes)}")
+    return sizes.pop()
+
+
+def _error(place: Place, camera: str, detail: str) -> DataError:
+    store, record = place
+    return DataError(f"{store.path}: camera {camera!r}, record {record}: {detail}")

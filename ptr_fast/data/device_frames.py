@@ -8,21 +8,21 @@ next observation of a transition is the frame of another one. A batch names its 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Literal, Protocol
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 
 from ptr_fast.data.frames import FrameSource, FrameSourceInfo
-from ptr_fast.data.loader import TransitionTable
+from ptr_fast.data.loader import TransitionTable, check_sources
 from ptr_fast.kernels.augment import augment, yuv420
-from ptr_fast.types import Batch, PooledFrames
+from ptr_fast.types import FRAMES, TRANSITION, Batch, PooledFrames, Window
 
 __all__ = ["DeviceFrames", "num_frames_of", "used_records"]
 
 _LOAD_BYTES = 16 << 20  # moved to the device at a time; encoding takes twelve times as much there
-_COLUMNS = ("actions", "rewards", "masks", "task_id")
+_SCALARS = ("rewards", "masks", "task_id")
 
 
 class RowSampler(Protocol):
@@ -33,18 +33,27 @@ class RowSampler(Protocol):
         ...
 
 
-def used_records(transitions: Sequence[TransitionTable], stores: Sequence[object]) -> list[np.ndarray]:
-    """Per table the sorted records that it or another table of the same store names: those that have to be there."""
+def used_records(
+    transitions: Sequence[TransitionTable], stores: Sequence[object], columns: Collection[str] = TRANSITION
+) -> list[np.ndarray]:
+    """Per table the sorted records that it or another table of the same store names: those that have to be there.
+
+    Of an episode they follow each other without a gap, from its first one on.
+    """
     used: dict[int, np.ndarray] = {}
     for table, store in zip(transitions, stores, strict=True):
-        named = [used.get(id(store), np.empty(0, np.int64)), table.record, table.next_record]
+        named = [used.get(id(store), np.empty(0, np.int64)), table.record, table.last_record]
+        if any(name.startswith("next_") for name in columns):
+            named.append(table.next_record)
         used[id(store)] = np.unique(np.concatenate(named))
     return [used[id(store)] for store in stores]
 
 
-def num_frames_of(transitions: Sequence[TransitionTable], stores: Sequence[object]) -> int:
-    """Frames that :class:`DeviceFrames` would hold."""
-    records = dict(zip(map(id, stores), used_records(transitions, stores), strict=True))
+def num_frames_of(
+    transitions: Sequence[TransitionTable], stores: Sequence[object], columns: Collection[str] = TRANSITION
+) -> int:
+    """Frames of each camera that :class:`DeviceFrames` would hold."""
+    records = dict(zip(map(id, stores), used_records(transitions, stores, columns), strict=True))
     return sum(map(len, records.values()))
 
 
@@ -55,16 +64,19 @@ class DeviceFrames:
 
     Args:
         transitions: one table per source, as the sampler numbers them.
-        frames: frame source of each table's store, in the same order; read once. One object for tables of one store.
+        frames: frame sources of each table's store by camera, in the same order; read once. One mapping for all tables
+            of a store; an empty one where no frames are asked for.
         sampler: see :class:`RowSampler`.
         device: where everything lies.
         why: why the frames lie there, for :meth:`describe`.
         layout: ``rgb`` or ``yuv420`` (frames of even height and width).
+        columns: names of the columns that the batches have.
+        window: observations and actions of a sample.
 
     Attributes:
         on_device: True: :meth:`batch` can be part of a captured step.
         wait_seconds: 0.
-        num_frames, num_bytes: frames held, and memory of frames and tables.
+        num_frames, num_bytes: frames held of all cameras, and memory of frames and tables.
         load_seconds: time that loading took.
 
     Raises:
@@ -79,47 +91,66 @@ class DeviceFrames:
     def __init__(
         self,
         transitions: Sequence[TransitionTable],
-        frames: Sequence[FrameSource],
+        frames: Sequence[Mapping[str, FrameSource]],
         sampler: RowSampler,
         device: torch.device | str = "cpu",
         why: str = "asked for",
         layout: Literal["rgb", "yuv420"] = "rgb",
+        columns: Collection[str] = TRANSITION,
+        window: Window = Window(),
     ) -> None:
-        if not transitions or len(transitions) != len(frames):
-            raise ValueError(f"expected one frame source per table, got {len(transitions)} and {len(frames)}")
-        shapes = {
-            (source.height, source.width, table.state.shape[1], table.actions.shape[1])
-            for table, source in zip(transitions, frames, strict=True)
-        }
-        if len(shapes) != 1:
-            raise ValueError(f"all sources need one (height, width, state dim, action dim), got {sorted(shapes)}")
+        sizes = check_sources(transitions, frames)
         begin = time.perf_counter()
-        height, width, _, _ = shapes.pop()
         self._sampler, self._device, self._why, self._layout = sampler, torch.device(device), why, layout
-        used = used_records(transitions, frames)
-        self.num_frames = num_frames_of(transitions, frames)
-        frame_shape = (height, width, 3) if layout == "rgb" else (height // 2 * 3, width)
-        self._pool = torch.empty((self.num_frames, *frame_shape), dtype=torch.uint8, device=self._device)
-        states = np.empty((self.num_frames, transitions[0].state.shape[1]), np.float32)
-        places: list[np.ndarray] = []
-        next_places: list[np.ndarray] = []
-        begins: dict[int, int] = {}  # of a source's frames in the pool
-        end = 0
-        for table, source, records in zip(transitions, frames, used, strict=True):
-            if id(source) not in begins:
-                begins[id(source)], end = end, end + len(records)
-                _load(source, records, self._pool[end - len(records) : end])
-                states[end - len(records) : end] = table.state[records]
-            places.append(begins[id(source)] + np.searchsorted(records, table.record))
-            next_places.append(begins[id(source)] + np.searchsorted(records, table.next_record))
-        self._state = self._to_device(states)
-        self._place, self._next_place = (self._to_device(np.concatenate(p)) for p in (places, next_places))
-        self._columns = {
-            name: self._to_device(np.concatenate([getattr(table, name) for table in transitions])) for name in _COLUMNS
+        self._columns, self._window = frozenset(columns), window
+        used = used_records(transitions, frames, columns)
+        num_records = num_frames_of(transitions, frames, columns)
+        self.num_frames = num_records * len(sizes)
+        self._pools = {
+            camera: torch.empty(
+                (num_records, *((height, width, 3) if layout == "rgb" else (height // 2 * 3, width))),
+                dtype=torch.uint8,
+                device=self._device,
+            )
+            for camera, (height, width) in sizes.items()
         }
-        tables = (self._state, self._place, self._next_place, *self._columns.values())
-        self.num_bytes = self._pool.nbytes + sum(t.nbytes for t in tables)
+        states, actions = (
+            np.empty((num_records, values.shape[1]), np.float32)
+            for values in (transitions[0].state, transitions[0].action)
+        )
+        places: dict[str, list[np.ndarray]] = {name: [] for name in self._place_names()}
+        begins: dict[int, int] = {}  # of a store's records among those that are held
+        end = 0
+        for table, sources, records in zip(transitions, frames, used, strict=True):
+            if id(sources) not in begins:
+                begins[id(sources)], end = end, end + len(records)
+                mine = slice(end - len(records), end)
+                for camera, source in sources.items():
+                    _load(source, records, self._pools[camera][mine])
+                states[mine], actions[mine] = table.state[records], table.action[records]
+            for name, found in places.items():
+                found.append(begins[id(sources)] + np.searchsorted(records, getattr(table, name)))
+        self._state, self._action = self._to_device(states), self._to_device(actions)
+        self._places = {name: self._to_device(np.concatenate(found)) for name, found in places.items()}
+        self._scalars = {
+            name: self._to_device(np.concatenate([getattr(table, name) for table in transitions]))
+            for name in _SCALARS
+            if name in self._columns
+        }
+        tables = (self._state, self._action, *self._places.values(), *self._scalars.values())
+        self.num_bytes = sum(t.nbytes for t in (*self._pools.values(), *tables))
         self.load_seconds = time.perf_counter() - begin
+
+    def _place_names(self) -> list[str]:
+        """The records of a transition whose places are needed."""
+        names = ["record"]
+        if any(name.startswith("next_") for name in self._columns):
+            names.append("next_record")
+        if self._window.num_observations > 1:
+            names.append("first_record")
+        if self._window.num_actions > 1 or "action_mask" in self._columns:
+            names.append("last_record")
+        return names
 
     def _to_device(self, values: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self._device)
@@ -127,44 +158,73 @@ class DeviceFrames:
     @torch.no_grad()
     def batch(self, step: int | torch.Tensor) -> Batch:
         """The batch of a step: a number, or a 0-d int64 tensor on the device, of which nothing is read back."""
-        rows = self._sampler.rows(step, self._device)
-        place, next_place = self._place.index_select(0, rows), self._next_place.index_select(0, rows)
-        return Batch(
-            images=PooledFrames(self._pool, place),
-            next_images=PooledFrames(self._pool, next_place),
-            state=self._state.index_select(0, place),
-            next_state=self._state.index_select(0, next_place),
-            **{name: values.index_select(0, rows) for name, values in self._columns.items()},
-        )
+        rows, wanted = self._sampler.rows(step, self._device), self._columns
+        place = {name: places.index_select(0, rows) for name, places in self._places.items()}
+        columns: dict[str, Any] = {name: values.index_select(0, rows) for name, values in self._scalars.items()}
+        for prefix in ("", "next_"):
+            if {f"{prefix}images", f"{prefix}state"} & wanted:
+                index_BT = self._past(place[f"{prefix}record"], place.get("first_record"))
+                if f"{prefix}images" in wanted:
+                    columns[f"{prefix}images"] = {n: PooledFrames(pool, index_BT) for n, pool in self._pools.items()}
+                if f"{prefix}state" in wanted:
+                    columns[f"{prefix}state"] = _rows(self._state, index_BT)
+        if {"actions", "action_mask"} & wanted:
+            index_BH = ahead_BH = self._ahead(place["record"])
+            if "last_record" in place:
+                index_BH = torch.minimum(ahead_BH, place["last_record"][:, None])
+                if "action_mask" in wanted:
+                    columns["action_mask"] = ahead_BH == index_BH
+            if "actions" in wanted:
+                columns["actions"] = _rows(self._action, index_BH)
+        return Batch(**columns)
+
+    def _past(self, place_B: torch.Tensor, first_B: torch.Tensor | None) -> torch.Tensor:
+        """Places of the observations up to one, ``[B, T]``: those of an episode follow each other."""
+        if first_B is None:
+            return place_B[:, None]
+        ages = torch.arange(1 - self._window.num_observations, 1, device=self._device)
+        return torch.maximum(place_B[:, None] + ages, first_B[:, None])
+
+    def _ahead(self, place_B: torch.Tensor) -> torch.Tensor:
+        """Where the actions from one on would lie if its episode went on, ``[B, H]``."""
+        if self._window.num_actions == 1:
+            return place_B[:, None]
+        return place_B[:, None] + torch.arange(self._window.num_actions, device=self._device)
 
     def describe(self) -> FrameSourceInfo:
         """What lies there, and how fast it becomes a net's input; measures for a few hundredths of a second."""
         self._make(0)  # compiles and loads what a batch needs before the clock runs
-        num_rounds, num_samples = 0, 0
+        num_rounds, num_frames = 0, 0
         begin = time.perf_counter()
         while num_rounds == 0 or time.perf_counter() - begin < 0.05:
-            num_rounds, num_samples = num_rounds + 1, num_samples + self._make(num_rounds)
+            num_rounds, num_frames = num_rounds + 1, num_frames + self._make(num_rounds)
         return FrameSourceInfo(
             tier="device" if self._layout == "rgb" else "device-yuv420",
             why=self._why,
             num_frames=self.num_frames,
             num_bytes=self.num_bytes,
-            frames_per_second=2 * num_samples / (time.perf_counter() - begin),
+            frames_per_second=num_frames / (time.perf_counter() - begin),
             load_seconds=self.load_seconds,
         )
 
     def _make(self, step: int) -> int:
-        """Waits for the batch of a step and its frames as a net's input; returns the number of samples."""
-        batch = self.batch(step)
-        for frames in (batch.images, batch.next_images):
-            assert isinstance(frames, PooledFrames)
-            augment(frames.pool, None, index_B=frames.index)
+        """Waits for the batch of a step and its frames as a net's input; returns the number of frames."""
+        batch, num_frames = self.batch(step), 0
+        for name in FRAMES:
+            for frames in (getattr(batch, name) or {}).values():
+                augment(frames.pool, None, index_B=frames.index.flatten())
+                num_frames += frames.index.numel()
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
-        return len(batch)
+        return num_frames
 
     def close(self) -> None:
         """Nothing to end."""
+
+
+def _rows(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """``values[index]``: rows of a table at an index of two axes."""
+    return values.index_select(0, index.flatten()).unflatten(0, index.shape)
 
 
 def _load(source: FrameSource, records: np.ndarray, out: torch.Tensor) -> None:

@@ -5,17 +5,25 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 
 from ptr_fast.data.frames import FrameSource
-from ptr_fast.types import Batch
+from ptr_fast.types import FRAMES, TRANSITION, Batch, Window
 
-__all__ = ["Loader", "Sampler", "TransitionTable", "fill_columns", "split_by_source"]
+__all__ = [
+    "Loader",
+    "Sampler",
+    "TransitionTable",
+    "check_sources",
+    "empty_columns",
+    "fill_columns",
+    "past_records",
+    "split_by_source",
+]
 
 Partner = TypeVar("Partner")
 
@@ -33,31 +41,27 @@ class TransitionTable(Protocol):
 
     record: np.ndarray
     next_record: np.ndarray
+    first_record: np.ndarray
+    last_record: np.ndarray
     state: np.ndarray
-    actions: np.ndarray
+    action: np.ndarray
     rewards: np.ndarray
     masks: np.ndarray
     task_id: np.ndarray
 
 
 class _Slot:
-    """One set of batch buffers: host tensors (pinned for a GPU) and their numpy views."""
+    """One set of batch buffers: host tensors (pinned for a GPU) and their numpy views, frames of all observations in
+    one row."""
 
-    def __init__(self, size: int, height: int, width: int, state_dim: int, action_dim: int, *, pinned: bool) -> None:
-        def buffer(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-            return torch.empty((size, *shape), dtype=dtype, pin_memory=pinned)
-
-        self.batch = Batch(
-            images=buffer(height, width, 3, dtype=torch.uint8),
-            next_images=buffer(height, width, 3, dtype=torch.uint8),
-            state=buffer(state_dim),
-            next_state=buffer(state_dim),
-            task_id=buffer(dtype=torch.int64),
-            actions=buffer(action_dim),
-            rewards=buffer(),
-            masks=buffer(),
-        )
-        self.arrays = {field.name: getattr(self.batch, field.name).numpy() for field in fields(Batch)}
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self.arrays = {name: value.numpy() for name, value in batch.columns().items() if name not in FRAMES}
+        self.frames = {
+            name: {camera: frames.flatten(0, 1).numpy() for camera, frames in getattr(batch, name).items()}
+            for name in FRAMES
+            if getattr(batch, name) is not None
+        }
         self.copied: Any = None  # CUDA event: the copy to the device has read the buffers
 
 
@@ -73,10 +77,13 @@ class Loader:
 
     Args:
         transitions: one table per source, as the sampler numbers them.
-        frames: frame source of each table's store, in the same order.
+        frames: frame sources of each table's store by camera, in the same order; none are needed where no frames are
+            asked for.
         sampler: see :class:`Sampler`.
         device: where the batches go.
         prefetch: batches prepared ahead, at least 1.
+        columns: names of the columns that the batches have.
+        window: observations and actions of a sample.
 
     Attributes:
         wait_seconds: time that :meth:`batch` has waited for a batch, summed since the start.
@@ -91,29 +98,27 @@ class Loader:
     def __init__(
         self,
         transitions: Sequence[TransitionTable],
-        frames: Sequence[FrameSource],
+        frames: Sequence[Mapping[str, FrameSource]],
         sampler: Sampler,
         device: torch.device | str = "cpu",
         prefetch: int = 2,
+        columns: Collection[str] = TRANSITION,
+        window: Window = Window(),
     ) -> None:
-        if not transitions or len(transitions) != len(frames):
-            raise ValueError(f"expected one frame source per table, got {len(transitions)} and {len(frames)}")
         if prefetch < 1:
             raise ValueError(f"prefetch must be at least 1, got {prefetch}")
-        shapes = {
-            (source.height, source.width, table.state.shape[1], table.actions.shape[1])
-            for table, source in zip(transitions, frames, strict=True)
-        }
-        if len(shapes) != 1:
-            raise ValueError(f"all sources need one (height, width, state dim, action dim), got {sorted(shapes)}")
-        shape = shapes.pop()
+        sizes = check_sources(transitions, frames)
+        self._window = window
         self._tables, self._frames, self._sampler = list(transitions), list(frames), sampler
         self._device = torch.device(device)
         size, pinned = len(sampler.indices(0)[0]), self._device.type == "cuda"
         self.wait_seconds = 0.0
         self._changed = threading.Condition()
         # All below is guarded by _changed.
-        self._free = deque(_Slot(size, *shape, pinned=pinned) for _ in range(prefetch + 1))
+        self._free = deque(
+            _Slot(empty_columns(transitions[0], sizes, size, columns, window, pinned=pinned))
+            for _ in range(prefetch + 1)
+        )
         self._ready: deque[tuple[int, _Slot]] = deque()
         self._lent: _Slot | None = None
         self._next: int | None = None  # step that the thread takes up next; None: nothing to do
@@ -212,11 +217,84 @@ class Loader:
             slot.copied.synchronize()
             slot.copied = None
         sources, indices = self._sampler.indices(step)
-        out = slot.arrays
         for table, frames, rows, index in split_by_source(self._tables, self._frames, sources, indices):
-            frames.gather(table.record[index], out["images"], rows)
-            frames.gather(table.next_record[index], out["next_images"], rows)
-            fill_columns(table, index, rows, out)
+            for name, by_camera in slot.frames.items():
+                records = past_records(table, name, index, self._window)
+                places = _rows_of_windows(rows, self._window.num_observations)
+                for camera, out in by_camera.items():
+                    frames[camera].gather(records.reshape(-1), out, places)
+            fill_columns(table, index, rows, slot.arrays, self._window)
+
+
+def check_sources(
+    tables: Sequence[TransitionTable], frames: Sequence[Mapping[str, FrameSource]]
+) -> dict[str, tuple[int, int]]:
+    """Height and width of the frames of every camera, which all sources share.
+
+    Raises:
+        ValueError: sources that do not fit together.
+    """
+    if not tables or len(tables) != len(frames):
+        raise ValueError(f"expected one mapping of frame sources per table, got {len(tables)} and {len(frames)}")
+    dims = {(table.state.shape[1], table.action.shape[1]) for table in tables}
+    if len(dims) != 1:
+        raise ValueError(f"all sources need one (state dim, action dim), got {sorted(dims)}")
+    sizes = [{camera: (source.height, source.width) for camera, source in mine.items()} for mine in frames]
+    for mine in sizes:
+        if mine != sizes[0]:
+            raise ValueError(f"all sources need the same cameras of one (height, width), got {sizes[0]} and {mine}")
+    return sizes[0]
+
+
+def empty_columns(
+    table: TransitionTable,
+    sizes: Mapping[str, tuple[int, int]],
+    num_batch: int,
+    columns: Collection[str],
+    window: Window,
+    *,
+    pinned: bool = False,
+) -> Batch:
+    """Host tensors of a batch, not filled.
+
+    Args:
+        table: gives the widths of states and actions.
+        sizes: height and width of the frames of every camera.
+        num_batch: B.
+        columns, window: as of :class:`Loader`.
+        pinned: for copies to a GPU.
+
+    Raises:
+        ValueError: a column that a batch does not have.
+    """
+    past, ahead = window.num_observations, window.num_actions
+    states, frames = (past, table.state.shape[1]), {name: (past, *size, 3) for name, size in sizes.items()}
+    forms: dict[str, tuple[Any, torch.dtype]] = {
+        "images": (frames, torch.uint8),
+        "next_images": (frames, torch.uint8),
+        "state": (states, torch.float32),
+        "next_state": (states, torch.float32),
+        "task_id": ((), torch.int64),
+        "actions": ((ahead, table.action.shape[1]), torch.float32),
+        "action_mask": ((ahead,), torch.bool),
+        "rewards": ((), torch.float32),
+        "masks": ((), torch.float32),
+    }
+    unknown = sorted(set(columns) - set(forms))
+    if unknown:
+        raise ValueError(f"columns: a batch has {list(forms)}, got {unknown}")
+
+    def buffer(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        return torch.empty((num_batch, *shape), dtype=dtype, pin_memory=pinned)
+
+    buffers: dict[str, Any] = {
+        name: {camera: buffer(size, dtype) for camera, size in shape.items()}
+        if name in FRAMES
+        else buffer(shape, dtype)
+        for name, (shape, dtype) in forms.items()
+        if name in columns
+    }
+    return Batch(**buffers)
 
 
 def split_by_source(
@@ -229,9 +307,33 @@ def split_by_source(
             yield table, partner, rows, indices[rows]
 
 
-def fill_columns(table: TransitionTable, index: np.ndarray, rows: np.ndarray, out: Mapping[str, np.ndarray]) -> None:
-    """Writes all of a batch but its frames: transitions ``index`` of the table into ``rows`` of each array by name."""
-    record, next_record = table.record[index], table.next_record[index]
-    out["state"][rows], out["next_state"][rows] = table.state[record], table.state[next_record]
-    for name in ("actions", "rewards", "masks", "task_id"):
+def past_records(table: TransitionTable, column: str, index: np.ndarray, window: Window) -> np.ndarray:
+    """Records of the observations up to that of transitions ``index`` (or up to the next one): int64 ``[n, T]``."""
+    record = (table.next_record if column.startswith("next_") else table.record)[index][:, None]
+    if window.num_observations == 1:
+        return record
+    ages = np.arange(1 - window.num_observations, 1)
+    return np.maximum(record + ages, table.first_record[index][:, None])
+
+
+def fill_columns(
+    table: TransitionTable, index: np.ndarray, rows: np.ndarray, out: Mapping[str, np.ndarray], window: Window
+) -> None:
+    """Writes transitions ``index`` of the table into ``rows`` of each array by name: all of a batch but its frames."""
+    for name in out.keys() & {"state", "next_state"}:
+        out[name][rows] = table.state[past_records(table, name, index, window)]
+    if out.keys() & {"actions", "action_mask"}:
+        ahead, last = table.record[index][:, None] + np.arange(window.num_actions), table.last_record[index][:, None]
+        if "actions" in out:
+            out["actions"][rows] = table.action[np.minimum(ahead, last)]
+        if "action_mask" in out:
+            out["action_mask"][rows] = ahead <= last
+    for name in out.keys() & {"rewards", "masks", "task_id"}:
         out[name][rows] = getattr(table, name)[index]
+
+
+def _rows_of_windows(rows: np.ndarray, num_observations: int) -> np.ndarray:
+    """Where the observations of rows of a batch lie among the observations of all rows."""
+    if num_observations == 1:
+        return rows
+    return (rows[:, None] * num_observations + np.arange(num_observations)).reshape(-1)

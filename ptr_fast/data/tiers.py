@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 __all__ = ["FrameSizes", "Tier", "choose_tier", "explain_tiers", "frame_tiers", "step_reserve_bytes"]
 
@@ -20,14 +21,19 @@ _RESERVE_BYTES = 4 << 30
 _RESERVE_BYTES_PER_PIXEL = 2048
 
 
-def step_reserve_bytes(batch_size: int, height: int, width: int) -> int:
-    """Device memory that is left to the step itself, an upper estimate for the encoders of this package."""
-    return _RESERVE_BYTES + _RESERVE_BYTES_PER_PIXEL * batch_size * height * width
+def step_reserve_bytes(batch_size: int, num_pixels: int) -> int:
+    """Device memory that is left to the step itself, an upper estimate for the encoders of this package.
+
+    Args:
+        batch_size: samples of a batch.
+        num_pixels: of a sample: every camera and every observation counts.
+    """
+    return _RESERVE_BYTES + _RESERVE_BYTES_PER_PIXEL * batch_size * num_pixels
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrameSizes:
-    """What there is to hold.
+    """What there is to hold of one camera.
 
     Attributes:
         height, width: of a frame, pixels.
@@ -70,18 +76,27 @@ class Tier:
 
 
 def frame_tiers(
-    sizes: FrameSizes, device: str, device_free_bytes: int, device_reserve_bytes: int, host_budget_bytes: int
+    cameras: Sequence[FrameSizes],
+    device: str,
+    device_free_bytes: int,
+    device_reserve_bytes: int,
+    host_budget_bytes: int,
 ) -> list[Tier]:
     """Every tier, fastest first, with what stands against it.
 
     Args:
-        sizes: what there is to hold.
+        cameras: what there is to hold of each camera.
         device: type of the learner's device.
         device_free_bytes: free memory there (of the host where the learner is on the CPU).
         device_reserve_bytes: how much of it the step needs.
         host_budget_bytes: memory of the host that decoded frames may take.
     """
-    on_device, decoded = sizes.num_named * sizes.frame_bytes, sizes.num_jpeg * sizes.frame_bytes
+    on_device, decoded, mapped = (
+        sum(count(sizes) * sizes.frame_bytes for sizes in cameras)
+        for count in (attrgetter("num_named"), attrgetter("num_jpeg"), attrgetter("num_raw"))
+    )
+    num_jpeg = sum(sizes.num_jpeg for sizes in cameras)
+    odd = next((sizes for sizes in cameras if sizes.height % 2 or sizes.width % 2), None)
     room = max(0, device_free_bytes - device_reserve_bytes)
     why_not_auto = "the learner is on the CPU" if device == "cpu" else None
     kept = f"{_gb(device_free_bytes)} free, {_gb(device_reserve_bytes)} of it kept for the step"
@@ -95,8 +110,8 @@ def frame_tiers(
         Tier(
             name="device-yuv420",
             what=f"luma, and colour at half the resolution, {_gb(on_device // 2)}",
-            why_not=f"{sizes.height}x{sizes.width} pixels are an odd number"
-            if sizes.height % 2 or sizes.width % 2
+            why_not=f"{odd.height}x{odd.width} pixels are an odd number"
+            if odd
             else None
             if on_device // 2 <= room
             else f"does not fit: {kept}",
@@ -111,20 +126,20 @@ def frame_tiers(
             name="host",
             what=f"decoded in memory, {_gb(decoded)}",
             why_not="the stores hold raw pixels already, see map"
-            if not sizes.num_jpeg
+            if not num_jpeg
             else None
             if decoded <= host_budget_bytes
             else f"does not fit: {_gb(host_budget_bytes)} allowed",
         ),
         Tier(
             name="map",
-            what=f"raw pixels in the store, {_gb(sizes.num_raw * sizes.frame_bytes)}",
-            why_not=f"{sizes.num_jpeg} frames are stored as JPEG" if sizes.num_jpeg else None,
+            what=f"raw pixels in the store, {_gb(mapped)}",
+            why_not=f"{num_jpeg} frames are stored as JPEG" if num_jpeg else None,
         ),
         Tier(
             name="jpeg",
             what="decoded batch by batch",
-            why_not=None if sizes.num_jpeg else "no frame is stored as JPEG",
+            why_not=None if num_jpeg else "no frame is stored as JPEG",
         ),
     ]
 

@@ -21,7 +21,6 @@ class Transitions:
 
     Args:
         store: open store.
-        camera: camera the batch is made from.
         task_table: slot of every task name.
         action: scaling of the actions (a checkpoint's own one when fine-tuning).
         rewards: reward values.
@@ -29,27 +28,27 @@ class Transitions:
 
     Attributes:
         record, next_record: int64 ``[N]``, records in the store.
-        actions: float32 ``[N, A]``, scaled to [-clip, clip].
+        first_record, last_record: int64 ``[N]``, of the first and of the last action of the same episode.
         rewards, masks: float32 ``[N]``.
         task_id, episode: int64 ``[N]``.
         state: float32 ``[num_records, S]``, the whole column of the store (raw units, not copied): index it by record.
+        action: float32 ``[num_records, A]``, scaled to [-clip, clip]: index it by record.
 
     Raises:
         DataError: no episode or no step, or an action or state that is not finite; names episode and step.
-        ValueError: unknown camera, task or episode number, or an action space of another kind than the store's.
+        ValueError: unknown task or episode number, or an action space of another kind than the store's.
     """
 
     def __init__(
         self,
         store: EpisodeStore,
         *,
-        camera: str,
         task_table: TaskTable,
         action: ActionSpec,
         rewards: RewardConfig,
         episodes: np.ndarray | None = None,
     ) -> None:
-        self.store, self.camera = store, store.meta.camera(camera)
+        self.store = store
         if (action.names, action.units) != (store.meta.action.names, store.meta.action.units):
             raise ValueError(
                 f"{store.path}: the action space differs: the store has {store.meta.action.names} in "
@@ -71,20 +70,25 @@ class Transitions:
         self.state = store.state
         self.record = record[keep]
         self.next_record = (record + ~ends_blind)[keep]
+        self.first_record, self.last_record = (record - step)[keep], (record + left)[keep]
         self.rewards, self.masks = (values[keep] for values in labels)
         self.episode = np.repeat(chosen, num_steps)[keep]
         slots = {task: task_table.slot(task) for task in dict.fromkeys(table.task[e] for e in chosen)}
         self.task_id = np.repeat(np.asarray([slots[table.task[e]] for e in chosen], np.int64), num_steps)[keep]
         if len(self.record) == 0:
             raise DataError(f"{store.path}: {len(chosen)} episodes chosen, but they hold no usable step")
-        raw = store.action[self.record]
-        self._require_finite(raw, self.record, "action")
+        self._require_finite(store.action[self.record], self.record, "action")
         self._require_finite(self.state[self.record], self.record, "state")
         self._require_finite(self.state[self.next_record], self.next_record, "state")
-        self.actions = action.scale(raw)
+        self.action = action.scale(store.action)
 
     def __len__(self) -> int:
         return len(self.record)
+
+    @property
+    def actions(self) -> np.ndarray:
+        """float32 ``[N, A]``, scaled: the action of every transition."""
+        return self.action[self.record]
 
     def _require_finite(self, values: np.ndarray, records: np.ndarray, what: str) -> None:
         bad = ~np.isfinite(values).all(axis=1)

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Protocol, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import nn
 
 from ptr_fast.config import PolicySpec
 from ptr_fast.kernels.augment import AugmentParams, augment
-from ptr_fast.types import Batch, PooledFrames
+from ptr_fast.types import FRAMES, Batch, PooledFrames, Window
 
-__all__ = ["Learner", "averaged_copy", "check_batch", "check_encoder_dtype", "scheduled_lr", "set_lr", "trained"]
+__all__ = [
+    "Learner",
+    "augmented",
+    "averaged_copy",
+    "check_batch",
+    "check_encoder_dtype",
+    "scheduled_lr",
+    "set_lr",
+    "trained",
+]
 
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -32,42 +42,50 @@ class Learner(Protocol):
         """Every optimiser by name."""
 
 
-def check_batch(batch: Batch, spec: PolicySpec, sees_images: bool = True) -> None:
-    """Compare a batch with the policy's surroundings; images that no encoder looks at only need B rows.
+def check_batch(batch: Batch, spec: PolicySpec, columns: Iterable[str], window: Window = Window()) -> None:
+    """Compare the columns of a batch that a learner reads with the policy's surroundings.
 
     Raises:
-        ValueError: naming the field, what was expected and what came.
+        ValueError: naming the column, what was expected and what came.
     """
-    num_batch = batch.actions.shape[0]
-    images = (num_batch, spec.camera.height, spec.camera.width, 3)
-    states, scalars = (num_batch, spec.state.dim), (num_batch,)
-    expected = {
-        "images": (images, torch.uint8),
-        "next_images": (images, torch.uint8),
+    num_batch, there = len(batch), batch.columns()
+    states, scalars = (num_batch, window.num_observations, spec.state.dim), (num_batch,)
+    chunk = (num_batch, window.num_actions)
+    forms: dict[str, tuple[tuple[int, ...], torch.dtype | None]] = {
         "state": (states, None),
         "next_state": (states, None),
         "task_id": (scalars, torch.int64),
-        "actions": ((num_batch, spec.action.dim), None),
+        "actions": ((*chunk, spec.action.dim), None),
+        "action_mask": (chunk, torch.bool),
         "rewards": (scalars, None),
         "masks": (scalars, None),
     }
-    if not sees_images:
-        for name in ("images", "next_images"):
-            del expected[name]
-            if getattr(batch, name).shape[:1] != scalars:
-                raise ValueError(f"batch.{name}: expected {num_batch} rows, got {list(getattr(batch, name).shape)}")
-    for name, (shape, dtype) in expected.items():
-        value = getattr(batch, name)
-        if tuple(value.shape) != shape:
-            raise ValueError(f"batch.{name}: expected shape {list(shape)}, got {list(value.shape)}")
-        if dtype is None and not value.is_floating_point():
-            raise ValueError(f"batch.{name}: expected floating point, got {value.dtype}")
-        if dtype is not None and value.dtype != dtype:
-            raise ValueError(f"batch.{name}: expected {dtype}, got {value.dtype}")
-    if batch.task_id.device.type == "cpu" and num_batch > 0:  # reading back from a GPU would wait for it
-        lowest, highest = int(batch.task_id.min()), int(batch.task_id.max())
+    for name in columns:
+        if name not in there:
+            raise ValueError(f"batch.{name}: expected this column, the batch has {list(there)}")
+        if name not in FRAMES:
+            _check_form(name, there[name], *forms[name])
+            continue
+        for camera in spec.cameras:
+            if camera.name not in there[name]:
+                raise ValueError(f"batch.{name}: expected camera {camera.name!r}, got {list(there[name])}")
+            shape = (num_batch, window.num_observations, camera.height, camera.width, 3)
+            _check_form(f"{name}[{camera.name!r}]", there[name][camera.name], shape, torch.uint8)
+    task_id = there.get("task_id")
+    if task_id is not None and task_id.device.type == "cpu" and num_batch > 0:  # reading a GPU would wait for it
+        lowest, highest = int(task_id.min()), int(task_id.max())
         if lowest < 0 or highest >= spec.tasks.num_slots:
             raise ValueError(f"batch.task_id: expected 0 to {spec.tasks.num_slots - 1}, got {lowest} to {highest}")
+
+
+def _check_form(name: str, value: Any, shape: tuple[int, ...], dtype: torch.dtype | None) -> None:
+    """Compare shape and dtype; None is any floating point."""
+    if tuple(value.shape) != shape:
+        raise ValueError(f"batch.{name}: expected shape {list(shape)}, got {list(value.shape)}")
+    if dtype is None and not value.is_floating_point():
+        raise ValueError(f"batch.{name}: expected floating point, got {value.dtype}")
+    if dtype is not None and value.dtype != dtype:
+        raise ValueError(f"batch.{name}: expected {dtype}, got {value.dtype}")
 
 
 def check_encoder_dtype(dtype: torch.dtype | None) -> torch.dtype | None:
@@ -81,11 +99,29 @@ def check_encoder_dtype(dtype: torch.dtype | None) -> torch.dtype | None:
     return dtype
 
 
-def augmented(frames: torch.Tensor | PooledFrames, params: AugmentParams | None, dtype: torch.dtype) -> torch.Tensor:
-    """What the nets take, ``[B, 3, H, W]``, of frames or of their places in a pool."""
-    if isinstance(frames, PooledFrames):
-        return augment(frames.pool, params, dtype, frames.index)
-    return augment(frames, params, dtype)
+def augmented(
+    images: Mapping[str, torch.Tensor | PooledFrames], params: Mapping[str, AugmentParams] | None, dtype: torch.dtype
+) -> dict[str, torch.Tensor]:
+    """What the nets take: of each camera the frames ``[B, T, H, W, 3]``, or their places in a pool, in one row.
+
+    Args:
+        images: of a batch.
+        params: of the B samples by camera; the T frames of a sample are changed alike. None only scales.
+        dtype: of the result.
+
+    Returns:
+        By camera ``[B * T, 3, H, W]`` in [0, 1].
+    """
+    out = {}
+    for camera, frames in images.items():
+        mine, num_observations = None if params is None else params[camera], frames.shape[1]
+        if mine is not None and num_observations > 1:
+            mine = mine.repeated(num_observations)
+        if isinstance(frames, PooledFrames):
+            out[camera] = augment(frames.pool, mine, dtype, frames.index.flatten())
+        else:
+            out[camera] = augment(frames.flatten(0, 1), mine, dtype)
+    return out
 
 
 def averaged_copy(net: Net) -> Net:

@@ -7,16 +7,17 @@ Shapes: B batch, K sampled actions per state, A action.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from ptr_fast.config import BcConfig, CqlConfig
+from ptr_fast.config import AugmentConfig, BcConfig, CqlConfig
 from ptr_fast.kernels import counter_random
 from ptr_fast.kernels.augment import NUM_WORDS, AugmentParams, draw_augment
 from ptr_fast.kernels.counter_random import Stream
 
-__all__ = ["BcDraws", "Draws", "draw_bc", "draw_cql"]
+__all__ = ["BcDraws", "Draws", "draw_bc", "draw_cql", "draw_images"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,15 +29,16 @@ class Draws:
         policy_eps: standard normal ``[B, K, A]``, policy at s for the conservative term.
         random_actions: uniform in [-1, 1], ``[B, K, A]``.
         actor_eps: standard normal ``[B, A]``, the actor's own sample.
-        augment, next_augment: of the images at s and s'; None says that they are already augmented, or not looked at.
+        augment, next_augment: by camera, of the images at s and s'; None says that they are already augmented, or not
+            looked at.
     """
 
     next_eps: torch.Tensor
     policy_eps: torch.Tensor
     random_actions: torch.Tensor
     actor_eps: torch.Tensor
-    augment: AugmentParams | None = None
-    next_augment: AugmentParams | None = None
+    augment: dict[str, AugmentParams] | None = None
+    next_augment: dict[str, AugmentParams] | None = None
 
     def to(self, device: torch.device | str) -> Draws:
         """The same numbers on ``device``."""
@@ -45,24 +47,51 @@ class Draws:
             policy_eps=self.policy_eps.to(device, non_blocking=True),
             random_actions=self.random_actions.to(device, non_blocking=True),
             actor_eps=self.actor_eps.to(device, non_blocking=True),
-            augment=None if self.augment is None else self.augment.to(device),
-            next_augment=None if self.next_augment is None else self.next_augment.to(device),
+            augment=_moved(self.augment, device),
+            next_augment=_moved(self.next_augment, device),
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class BcDraws:
-    """Random numbers of one update of behaviour cloning; None says that the images are already augmented."""
+    """Random numbers of one update of behaviour cloning, by camera; None: the images are already augmented."""
 
-    augment: AugmentParams | None = None
+    augment: dict[str, AugmentParams] | None = None
 
     def to(self, device: torch.device | str) -> BcDraws:
         """The same numbers on ``device``."""
-        return BcDraws(augment=None if self.augment is None else self.augment.to(device))
+        return BcDraws(augment=_moved(self.augment, device))
+
+
+def _moved(params: dict[str, AugmentParams] | None, device: torch.device | str) -> dict[str, AugmentParams] | None:
+    return None if params is None else {camera: mine.to(device) for camera, mine in params.items()}
+
+
+def draw_images(
+    config: AugmentConfig,
+    cameras: Sequence[str],
+    streams: Sequence[Stream],
+    samples_B: torch.Tensor | range,
+    seed: int,
+    step: int | torch.Tensor,
+    device: torch.device | str | None = None,
+) -> list[dict[str, AugmentParams]]:
+    """The augmentation of every stream by camera; each camera has words of its own, the first one the first of them."""
+    num_batch, num_words = len(samples_B), len(cameras) * NUM_WORDS
+    words_SBW = torch.cat(
+        [counter_random.uniform_bits(seed, stream, step, samples_B, num_words, device) for stream in streams]
+    )
+    words = words_SBW.view(-1, len(cameras), NUM_WORDS).transpose(0, 1).reshape(-1, NUM_WORDS)
+    params = draw_augment(config, words)
+    slices = [slice(first, first + num_batch) for first in range(0, len(words), num_batch)]
+    return [
+        {camera: params[slices[c * len(streams) + s]] for c, camera in enumerate(cameras)} for s in range(len(streams))
+    ]
 
 
 def draw_cql(
     config: CqlConfig,
+    cameras: Sequence[str],
     samples_B: torch.Tensor | range,
     action_dim: int,
     seed: int,
@@ -73,6 +102,7 @@ def draw_cql(
 
     Args:
         config: sizes and ranges.
+        cameras: names of the policy's cameras, in order.
         samples_B: numbers of the samples in the batch over all ranks, int64 ``[B]`` or a range.
         action_dim: A.
         seed: of all draws.
@@ -92,9 +122,7 @@ def draw_cql(
     augment = next_augment = None
     if config.encoder.sees_images:
         streams = (Stream.AUGMENT, Stream.NEXT_AUGMENT)
-        words = [counter_random.uniform_bits(seed, s, step, samples_B, NUM_WORDS, device) for s in streams]
-        both = draw_augment(config.augment, torch.cat(words))
-        augment, next_augment = both[:num_batch], both[num_batch:]
+        augment, next_augment = draw_images(config.augment, cameras, streams, samples_B, seed, step, device)
     return Draws(
         next_eps=normal(Stream.NEXT_EPS, num_words).view(shape),
         policy_eps=normal(Stream.POLICY_EPS, num_words).view(shape),
@@ -107,6 +135,7 @@ def draw_cql(
 
 def draw_bc(
     config: BcConfig,
+    cameras: Sequence[str],
     samples_B: torch.Tensor | range,
     seed: int,
     step: int | torch.Tensor,
@@ -115,5 +144,5 @@ def draw_bc(
     """The draws of update ``step``; arguments of :func:`draw_cql`."""
     if not config.encoder.sees_images:
         return BcDraws()
-    words = counter_random.uniform_bits(seed, Stream.AUGMENT, step, samples_B, NUM_WORDS, device)
-    return BcDraws(augment=draw_augment(config.augment, words))
+    (augment,) = draw_images(config.augment, cameras, [Stream.AUGMENT], samples_B, seed, step, device)
+    return BcDraws(augment=augment)

@@ -34,6 +34,6 @@ def make_actor(
     seed: int = 0,
 ) -> Actor:
     """An actor whose policy is of a class, its weights drawn from ``(seed, "actor")``."""
-    images = make_encoder(encoder, [spec.camera])
+    images = make_encoder(encoder, spec.cameras)
     head = policy(images.num_outputs, spec.state.dim, spec.tasks.num_slots, spec.action.dim, hidden_dims)
     return draw_weights(Actor(images, head), seed, "actor")

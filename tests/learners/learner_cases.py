@@ -9,7 +9,7 @@ from ptr_fast.types import ActionSpec, Batch, CameraSpec, StateSpec
 def make_spec(size: int = 16, state_dim: int = 3, action_dim: int = 4, num_slots: int = 5) -> PolicySpec:
     """A camera of ``size`` pixels and vectors of the given widths."""
     return PolicySpec(
-        camera=CameraSpec(name="camera", height=size, width=size),
+        cameras=(CameraSpec(name="camera", height=size, width=size),),
         state=StateSpec(names=tuple(f"s{i}" for i in range(state_dim)), units=("m",) * state_dim),
         action=ActionSpec(
             names=tuple(f"a{i}" for i in range(action_dim)),

@@ -92,7 +92,7 @@ def make_spec(height: int, width: int, state_dim: int, action_dim: int, num_slot
     """A policy's surroundings of given sizes."""
     ones = (1.0,) * action_dim
     return PolicySpec(
-        camera=CameraSpec(name="camera", height=height, width=width),
+        cameras=(CameraSpec(name="camera", height=height, width=width),),
         state=StateSpec(names=tuple(f"s{i}" for i in range(state_dim)), units=("1",) * state_dim),
         action=ActionSpec(
             names=tuple(f"a{i}" for i in range(action_dim)),

@@ -281,7 +281,7 @@ def run(robot, num_steps: int):
     """The control loop at 20 Hz with a policy that always wants to move."""
     names, units = ("shoulder.pos", "gripper.pos", "base.vel"), ("deg", "%", "m/s")
     spec = PolicySpec(
-        camera=CameraSpec(name="front", height=4, width=6),
+        cameras=(CameraSpec(name="front", height=4, width=6),),
         state=StateSpec(names=names, units=units),
         action=ActionSpec(names=names, units=units, low=(-90.0,) * 3, high=(90.0,) * 3),
         tasks=TaskTable(names=("lift",), num_slots=1),

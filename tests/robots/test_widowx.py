@@ -137,7 +137,7 @@ def test_it_fits_a_bridge_checkpoint(robot):
     state, action = (type(s)(**{**vars(s), "units": units}) for s in (meta.state, meta.action))
     camera = CameraSpec(name="image_0", height=HEIGHT, width=WIDTH)
     tasks = TaskTable(names=("put carrot on plate",), num_slots=1)
-    spec = PolicySpec(camera=camera, state=state, action=action, tasks=tasks, control_hz=5.0)
+    spec = PolicySpec(cameras=(camera,), state=state, action=action, tasks=tasks, control_hz=5.0)
     check_fits(robot, spec)
     with pytest.raises(ValueError, match="action does not fit"):
         check_fits(make_robot("widowx", action_dim=5), spec)

@@ -19,7 +19,7 @@ TASK = "put carrot on plate"
 def spec() -> PolicySpec:
     meta = toy_robot.toy_meta(("image_0",))
     tasks = TaskTable(names=(TASK,), num_slots=4)
-    return PolicySpec(camera=meta.cameras[0], state=meta.state, action=meta.action, tasks=tasks, control_hz=5.0)
+    return PolicySpec(cameras=meta.cameras[:1], state=meta.state, action=meta.action, tasks=tasks, control_hz=5.0)
 
 
 def saved(folder, spec, config, act=None):

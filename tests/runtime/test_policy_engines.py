@@ -40,7 +40,7 @@ CPU = torch.device("cpu")
 def checkpoint(tmp_path_factory) -> Path:
     meta = toy_robot.toy_meta(("image_0",))
     spec = PolicySpec(
-        camera=meta.cameras[0],
+        cameras=meta.cameras[:1],
         state=meta.state,
         action=meta.action,
         tasks=TaskTable(names=TASKS, num_slots=4),

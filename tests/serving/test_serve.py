@@ -30,7 +30,7 @@ TASK = "put carrot on plate"
 def checkpoint(tmp_path_factory):
     meta = toy_robot.toy_meta(("image_0",))
     tasks = TaskTable(names=(TASK,), num_slots=4)
-    spec = PolicySpec(camera=meta.cameras[0], state=meta.state, action=meta.action, tasks=tasks, control_hz=5.0)
+    spec = PolicySpec(cameras=meta.cameras[:1], state=meta.state, action=meta.action, tasks=tasks, control_hz=5.0)
     config = CqlConfig(encoder=EncoderConfig(name="conv3", num_filters=8, embedding_dim=16), hidden_dims=(16, 16))
     folder = tmp_path_factory.mktemp("served")
     return save_checkpoint(folder, 1, make_learner(config, spec), spec, ActConfig(), {"split": {"sources": []}})

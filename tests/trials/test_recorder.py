@@ -31,7 +31,7 @@ def make_spec() -> PolicySpec:
     meta = toy_robot.toy_meta(("image_0",))
     tasks = TaskTable(names=toy_robot.TASKS, num_slots=4)
     return PolicySpec(
-        camera=meta.cameras[0], state=meta.state, action=meta.action, tasks=tasks, control_hz=meta.control_hz
+        cameras=meta.cameras[:1], state=meta.state, action=meta.action, tasks=tasks, control_hz=meta.control_hz
     )
 
 

@@ -132,7 +132,7 @@ def test_a_policy_server_that_answers_wrong_once(metadata, tmp_path, fault, reas
 @pytest.fixture(scope="module")
 def bridge(tmp_path_factory):
     spec = PolicySpec(
-        camera=CameraSpec(name="image_0", height=32, width=32),
+        cameras=(CameraSpec(name="image_0", height=32, width=32),),
         state=StateSpec(names=BRIDGE_NAMES, units=BRIDGE_UNITS),
         action=ActionSpec(names=BRIDGE_NAMES, units=BRIDGE_UNITS, low=BRIDGE_LOW, high=BRIDGE_HIGH, bounds_source="x"),
         tasks=TaskTable(names=("lift",), num_slots=1),

@@ -15,7 +15,7 @@ from ptr_robot.robots.interface import Robot
 from ptr_robot.trials.session import Operator, run_session
 
 SPEC = PolicySpec(
-    camera=CameraSpec(name="front", height=8, width=8),
+    cameras=(CameraSpec(name="front", height=8, width=8),),
     state=StateSpec(names=("x",), units=("m",)),
     action=ActionSpec(names=("dx",), units=("m",), low=(-1.0,), high=(1.0,), bounds_source="test"),
     tasks=TaskTable(names=("push",), num_slots=1),

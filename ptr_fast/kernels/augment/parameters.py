@@ -59,6 +59,10 @@ class JitterParams:
         dtypes = (torch.bool, torch.int64, *(torch.float32,) * 4)
         return tuple(getattr(self, f.name).to(d).contiguous() for f, d in zip(fields(self), dtypes, strict=True))
 
+    def repeated(self, count: int) -> JitterParams:
+        """The numbers of every image for ``count`` images that follow each other."""
+        return JitterParams(**{f.name: getattr(self, f.name).repeat_interleave(count, 0) for f in fields(self)})
+
     def __getitem__(self, images: slice) -> JitterParams:
         """Those of some of the images, without copying."""
         return JitterParams(**{f.name: getattr(self, f.name)[images] for f in fields(self)})
@@ -84,6 +88,14 @@ class AugmentParams:
             crop_offsets=None if self.crop_offsets is None else self.crop_offsets.to(device, non_blocking=True),
             crop_padding=self.crop_padding,
             jitter=None if self.jitter is None else self.jitter.to(device),
+        )
+
+    def repeated(self, count: int) -> AugmentParams:
+        """The numbers of every image for ``count`` images that follow each other."""
+        return AugmentParams(
+            crop_offsets=None if self.crop_offsets is None else self.crop_offsets.repeat_interleave(count, 0),
+            crop_padding=self.crop_padding,
+            jitter=None if self.jitter is None else self.jitter.repeated(count),
         )
 
     def __getitem__(self, images: slice) -> AugmentParams:

@@ -11,6 +11,7 @@ from torch import nn
 from ptr_fast import losses
 from ptr_fast.config import PolicySpec
 from ptr_fast.learners import base
+from ptr_fast.learners.bc.traits import traits
 from ptr_fast.learners.bc.config import BcConfig
 from ptr_fast.learners.bc.networks import make_actor
 from ptr_fast.learners.distributed import Ranks
@@ -39,6 +40,8 @@ class BcLearner:
     ) -> None:
         self.ranks = ranks or Ranks()
         self.config, self.spec, self.seed, self.device = config, spec, seed, torch.device(device)
+        self._traits = traits(config)
+        self._cameras = [camera.name for camera in spec.cameras]
         self._encoder_dtype = base.check_encoder_dtype(encoder_dtype)
         self.actor = make_actor(config, spec, seed).to(self.device)
         self.ema_actor = base.averaged_copy(self.actor)
@@ -61,7 +64,7 @@ class BcLearner:
 
     def draw(self, samples: torch.Tensor | range, step: int | torch.Tensor) -> BcDraws:
         """The random numbers of update ``step``, on the device; ``samples`` as in :func:`draw_bc`."""
-        return draw_bc(self.config, samples, self.seed, step, self.device)
+        return draw_bc(self.config, self._cameras, samples, self.seed, step, self.device)
 
     def update(self, batch: Batch, step: int, draws: BcDraws | None = None) -> dict[str, torch.Tensor]:
         """One gradient step.
@@ -77,25 +80,26 @@ class BcLearner:
         Raises:
             ValueError: a batch that does not fit the spec.
         """
-        base.check_batch(batch, self.spec, self.config.encoder.sees_images)
+        base.check_batch(batch, self.spec, self._traits.columns, self._traits.window)
         draws = self.draw(self.ranks.samples(len(batch)), step) if draws is None else draws
         config = self.config
         base.set_lr(self._adam, self.learning_rates(step)["actor"])
         images = {}
         if config.encoder.sees_images:
             dtype = self._encoder_dtype or self._parameters[0].dtype
-            images[self.spec.camera.name] = base.augmented(batch.images, draws.augment, dtype)
-        policy = self.actor(images, batch.state, batch.task_id)
-        loss = losses.cloning_loss(policy.log_prob(batch.actions))
+            images = base.augmented(batch.images, draws.augment, dtype)
+        actions_BA = batch.actions[:, 0]
+        policy = self.actor(images, batch.state[:, -1], batch.task_id)
+        loss = losses.cloning_loss(policy.log_prob(actions_BA))
         self._adam.zero_grad(set_to_none=True)
         self._backward(loss)
         self._adam.step()
         with torch.no_grad():
-            error = (policy.mean_BA.detach() - batch.actions).square()
+            error = (policy.mean_BA.detach() - actions_BA).square()
         return {
             "train/bc_loss": loss.detach(),
             "actor/mse": error.mean(),
             "actor/mse_max": error.max(),
             "actor/mean": policy.mean_BA.detach().mean(),
-            "data/action_abs": batch.actions.abs().mean(),
+            "data/action_abs": actions_BA.abs().mean(),
         }

@@ -59,8 +59,9 @@ REFERENCE_NAMES = {
 def cql_info(batch: Batch, terms: CqlTerms) -> dict[str, torch.Tensor]:
     """Detached 0-d tensors by name; standard deviations divide by the number of elements."""
     q_data, q_policy, q_random = terms.q_data_EB, terms.q_policy_EBK, terms.q_random_EBK
+    actions_BA = batch.actions[:, 0]
     gap = terms.log_sum_exp_EB - q_data
-    data_log_prob = terms.policy.log_prob(batch.actions)
+    data_log_prob = terms.policy.log_prob(actions_BA)
     q_data_mean, q_policy_mean, q_random_mean = q_data.mean(), q_policy.mean(), q_random.mean()
     mean, std = terms.policy.mean_BA, terms.policy.std_BA
     return {
@@ -107,7 +108,7 @@ def cql_info(batch: Batch, terms: CqlTerms) -> dict[str, torch.Tensor]:
         "temperature/next_value": terms.new_temperature,
         "data/reward": batch.rewards.mean(),
         "data/mask": batch.masks.mean(),
-        "data/action": batch.actions.mean(),
-        "data/action_max": batch.actions.max(),
-        "data/action_min": batch.actions.min(),
+        "data/action": actions_BA.mean(),
+        "data/action_max": actions_BA.max(),
+        "data/action_min": actions_BA.min(),
     }

@@ -32,7 +32,7 @@ def make_actor(config: CqlConfig, spec: PolicySpec, seed: int = 0) -> Actor:
 
 def make_critic(config: CqlConfig, spec: PolicySpec, seed: int = 0) -> Critic:
     """Critic encoder and heads, weights drawn from ``(seed, "critic")``."""
-    encoder = make_encoder(config.encoder, [spec.camera])
+    encoder = make_encoder(config.encoder, spec.cameras)
     head = EnsembleHead(
         config.critic_head,
         config.num_critics,

@@ -23,6 +23,7 @@ from torch import nn
 from ptr_fast import losses
 from ptr_fast.config import PolicySpec
 from ptr_fast.learners import base
+from ptr_fast.learners.cql.traits import traits
 from ptr_fast.learners.cql.config import CqlConfig
 from ptr_fast.learners.cql.info import cql_info
 from ptr_fast.learners.cql.networks import make_actor, make_critic
@@ -104,6 +105,8 @@ class CqlLearner:
     ) -> None:
         self.ranks = ranks or Ranks()
         self.config, self.spec, self.seed, self.device = config, spec, seed, torch.device(device)
+        self._traits = traits(config)
+        self._cameras = [camera.name for camera in spec.cameras]
         self._encoder_dtype = base.check_encoder_dtype(encoder_dtype)
         self.target_entropy = -float(spec.action.dim) if config.target_entropy is None else config.target_entropy
         self.actor = make_actor(config, spec, seed).to(self.device)
@@ -152,7 +155,7 @@ class CqlLearner:
 
     def draw(self, samples: torch.Tensor | range, step: int | torch.Tensor) -> Draws:
         """The random numbers of update ``step``, on the device; ``samples`` as in :func:`draw_cql`."""
-        return draw_cql(self.config, samples, self.spec.action.dim, self.seed, step, self.device)
+        return draw_cql(self.config, self._cameras, samples, self.spec.action.dim, self.seed, step, self.device)
 
     def update(self, batch: Batch, step: int, draws: Draws | None = None) -> dict[str, torch.Tensor]:
         """One gradient step of critic, actor and temperature.
@@ -172,7 +175,7 @@ class CqlLearner:
 
     def update_with_terms(self, batch: Batch, step: int, draws: Draws | None = None) -> CqlTerms:
         """:meth:`update`, returning the per-element quantities instead of their summary."""
-        base.check_batch(batch, self.spec, self.config.encoder.sees_images)
+        base.check_batch(batch, self.spec, self._traits.columns, self._traits.window)
         draws = self.draw(self.ranks.samples(len(batch)), step) if draws is None else draws
         for name, rate in self.learning_rates(step).items():
             base.set_lr(self.optimizers()[name], rate)
@@ -185,9 +188,9 @@ class CqlLearner:
     def _augment(self, batch: Batch, draws: Draws) -> tuple[Images, Images]:
         if not self.config.encoder.sees_images:
             return {}, {}
-        dtype, camera = self._encoder_dtype or self.temperature.log_temperature.dtype, self.spec.camera.name
+        dtype = self._encoder_dtype or self.temperature.log_temperature.dtype
         images = base.augmented(batch.images, draws.augment, dtype)
-        return {camera: images}, {camera: base.augmented(batch.next_images, draws.next_augment, dtype)}
+        return images, base.augmented(batch.next_images, draws.next_augment, dtype)
 
     def _critic_step(
         self, batch: Batch, images: Images, next_images: Images, draws: Draws
@@ -195,20 +198,20 @@ class CqlLearner:
         """Update critic and target; return the terms and the policy at s, whose graph the actor step goes on with."""
         config, head, num_samples = self.config, self.critic.head, self.config.num_action_samples
         with torch.no_grad():
-            next_policy = self.actor(next_images, batch.next_state, batch.task_id)
+            next_policy = self.actor(next_images, batch.next_state[:, -1], batch.task_id)
             next_actions, next_log_prob = next_policy.sample_with_log_prob(draws.next_eps)
             next_embedding = self.target_critic.encoder(next_images, len(batch))
-            next_hoisted = self.target_critic.head.hoist(next_embedding, batch.next_state, batch.task_id)
+            next_hoisted = self.target_critic.head.hoist(next_embedding, batch.next_state[:, -1], batch.task_id)
             next_q = self.target_critic.head.q(next_hoisted, next_actions)
             target = losses.td_target(next_q, batch.rewards, batch.masks, config.discount)
         embedding = self.critic.encoder(images, len(batch))
         seen = embedding.detach() if self._shares_encoder else self.actor.encoder(images, len(batch))
-        policy = self.actor.policy(seen, batch.state, batch.task_id)
+        policy = self.actor.policy(seen, batch.state[:, -1], batch.task_id)
         with torch.no_grad():
             policy_actions, policy_log_prob = policy.sample_with_log_prob(draws.policy_eps)
-            actions = torch.cat([batch.actions[:, None], policy_actions, draws.random_actions], dim=1)
+            actions = torch.cat([batch.actions[:, :1], policy_actions, draws.random_actions], dim=1)
             log_weight = losses.cql_log_weight(policy_log_prob, num_samples, self.spec.action.dim)
-        hoisted = head.hoist(embedding, batch.state, batch.task_id)
+        hoisted = head.hoist(embedding, batch.state[:, -1], batch.task_id)
         q, log_sum_exp = head.q_and_log_sum_exp(hoisted, actions, log_weight)
         q_data, q_policy, q_random = q.split([1, num_samples, num_samples], dim=2)
         q_data = q_data.squeeze(2)
@@ -242,9 +245,9 @@ class CqlLearner:
         """
         with torch.no_grad():
             embedding = self.critic.encoder(images, len(batch))
-            hoisted = self.critic.head.hoist(embedding, batch.state, batch.task_id)
+            hoisted = self.critic.head.hoist(embedding, batch.state[:, -1], batch.task_id)
         if self._shares_encoder:
-            policy = self.actor.policy(embedding, batch.state, batch.task_id)
+            policy = self.actor.policy(embedding, batch.state[:, -1], batch.task_id)
         actions, log_prob = policy.sample_with_log_prob(draws.actor_eps)
         q = self.critic.head.q(hoisted, actions[:, None]).squeeze(2)
         loss = losses.actor_loss(log_prob, q, self.temperature())

@@ -145,7 +145,7 @@ def evaluate_checkpoint(
             "networks": "averaged" if averaged else "online",
             "data": {
                 **data.to_json(),
-                "camera": info.spec.camera.name,
+                "camera": info.spec.cameras[0].name,
                 "num_episodes": len(values),
                 "num_steps": sum(len(v.rewards) for v in values),
             },
@@ -168,7 +168,6 @@ def record_of(info: CheckpointInfo, store: EpisodeStore, episode: int, rewards: 
     spec = info.spec
     rows = Transitions(
         store,
-        camera=spec.camera.name,
         task_table=spec.tasks,
         action=spec.action,
         rewards=rewards,
@@ -177,11 +176,16 @@ def record_of(info: CheckpointInfo, store: EpisodeStore, episode: int, rewards: 
     if store.meta.state.names != spec.state.names or store.meta.state.units != spec.state.units:
         raise ValueError(f"{store.path}: the state differs: expected {spec.state}, got {store.meta.state}")
     first, num_frames = int(store.episodes.first[episode]), int(store.episodes.num_frames[episode])
-    frames = np.stack([store.frame(spec.camera.name, first + i) for i in range(num_frames)])
+    records = range(first, first + num_frames)
     return RecordedEpisode(
         name=store.episodes.episode_id[episode],
         outcome=store.episodes.outcome[episode],
-        frames=resize(frames, spec.camera.height, spec.camera.width),
+        frames={
+            camera.name: resize(
+                np.stack([store.frame(camera.name, record) for record in records]), camera.height, camera.width
+            )
+            for camera in spec.cameras
+        },
         states=store.state[first : first + num_frames],
         task_id=int(rows.task_id[0]),
         index=rows.record - first,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ from ptr_fast.data.store_meta import MAX_VERIFIED_BYTES
 from ptr_fast.data.tiers import FrameSizes, Tier, choose_tier, explain_tiers, frame_tiers, step_reserve_bytes
 from ptr_fast.data.transitions import Transitions
 from ptr_fast.learners.distributed import Ranks
+from ptr_fast.types import FRAMES, TRANSITION, Window
 from ptr_robot.device import num_local_ranks
 from ptr_robot.training.config import LoopConfig
 from ptr_robot.training.sources import Source, transitions_of
@@ -41,8 +42,13 @@ def open_batches(
     device: torch.device,
     ranks: Ranks,
     is_new: bool,
+    columns: Collection[str] = TRANSITION,
+    window: Window = Window(),
 ) -> tuple[Batches, str]:
     """The batches of a run and the tier they come from: the fastest that fits, or the one asked for; prints it.
+
+    Args:
+        columns, window: what the batches hold; where no frames are asked for, none are read.
 
     Under ``auto`` all ranks take the same tier, and a run that goes on takes none that changes pixels.
 
@@ -67,7 +73,7 @@ def open_batches(
     by_path = {folder: source.store for folder, source in zip(folders, sources, strict=True)}
     stores = [by_path[folder] for folder in folders]
     budget = (int(loop.memory_gib * 2**30) or int(free_memory() * _DECODED_SHARE)) // num_local_ranks()
-    tiers = _measure(tables, stores, spec, loop.batch_size // ranks.world_size, device, budget)
+    tiers = _measure(tables, stores, spec, loop.batch_size // ranks.world_size, device, budget, columns, window)
     taken = choose_tier(tiers, loop.frames, keep_pixels=not is_new)
     if loop.frames == "auto":
         taken = tiers[int(ranks.largest(tiers.index(taken)))]  # what fits one rank need not fit another
@@ -76,32 +82,37 @@ def open_batches(
         counts = f"{len(source.train)} episodes, {len(rows)} transitions"
         print(f"{source.role} data {source.store.path}: {counts}{share}")
 
-    camera = spec.camera.name
+    cameras = [camera.name for camera in spec.cameras]
     if taken.name == "jpeg" and device.type == "cuda":
-        why_not = why_not_dali(stores, camera)
+        why_not = why_not_dali(stores, cameras)
         print("frames: decoded " + (f"on the CPU: {why_not}" if why_not else "by DALI ahead of the step"))
         if why_not is None:
             _verify(by_path.values())
-            return DaliLoader(tables, stores, camera, sampler, device), taken.name
+            dali = DaliLoader(tables, stores, cameras, sampler, device, columns=columns, window=window)
+            return dali, taken.name
+    frames_per_sample = len(cameras) * len(set(FRAMES) & set(columns)) * window.num_observations
     # A learner on the CPU needs the cores itself, and its steps leave one thread time enough.
     cores = len(os.sched_getaffinity(0)) // num_local_ranks()
     threads = 1 if device.type == "cpu" else max(1, min(_MAX_THREADS, cores))
     opened = {
-        folder: open_frames(store, camera, budget if taken.name == "host" else 0, threads)
+        folder: {c: open_frames(store, c, budget if taken.name == "host" else 0, threads) for c in cameras}
         for folder, store in by_path.items()
     }
     _verify(by_path.values())  # after decoding, which names the record of a damaged frame
-    frames: list[FrameSource] = [opened[folder] for folder in folders]
+    frames: list[Mapping[str, FrameSource]] = [opened[folder] for folder in folders]
     if taken.name in ("device", "device-yuv420"):
         layout: Literal["rgb", "yuv420"] = "rgb" if taken.name == "device" else "yuv420"
-        held = DeviceFrames(tables, frames, sampler, device, taken.what, layout)
-        for source_of_frames in opened.values():
-            source_of_frames.close()
-        _print_rate(held.describe(), loop.batch_size)
+        held = DeviceFrames(tables, frames, sampler, device, taken.what, layout, columns, window)
+        for by_camera in opened.values():
+            for source_of_frames in by_camera.values():
+                source_of_frames.close()
+        _print_rate(held.describe(), loop.batch_size, frames_per_sample)
         return held, taken.name
-    for folder, source_of_frames in opened.items():
-        _print_rate(source_of_frames.describe(), loop.batch_size, f"{by_path[folder].path}: ")
-    return Loader(tables, frames, sampler, device), taken.name
+    for folder, by_camera in opened.items():
+        for camera, source_of_frames in by_camera.items():
+            where = f"{by_path[folder].path}: " + (f"camera {camera!r}: " if len(cameras) > 1 else "")
+            _print_rate(source_of_frames.describe(), loop.batch_size, frames_per_sample, where)
+    return Loader(tables, frames, sampler, device, columns=columns, window=window), taken.name
 
 
 def _weights(sources: Sequence[Source], tables: Sequence[Transitions]) -> list[np.ndarray] | None:
@@ -138,24 +149,31 @@ def _measure(
     batch_size: int,
     device: torch.device,
     budget: int,
+    columns: Collection[str],
+    window: Window,
 ) -> list[Tier]:
-    camera = spec.camera
-    num_of = {"jpeg": 0, "raw": 0}
-    for store in dict.fromkeys(stores):
-        num_of[store.meta.camera(camera.name).encoding] += store.num_records
-    sizes = FrameSizes(
-        height=camera.height,
-        width=camera.width,
-        num_named=num_frames_of(tables, stores),
-        num_jpeg=num_of["jpeg"],
-        num_raw=num_of["raw"],
-    )
+    distinct = list(dict.fromkeys(stores))
+    sizes = []
+    for camera in spec.cameras:
+        num_of = {"jpeg": 0, "raw": 0}
+        for store in distinct:
+            num_of[store.meta.camera(camera.name).encoding] += store.num_records
+        sizes.append(
+            FrameSizes(
+                height=camera.height,
+                width=camera.width,
+                num_named=num_frames_of(tables, stores, columns),
+                num_jpeg=num_of["jpeg"],
+                num_raw=num_of["raw"],
+            )
+        )
     on_gpu = device.type == "cuda"
     free = torch.cuda.mem_get_info(device)[0] if on_gpu else free_memory() // num_local_ranks()
-    reserve = step_reserve_bytes(batch_size, camera.height, camera.width) if on_gpu else free // 2
+    num_pixels = window.num_observations * sum(camera.height * camera.width for camera in spec.cameras)
+    reserve = step_reserve_bytes(batch_size, num_pixels) if on_gpu else free // 2
     return frame_tiers(sizes, device.type, free, reserve, budget)
 
 
-def _print_rate(info: FrameSourceInfo, batch_size: int, where: str = "") -> None:
-    rate = info.frames_per_second / 2  # a sample is two frames
+def _print_rate(info: FrameSourceInfo, batch_size: int, frames_per_sample: int, where: str = "") -> None:
+    rate = info.frames_per_second / frames_per_sample
     print(f"frames: {where}{info}; about {rate:,.0f} samples/s, {rate / batch_size:,.0f} steps/s of {batch_size}")

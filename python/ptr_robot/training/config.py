@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -33,8 +33,8 @@ class DataConfig:
     """Which episodes are trained on.
 
     Attributes:
-        stores: store folders; they must agree in camera size, state and action space.
-        camera: camera name; empty takes the first of the store.
+        stores: store folders; they must agree in camera sizes, state and action space.
+        cameras: camera names, in the order of their embeddings; empty takes the first of the store.
         tasks: only these tasks (exact names); empty takes all.
         exclude_tasks: not these tasks.
         domains: only episodes of these domains (kitchens, scenes); empty takes all.
@@ -46,7 +46,7 @@ class DataConfig:
     """
 
     stores: tuple[Path, ...] = tyro.MISSING
-    camera: str = ""
+    cameras: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     exclude_tasks: tuple[str, ...] = ()
     domains: tuple[str, ...] = ()
@@ -62,6 +62,16 @@ class DataConfig:
         if self.num_demos < 0:
             raise ValueError(f"data.num_demos must not be negative, got {self.num_demos}")
         parse_weights(self.weights)
+        if len(set(self.cameras)) < len(self.cameras):
+            raise ValueError(f"data.cameras: name each camera once, got {', '.join(self.cameras)}")
+
+    @staticmethod
+    def written_before(data: dict[str, Any]) -> dict[str, Any]:
+        """JSON values of a run with one camera, as they were written when there could be no other."""
+        if "camera" not in data:
+            return data
+        others = {key: value for key, value in data.items() if key != "camera"}
+        return {**others, "cameras": [data["camera"]] if data["camera"] else []}
 
 
 @dataclass(frozen=True, kw_only=True)

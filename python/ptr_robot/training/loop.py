@@ -109,7 +109,15 @@ def train(run: Run, best_first: Callable[[Path, str], list[str]]) -> int:
     with _explained(run), contextlib.ExitStack() as stack:
         ranks.check_equal(run.learner.networks())
         batches, tier = open_batches(
-            run.sources, record.mix, record.spec, run.rewards, loop, run.learner.device, ranks, is_new=first_step == 0
+            run.sources,
+            record.mix,
+            record.spec,
+            run.rewards,
+            loop,
+            run.learner.device,
+            ranks,
+            is_new=first_step == 0,
+            traits=traits_of(record.learner),
         )
         stack.enter_context(contextlib.closing(batches))
         if tier == "device-yuv420":  # its pixels are its own: a resumed run learns from the same

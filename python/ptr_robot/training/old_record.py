@@ -10,6 +10,7 @@ from typing import Any
 from ptr_fast.checkpoint import CheckpointInfo, read_checkpoint
 from ptr_fast.config import PolicySpec, to_dict
 from ptr_robot.training.ancestry import ancestors_of
+from ptr_robot.training.config import DataConfig
 from ptr_robot.training.run_record import RunRecord, recorded_sources
 from ptr_robot.training.sources import Source, make_spec, with_tasks
 from ptr_robot.training.store_places import StorePlaces
@@ -68,4 +69,4 @@ def upgraded(data: Mapping[str, Any], newest: CheckpointInfo | None, places: Sto
 
 def _spec_of_stores(data: Mapping[str, Any], config: Mapping[str, Any], places: StorePlaces) -> PolicySpec:
     sources = [Source.from_record(source, places) for source in recorded_sources(data)]
-    return make_spec(sources, config["data"]["camera"], config["num_task_slots"])
+    return make_spec(sources, DataConfig.written_before(config["data"])["cameras"], config["num_task_slots"])

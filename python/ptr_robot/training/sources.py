@@ -14,6 +14,7 @@ from ptr_fast.config import PolicySpec, RewardConfig, TaskTable
 from ptr_fast.data.store import EpisodeStore
 from ptr_fast.data.transitions import Transitions
 from ptr_fast.errors import DataError
+from ptr_fast.types import CameraSpec
 from ptr_robot.training.config import DataConfig
 from ptr_robot.training.run_record import EpisodeRecord, SourceRecord
 from ptr_robot.training.store_places import StorePlaces
@@ -28,7 +29,7 @@ __all__ = [
     "reopen",
     "select_prior",
     "select_target",
-    "tell_camera",
+    "tell_cameras",
     "transitions_of",
 ]
 
@@ -314,22 +315,22 @@ def select_target(
     return source, task
 
 
-def make_spec(sources: Sequence[Source], camera: str, num_task_slots: int) -> PolicySpec:
+def make_spec(sources: Sequence[Source], cameras: Sequence[str], num_task_slots: int) -> PolicySpec:
     """What the policy will see and command, from the first store; the others must agree.
+
+    Args:
+        cameras: their names, in order; empty takes the first one of the store.
 
     Raises:
         ValueError: no such camera, or two stores differ in camera size, state, action space or control rate.
     """
     meta = sources[0].store.meta
     _check_finished(sources[0].store)
-    cameras = {spec.name: spec for spec in meta.cameras}
-    name = camera or meta.cameras[0].name
-    if name not in cameras:
-        raise ValueError(f"{sources[0].store.path}: no camera {name!r}; it has {sorted(cameras)}")
+    chosen = [_camera(sources[0].store, name) for name in cameras or [meta.cameras[0].name]]
     names = sorted({source.store.episodes.task[i] for source in sources for i in source.train})
     num_slots = num_task_slots or len(names) + max(8, len(names))
     spec = PolicySpec(
-        camera=cameras[name],
+        cameras=tuple(chosen),
         state=meta.state,
         action=meta.action,
         tasks=TaskTable(names=tuple(names), num_slots=num_slots),
@@ -340,11 +341,21 @@ def make_spec(sources: Sequence[Source], camera: str, num_task_slots: int) -> Po
     return spec
 
 
-def tell_camera(sources: Sequence[Source], camera: str, advice: str) -> None:
-    """Says which camera is trained on where a store has several."""
-    others = dict.fromkeys(c.name for source in sources for c in source.store.meta.cameras if c.name != camera)
+def tell_cameras(sources: Sequence[Source], spec: PolicySpec, advice: str) -> None:
+    """Says which cameras are trained on where a store has others."""
+    names = [camera.name for camera in spec.cameras]
+    others = dict.fromkeys(c.name for source in sources for c in source.store.meta.cameras if c.name not in names)
     if others:
-        print(f"the camera that is trained on is {camera!r}, not {', '.join(map(repr, others))}: {advice}")
+        mine = "camera that is trained on is" if len(names) == 1 else "cameras that are trained on are"
+        told = " and ".join(", ".join(map(repr, names)).rsplit(", ", 1))
+        print(f"the {mine} {told}, not {', '.join(map(repr, others))}: {advice}")
+
+
+def _camera(store: EpisodeStore, name: str) -> CameraSpec:
+    cameras = {camera.name: camera for camera in store.meta.cameras}
+    if name not in cameras:
+        raise ValueError(f"{store.path}: no camera {name!r}; it has {sorted(cameras)}")
+    return cameras[name]
 
 
 def _check_finished(store: EpisodeStore) -> None:
@@ -367,12 +378,12 @@ def check_matches(store: EpisodeStore, spec: PolicySpec, *, with_bounds: bool = 
         ValueError: naming the first difference.
     """
     _check_finished(store)
-    cameras = {camera.name: camera for camera in store.meta.cameras}
-    if spec.camera.name not in cameras:
-        raise ValueError(f"{store.path}: no camera {spec.camera.name!r}; it has {sorted(cameras)}")
-    camera = cameras[spec.camera.name]
     pairs = [
-        ("camera size", (spec.camera.height, spec.camera.width), (camera.height, camera.width)),
+        (f"size of camera {mine.name!r}", (mine.height, mine.width), (theirs.height, theirs.width))
+        for mine in spec.cameras
+        for theirs in [_camera(store, mine.name)]
+    ]
+    pairs += [
         ("state names", spec.state.names, store.meta.state.names),
         ("state units", spec.state.units, store.meta.state.units),
         ("action names", spec.action.names, store.meta.action.names),
@@ -392,7 +403,6 @@ def transitions_of(source: Source, spec: PolicySpec, rewards: RewardConfig, epis
     """The transitions of some episodes of a source, with rewards, masks, scaled actions and task slots."""
     return Transitions(
         source.store,
-        camera=spec.camera.name,
         task_table=spec.tasks,
         action=spec.action,
         rewards=rewards,

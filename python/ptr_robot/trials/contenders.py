@@ -104,7 +104,7 @@ def remote_contender(url: str, token: str = "", ca_file: Path | None = None) -> 
     try:
         image, state, action = about["image"], about["state"], about["action"]
         spec = PolicySpec(
-            camera=CameraSpec(name=image["camera"], height=image["height"], width=image["width"]),
+            cameras=(CameraSpec(name=image["camera"], height=image["height"], width=image["width"]),),
             state=StateSpec(names=tuple(state["names"]), units=tuple(state["units"])),
             action=ActionSpec(**{key: tuple(action[key]) for key in ("names", "units", "low", "high")}),
             tasks=TaskTable(names=tuple(about["tasks"]["names"]), num_slots=len(about["tasks"]["names"])),

@@ -114,7 +114,7 @@ def convert(
     critic_head, target_head = (with_head_slots(a, num_task_slots, *widths) for a in (critic_head, target_head))
     height, width = sizes.image_size
     spec = PolicySpec(
-        camera=CameraSpec(name=camera, height=height, width=width, resize=RESIZE),
+        cameras=(CameraSpec(name=camera, height=height, width=width, resize=RESIZE),),
         state=StateSpec(names=names, units=units),
         action=ActionSpec(names=names, units=units, low=BRIDGE_LOW, high=BRIDGE_HIGH),
         tasks=TaskTable(names=tasks, num_slots=num_task_slots),

@@ -57,7 +57,7 @@ def finetune(config: FinetuneConfig, ranks: Ranks) -> int:
     from ptr_robot.training.loop import open_run, train
     from ptr_robot.training.rates import over, scaled
     from ptr_robot.training.run_record import RunRecord
-    from ptr_robot.training.sources import check_matches, select_target, tell_camera, with_tasks
+    from ptr_robot.training.sources import check_matches, select_target, tell_cameras, with_tasks
     from ptr_robot.training.trained_on import held_out_only
 
     info = read_checkpoint(chosen_checkpoint(config.checkpoint, to=sys.stdout))
@@ -71,7 +71,7 @@ def finetune(config: FinetuneConfig, ranks: Ranks) -> int:
     spec = with_tasks(info.spec, [task])
     for source in sources:
         check_matches(source.store, spec, with_bounds=source.role == "target")
-    tell_camera(sources, spec.camera.name, "the checkpoint was trained on it")
+    tell_cameras(sources, spec, "the checkpoint was trained so")
     config = replace(config, out=config.out.resolve(), checkpoint=info.path, target=config.target.resolve(), task=task)
     schedule = info.config.lr_schedule if config.lr_schedule == "same" else config.lr_schedule
     learner = over(scaled(info.config, config.lr_scale), schedule, config.loop.num_steps)

@@ -57,13 +57,13 @@ def pretrain(config: PretrainConfig, ranks: Ranks) -> int:
     from ptr_robot.training.loop import open_run, train
     from ptr_robot.training.rates import check_schedule, over
     from ptr_robot.training.run_record import RunRecord
-    from ptr_robot.training.sources import make_spec, select_prior, tell_camera
+    from ptr_robot.training.sources import make_spec, select_prior, tell_cameras
     from ptr_robot.training.trained_on import held_out_only
     from ptr_robot.training.weights import parse_weights
 
     sources = held_out_only(select_prior(config.data, config.loop.seed))
-    spec = make_spec(sources, config.data.camera, config.num_task_slots)
-    tell_camera(sources, spec.camera.name, "--data.camera takes another")
+    spec = make_spec(sources, config.data.cameras, config.num_task_slots)
+    tell_cameras(sources, spec, "--data.cameras takes others")
     if not config.learner.lr_schedule_steps:
         config = replace(config, learner=over(config.learner, config.learner.lr_schedule, config.loop.num_steps))
     check_schedule(config.learner, config.loop.num_steps, "give --learner.lr-schedule-steps as many, or 0")
