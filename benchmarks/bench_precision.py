@@ -38,21 +38,21 @@ def make_data(seed: int) -> Batch:
     pointing = (place / (SIZE / 2) - 1.0).astype(np.float32) * 0.9
     is_right = rng.random(NUM_FRAMES) < 0.5
     actions = np.where(is_right[:, None], pointing, rng.uniform(-0.9, 0.9, pointing.shape)).astype(np.float32)
-    images = torch.from_numpy(np.clip(frames, 0, 255).astype(np.uint8))
+    images = torch.from_numpy(np.clip(frames, 0, 255).astype(np.uint8))[:, None]
     return Batch(
-        images=images,
-        next_images=images.roll(1, 0),
-        state=torch.zeros(NUM_FRAMES, 2),
-        next_state=torch.zeros(NUM_FRAMES, 2),
+        images={"image_0": images},
+        next_images={"image_0": images.roll(1, 0)},
+        state=torch.zeros(NUM_FRAMES, 1, 2),
+        next_state=torch.zeros(NUM_FRAMES, 1, 2),
         task_id=torch.zeros(NUM_FRAMES, dtype=torch.int64),
-        actions=torch.from_numpy(actions),
+        actions=torch.from_numpy(actions)[:, None],
         rewards=torch.from_numpy(np.where(is_right, 10.0, -1.0).astype(np.float32)),
         masks=torch.from_numpy(np.where(is_right, 0.0, 1.0).astype(np.float32)),
     )
 
 
 def rows_of(data: Batch, rows: np.ndarray) -> Batch:
-    return Batch(**{name: getattr(data, name)[rows] for name in Batch.__dataclass_fields__})
+    return data.map(lambda value: value[rows])
 
 
 def make_learner(dtype: torch.dtype | None, seed: int, encoder: str = "conv3", device: str = "cpu") -> CqlLearner:
@@ -80,9 +80,9 @@ def make_learner(dtype: torch.dtype | None, seed: int, encoder: str = "conv3", d
 def action_error(learner: CqlLearner, held_out: Batch) -> float:
     """Mean squared error of the mean action on held-out frames whose recorded action is the right one, in float32."""
     right = held_out.rewards > 0
-    images = held_out.images[right].permute(0, 3, 1, 2).float().div_(255.0)
-    actions = learner.actor.mean_action({"image_0": images}, held_out.state[right], held_out.task_id[right])
-    return float((actions - held_out.actions[right]).square().mean())
+    images = held_out.images["image_0"][right, 0].permute(0, 3, 1, 2).float().div_(255.0)
+    actions = learner.actor.mean_action({"image_0": images}, held_out.state[right, 0], held_out.task_id[right])
+    return float((actions - held_out.actions[right, 0]).square().mean())
 
 
 def train(dtype: torch.dtype | None, seed: int, num_steps: int) -> dict[str, list[float]]:

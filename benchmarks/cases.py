@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.peers.plain_batch import only, plain
 from ptr_fast.config import CqlConfig, EncoderConfig, PolicySpec, TaskTable
 from ptr_fast.learners import CqlLearner, Draws
 from ptr_fast.types import ActionSpec, Batch, CameraSpec, StateSpec
@@ -63,18 +64,19 @@ def make_batch(case: StepCase, device: str = "cpu", action_dim: int = 7, state_d
 
     def images() -> torch.Tensor:
         coarse = rng.integers(0, 256, (num_batch, size // 8, size // 8, 3)).repeat(8, 1).repeat(8, 2)
-        return torch.from_numpy(np.clip(coarse + rng.normal(0, 6, coarse.shape), 0, 255).astype(np.uint8)).to(device)
+        frames = np.clip(coarse + rng.normal(0, 6, coarse.shape), 0, 255).astype(np.uint8)
+        return torch.from_numpy(frames)[:, None].to(device)
 
     def normal(*shape: int) -> torch.Tensor:
         return torch.from_numpy(rng.normal(size=shape).astype(np.float32)).to(device)
 
     return Batch(
-        images=images(),
-        next_images=images(),
-        state=normal(num_batch, state_dim),
-        next_state=normal(num_batch, state_dim),
+        images={"image_0": images()},
+        next_images={"image_0": images()},
+        state=normal(num_batch, 1, state_dim),
+        next_state=normal(num_batch, 1, state_dim),
         task_id=torch.zeros(num_batch, dtype=torch.int64, device=device),
-        actions=normal(num_batch, action_dim).mul(0.5).clamp(-0.99, 0.99),
+        actions=normal(num_batch, 1, action_dim).mul(0.5).clamp(-0.99, 0.99),
         rewards=-torch.ones(num_batch, device=device),
         masks=torch.ones(num_batch, device=device),
     )
@@ -90,11 +92,11 @@ def parameters_by_name(learner: CqlLearner) -> dict[str, torch.Tensor]:
 def export(path: Path, learner: CqlLearner, batch: Batch, draws: Draws) -> None:
     """Weights (``weight/``), batch (``batch/``) and draws (``draws/``) of one update as one .npz file."""
     arrays = {f"weight/{name}": value for name, value in parameters_by_name(learner).items()}
-    for name in ("images", "next_images", "state", "next_state", "task_id", "actions", "rewards", "masks"):
-        arrays[f"batch/{name}"] = getattr(batch, name)
+    arrays |= {f"batch/{name}": value for name, value in vars(plain(batch)).items()}
     for name in ("next_eps", "policy_eps", "random_actions", "actor_eps"):
         arrays[f"draws/{name}"] = getattr(draws, name)
-    for prefix, params in (("augment", draws.augment), ("next_augment", draws.next_augment)):
+    for prefix in ("augment", "next_augment"):
+        params = only(getattr(draws, prefix))
         arrays[f"draws/{prefix}/crop_offsets"] = params.crop_offsets
         for name in ("apply", "order", "brightness", "contrast", "saturation", "hue"):
             arrays[f"draws/{prefix}/{name}"] = getattr(params.jitter, name)

@@ -56,9 +56,9 @@ def _spec(size: int, dim: int) -> PolicySpec:
 
 def _frames(kind: Frames, num: int, size: int) -> Any:
     if kind == "host":
-        return _empty(num, size, size, 3, dtype=torch.uint8)
+        return {"image_0": _empty(num, 1, size, size, 3, dtype=torch.uint8)}
     shape = (1000, size, size, 3) if kind == "rgb" else (1000, size // 2 * 3, size)
-    return PooledFrames(_empty(*shape, dtype=torch.uint8), _empty(num, dtype=torch.int64))
+    return {"image_0": PooledFrames(_empty(*shape, dtype=torch.uint8), _empty(num, 1, dtype=torch.int64))}
 
 
 def update(
@@ -71,10 +71,10 @@ def update(
     batch = Batch(
         images=_frames(frames, num_batch, size),
         next_images=_frames(frames, num_batch, size),
-        state=_empty(num_batch, dim),
-        next_state=_empty(num_batch, dim),
+        state=_empty(num_batch, 1, dim),
+        next_state=_empty(num_batch, 1, dim),
         task_id=_empty(num_batch, dtype=torch.int64),
-        actions=_empty(num_batch, dim),
+        actions=_empty(num_batch, 1, dim),
         rewards=_empty(num_batch),
         masks=_empty(num_batch),
     )

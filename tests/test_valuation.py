@@ -33,7 +33,7 @@ def asked(policy, store, episode=0, **options):
 @pytest.mark.parametrize("averaged", [False, True])
 def test_curves_are_what_the_policy_says(policy, store, averaged):
     record, got = asked(policy, store, averaged=averaged)
-    frames, states = record.frames[record.index], record.states[record.index]
+    frames, states = record.frames[policy.spec.camera.name][record.index], record.states[record.index]
     task, raw = store.episodes.task[0], policy.spec.action.unscale(record.actions)
     ask = (frames, states, task)
     np.testing.assert_allclose(got.q, policy.predict_value(*ask, raw).min(0), atol=1e-5)
@@ -46,8 +46,8 @@ def test_curves_are_what_the_policy_says(policy, store, averaged):
     np.testing.assert_allclose(got.action_error, error, atol=1e-5)
     q = got.q_averaged if averaged else got.q
     noise = keyed_generator(0, "valuation", record.name, 0)
-    torch.randn(len(record.frames), 2, 7, generator=noise)  # the policy's come first
-    random = torch.rand(len(record.frames), 2, 7, generator=noise).mul(2).sub(1).numpy()[record.index]
+    torch.randn(len(record.states), 2, 7, generator=noise)  # the policy's come first
+    random = torch.rand(len(record.states), 2, 7, generator=noise).mul(2).sub(1).numpy()[record.index]
     lower = [
         policy.predict_value(*ask, policy.spec.action.unscale(random[:, k]), averaged=averaged).min(0) < q
         for k in range(2)
@@ -62,13 +62,13 @@ def test_curves_are_what_the_policy_says(policy, store, averaged):
 def test_bellman_error_follows_the_learners_rule(policy, store):
     """Max over the sampled next actions of the min over the averaged critics; nothing after a terminal step."""
     record, got = asked(policy, store, seed=3)
-    nets, num_frames = policy.networks, len(record.frames)
+    nets, num_frames = policy.networks, len(record.states)
     noise = torch.randn(num_frames, 2, 7, generator=keyed_generator(3, "valuation", record.name, 0))
     for t in (0, 5, len(record.rewards) - 2, len(record.rewards) - 1):
 
         def at(frame):
-            image = torch.from_numpy(record.frames[frame : frame + 1]).permute(0, 3, 1, 2).float() / 255
-            images = {policy.spec.camera.name: image}
+            seen = {name: torch.from_numpy(frames[frame : frame + 1]) for name, frames in record.frames.items()}
+            images = {name: frames.permute(0, 3, 1, 2).float() / 255 for name, frames in seen.items()}
             return images, torch.from_numpy(record.states[frame : frame + 1]), torch.tensor([record.task_id])
 
         with torch.no_grad():
@@ -110,7 +110,7 @@ def test_a_cloned_policy_has_no_q(store, tmp_path):
     policy = Policy.load(make_run(tmp_path / "run", store, config=BC, steps=(2,)))
     record, got = asked(policy, store)
     assert len(got.q) == len(got.advantage) == len(got.td_target) == 0
-    raw = policy.actions(record.frames[:-1], record.states[:-1], store.episodes.task[0])
+    raw = policy.actions(record.frames[policy.spec.camera.name][:-1], record.states[:-1], store.episodes.task[0])
     error = np.square(policy.spec.action.scale(raw) - record.actions).mean(1)
     # The mean of a cloned policy is clipped to 1 and the recorded action to 0.99.
     np.testing.assert_allclose(got.action_error, error, atol=0.02)
@@ -120,4 +120,4 @@ def test_other_camera_sizes_are_resized(policy, store, tmp_path):
     info = read_checkpoint(policy.info.path)
     spec = replace(info.spec, cameras=(replace(info.spec.camera, height=24, width=32),))
     record = record_of(replace(info, spec=spec), store, 0, rewards_of(info))
-    assert record.frames.shape[1:] == (24, 32, 3)
+    assert record.frames[spec.camera.name].shape[1:] == (24, 32, 3)

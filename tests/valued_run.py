@@ -39,7 +39,7 @@ def make_run(
 ) -> Path:
     """Writes a run folder; the learner does two updates before each of ``steps``."""
     source = Source(role="prior", store=store, train=np.array(train, int), validation=np.array(validation, int))
-    spec = make_spec([source], "image_0", 4)
+    spec = make_spec([source], ["image_0"], 4)
     learner = (CqlLearner if isinstance(config, CqlConfig) else BcLearner)(config, spec, seed=0, device="cpu")
     record = {
         "verb": "pretrain",
@@ -58,16 +58,16 @@ def make_run(
 
 def _batch(seed: int, spec, size: int = 4) -> Batch:
     generator = torch.Generator().manual_seed(seed)
-    shape = (size, spec.camera.height, spec.camera.width, 3)
+    shape = (size, 1, spec.camera.height, spec.camera.width, 3)
     images = [torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator) for _ in range(2)]
-    states = [torch.randn(size, spec.state.dim, generator=generator) for _ in range(2)]
+    states = [torch.randn(size, 1, spec.state.dim, generator=generator) for _ in range(2)]
     return Batch(
-        images=images[0],
-        next_images=images[1],
+        images={"image_0": images[0]},
+        next_images={"image_0": images[1]},
         state=states[0],
         next_state=states[1],
         task_id=torch.zeros(size, dtype=torch.int64),
-        actions=torch.rand(size, spec.action.dim, generator=generator) * 1.8 - 0.9,
+        actions=torch.rand(size, 1, spec.action.dim, generator=generator) * 1.8 - 0.9,
         rewards=torch.tensor([-1.0, 10.0] * (size // 2)),
         masks=torch.tensor([1.0, 0.0] * (size // 2)),
     )

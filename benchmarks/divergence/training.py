@@ -69,7 +69,7 @@ class Demonstrations:
     def open(stores: tuple[Path, ...], seed: int) -> Demonstrations:
         config = DataConfig(stores=tuple(store.resolve() for store in stores))
         sources = select_prior(config, seed)
-        spec = make_spec(sources, "", 0)
+        spec = make_spec(sources, [], 0)
         frames = [open_frames(source.store, spec.camera.name, num_threads=4) for source in sources]
         return Demonstrations(config=config, sources=sources, frames=frames, spec=spec, rewards=RewardConfig())
 

@@ -36,13 +36,13 @@ class DeviceData:
     on_device, wait_seconds = True, 0.0
 
     def __init__(self, data: Batch, seed: int, num_batch: int, num_steps: int, device: str) -> None:
-        self._data = Batch(**{name: getattr(data, name).to(device) for name in Batch.__dataclass_fields__})
+        self._data = data.to(device)
         generator = torch.Generator().manual_seed(seed)
         self._rows_NB = torch.randint(0, len(data), (num_steps + 8, num_batch), generator=generator).to(device)
 
     def batch(self, step: Any) -> Batch:
         rows = self._rows_NB[step]
-        return Batch(**{name: getattr(self._data, name)[rows] for name in Batch.__dataclass_fields__})
+        return self._data.map(lambda value: value[rows])
 
 
 def train_one(bench: Bench, encoder: str, kind: str, seed: int) -> dict[str, Any]:

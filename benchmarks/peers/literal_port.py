@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from benchmarks.cases import parameters_by_name
 from benchmarks.peers import plain_augment
+from benchmarks.peers.plain_batch import only, plain
 from benchmarks.peers.plain_draws import draw
 from benchmarks.peers.plain_nets import PlainNets
 from ptr_fast.learners import CqlLearner, CqlTerms, Draws
@@ -61,8 +62,9 @@ class LiteralPort:
         learner, config = self.learner, self.learner.config
         weights, nets = self.weights, self.nets
         draws = draw(config, len(batch), learner.spec.action.dim, learner.device) if draws is None else draws
-        images = plain_augment.augment(batch.images, draws.augment, nets.dtype)
-        next_images = plain_augment.augment(batch.next_images, draws.next_augment, nets.dtype)
+        batch = plain(batch)
+        images = plain_augment.augment(batch.images, only(draws.augment), nets.dtype)
+        next_images = plain_augment.augment(batch.next_images, only(draws.next_augment), nets.dtype)
         num_samples, num_slots = config.num_action_samples, learner.spec.tasks.num_slots
         task = F.one_hot(batch.task_id, num_slots).float()
 

@@ -10,6 +10,8 @@ from ptr_fast.learners import Draws
 
 __all__ = ["draw"]
 
+CAMERA = "image_0"
+
 
 def draw(config: CqlConfig, num_batch: int, action_dim: int, device: torch.device) -> Draws:
     """Draws of the same laws as our learner's."""
@@ -19,8 +21,8 @@ def draw(config: CqlConfig, num_batch: int, action_dim: int, device: torch.devic
         policy_eps=torch.randn(shape, device=device),
         random_actions=torch.rand(shape, device=device) * 2.0 - 1.0,
         actor_eps=torch.randn(num_batch, action_dim, device=device),
-        augment=_draw_augment(config.augment, num_batch, device),
-        next_augment=_draw_augment(config.augment, num_batch, device),
+        augment={CAMERA: _draw_augment(config.augment, num_batch, device)},
+        next_augment={CAMERA: _draw_augment(config.augment, num_batch, device)},
     )
 
 

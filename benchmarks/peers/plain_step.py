@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from benchmarks.cases import parameters_by_name
 from benchmarks.peers import plain_augment
+from benchmarks.peers.plain_batch import PlainBatch, only, plain
 from benchmarks.peers.plain_draws import draw
 from benchmarks.peers.plain_nets import PlainNets, tanh_sample
 from ptr_fast.learners import CqlLearner, Draws
@@ -73,11 +74,12 @@ class PlainStep:
         """One gradient step of critic, actor and temperature; the losses as 0-d tensors."""
         config = self.config
         draws = draw(config, len(batch), self.spec.action.dim, self.device) if draws is None else draws
+        batch = plain(batch)
         if self.compiled and self.device.type == "cuda":
             torch.compiler.cudagraph_mark_step_begin()
         with torch.no_grad():
-            images = self._augment(batch.images, draws.augment, self.nets.dtype)
-            next_images = self._augment(batch.next_images, draws.next_augment, self.nets.dtype)
+            images = self._augment(batch.images, only(draws.augment), self.nets.dtype)
+            next_images = self._augment(batch.next_images, only(draws.next_augment), self.nets.dtype)
             task = F.one_hot(batch.task_id, self.spec.tasks.num_slots).float()
         mean, log_std = self._policy_at_s(images, batch.state, task)
         critic_loss, bellman_loss, cql_loss = self._critic_loss(
@@ -111,7 +113,7 @@ class PlainStep:
         self,
         images: torch.Tensor,
         next_images: torch.Tensor,
-        batch: Batch,
+        batch: PlainBatch,
         task: torch.Tensor,
         draws: Draws,
         mean: torch.Tensor,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import fields
 from types import SimpleNamespace
 
 import numpy as np
@@ -32,11 +31,11 @@ def sources(make_store):
     new = EpisodeStore.open(make_store(parts=((6,),), encoding="raw", name="new"))
 
     def table(store, *episodes):
-        options = dict(camera="image_0", task_table=TASKS, action=store.meta.action, rewards=RewardConfig())
+        options = dict(task_table=TASKS, action=store.meta.action, rewards=RewardConfig())
         return Transitions(store, episodes=np.array(episodes), **options)
 
     tables = [table(old, 0, 1), table(new, 0), table(old, 3)]
-    opened = {store: open_frames(store, "image_0") for store in (old, new)}
+    opened = {store: {"image_0": open_frames(store, "image_0")} for store in (old, new)}
     return tables, [opened[t.store] for t in tables]
 
 
@@ -47,9 +46,13 @@ def mixture(tables, batch_size=8):
 
 def plain(batch: Batch) -> dict[str, torch.Tensor]:
     """All tensors of a batch, frames gathered, on the CPU."""
-    values = {f.name: getattr(batch, f.name) for f in fields(Batch)}
-    gathered = {k: yuv420.rgb_frames(v.pool, v.index) if isinstance(v, PooledFrames) else v for k, v in values.items()}
-    return {k: v.cpu().clone() for k, v in gathered.items()}
+    return {
+        name: (gathered(v) if isinstance(v, PooledFrames) else v).cpu().clone() for name, v in batch.tensors().items()
+    }
+
+
+def gathered(frames: PooledFrames) -> torch.Tensor:
+    return yuv420.rgb_frames(frames.pool, frames.index.flatten()).unflatten(0, frames.index.shape)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -75,14 +78,14 @@ def test_planes_are_those_of_the_loaders_frames(sources, device):
     tables, frames = sources
     raw = DeviceFrames(tables, frames, mixture(tables), device)
     held = DeviceFrames(tables, frames, mixture(tables), device, layout="yuv420")
-    assert held._pool.nbytes * 2 == raw._pool.nbytes
+    assert held._pools["image_0"].nbytes * 2 == raw._pools["image_0"].nbytes
     assert str(held.describe()).startswith("device-yuv420 (asked for): 25 frames")
     for step in range(3):
-        assert held.batch(step).images.shape == raw.batch(step).images.shape == (8, 16, 24, 3)
+        assert held.batch(step).images["image_0"].shape == raw.batch(step).images["image_0"].shape == (8, 1, 16, 24, 3)
         wanted, got = plain(raw.batch(step)), plain(held.batch(step))
         for name, value in wanted.items():
-            if name in ("images", "next_images"):
-                value = yuv420.decode(yuv420.encode(value))
+            if "images" in name:
+                value = yuv420.decode(yuv420.encode(value[:, 0]))[:, None]
             assert torch.equal(got[name], value), name
 
 
@@ -91,7 +94,7 @@ def test_every_frame_is_held_once_and_no_other(sources):
     held = DeviceFrames(tables, frames, mixture(tables))
     assert held.num_frames == num_frames_of(tables, frames) == (6 + 4) + 7 + 8  # steps and last frame of each episode
     batch = held.batch(0)
-    assert batch.images.pool is batch.next_images.pool
+    assert batch.images["image_0"].pool is batch.next_images["image_0"].pool
     assert held.num_bytes > held.num_frames * 16 * 24 * 3
     text = str(held.describe())
     assert text.startswith("device (asked for): 25 frames")
@@ -113,18 +116,18 @@ def test_what_is_compiled_at_first_is_not_part_of_the_rate(sources):
 def test_loading_in_pieces(sources, monkeypatch):
     tables, frames = sources
     layouts = ("rgb", "yuv420")
-    whole = [DeviceFrames(tables, frames, mixture(tables), layout=layout)._pool for layout in layouts]
+    whole = [DeviceFrames(tables, frames, mixture(tables), layout=layout)._pools["image_0"] for layout in layouts]
     monkeypatch.setattr("ptr_fast.data.device_frames._LOAD_BYTES", 3 * 16 * 24 * 3)
     for layout, pool in zip(layouts, whole, strict=True):
-        assert torch.equal(DeviceFrames(tables, frames, mixture(tables), layout=layout)._pool, pool)
+        assert torch.equal(DeviceFrames(tables, frames, mixture(tables), layout=layout)._pools["image_0"], pool)
 
 
 def test_sources_that_do_not_fit_together(sources):
     tables, frames = sources
-    with pytest.raises(ValueError, match="one frame source per table"):
+    with pytest.raises(ValueError, match="one mapping of frame sources per table"):
         DeviceFrames(tables, frames[:1], mixture(tables))
-    odd = SimpleNamespace(height=8, width=8, num_frames=1)
-    with pytest.raises(ValueError, match="all sources need one"):
+    odd = {"image_0": SimpleNamespace(height=8, width=8, num_frames=1)}
+    with pytest.raises(ValueError, match="all sources need the same cameras"):
         DeviceFrames(tables, [frames[0], odd, frames[2]], mixture(tables))
 
 
@@ -145,8 +148,10 @@ def synthetic(num_steps: int) -> tuple[SimpleNamespace, SyntheticFrames]:
     table = SimpleNamespace(
         record=record,
         next_record=record + 1,
+        first_record=np.zeros(num_steps, np.int64),
+        last_record=np.full(num_steps, num_steps - 1),
         state=np.zeros((num_steps + 1, 7), np.float32),
-        actions=np.zeros((num_steps, 7), np.float32),
+        action=np.zeros((num_steps + 1, 7), np.float32),
         rewards=np.zeros(num_steps, np.float32),
         masks=np.ones(num_steps, np.float32),
         task_id=np.zeros(num_steps, np.int64),
@@ -163,9 +168,9 @@ def test_a_sample_costs_the_same_at_any_size(kind):
         table, frames = synthetic(num_steps)
         sampler = MixtureSampler([[num_steps]], 1.0, 256, seed=0)
         if kind == "device":
-            makers.append(DeviceFrames([table], [frames], sampler).batch)
+            makers.append(DeviceFrames([table], [{"image_0": frames}], sampler).batch)
         else:
-            with Loader([table], [frames], sampler) as loader:
+            with Loader([table], [{"image_0": frames}], sampler) as loader:
                 slot = loader._free[0]
             makers.append(lambda step, loader=loader, slot=slot: loader._fill(slot, step))
     best = [float("inf")] * len(sizes)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,10 +32,8 @@ def sources(make_store):
         EpisodeStore.open(make_store(parts=((5, 3), (4,)), name="old")),
         EpisodeStore.open(make_store(parts=((6,),), encoding="raw", name="new")),
     ]
-    tables = [
-        Transitions(s, camera="image_0", task_table=TASKS, action=s.meta.action, rewards=RewardConfig()) for s in stores
-    ]
-    return tables, [open_frames(s, "image_0") for s in stores], stores
+    tables = [Transitions(s, task_table=TASKS, action=s.meta.action, rewards=RewardConfig()) for s in stores]
+    return tables, [{"image_0": open_frames(s, "image_0")} for s in stores], stores
 
 
 def mixture(tables, batch_size=8, seed=0):
@@ -44,7 +41,7 @@ def mixture(tables, batch_size=8, seed=0):
 
 
 def snapshot(batch: Batch) -> dict[str, torch.Tensor]:
-    return {f.name: getattr(batch, f.name).clone() for f in fields(Batch)}
+    return {name: value.clone() for name, value in batch.tensors().items()}
 
 
 def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
@@ -63,11 +60,11 @@ def test_content(sources):
             for row, (number, i) in enumerate(zip(which, index, strict=True)):
                 table, store = tables[number], stores[number]
                 record, following = int(table.record[i]), int(table.next_record[i])
-                assert np.array_equal(batch.images[row], store.frame("image_0", record))
-                assert np.array_equal(batch.next_images[row], store.frame("image_0", following))
-                assert np.array_equal(batch.state[row], store.state[record])
-                assert np.array_equal(batch.next_state[row], store.state[following])
-                assert np.array_equal(batch.actions[row], table.actions[i])
+                assert np.array_equal(batch.images["image_0"][row, 0], store.frame("image_0", record))
+                assert np.array_equal(batch.next_images["image_0"][row, 0], store.frame("image_0", following))
+                assert np.array_equal(batch.state[row, 0], store.state[record])
+                assert np.array_equal(batch.next_state[row, 0], store.state[following])
+                assert np.array_equal(batch.actions[row, 0], table.actions[i])
                 for name in ("rewards", "masks", "task_id"):
                     assert getattr(batch, name)[row] == getattr(table, name)[i]
 
@@ -76,7 +73,7 @@ def test_dtypes(sources):
     tables, frames, _ = sources
     with Loader(tables, frames, mixture(tables)) as loader:
         batch = loader.batch(0)
-        assert batch.images.dtype == batch.next_images.dtype == torch.uint8
+        assert batch.images["image_0"].dtype == batch.next_images["image_0"].dtype == torch.uint8
         assert batch.task_id.dtype == torch.int64
         for name in ("state", "next_state", "actions", "rewards", "masks"):
             assert getattr(batch, name).dtype == torch.float32
@@ -108,7 +105,7 @@ def test_batches_are_prepared_ahead_and_no_further(sources):
             time.sleep(0.005)
         time.sleep(0.05)
         assert asked == [0, 100, 101, 102, 103]
-        buffers = {loader.batch(step).images.data_ptr() for step in range(101, 120)}
+        buffers = {loader.batch(step).images["image_0"].data_ptr() for step in range(101, 120)}
         assert len(buffers) == 4  # prefetch + the one in use
 
 
@@ -172,12 +169,12 @@ def test_wait_seconds(sources):
 
 def test_wrong_arguments(sources, make_store):
     tables, frames, _ = sources
-    with pytest.raises(ValueError, match="one frame source per table"):
+    with pytest.raises(ValueError, match="one mapping of frame sources per table"):
         Loader(tables, frames[:1], mixture(tables))
     with pytest.raises(ValueError, match="prefetch must be at least 1"):
         Loader(tables, frames, mixture(tables), prefetch=0)
-    odd = SimpleNamespace(height=8, width=8, num_frames=1)
-    with pytest.raises(ValueError, match="all sources need one"):
+    odd = {"image_0": SimpleNamespace(height=8, width=8, num_frames=1)}
+    with pytest.raises(ValueError, match="all sources need the same cameras"):
         Loader(tables, [frames[0], odd], mixture(tables))
 
 
@@ -197,7 +194,7 @@ def test_the_next_observation_is_neither_stored_nor_moved_twice(sources):
             moved.append(len(records))
             self.source.gather(records, out, rows)
 
-    with Loader(tables, [Counting(source) for source in frames], mixture(tables)) as loader:
+    with Loader(tables, [{"image_0": Counting(source["image_0"])} for source in frames], mixture(tables)) as loader:
         for step in range(10):
             loader._fill(loader._free[0], step)
     assert sum(moved) == 10 * 2 * 8
@@ -215,13 +212,13 @@ def private_bytes() -> int:
 def test_memory_after_20_000_batches_is_that_after_2_000(sources, kind):
     tables, frames, stores = sources
     if kind == "dali":
-        reason = why_not_dali(stores[:1], "image_0")
+        reason = why_not_dali(stores[:1], ["image_0"])
         if reason:
             pytest.skip(reason)
-        opened: Any = DaliLoader(tables[:1], stores[:1], "image_0", MixtureSampler([[len(tables[0])]], 1.0, 8, 0))
+        opened: Any = DaliLoader(tables[:1], stores[:1], ["image_0"], MixtureSampler([[len(tables[0])]], 1.0, 8, 0))
     else:
         if kind == "jpeg":
-            frames = [JpegFrames(stores[0], "image_0"), frames[1]]
+            frames = [{"image_0": JpegFrames(stores[0], "image_0")}, frames[1]]
         opened = Loader(tables, frames, mixture(tables))
     with opened as loader:
         held = {}
@@ -242,5 +239,5 @@ def test_batches_on_a_gpu(sources):
     with Loader(tables, frames, mixture(tables), "cuda", prefetch=2) as loader:
         kept = [loader.batch(step) for step in range(6)]
         for batch, cpu in zip(kept, wanted, strict=True):
-            assert batch.images.device.type == "cuda"
+            assert batch.images["image_0"].device.type == "cuda"
             assert_equal({name: value.cpu() for name, value in snapshot(batch).items()}, cpu)

@@ -14,7 +14,7 @@ def sizes(num_jpeg=0, num_raw=0, side=128):
 
 
 def tiers(what, device="cuda", free=H100, budget=64 * GIB, batch=64):
-    return frame_tiers(what, device, free, step_reserve_bytes(batch, 128, 128), budget)
+    return frame_tiers([what], device, free, step_reserve_bytes(batch, 128 * 128), budget)
 
 
 @pytest.mark.parametrize(

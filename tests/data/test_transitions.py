@@ -14,7 +14,7 @@ TASKS = TaskTable(names=("other", "put carrot on plate"), num_slots=4)
 
 
 def transitions(store, **changes):
-    settings = {"camera": "image_0", "task_table": TASKS, "action": store.meta.action, "rewards": RewardConfig()}
+    settings = {"task_table": TASKS, "action": store.meta.action, "rewards": RewardConfig()}
     return Transitions(store, **{**settings, **changes})
 
 
@@ -64,8 +64,6 @@ def test_subset_and_its_errors(make_store):
         transitions(store, episodes=[1, 1])
     with pytest.raises(DataError, match="no episode to train on"):
         transitions(store, episodes=[])
-    with pytest.raises(ValueError, match="no camera 'wrist'"):
-        transitions(store, camera="wrist")
     with pytest.raises(ValueError, match="unknown task 'put carrot on plate'"):
         transitions(store, task_table=TaskTable(names=("lift",), num_slots=1))
 

@@ -43,7 +43,6 @@ def test_latency_shift_pairs_an_action_with_the_frame_one_step_later(tmp_path, r
     # the reference: obs = f[:-1][1:], next = f[1:][1:], actions = a[:-1]
     table = Transitions(
         store,
-        camera="image_0",
         task_table=TaskTable(names=store.meta.tasks, num_slots=1),
         action=store.meta.action,
         rewards=RewardConfig(),

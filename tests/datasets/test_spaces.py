@@ -196,7 +196,7 @@ def test_the_layout_of_a_run(tmp_path, run):
     from ptr_robot.training.sources import Source, check_matches, make_spec
 
     store = converted(run, data(tmp_path), control_hz=7.0)
-    spec = make_spec([Source(role="prior", store=store, train=np.arange(4), validation=np.arange(4, 6))], "", 2)
+    spec = make_spec([Source(role="prior", store=store, train=np.arange(4), validation=np.arange(4, 6))], [], 2)
     other = data(tmp_path / "other", "own", scale=0.5)
     with pytest.raises(ValueError, match=r"action low bounds differs: .*--layout STORE_OR_RUN"):
         check_matches(converted(run, other, out="grown", control_hz=7.0), spec)
@@ -349,7 +349,7 @@ def test_a_robot_takes_no_unit_for_another(tmp_path, run):
     from ptr_robot.training.sources import Source, make_spec
 
     store = converted(run, data(tmp_path), action_names=NAMES, state_names=NAMES)
-    spec = make_spec([Source(role="prior", store=store, train=np.arange(4), validation=np.arange(4, 6))], "", 0)
+    spec = make_spec([Source(role="prior", store=store, train=np.arange(4), validation=np.arange(4, 6))], [], 0)
 
     arm = SimpleNamespace(
         name="arm",
@@ -369,8 +369,8 @@ def test_a_killed_conversion_is_not_trained_on(tmp_path, run):
 
     store = converted(run, data(tmp_path))
     source = Source(role="prior", store=store, train=np.arange(4), validation=np.arange(4, 6))
-    spec = make_spec([source], "", 0)
+    spec = make_spec([source], [], 0)
     store.meta = replace(store.meta, action=replace(store.meta.action, bounds_source="unfinished"))
-    for look in (lambda: make_spec([source], "", 0), lambda: check_matches(store, spec)):
+    for look in (lambda: make_spec([source], [], 0), lambda: check_matches(store, spec)):
         with pytest.raises(DataError, match="placeholders, the conversion did not come to its end; run the same"):
             look()

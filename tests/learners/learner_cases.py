@@ -25,15 +25,15 @@ def make_spec(size: int = 16, state_dim: int = 3, action_dim: int = 4, num_slots
 def make_batch(spec: PolicySpec, num_batch: int = 6, seed: int = 0) -> Batch:
     """Random transitions; every third one is terminal with reward 10."""
     generator = torch.Generator().manual_seed(seed)
-    frames = (num_batch, spec.camera.height, spec.camera.width, 3)
+    frames = (num_batch, 1, spec.cameras[0].height, spec.cameras[0].width, 3)
     terminal = torch.arange(num_batch) % 3 == 0
     return Batch(
-        images=torch.randint(0, 256, frames, dtype=torch.uint8, generator=generator),
-        next_images=torch.randint(0, 256, frames, dtype=torch.uint8, generator=generator),
-        state=torch.randn(num_batch, spec.state.dim, generator=generator),
-        next_state=torch.randn(num_batch, spec.state.dim, generator=generator),
+        images={"camera": torch.randint(0, 256, frames, dtype=torch.uint8, generator=generator)},
+        next_images={"camera": torch.randint(0, 256, frames, dtype=torch.uint8, generator=generator)},
+        state=torch.randn(num_batch, 1, spec.state.dim, generator=generator),
+        next_state=torch.randn(num_batch, 1, spec.state.dim, generator=generator),
         task_id=torch.randint(0, spec.tasks.num_slots, (num_batch,), generator=generator),
-        actions=1.98 * torch.rand(num_batch, spec.action.dim, generator=generator) - 0.99,
+        actions=1.98 * torch.rand(num_batch, 1, spec.action.dim, generator=generator) - 0.99,
         rewards=torch.where(terminal, 10.0, -1.0),
         masks=(~terminal).float(),
     )

@@ -7,7 +7,6 @@ Triton kernels take the same tensors.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import sys
 from pathlib import Path
@@ -54,15 +53,16 @@ class Pool:
 
     def __init__(self, device: torch.device | str = "cpu", layout: str = "rgb") -> None:
         self.rows = make_batch(SPEC, num_batch=24).to(device)
-        self.pool = self.rows.images if layout == "rgb" else yuv420.encode(self.rows.images)
+        frames = self.rows.images["camera"][:, 0]
+        self.pool = frames if layout == "rgb" else yuv420.encode(frames)
 
     def batch(self, step) -> Batch:
         rows = (torch.arange(6, device=self.rows.rewards.device) * 3 + step) % 24
         rows = rows.to(torch.int64)
         names = ("state", "next_state", "task_id", "actions", "rewards", "masks")
         return Batch(
-            images=PooledFrames(self.pool, rows),
-            next_images=PooledFrames(self.pool, (rows + 1) % 24),
+            images={"camera": PooledFrames(self.pool, rows[:, None])},
+            next_images={"camera": PooledFrames(self.pool, (rows[:, None] + 1) % 24)},
             **{name: getattr(self.rows, name).index_select(0, rows) for name in names},
         )
 
@@ -198,9 +198,7 @@ def test_a_cuda_graph_fed_from_the_host_trains_the_same(deterministic):
 
         def batch(self, step) -> Batch:
             batch = super().batch(step)
-            frames = {"images": batch.images, "next_images": batch.next_images}
-            gathered = {name: pooled.pool[pooled.index] for name, pooled in frames.items()}
-            return dataclasses.replace(batch, **gathered).to("cuda")
+            return batch.map(lambda value: value.pool[value.index] if isinstance(value, PooledFrames) else value)
 
     infos = []
     for kind in (EagerStep, CapturedStep):

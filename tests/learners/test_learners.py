@@ -9,10 +9,11 @@ import torch
 from learner_cases import make_batch, make_spec
 
 from ptr_fast.config import AugmentConfig, BcConfig, CqlConfig, EncoderConfig
-from ptr_fast.learners import BcDraws, BcLearner, CqlLearner
+from ptr_fast.learners import BcDraws, BcLearner, CqlLearner, base
 from ptr_fast.learners.base import scheduled_lr
 from ptr_fast.learners.cql.info import REFERENCE_NAMES
 from ptr_fast.learners.draws import draw_bc, draw_cql
+from ptr_fast.types import PooledFrames
 
 ENCODER = EncoderConfig(name="conv3", num_filters=8, embedding_dim=16)
 SMALL = {"encoder": ENCODER, "hidden_dims": (16, 16)}
@@ -155,11 +156,11 @@ def test_learning_rates_follow_the_schedule():
 
 def test_draws_are_the_same_on_every_call_and_differ_between_steps():
     config = CqlConfig(**SMALL)
-    one, same, other = (draw_cql(config, range(4), 3, 0, step) for step in (7, 7, 8))
+    one, same, other = (draw_cql(config, ["camera"], range(4), 3, 0, step) for step in (7, 7, 8))
     assert torch.equal(one.next_eps, same.next_eps)
-    assert torch.equal(one.augment.crop_offsets, same.augment.crop_offsets)
+    assert torch.equal(one.augment["camera"].crop_offsets, same.augment["camera"].crop_offsets)
     assert not torch.equal(one.next_eps, other.next_eps)
-    assert not torch.equal(one.augment.crop_offsets, one.next_augment.crop_offsets)
+    assert not torch.equal(one.augment["camera"].crop_offsets, one.next_augment["camera"].crop_offsets)
     assert one.random_actions.shape == (4, 4, 3)
     assert float(one.random_actions.abs().max()) <= 1.0
 
@@ -167,17 +168,45 @@ def test_draws_are_the_same_on_every_call_and_differ_between_steps():
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_a_samples_draws_depend_on_its_number_alone(world_size):
     config, step = CqlConfig(**SMALL), 2**31 + 5
-    whole = draw_cql(config, range(6), 3, 1, step)
+    whole = draw_cql(config, ["camera"], range(6), 3, 1, step)
     for rank in range(world_size):
-        share = draw_cql(config, torch.arange(rank, 6, world_size), 3, 1, torch.tensor(step))
+        share = draw_cql(config, ["camera"], torch.arange(rank, 6, world_size), 3, 1, torch.tensor(step))
         mine = slice(rank, None, world_size)
         for name in ("next_eps", "policy_eps", "random_actions", "actor_eps"):
             assert torch.equal(getattr(share, name), getattr(whole, name)[mine])
         for params, expected in ((share.augment, whole.augment), (share.next_augment, whole.next_augment)):
+            params, expected = params["camera"], expected["camera"]
             assert torch.equal(params.crop_offsets, expected.crop_offsets[mine])
             for name, values in vars(params.jitter).items():
                 assert torch.equal(values, getattr(expected.jitter, name)[mine])
-    assert torch.equal(draw_bc(BcConfig(), range(6), 1, step).augment.crop_offsets, whole.augment.crop_offsets)
+    assert torch.equal(
+    cloning = draw_bc(BcConfig(), ["camera"], range(6), 1, step)
+    assert torch.equal(cloning.augment["camera"].crop_offsets, whole.augment["camera"].crop_offsets)
+        whole.augment["camera"].crop_offsets,
+    )
+
+
+def test_every_camera_has_its_own_draws_and_the_first_those_that_it_has_alone():
+    config = CqlConfig(**SMALL)
+    alone, two = (draw_cql(config, cameras, range(6), 3, 1, 7) for cameras in (["front"], ["front", "wrist"]))
+    for name in ("augment", "next_augment"):
+        front, wrist = getattr(two, name)["front"], getattr(two, name)["wrist"]
+        assert torch.equal(front.crop_offsets, getattr(alone, name)["front"].crop_offsets)
+        for key, values in vars(front.jitter).items():
+            assert torch.equal(values, getattr(getattr(alone, name)["front"].jitter, key))
+        assert not torch.equal(front.crop_offsets, wrist.crop_offsets)
+        assert not torch.equal(front.jitter.hue, wrist.jitter.hue)
+    assert not torch.equal(two.augment["wrist"].crop_offsets, two.next_augment["wrist"].crop_offsets)
+
+
+def test_the_frames_of_a_sample_are_augmented_alike():
+    frames = torch.randint(0, 256, (3, 1, 16, 16, 3), dtype=torch.uint8).repeat(1, 4, 1, 1, 1)
+    params = draw_bc(BcConfig(**SMALL), ["camera"], range(3), 0, 1).augment
+    seen = base.augmented({"camera": frames}, params, torch.float32)["camera"].unflatten(0, (3, 4))
+    assert torch.equal(seen, seen[:, :1].expand_as(seen))
+    assert torch.equal(seen[:, 0], base.augmented({"camera": frames[:, :1]}, params, torch.float32)["camera"])
+    pooled = {"camera": PooledFrames(frames[:, 0], torch.arange(3)[:, None].expand(3, 4))}
+    assert torch.equal(base.augmented(pooled, params, torch.float32)["camera"].unflatten(0, (3, 4)), seen)
 
 
 def test_injected_draws_say_that_images_are_already_augmented():
@@ -192,12 +221,16 @@ def test_injected_draws_say_that_images_are_already_augmented():
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("images", torch.zeros(6, 16, 16, 4, dtype=torch.uint8), r"batch.images: expected shape \[6, 16, 16, 3\]"),
-        ("next_images", torch.zeros(6, 16, 16, 3), "batch.next_images: expected torch.uint8"),
-        ("state", torch.zeros(6, 2), r"batch.state: expected shape \[6, 3\], got \[6, 2\]"),
-        ("actions", torch.zeros(6, 3), r"batch.actions: expected shape \[6, 4\], got \[6, 3\]"),
-        ("rewards", torch.zeros(6, 1), r"batch.rewards: expected shape \[6\]"),
-        ("masks", torch.zeros(6, dtype=torch.long), "batch.masks: expected floating point"),
+        (
+            "images",
+            {"camera": torch.zeros(6, 1, 16, 16, 4, dtype=torch.uint8)},
+            r"camera'\]: expected shape \[6, 1, 16, 16, 3\]",
+        ),
+        ("images", {"camera": torch.zeros(6, 1, 16, 16, 3)}, r"batch.images\['camera'\]: expected torch.uint8"),
+        ("images", {}, r"batch.images: expected camera 'camera', got \[\]"),
+        ("state", None, "batch.state: expected this column"),
+        ("state", torch.zeros(6, 1, 2), r"batch.state: expected shape \[6, 1, 3\], got \[6, 1, 2\]"),
+        ("actions", torch.zeros(6, 1, 3), r"batch.actions: expected shape \[6, 1, 4\], got \[6, 1, 3\]"),
         ("task_id", torch.zeros(6), "batch.task_id: expected torch.int64"),
         ("task_id", torch.full((6,), 5), "batch.task_id: expected 0 to 4, got 5 to 5"),
     ],
@@ -211,11 +244,33 @@ def test_a_batch_that_does_not_fit_is_named(kind, field, value, message):
     assert equal(before, parameters(learner))
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        (
+            "next_images",
+            {"camera": torch.zeros(6, 1, 16, 16, 3)},
+            r"batch.next_images\['camera'\]: expected torch.uint8",
+        ),
+        ("rewards", torch.zeros(6, 1), r"batch.rewards: expected shape \[6\]"),
+        ("masks", torch.zeros(6, dtype=torch.long), "batch.masks: expected floating point"),
+    ],
+)
+def test_what_cloning_does_not_read_is_not_looked_at(field, value, message):
+    spec = make_spec()
+    batch = dataclasses.replace(make_batch(spec), **{field: value})
+    with pytest.raises(ValueError, match=message):
+        make_learner("cql").update(batch, 0)
+    cloning = make_learner("bc")
+    info = cloning.update(batch, 0)
+    assert info == make_learner("bc").update(dataclasses.replace(batch, **{field: None}), 0)
+
+
 @pytest.mark.parametrize("kind", ["cql", "bc"])
 def test_without_an_encoder_the_state_alone_is_learned_from(kind):
     form = {"critic_head": "plain"} if kind == "cql" else {}
     batch, runs = make_batch(make_spec()), []
-    for images in (batch.images, torch.empty(6, 0)):
+    for images in (batch.images, None):
         learner = make_learner(kind, encoder=EncoderConfig(name="none"), **form)
         assert "encoder" not in {name.split(".")[1] for name in parameters(learner)}
         for step in range(3):
@@ -224,8 +279,6 @@ def test_without_an_encoder_the_state_alone_is_learned_from(kind):
         runs.append(parameters(learner))
     assert equal(runs[0], runs[1])
     learner.update(dataclasses.replace(batch, state=batch.state + 1.0, images=images, next_images=images), 3)
-    with pytest.raises(ValueError, match=r"batch.images: expected 6 rows, got \[5, 0\]"):
-        learner.update(dataclasses.replace(batch, images=torch.empty(5, 0)), 3)
 
 
 def test_the_papers_critic_needs_an_encoder():

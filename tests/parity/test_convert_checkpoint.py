@@ -7,6 +7,7 @@ import torch
 from golden import Golden
 from update_case import make_batch
 
+from benchmarks.peers.plain_batch import plain
 from ptr_fast.errors import DataError
 from ptr_fast.kernels.augment import augment
 from ptr_robot.published.flax_file import read_flax_checkpoint
@@ -77,7 +78,7 @@ def test_converted_nets_give_the_golden_outputs(golden, tasks, tmp_path):
 
     assert learner.spec.tasks.names == tasks
     assert learner.config.encoder.name == "resnet_small"
-    batch = make_batch(golden)
+    batch = plain(make_batch(golden))
     camera = learner.spec.camera.name
     images, next_images = ({camera: augment(frames, None)} for frames in (batch.images, batch.next_images))
     with torch.no_grad():
@@ -125,7 +126,7 @@ def test_a_single_task_has_no_one_hot_vector(golden, tasks):
         embedding = rest[:, 7:]
         layer["kernel"] = np.concatenate([0.25 * embedding, rest[:, :7], 0.75 * embedding], axis=1)
     single, several = convert(tree, one, 2), convert(checkpoint_tree(golden), tasks, num_tasks)
-    batch = make_batch(golden)
+    batch = plain(make_batch(golden))
     images = {single.spec.camera.name: augment(batch.images, None)}
     with torch.no_grad():
         kernel = several.critic.head.kernels[0]

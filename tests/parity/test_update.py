@@ -55,7 +55,7 @@ class Step:
         self.bound = FILE_NOISE[golden.name][0] if port else BOUND
         self.before = {name: _parameters(network) for name, network in networks.items()}
         with torch.no_grad():  # what only diagnosis needs: the online encoder at s'
-            next_images = augment(batch.next_images, None, dtype)
+            next_images = augment(batch.next_images["camera"][:, 0], None, dtype)
             next_embedding = critic.encoder({"camera": next_images}, len(next_images))
         terms = (LiteralPort(case.learner) if port else case.learner).update_with_terms(batch, 1, draws)
         info = cql_info(batch, terms)

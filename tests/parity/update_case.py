@@ -107,14 +107,14 @@ def make_spec(height: int, width: int, state_dim: int, action_dim: int, num_slot
 
 def make_batch(golden: Golden, prefix: str = "batch", dtype: torch.dtype = torch.float32) -> Batch:
     """The batch of a file, images already augmented."""
-    floats = ("state", "next_state", "actions", "rewards", "masks")
     onehot, task_id = golden.tensor(f"{prefix}/task_onehot"), golden.tensor(f"{prefix}/task_id")
     assert torch.equal(onehot.argmax(dim=1), task_id)
     return Batch(
-        images=golden.tensor(f"{prefix}/images"),
-        next_images=golden.tensor(f"{prefix}/next_images"),
+        images={"camera": golden.tensor(f"{prefix}/images")[:, None]},
+        next_images={"camera": golden.tensor(f"{prefix}/next_images")[:, None]},
         task_id=task_id,
-        **{name: golden.tensor(f"{prefix}/{name}").to(dtype) for name in floats},
+        **{name: golden.tensor(f"{prefix}/{name}").to(dtype) for name in ("rewards", "masks")},
+        **{name: golden.tensor(f"{prefix}/{name}").to(dtype)[:, None] for name in ("state", "next_state", "actions")},
     )
 
 

@@ -23,7 +23,7 @@ def test_a_store_that_is_named_in_two_ways_is_held_once(frames, tmp_path, monkey
         for role, name, first in (("prior", path, 0), ("target", path.relative_to(tmp_path), 2))
     ]
     loop = LoopConfig(batch_size=4, frames=frames)
-    spec = make_spec(sources, "", 0)
+    spec = make_spec(sources, [], 0)
     cpu = torch.device("cpu")
     batches, tier = open_batches(sources, 0.5, spec, RewardConfig(), loop, cpu, Ranks(), is_new=True)
     batches.close()

@@ -130,7 +130,7 @@ def test_a_resumed_run_keeps_the_pixels_it_began_with(store, tmp_path, monkeypat
 
     def with_room(share):
         def measured(sizes, device, free, reserve, budget):
-            return frame_tiers(sizes, "cuda", int(share * sizes.num_named * sizes.frame_bytes), 0, budget)
+            return frame_tiers(sizes, "cuda", int(share * sizes[0].num_named * sizes[0].frame_bytes), 0, budget)
 
         monkeypatch.setattr(train_frames, "frame_tiers", measured)
 
@@ -242,7 +242,7 @@ def test_keep_best_keeps_what_select_would_pick(store, unbroken, tmp_path):
         (["pretrain", "smoke", "--data.stores", "STORE", "--out", "NEW", "--data.tasks", "fly"], "'fly'"),
         (["pretrain", "smoke", "--data.stores", "STORE", "--out", "NEW", "--data.num-demos", "99"], "99"),
         (["pretrain", "smoke", "--data.stores", "STORE", "--out", "NEW", "--learner.discount", "1.5"], "discount"),
-        (["pretrain", "smoke", "--data.stores", "STORE", "--out", "NEW", "--data.camera", "wrist"], "wrist"),
+        (["pretrain", "smoke", "--data.stores", "STORE", "--out", "NEW", "--data.cameras", "wrist"], "wrist"),
         (["pretrain", "smoke", "--data.stores", "STORE", "--out", "NEW", "--frames", "map"], "stored as JPEG"),
         (["pretrain", "smoke", "--data.stores", "STORE", "--out", "NEW", "--precision", "tf32"], "take fp32 or bf16"),
         (["finetune", "--checkpoint", "MISSING", "--target", "STORE", "--out", "NEW"], "no checkpoint"),

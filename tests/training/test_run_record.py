@@ -365,3 +365,25 @@ def test_all_that_went_into_the_weights_is_in_the_record(home, world):
     old, unknown = trained_on(read_checkpoint(world / "fine").run)  # its base still lies there and is read
     assert not unknown
     assert [sorted(t.digests) for t in old] == [sorted(t.digests) for t in own]
+
+
+def test_records_and_checkpoints_of_one_camera_are_read_as_they_were_written():
+    """Before there could be several, a policy said ``camera`` and a run's options ``data.camera``."""
+    camera = CameraSpec(name="image_0", height=16, width=24)
+    names, units = ("x",), ("m",)
+    spec = PolicySpec(
+        cameras=(camera,),
+        state=StateSpec(names=names, units=units),
+        action=ActionSpec(names=names, units=units, low=(-1.0,), high=(1.0,)),
+        tasks=TaskTable(names=("task",), num_slots=2),
+        control_hz=5.0,
+    )
+    written = to_dict(spec)
+    before = {"camera": written["cameras"][0], **{key: v for key, v in written.items() if key != "cameras"}}
+    assert from_dict(PolicySpec, before) == from_dict(PolicySpec, written) == spec
+    for old, cameras in (("image_0", ("image_0",)), ("", ())):
+        assert from_dict(DataConfig, {"stores": ["store"], "camera": old}).cameras == cameras
+    with pytest.raises(ValueError, match="cameras must name at least one"):
+        replace(spec, cameras=())
+    with pytest.raises(ValueError, match="camera names must be distinct"):
+        replace(spec, cameras=(camera, camera))

@@ -220,7 +220,7 @@ def test_a_task_with_too_few_episodes_and_the_camera_are_told_at_the_start(folde
         "nothing is held out of 2 tasks, data.validation-share 0.25 holds none out of so few: "
         f"{TASKS[0]!r} (3 episodes), {TASKS[1]!r} (3 episodes)" in told
     )
-    assert "the camera that is trained on is 'image_0', not 'wrist': --data.camera takes another" in told
+    assert "the camera that is trained on is 'image_0', not 'wrist': --data.cameras takes others" in told
     finetune(run, few, folder / "few fine", "--num-demos", "3", "--mix", "0")
     told = capfd.readouterr().out
     assert f"all 3 episodes of {TASKS[0]!r} in {few} are demonstrations; --num-demos 2 holds one out" in told
