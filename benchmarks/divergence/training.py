@@ -61,7 +61,7 @@ class Demonstrations:
 
     config: DataConfig
     sources: list[Source]
-    frames: list[FrameSource]
+    frames: list[dict[str, FrameSource]]
     spec: PolicySpec
     rewards: RewardConfig
 
@@ -70,7 +70,7 @@ class Demonstrations:
         config = DataConfig(stores=tuple(store.resolve() for store in stores))
         sources = select_prior(config, seed)
         spec = make_spec(sources, [], 0)
-        frames = [open_frames(source.store, spec.camera.name, num_threads=4) for source in sources]
+        frames = [{spec.camera.name: open_frames(source.store, spec.camera.name, num_threads=4)} for source in sources]
         return Demonstrations(config=config, sources=sources, frames=frames, spec=spec, rewards=RewardConfig())
 
     def held_out(self, most: int) -> list[tuple[EpisodeStore, int]]:

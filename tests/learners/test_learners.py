@@ -179,11 +179,8 @@ def test_a_samples_draws_depend_on_its_number_alone(world_size):
             assert torch.equal(params.crop_offsets, expected.crop_offsets[mine])
             for name, values in vars(params.jitter).items():
                 assert torch.equal(values, getattr(expected.jitter, name)[mine])
-    assert torch.equal(
     cloning = draw_bc(BcConfig(), ["camera"], range(6), 1, step)
     assert torch.equal(cloning.augment["camera"].crop_offsets, whole.augment["camera"].crop_offsets)
-        whole.augment["camera"].crop_offsets,
-    )
 
 
 def test_every_camera_has_its_own_draws_and_the_first_those_that_it_has_alone():

@@ -7,7 +7,9 @@ import toy_robot
 
 from ptr_fast.config import RewardConfig
 from ptr_fast.data.store import EpisodeStore
+from ptr_fast.learners.cql import CqlConfig
 from ptr_fast.learners.distributed import Ranks
+from ptr_fast.learners.registry import traits_of
 from ptr_robot.training.batches import open_batches
 from ptr_robot.training.config import LoopConfig
 from ptr_robot.training.sources import Source, make_spec
@@ -25,7 +27,9 @@ def test_a_store_that_is_named_in_two_ways_is_held_once(frames, tmp_path, monkey
     loop = LoopConfig(batch_size=4, frames=frames)
     spec = make_spec(sources, [], 0)
     cpu = torch.device("cpu")
-    batches, tier = open_batches(sources, 0.5, spec, RewardConfig(), loop, cpu, Ranks(), is_new=True)
+    batches, tier = open_batches(
+        sources, 0.5, spec, RewardConfig(), loop, cpu, Ranks(), is_new=True, traits=traits_of(CqlConfig())
+    )
     batches.close()
     assert tier == frames
     said = capsys.readouterr().out

@@ -24,9 +24,12 @@ from changing_world import (
 )
 
 from ptr_fast.checkpoint import list_checkpoints, read_checkpoint
+from ptr_fast.config import PolicySpec, TaskTable, from_dict, to_dict
 from ptr_fast.data.store import EpisodeStore
+from ptr_fast.types import ActionSpec, CameraSpec, StateSpec
 from ptr_robot.training import loop as train_module
 from ptr_robot.training.ancestry import ancestors_of, trained_on
+from ptr_robot.training.config import DataConfig
 from ptr_robot.training.run_record import EpisodeRecord, RunRecord, SourceRecord
 
 KEPT, PLACE, TOLD, PROGRAM = "kept", "where it lies now", "told to resume", "the program that goes on"

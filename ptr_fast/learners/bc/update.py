@@ -11,9 +11,9 @@ from torch import nn
 from ptr_fast import losses
 from ptr_fast.config import PolicySpec
 from ptr_fast.learners import base
-from ptr_fast.learners.bc.traits import traits
 from ptr_fast.learners.bc.config import BcConfig
 from ptr_fast.learners.bc.networks import make_actor
+from ptr_fast.learners.bc.traits import traits
 from ptr_fast.learners.distributed import Ranks
 from ptr_fast.learners.draws import BcDraws, draw_bc
 from ptr_fast.learners.optimizer import AdamPolyak

@@ -23,10 +23,10 @@ from torch import nn
 from ptr_fast import losses
 from ptr_fast.config import PolicySpec
 from ptr_fast.learners import base
-from ptr_fast.learners.cql.traits import traits
 from ptr_fast.learners.cql.config import CqlConfig
 from ptr_fast.learners.cql.info import cql_info
 from ptr_fast.learners.cql.networks import make_actor, make_critic
+from ptr_fast.learners.cql.traits import traits
 from ptr_fast.learners.distributed import Ranks
 from ptr_fast.learners.draws import Draws, draw_cql
 from ptr_fast.learners.optimizer import AdamPolyak

@@ -20,7 +20,8 @@ from ptr_fast.data.store_meta import MAX_VERIFIED_BYTES
 from ptr_fast.data.tiers import FrameSizes, Tier, choose_tier, explain_tiers, frame_tiers, step_reserve_bytes
 from ptr_fast.data.transitions import Transitions
 from ptr_fast.learners.distributed import Ranks
-from ptr_fast.types import FRAMES, TRANSITION, Window
+from ptr_fast.learners.traits import Traits
+from ptr_fast.types import FRAMES, Window
 from ptr_robot.device import num_local_ranks
 from ptr_robot.training.config import LoopConfig
 from ptr_robot.training.sources import Source, transitions_of
@@ -42,13 +43,12 @@ def open_batches(
     device: torch.device,
     ranks: Ranks,
     is_new: bool,
-    columns: Collection[str] = TRANSITION,
-    window: Window = Window(),
+    traits: Traits,
 ) -> tuple[Batches, str]:
     """The batches of a run and the tier they come from: the fastest that fits, or the one asked for; prints it.
 
     Args:
-        columns, window: what the batches hold; where no frames are asked for, none are read.
+        traits: of the learner: what its batches hold. Where it looks at no frames, none are read.
 
     Under ``auto`` all ranks take the same tier, and a run that goes on takes none that changes pixels.
 
@@ -56,6 +56,7 @@ def open_batches(
         ValueError: the tier that is asked for cannot be had.
         DataError: a store or a frame is broken.
     """
+    columns, window = traits.columns, traits.window
     sources = [source for source in sources if len(source.train)]
     tables = [transitions_of(source, spec, rewards, source.train) for source in sources]
     sizes = [

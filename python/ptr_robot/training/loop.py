@@ -27,6 +27,7 @@ from ptr_fast.cuda_graph import CapturedStep, EagerStep, why_not_captured
 from ptr_fast.errors import DataError
 from ptr_fast.learners import make_learner
 from ptr_fast.learners.distributed import Ranks
+from ptr_fast.learners.registry import traits_of
 from ptr_fast.run_folder import picked_step
 from ptr_fast.value_reach import describe_reach
 from ptr_robot.training.batches import Batches, open_batches
