@@ -45,6 +45,21 @@ def hand(robot) -> np.ndarray:
     return np.array([observed[name] for name in STATE_SPEC.names[:3]])
 
 
+def test_it_delivers_several_cameras_of_one_moment():
+    robot = make_robot("simulated", image_size=32, cameras="front,wrist")
+    assert match_cameras(robot, ["wrist", "front"]) == {"wrist": "wrist", "front": "front"}
+    robot.connect()
+    try:
+        robot.reset(3)
+        observed = robot.get_observation()
+        assert observed["front"].shape == observed["wrist"].shape == (32, 32, 3)
+        assert np.abs(observed["front"].astype(int) - observed["wrist"]).mean() > 5
+    finally:
+        robot.disconnect()
+    with pytest.raises(ValueError, match="did you mean 'wrist'"):
+        make_robot("simulated", cameras="wirst")
+
+
 def test_it_moves_while_it_is_told_to_and_stands_still_after(kitchen):
     kitchen.reset(3)
     before = hand(kitchen)

@@ -128,3 +128,34 @@ def test_bad_input_makes_no_store(tmp_path):
         with pytest.raises(ValueError, match=message):
             collect(tmp_path / "store", **options)
     assert not (tmp_path / "store").exists()
+
+
+def test_a_wrist_camera_beside_the_front_one(tmp_path):
+    """The front camera's frames, the states and the actions are those of a store of one camera, bit for bit."""
+    collect(tmp_path / "one", episodes=1, kinds=("expert",))
+    collect(tmp_path / "two", episodes=1, kinds=("expert",), cameras=("front", "wrist"))
+    one, two = EpisodeStore.open(tmp_path / "one"), EpisodeStore.open(tmp_path / "two")
+    assert [(camera.name, camera.height, camera.width) for camera in two.meta.cameras] == [
+        ("front", 16, 16),
+        ("wrist", 16, 16),
+    ]
+    assert [camera.name for camera in one.meta.cameras] == ["image_0"]
+    np.testing.assert_array_equal(one.state, two.state)
+    np.testing.assert_array_equal(one.action, two.action)
+    num_frames = int(two.episodes.num_frames[0])
+    for record in range(num_frames):
+        np.testing.assert_array_equal(one.frame("image_0", record), two.frame("front", record))
+    seen = np.stack([two.frame("wrist", record) for record in range(num_frames)]).astype(int)
+    assert np.abs(np.diff(seen, axis=0)).mean(axis=(1, 2, 3)).max() > 2  # it moves with the hand
+    with pytest.raises(ValueError, match="cameras"):
+        collect(tmp_path / "one", episodes=1, kinds=("expert",), cameras=("front", "wrist"))
+
+
+@pytest.mark.parametrize(
+    ("cameras", "message"),
+    [(("wirst",), "did you mean 'wrist'"), ((), "one or several"), (("wrist", "wrist"), "different names")],
+)
+def test_bad_cameras(tmp_path, cameras, message):
+    with pytest.raises(ValueError, match=message):
+        collect(tmp_path / "store", cameras=cameras)
+    assert not (tmp_path / "store").exists()

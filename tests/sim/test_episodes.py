@@ -36,7 +36,8 @@ def test_an_episode_is_a_function_of_its_key(put_env):
     first = record_episode(put_env, key("noisy", 1))
     other = record_episode(put_env, key("noisy", 2))
     again = record_episode(put_env, key("noisy", 1))
-    for name in ("frames", "states", "actions"):
+    np.testing.assert_array_equal(first.frames["image_0"], again.frames["image_0"])
+    for name in ("states", "actions"):
         np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
     assert len(other.actions) != len(first.actions) or (other.actions != first.actions).any()
 
@@ -45,7 +46,7 @@ def test_expert_episodes_end_three_decisions_after_success(put_env):
     episode = record_episode(put_env, key("expert"))
     assert episode.outcome == "success"
     num_steps = len(episode.actions)
-    assert episode.frames.shape == (num_steps + 1, 32, 32, 3)
+    assert episode.frames["image_0"].shape == (num_steps + 1, 32, 32, 3)
     assert episode.states.shape == (num_steps + 1, 4)
     assert 15 < num_steps < 60
     assert (episode.actions[-3:, 3] == -1.0).all(), "the hand stays open over the last three decisions"

@@ -6,30 +6,31 @@ import math
 import threading
 import time
 from collections import deque
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from ptr_fast.runtime.safety import AxisLimits, SafetyLimits
 from ptr_robot.robots.interface import Robot
-from ptr_robot.sim.environment import CAMERA_NAME, STATE_SPEC, action_spec, make_environment
+from ptr_robot.sim.environment import CAMERA_NAME, STATE_SPEC, action_spec, check_cameras, make_environment
 from ptr_robot.sim.worlds import World
 
 __all__ = ["SimulatedRobot"]
 
 WORKSPACE_M = {"dx": (-0.5, 0.5), "dy": (0.4, 1.0), "dz": (0.03, 0.5)}  # of the hand, as the simulator clips it
 _OPEN = -1.0
+T = TypeVar("T")
 
 
 class SimulatedRobot(Robot):
     """The arm of :class:`ptr_robot.sim.environment.KitchenEnv`, stepped by a thread of its own on the wall clock.
 
     A command lasts for one control period; without a new one the hand stands still and the gripper stays as it is. The
-    camera takes a frame at the end of each control period. A fault acts on when something is delivered, to the
-    millisecond, and never on when it was measured.
+    cameras take a frame each at the end of every control period, at one moment, and share their faults. A fault acts on
+    when something is delivered, to the millisecond, and never on when it was measured.
 
     Args:
-        task, kitchen, start, distractors, image_size: as in ``KitchenEnv``.
+        task, kitchen, start, distractors, image_size, cameras: as in ``KitchenEnv``; several cameras as ``front,wrist``.
         hz: control rate; divides 80.
         latency_ms: age of a frame when it is delivered. jitter_ms: up to so much more, uniform.
         state_latency_ms: age of a state when it is delivered.
@@ -57,6 +58,7 @@ class SimulatedRobot(Robot):
         drop_share: float = 0.0,
         freeze_after_s: float = 0.0,
         seed: int = 0,
+        cameras: str = CAMERA_NAME,
     ) -> None:
         if hz <= 0 or seed < 0 or image_size < 1:
             told = f"got {hz:g}, {seed} and {image_size}"
@@ -74,7 +76,8 @@ class SimulatedRobot(Robot):
         self._rng = np.random.default_rng(seed)
         self._spec = action_spec(self._repeat)
         self.observation_features: dict[str, Any] = dict.fromkeys(STATE_SPEC.names, float)
-        self.observation_features[CAMERA_NAME] = (image_size, image_size, 3)
+        self._cameras = check_cameras(cameras.split(","))
+        self.observation_features.update(dict.fromkeys(self._cameras, (image_size, image_size, 3)))
         self.action_features: dict[str, Any] = dict.fromkeys(self._spec.names, float)
         self.units = {
             **dict(zip(STATE_SPEC.names, STATE_SPEC.units, strict=True)),
@@ -85,8 +88,8 @@ class SimulatedRobot(Robot):
         # All below is guarded by _changed.
         self._command: np.ndarray | None = None
         self._gripper = _OPEN
-        self._frames: _Delivery = _Delivery()
-        self._states: _Delivery = _Delivery()
+        self._frames: _Delivery[dict[str, np.ndarray]] = _Delivery()
+        self._states: _Delivery[np.ndarray] = _Delivery()
         self._success = False
         self._wanted_seed: int | None = None
         self._resets = 0
@@ -117,11 +120,11 @@ class SimulatedRobot(Robot):
         """The newest frame and the newest state that were delivered, each with its time."""
         with self._changed:
             self._check()
-            frame, captured_ns = self._frames.newest()
+            frames, captured_ns = self._frames.newest()
             state, state_captured_ns = self._states.newest()
         return {
             **dict(zip(STATE_SPEC.names, state.tolist(), strict=True)),
-            CAMERA_NAME: frame,
+            **frames,
             "captured_ns": captured_ns,
             "state_captured_ns": state_captured_ns,
         }
@@ -194,7 +197,11 @@ class SimulatedRobot(Robot):
         # OpenGL contexts belong to the thread that made them, so the environment lives here.
         try:
             env = make_environment(
-                image_size=self._image_size, action_repeat=self._repeat, max_steps=100_000, **self._make
+                cameras=self._cameras,
+                image_size=self._image_size,
+                action_repeat=self._repeat,
+                max_steps=100_000,
+                **self._make,
             )
             try:
                 self._live(env)
@@ -219,7 +226,7 @@ class SimulatedRobot(Robot):
                 due = reset_at = time.monotonic()
                 with self._changed:
                     self._frames, self._states = _Delivery(), _Delivery()
-                    self._frames.send(observed["image"], 0.0)
+                    self._frames.send(env.images(observed), 0.0)
                     self._states.send(observed["state"], 0.0)
                     self._success, self._gripper = False, _OPEN
                     self._resets += 1
@@ -234,25 +241,25 @@ class SimulatedRobot(Robot):
                     self._success = self._success or bool(info["success"])
                     self._states.send(observed["state"], self._state_latency_s)
                     if self._rng.random() >= self._drop_share and not frozen:
-                        self._frames.send(observed["image"], self._latency_s + self._jitter_s * self._rng.random())
+                        self._frames.send(env.images(observed), self._latency_s + self._jitter_s * self._rng.random())
             now = time.monotonic()
             due = max(due + period, now - period)  # a machine that is too slow makes the kitchen slow, not hasty
             time.sleep(max(0.0, due - now))
 
 
-class _Delivery:
+class _Delivery(Generic[T]):
     """What was measured and is on its way; it arrives when it is due, in order, whoever looks."""
 
     def __init__(self) -> None:
-        self._on_the_way: deque[tuple[float, np.ndarray, int]] = deque()
+        self._on_the_way: deque[tuple[float, T, int]] = deque()
 
-    def send(self, measured: np.ndarray, delay_s: float) -> None:
+    def send(self, measured: T, delay_s: float) -> None:
         """On its way from now on."""
         self._arrive()
         now_ns = time.monotonic_ns()
         self._on_the_way.append((now_ns * 1e-9 + delay_s, measured, now_ns))
 
-    def newest(self) -> tuple[np.ndarray, int]:
+    def newest(self) -> tuple[T, int]:
         """What arrived last, and when it was measured (ns)."""
         self._arrive()
         return self._on_the_way[0][1:]

@@ -7,6 +7,7 @@ Registered as ``ptr_robot/Kitchen-v0`` (``import ptr_robot.sim``)::
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -14,14 +15,30 @@ import numpy as np
 from gymnasium.spaces import Box, Dict
 
 from ptr_fast.types import ActionSpec, CameraSpec, StateSpec
-from ptr_robot.sim.kitchens import find_kitchen
+from ptr_robot.sim.kitchens import find_kitchen, nearest
 from ptr_robot.sim.rendering import SceneRenderer
 from ptr_robot.sim.tasks import find_task
 from ptr_robot.sim.worlds import PutWorld, StartRange, StockWorld, make_world
 
-__all__ = ["CAMERA_NAME", "STATE_SPEC", "KitchenEnv", "action_spec", "camera_spec", "make_environment"]
+__all__ = [
+    "CAMERAS",
+    "CAMERA_NAME",
+    "STATE_SPEC",
+    "KitchenEnv",
+    "action_spec",
+    "camera_spec",
+    "check_cameras",
+    "make_environment",
+]
 
 CAMERA_NAME = "image_0"
+CAMERAS = {
+    # name: what it sees, as a camera of the simulated arm; None for the kitchen's own
+    CAMERA_NAME: None,
+    "front": None,
+    "wrist": "gripperPOV",
+}
+"""``image_0`` and ``front`` are the same view of the table; ``wrist`` looks along the gripper and moves with it."""
 STATE_SPEC = StateSpec(names=("hand_x", "hand_y", "hand_z", "gripper_opening"), units=("m", "m", "m", "0.1 m"))
 
 
@@ -41,10 +58,10 @@ def action_spec(action_repeat: int = 4) -> ActionSpec:
     )
 
 
-def camera_spec(image_size: int) -> CameraSpec:
+def camera_spec(image_size: int, name: str = CAMERA_NAME) -> CameraSpec:
     """Camera of a store of raw frames from the environment; frames are drawn at their size, not resized."""
     return CameraSpec(
-        name=CAMERA_NAME,
+        name=name,
         height=image_size,
         width=image_size,
         encoding="raw",
@@ -75,10 +92,25 @@ def check_options(**options: int) -> None:
             raise ValueError(f"{name} must lie in {low}..{high}, got {value}")
 
 
+def check_cameras(names: Sequence[str]) -> tuple[str, ...]:
+    """The names of cameras of the toy kitchens, as they were given.
+
+    Raises:
+        ValueError: none, an unknown one, or one twice.
+    """
+    for name in names:
+        if name not in CAMERAS:
+            raise ValueError(f"cameras: unknown camera {name!r}{nearest(name, list(CAMERAS))}; known: {list(CAMERAS)}")
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"cameras: expected one or several different names of {list(CAMERAS)}, got {list(names)}")
+    return tuple(names)
+
+
 class KitchenEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     """A robot arm with a gripper at a kitchen table.
 
-    Observation: ``image`` uint8 ``[H, W, 3]`` RGB and ``state`` float32 ``[4]`` (:data:`STATE_SPEC`).
+    Observation: ``image`` uint8 ``[H, W, 3]`` RGB of the first camera, the same of each further camera under its name,
+    and ``state`` float32 ``[4]`` (:data:`STATE_SPEC`).
     Action: float32 ``[4]`` in [-1, 1]: hand displacement x, y, z (1 is ``action_repeat`` cm) and gripper (-1 opens, +1
     closes). Values outside are clipped.
     Reward: 1 in a state where the task is done, else 0. ``info["success"]`` says the same.
@@ -88,12 +120,13 @@ class KitchenEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     Args:
         task: instruction, e.g. ``put block on plate`` or ``open door``; see :mod:`ptr_robot.sim.tasks`.
         kitchen: ``A`` to ``H``.
-        image_size: height and width of the image, pixels, 16 to 512.
+        image_size: height and width of the images, pixels, 16 to 512.
         action_repeat: simulation steps of 12.5 ms per decision.
         max_steps: decisions per episode.
         start: ``easy`` or ``wide`` range of the starting positions (put tasks).
         distractors: other objects on the table, 0 to 5 (put tasks).
         hold_steps: decisions after the first state of success.
+        cameras: names out of :data:`CAMERAS`.
         render_mode: ``rgb_array``: :meth:`render` gives a frame of ``render_size``.
         render_size: pixels.
 
@@ -115,6 +148,7 @@ class KitchenEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         start: StartRange = "easy",
         distractors: int = 0,
         hold_steps: int = 3,
+        cameras: Sequence[str] = (CAMERA_NAME,),
         render_mode: str | None = None,
         render_size: int = 256,
     ) -> None:
@@ -128,18 +162,19 @@ class KitchenEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         )
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
+        self.cameras = check_cameras(cameras)
         self.task, self.kitchen = find_task(task), find_kitchen(kitchen)
         self.image_size, self.render_size, self.render_mode = image_size, render_size, render_mode
         self.action_repeat, self.max_steps, self.hold_steps = action_repeat, max_steps, hold_steps
         self.world: PutWorld | StockWorld = make_world(
             self.task, self.kitchen, start=start, num_distractors=distractors
         )
-        self._renderers: dict[int, SceneRenderer] = {}
+        self._renderers: dict[tuple[int, str], SceneRenderer] = {}
         self.metadata = {**self.metadata, "render_fps": round(self.control_hz)}
         low, high = np.array([-1.5, -1.5, -1.5, 0.0], np.float32), np.array([1.5, 1.5, 1.5, 1.0], np.float32)
-        self.observation_space = Dict(
-            {"image": Box(0, 255, (image_size, image_size, 3), np.uint8), "state": Box(low, high, dtype=np.float32)}
-        )
+        image = Box(0, 255, (image_size, image_size, 3), np.uint8)
+        images = {name: image for name in ("image", *self.cameras[1:])}
+        self.observation_space = Dict({**images, "state": Box(low, high, dtype=np.float32)})
         self.action_space = Box(-1.0, 1.0, (4,), np.float32)
         self._num_steps = self._num_held = 0
 
@@ -154,7 +189,12 @@ class KitchenEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
 
     @property
     def camera_spec(self) -> CameraSpec:
-        return camera_spec(self.image_size)
+        return camera_spec(self.image_size, self.cameras[0])
+
+    def images(self, observation: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The images of an observation by the names of their cameras, in their order."""
+        first, *others = self.cameras
+        return {first: observation["image"], **{name: observation[name] for name in others}}
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -182,11 +222,12 @@ class KitchenEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         """uint8 ``[render_size, render_size, 3]`` of the present state in mode ``rgb_array``, else None."""
         return self.picture(self.render_size) if self.render_mode == "rgb_array" else None
 
-    def picture(self, size: int) -> np.ndarray:
-        """uint8 ``[size, size, 3]`` RGB of the present state."""
-        if size not in self._renderers:
-            self._renderers[size] = SceneRenderer(self.world.model, self.world.camera, size, size)
-        return self._renderers[size].frame(self.world.data)
+    def picture(self, size: int, camera: str = CAMERA_NAME) -> np.ndarray:
+        """uint8 ``[size, size, 3]`` RGB of the present state, from the kitchen's camera or another one."""
+        key = (size, CAMERAS[camera] or "")
+        if key not in self._renderers:
+            self._renderers[key] = SceneRenderer(self.world.model, key[1] or self.world.camera, size, size)
+        return self._renderers[key].frame(self.world.data)
 
     def close(self) -> None:
         for renderer in self._renderers.values():
@@ -194,7 +235,8 @@ class KitchenEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         self._renderers.clear()
 
     def _observe(self) -> dict[str, np.ndarray]:
-        return {"image": self.picture(self.image_size), "state": self.world.state()}
+        first, *others = (self.picture(self.image_size, name) for name in self.cameras)
+        return {"image": first, **dict(zip(self.cameras[1:], others, strict=True)), "state": self.world.state()}
 
 
 def make_environment(task: str, kitchen: str, **options: Any) -> KitchenEnv:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,14 +44,14 @@ class RecordedEpisode:
 
     Attributes:
         key: its name. attempt: which of its sub-seeds gave it (0, unless an attempt missed its aim).
-        frames: uint8 ``[T + 1, H, W, 3]`` RGB, or as many JPEG files.
+        frames: of each camera by its name: uint8 ``[T + 1, H, W, 3]`` RGB, or as many JPEG files.
         states: float32 ``[T + 1, 4]``. actions: float32 ``[T, 4]``.
         outcome: ``success`` or ``failure``, by the simulator's own criterion at the last state.
     """
 
     key: EpisodeKey
     attempt: int
-    frames: np.ndarray | list[bytes]
+    frames: Mapping[str, np.ndarray | list[bytes]]
     states: np.ndarray
     actions: np.ndarray
     outcome: str
@@ -62,20 +62,20 @@ def record(env: KitchenEnv, key: EpisodeKey, attempt: int = 0) -> RecordedEpisod
     start, behaviour = key.attempt_seed(attempt).generate_state(2)
     observation, _ = env.reset(seed=int(start))
     demonstrator = make_demonstrator(key.kind, env.world, np.random.default_rng(int(behaviour)))
-    frames, states, actions = [observation["image"]], [observation["state"]], []
+    images, states, actions = [env.images(observation)], [observation["state"]], []
     info: dict[str, Any] = {"success": False}
     ended = False
     while not ended:
         move = demonstrator.move()
         observation, _, terminated, truncated, info = env.step(move.executed)
-        frames.append(observation["image"])
+        images.append(env.images(observation))
         states.append(observation["state"])
         actions.append(move.stored.astype(np.float32))
         ended = terminated or truncated or move.is_last
     return RecordedEpisode(
         key=key,
         attempt=attempt,
-        frames=np.stack(frames),
+        frames={camera: np.stack([frames[camera] for frames in images]) for camera in env.cameras},
         states=np.stack(states),
         actions=np.stack(actions),
         outcome="success" if info["success"] else "failure",
@@ -145,9 +145,7 @@ def run_job(job: RecordingJob) -> list[RecordedEpisode]:
         return episodes
     import simplejpeg
 
-    return [
-        replace(
-            e, frames=[simplejpeg.encode_jpeg(f, quality=job.jpeg_quality, colorsubsampling="444") for f in e.frames]
-        )
-        for e in episodes
-    ]
+    def files(frames: np.ndarray | list[bytes]) -> list[bytes]:
+        return [simplejpeg.encode_jpeg(f, quality=job.jpeg_quality, colorsubsampling="444") for f in frames]
+
+    return [replace(e, frames={name: files(frames) for name, frames in e.frames.items()}) for e in episodes]

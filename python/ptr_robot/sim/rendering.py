@@ -1,4 +1,4 @@
-"""Frames of a world from its kitchen's camera."""
+"""Frames of a world from its kitchen's camera, or from one that the simulated arm carries."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class SceneRenderer:
 
     Args:
         model: ``mujoco.MjModel``.
-        camera: pose.
+        camera: pose, or the name of a camera of the model, which moves with what carries it.
         height, width: of the frame, pixels.
 
     Raises:
@@ -41,7 +41,7 @@ class SceneRenderer:
     thread that still draws frees its own at its next frame, and ends there.
     """
 
-    def __init__(self, model: Any, camera: Camera, height: int, width: int) -> None:
+    def __init__(self, model: Any, camera: Camera | str, height: int, width: int) -> None:
         import mujoco
 
         model.vis.global_.offheight = max(model.vis.global_.offheight, 2 * height)
@@ -53,11 +53,14 @@ class SceneRenderer:
         for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
             self._scene.flags[flag] = 0
         self._camera = mujoco.MjvCamera()
-        self._camera.type = mujoco.mjtCamera.mjCAMERA_FREE
-        self._camera.lookat[:] = camera.lookat
-        self._camera.distance = camera.distance
-        self._camera.azimuth = camera.azimuth
-        self._camera.elevation = camera.elevation
+        if isinstance(camera, str):
+            self._camera.type, self._camera.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, model.camera(camera).id
+        else:
+            self._camera.type = mujoco.mjtCamera.mjCAMERA_FREE
+            self._camera.lookat[:] = camera.lookat
+            self._camera.distance = camera.distance
+            self._camera.azimuth = camera.azimuth
+            self._camera.elevation = camera.elevation
         self._option, self._perturbation = mujoco.MjvOption(), mujoco.MjvPerturb()
         self._option.sitegroup[:] = 0
         self._rectangle = mujoco.MjrRect(0, 0, 2 * width, 2 * height)

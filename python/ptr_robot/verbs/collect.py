@@ -32,8 +32,10 @@ class Args:
     """Number of episodes per task and kitchen."""
     kinds: tuple[str, ...] = ("expert:0.7", "noisy:0.2", "failed:0.1")
     """Kinds of episodes and their shares."""
+    cameras: tuple[str, ...] = ("image_0",)
+    """What sees the scene: front (called image_0 where it is alone) and wrist, which the arm carries."""
     image_size: int = 64
-    """Height and width of the frames, pixels."""
+    """Height and width of the frames of every camera, pixels."""
     start: Literal["easy", "wide"] = "easy"
     """Range of the starting positions of put tasks."""
     distractors: int = 0
@@ -115,7 +117,7 @@ def plan(args: Args) -> list[Any]:
     Raises:
         ValueError: an unknown task, kitchen or kind, or a number out of range.
     """
-    from ptr_robot.sim.environment import check_options
+    from ptr_robot.sim.environment import check_cameras, check_options
     from ptr_robot.sim.episodes import EpisodeKey
     from ptr_robot.sim.kitchens import find_kitchen
     from ptr_robot.sim.tasks import find_task
@@ -124,6 +126,7 @@ def plan(args: Args) -> list[Any]:
         if value < low:
             raise ValueError(f"{name} must be at least {low}, got {value}")
     check_options(**{name: value for name, value in environment_options(args).items() if name != "start"})
+    check_cameras(args.cameras)
     if not 1 <= args.jpeg_quality <= 100:
         raise ValueError(f"jpeg-quality must lie in 1..100, got {args.jpeg_quality}")
     counts = parse_kinds(args.kinds, args.episodes)
@@ -167,7 +170,7 @@ def store_meta(args: Args) -> Any:
     if args.encoding == "jpeg":
         source["jpeg_quality"] = args.jpeg_quality
     return StoreMeta(
-        cameras=(replace(camera_spec(args.image_size), encoding=args.encoding),),
+        cameras=tuple(replace(camera_spec(args.image_size, name), encoding=args.encoding) for name in args.cameras),
         action=action_spec(args.action_repeat),
         state=STATE_SPEC,
         control_hz=World.STEP_HZ / args.action_repeat,
@@ -187,13 +190,12 @@ def _check_same_options(path: Path, stored: dict[str, Any], wanted: dict[str, An
 def _recorded(args: Args, keys: Sequence[Any]) -> Iterator[Any]:
     """The episodes of ``keys``, in their order, made by the worker processes."""
     from ptr_fast.data.store import Episode
-    from ptr_robot.sim.environment import CAMERA_NAME
     from ptr_robot.sim.episodes import RecordingJob, run_job
     from ptr_robot.sim.tasks import store_task_name
     from ptr_robot.sim.workers import ordered_map
 
     quality = args.jpeg_quality if args.encoding == "jpeg" else None
-    options = environment_options(args)
+    options = {**environment_options(args), "cameras": args.cameras}
     jobs = [RecordingJob(keys=tuple(chunk), options=options, jpeg_quality=quality) for chunk in _chunks(keys)]
     for job, recorded in zip(jobs, ordered_map(run_job, jobs, args.workers), strict=True):
         for key, episode in zip(job.keys, recorded, strict=True):
@@ -202,7 +204,7 @@ def _recorded(args: Args, keys: Sequence[Any]) -> Iterator[Any]:
                 task=store_task_name(key.task, key.kitchen, per_kitchen=args.task_per_kitchen),
                 states=episode.states,
                 actions=episode.actions,
-                frames={CAMERA_NAME: episode.frames},
+                frames=episode.frames,
                 outcome=episode.outcome,
                 kind=key.kind,
                 domain=key.kitchen,
