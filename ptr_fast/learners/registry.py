@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ptr_fast.config import PolicySpec
+    from ptr_fast.learners.divergence import Remedy
 
 __all__ = [
     "GROUP",
@@ -56,6 +57,8 @@ class LearnerKind:
             :func:`ptr_fast.learners.make_learner`.
         networks: of a configuration: the object that makes its networks and has its capabilities
             (:mod:`ptr_fast.learners.capabilities`).
+        remedies: what to change where a training ran away, the most likely first, of ``(found, numbers, rate, rewards,
+            config, action_dim)``: see :func:`ptr_fast.learners.cql.remedies.remedies`; None: lower rates.
         recipes: module that has its presets for ``ptr-fast pretrain`` as ``RECIPES``, name -> (description,
             ``PretrainConfig``); empty: it has none of its own.
     """
@@ -65,6 +68,7 @@ class LearnerKind:
     traits: Callable[[Any], Traits]
     make_learner: Callable[..., Any]
     networks: Callable[[Any], MakesNetworks]
+    remedies: Callable[..., Sequence[Remedy]] | None = None
     recipes: str = ""
 
 

@@ -12,6 +12,7 @@ from ptr_fast.learners.registry import LearnerKind, register
 if TYPE_CHECKING:
     from ptr_fast.learners.cql.networks import CqlNetworks
     from ptr_fast.learners.cql.update import CqlLearner, CqlTerms
+    from ptr_fast.learners.divergence import Remedy
 
 __all__ = ["CqlConfig", "CqlLearner", "CqlNetworks", "CqlTerms"]
 
@@ -37,6 +38,19 @@ def _networks(config: CqlConfig) -> CqlNetworks:
     return CqlNetworks(config)
 
 
+def _remedies(*arguments: Any) -> list[Remedy]:
+    from ptr_fast.learners.cql.remedies import remedies
+
+    return remedies(*arguments)
+
+
 register(
-    LearnerKind(tag="CqlConfig", config_class=CqlConfig, traits=traits, make_learner=_make_learner, networks=_networks)
+    LearnerKind(
+        tag="CqlConfig",
+        config_class=CqlConfig,
+        traits=traits,
+        make_learner=_make_learner,
+        networks=_networks,
+        remedies=_remedies,
+    )
 )
