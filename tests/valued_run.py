@@ -11,7 +11,7 @@ from toy_robot import toy_episodes, toy_meta, write_store
 from ptr_fast.checkpoint import save_checkpoint
 from ptr_fast.config import ActConfig, BcConfig, CqlConfig, EncoderConfig, RewardConfig, to_dict
 from ptr_fast.data.store import EpisodeStore
-from ptr_fast.learners import BcLearner, CqlLearner
+from ptr_fast.learners import make_learner
 from ptr_fast.types import Batch
 from ptr_robot.training.sources import Source, make_spec
 
@@ -40,7 +40,7 @@ def make_run(
     """Writes a run folder; the learner does two updates before each of ``steps``."""
     source = Source(role="prior", store=store, train=np.array(train, int), validation=np.array(validation, int))
     spec = make_spec([source], ["image_0"], 4)
-    learner = (CqlLearner if isinstance(config, CqlConfig) else BcLearner)(config, spec, seed=0, device="cpu")
+    learner = make_learner(config, spec, seed=0)
     record = {
         "verb": "pretrain",
         "config": {"learner": to_dict(config), "rewards": to_dict(RewardConfig(num_final_steps=2))},

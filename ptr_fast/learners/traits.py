@@ -38,15 +38,18 @@ class Traits:
         columns: fields of :class:`ptr_fast.types.Batch` that an update reads; no other is gathered.
         window: past observations and future actions of a sample.
         networks: names of all networks that a checkpoint holds.
+        made_of: fields of the configuration that the networks' shapes follow from: a branch of a run keeps them.
         beside: those of them that lie in ``critic.safetensors``, beside ``model.safetensors``.
         capabilities: which of :class:`~ptr_fast.learners.capabilities.Acts`, ``Values`` and ``Encodes`` its networks
             offer.
         modes: acting modes, the default first; empty where it does not act.
         discount: per step, of the Q values; None where there are none.
+        target_rate: share of the online critic that its average takes over in an update, where it has one.
         num_value_samples: policy actions, and as many uniform ones, that evaluation asks the critic about.
         ranking: metric of an evaluation that ranks its checkpoints, and whether the largest or the smallest wins; None:
             they cannot be ranked, the newest counts.
         value_of_data: key of the number of an update that is the mean Q of recorded actions; empty: there is none.
+        rate: the learning rate that is told and set; the others keep their ratio to it.
         progress: key of a number of an update -> its short name in the progress line.
         panels: charts of its numbers in a report.
         exports: its policy can be written as an ONNX file.
@@ -57,13 +60,16 @@ class Traits:
     columns: frozenset[str]
     networks: tuple[str, ...]
     window: Window = Window()
+    made_of: tuple[str, ...] = ("encoder",)
     beside: tuple[str, ...] = ()
     capabilities: frozenset[Capability] = frozenset()
     modes: tuple[ActMode, ...] = ()
     discount: float | None = None
+    target_rate: float | None = None
     num_value_samples: int = 4
     ranking: tuple[str, Literal["max", "min"]] | None = None
     value_of_data: str = ""
+    rate: str = "lr"
     progress: Mapping[str, str] = field(default_factory=dict)
     panels: tuple[Panel, ...] = ()
     exports: bool = False

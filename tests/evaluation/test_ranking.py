@@ -69,7 +69,7 @@ def test_cloned_policies_are_ranked_by_action_error():
     evaluations = [evaluation(s, action_error=v, log_prob=0.0) for s, v in ((1, 0.2), (2, 0.1))]
     got = rank(evaluations)
     assert (got["selected"], got["metric"], got["better"]) == (2, "action_error", "low")
-    with pytest.raises(ValueError, match=r"metric 'score' is not there .* a cloned policy has no Q"):
+    with pytest.raises(ValueError, match=r"metric 'score' is not there .* a policy without a critic has no Q"):
         rank(evaluations, "score")
     with pytest.raises(ValueError, match="at least one"):
         rank([])
@@ -137,7 +137,7 @@ def test_cloned_run(folder, store, capsys):
     assert "ranked by action error (low is better)" in printed
     assert "there is no Q" in printed
     assert cli(["select", "--run", str(run), "--metric", "late_rise"]) == 2
-    assert "a cloned policy has no Q" in capsys.readouterr().err
+    assert "a policy without a critic has no Q" in capsys.readouterr().err
 
 
 def test_nothing_left_to_pick_is_an_error_for_scripts(folder, run, capsys, monkeypatch):

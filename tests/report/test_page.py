@@ -139,6 +139,7 @@ def test_large_frames_are_shrunk():
 def test_several_runs_share_charts(folder, run, store):
     (folder / "copies").mkdir()
     other = make_run(folder / "copies" / "run", store, config=BC, steps=(2,))
+    shutil.copy(other / "checkpoints" / "000002" / "pretrained_model" / "train_config.json", other)
     (other / "metrics.jsonl").write_text('{"step": 1, "train/bc_loss": 2.0, "perf/steps_per_s": 3.0}\n')
     out = build_report([run, other], [], folder / "several.html", "both")
     text = Page(out).text()

@@ -21,6 +21,7 @@ def traits(config: BcConfig) -> Traits:
         name="behaviour cloning",
         columns=frozenset({"state", "task_id", "actions"}) | ({"images"} if sees_images else set()),
         networks=("actor", "ema_actor"),
+        made_of=("encoder", "hidden_dims"),
         capabilities=frozenset(capabilities | ({"encodes"} if sees_images else set())),
         modes=("mean", "ema_mean"),
         ranking=("action_error", "min"),

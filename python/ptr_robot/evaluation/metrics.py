@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ptr_fast.checkpoint import CheckpointInfo, weights_digest
-from ptr_fast.config import CqlConfig, RewardConfig, from_dict
+from ptr_fast.config import RewardConfig, from_dict
 from ptr_fast.data.store import EpisodeStore
 from ptr_fast.data.transitions import Transitions
 from ptr_fast.diagnostics import (
@@ -32,6 +32,7 @@ from ptr_fast.diagnostics import (
 )
 from ptr_fast.errors import DataError
 from ptr_fast.files import write_atomically
+from ptr_fast.learners.registry import kind_of, traits_of
 from ptr_fast.resize import resize
 from ptr_fast.runtime.policy import Policy
 from ptr_fast.valuation import RecordedEpisode, value_episode
@@ -114,17 +115,21 @@ def evaluate_checkpoint(
 
     Args:
         advance: called once per finished episode.
+
+    Raises:
+        ValueError: the checkpoint does not act.
     """
-    begin = time.monotonic()
+    begin, traits = time.monotonic(), traits_of(info.config)
+    if "acts" not in traits.capabilities:
+        raise ValueError(f"{info.path}: {traits.name} does not act: there is nothing to compare with recorded actions")
     networks = Policy(info, device).networks
-    is_cql = isinstance(info.config, CqlConfig)
     averaged = info.act.mode != "mean"
     rewards = rewards_of(info)
     options: dict[str, Any] = {"averaged": averaged, "seed": seed}
     limits = None
-    if is_cql:
-        limits = value_range(rewards, info.config.discount)
-        options |= {"discount": info.config.discount, "num_samples": info.config.num_action_samples}
+    if traits.discount is not None:
+        limits = value_range(rewards, traits.discount)
+        options |= {"discount": traits.discount, "num_samples": traits.num_value_samples}
     values = []
     for episode in data.episodes:
         values.append(value_episode(networks, record_of(info, data.store, int(episode), rewards), **options))
@@ -141,7 +146,8 @@ def evaluate_checkpoint(
             "step": info.step,
             "checkpoint": info.path.name,
             "weights": weights_digest(info),
-            "learner": type(info.config).__name__,
+            "learner": kind_of(info.config).tag,
+            "ranking": traits.ranking[0] if traits.ranking else None,
             "networks": "averaged" if averaged else "online",
             "data": {
                 **data.to_json(),

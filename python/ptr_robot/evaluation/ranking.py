@@ -46,10 +46,13 @@ def rank(evaluations: Sequence[dict[str, Any]], metric: str = "auto") -> dict[st
     if not evaluations:
         raise ValueError("evaluations must hold at least one checkpoint")
     if metric == "auto":
-        metric = "score" if all("score" in e["metrics"] for e in evaluations) else "action_error"
+        by_metrics = "score" if all("score" in e["metrics"] for e in evaluations) else "action_error"
+        metric = evaluations[-1].get("ranking", by_metrics)  # an evaluation of before does not say
+        if metric is None:
+            raise ValueError("checkpoints of this learner are not ranked: name a --metric, or take the newest")
     known = [key for key in METRICS if all(key in e["metrics"] for e in evaluations)]
     if metric not in known:
-        why = "; a cloned policy has no Q" if "score" not in known else ""
+        why = "; a policy without a critic has no Q" if "score" not in known else ""
         raise ValueError(f"metric {metric!r} is not there for these checkpoints{why}; known: {known}")
     better = METRICS[metric][2]
     entries = [_entry(evaluation, metric) for evaluation in evaluations]

@@ -1,5 +1,34 @@
 """Named presets for ``ptr-fast pretrain``; one file each, every value can be overridden by a dotted flag."""
 
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
 from ptr_robot.recipes import bridge, sim, smoke
 
+__all__ = ["RECIPES", "all_recipes"]
+
 RECIPES = {**bridge.RECIPES, **sim.RECIPES, **smoke.RECIPES}
+
+
+def all_recipes() -> dict[str, tuple[str, Any]]:
+    """These presets and those of all registered learners, by name.
+
+    Raises:
+        ValueError: a learner's presets cannot be imported, or one of their names is taken.
+    """
+    from ptr_fast.learners.registry import kinds
+
+    recipes: dict[str, tuple[str, Any]] = dict(RECIPES)
+    for kind in kinds().values():
+        if not kind.recipes:
+            continue
+        try:
+            own = importlib.import_module(kind.recipes).RECIPES
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"learner {kind.tag!r}: its recipes in {kind.recipes} cannot be had: {error}") from error
+        if taken := set(own) & set(recipes):
+            raise ValueError(f"learner {kind.tag!r}: recipe {min(taken)!r} of {kind.recipes} is taken")
+        recipes |= own
+    return recipes

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from ptr_fast.config import LearnerConfig, from_dict
+from ptr_fast.learners.registry import traits_of
+from ptr_fast.learners.traits import Panel, Traits
 from ptr_robot.console.progress import format_duration
 from ptr_robot.evaluation.held_out import told_kind
 from ptr_robot.evaluation.metrics import METRICS, format_number
@@ -19,22 +23,10 @@ from ptr_robot.training.store_places import StorePlaces
 
 __all__ = ["configurations", "demonstrations", "runs_table", "selections", "tiles", "training", "trials"]
 
-PANELS = (
-    # heading, unit, {key: name}
-    ("Critic: Bellman loss", "reward²", {"train/bellman_loss": "Bellman"}),
-    ("Critic: conservative term", "reward", {"train/cql_loss": "CQL"}),
-    ("Q of recorded and policy actions", "reward", {"q/data": "recorded", "q/policy": "policy"}),
-    ("Q of random actions", "reward", {"q/random": "random"}),
-    ("Actor loss", "", {"actor/loss": "actor"}),
-    ("Cloning loss", "nats", {"train/bc_loss": "negative log-likelihood"}),
-    ("Cloning error", "scaled²", {"actor/mse": "mean squared error"}),
-    ("Policy entropy", "nats", {"actor/entropy": "entropy"}),
-    ("Temperature", "", {"temperature/value": "temperature"}),
-    ("Log-probability of recorded actions", "nats", {"actor/log_prob_data": "log-probability"}),
-    ("Updates per second", "1/s", {"perf/steps_per_s": "updates"}),
-    ("Waiting for data", "share of time", {"perf/data_wait_share": "share"}),
+OF_THE_MACHINE = (
+    Panel(heading="Updates per second", unit="1/s", series={"perf/steps_per_s": "updates"}),
+    Panel(heading="Waiting for data", unit="share of time", series={"perf/data_wait_share": "share"}),
 )
-FROM_ZERO = ("Updates per second", "Waiting for data")
 SELECTION_PANELS = ("score", "rank_correlation", "bellman_error", "action_error")
 MAX_DEMONSTRATION_RUNS = 3
 
@@ -128,12 +120,22 @@ def runs_table(runs: Sequence[RunData]) -> str:
 
 def _method(run: RunData) -> str:
     learner = run.config.get("config", {}).get("learner") or {}
-    kind = {"CqlConfig": "CQL", "BcConfig": "behaviour cloning"}.get(learner.get("type"), "unknown method")
+    traits = _traits(run)
+    kind = traits.name if traits else "unknown method"
     encoder = (learner.get("encoder") or {}).get("name")
     start = run.config.get("parent") or run.config.get("checkpoint") or {}
     path = start.get("checkpoint") or start.get("path")  # the second in records of version 1
     origin = f", from step {start['step']} of {Path(path).parent.parent.name}" if path else ""
     return f"{kind}{f', {encoder}' if encoder else ''}{origin}"
+
+
+def _traits(run: RunData) -> Traits | None:
+    """What the run's learner says about itself; None where its package is not installed here."""
+    try:
+        config = from_dict(LearnerConfig, run.config["config"]["learner"], "learner")
+        return traits_of(config)
+    except (KeyError, ValueError):
+        return None
 
 
 def _data_words(run: RunData) -> str:
@@ -160,7 +162,7 @@ def selections(runs: Sequence[RunData]) -> str:
         "<p>Demonstrations come from an expert, so under a good critic Q rises along them. The score is the mean "
         "of three things: the rank correlation of Q with time, the bounded rise of the last tenth over the rest, and "
         "how often a recorded action beats a random one. A critic whose Q leaves the range of possible returns is out. "
-        "Cloned policies are ranked by their action error. "
+        "Policies without a critic are ranked by their action error. "
         "<strong>No offline metric guarantees success on a robot.</strong></p>" + "".join(out)
     )
 
@@ -224,7 +226,7 @@ def demonstrations(runs: Sequence[RunData], places: StorePlaces = StorePlaces())
     out = []
     for run in runs:
         evaluation = run.shown_evaluation()
-        if evaluation is None or evaluation["learner"] != "CqlConfig" or len(out) == MAX_DEMONSTRATION_RUNS:
+        if evaluation is None or evaluation["value_range"] is None or len(out) == MAX_DEMONSTRATION_RUNS:
             continue
         out.append(demonstration(run.name, evaluation, places))
     if not out:
@@ -241,10 +243,11 @@ def training(runs: Sequence[RunData]) -> str:
     drawn = [run for run in runs if run.metrics]
     if not drawn:
         return ""
-    shown = {key for _, _, keys in PANELS for key in keys}
-    charts = [_training_panel(drawn, *panel) for panel in PANELS]
+    panels = [*_panels_of(drawn), *OF_THE_MACHINE]
+    shown = {key for panel in panels for key in panel.series}
+    charts = [_training_panel(drawn, panel) for panel in panels]
     rest = sorted({key for run in drawn for key in run.metrics} - shown)
-    others = [_training_panel(drawn, key, "", {key: key}) for key in rest]
+    others = [_training_panel(drawn, Panel(heading=key, unit="", series={key: key})) for key in rest]
     legend = _legend([(run.name, i, 0) for i, run in enumerate(drawn)]) if len(drawn) > 1 else ""
     more = (
         f"<details><summary>{len(rest)} more series</summary><div class='grid'>{''.join(others)}</div></details>"
@@ -254,8 +257,19 @@ def training(runs: Sequence[RunData]) -> str:
     return f'{legend}<div class="grid">{"".join(charts)}</div>{more}'
 
 
-def _training_panel(runs: Sequence[RunData], heading: str, unit: str, keys: dict[str, str]) -> str:
-    series, several = [], len(runs) > 1
+def _panels_of(runs: Sequence[RunData]) -> list[Panel]:
+    """The charts that the learners of these runs ask for; those of one heading are one."""
+    panels: dict[str, Panel] = {}
+    for run in runs:
+        traits = _traits(run)
+        for panel in traits.panels if traits else ():
+            known = panels.get(panel.heading, panel)
+            panels[panel.heading] = replace(known, series={**known.series, **panel.series})
+    return list(panels.values())
+
+
+def _training_panel(runs: Sequence[RunData], panel: Panel) -> str:
+    series, several, keys = [], len(runs) > 1, panel.series
     present = [key for key in keys if any(key in run.metrics for run in runs)]
     for i, run in enumerate(runs):
         for j, key in enumerate(present):
@@ -269,9 +283,8 @@ def _training_panel(runs: Sequence[RunData], heading: str, unit: str, keys: dict
     legend = ""
     if len(present) > 1:
         legend = _legend([(keys[k], -1 if several else j, j if several else 0) for j, k in enumerate(present)])
-    return _panel(
-        heading, unit, line_chart(series, title=f"{heading} over updates", zero_line=heading in FROM_ZERO), legend
-    )
+    chart = line_chart(series, title=f"{panel.heading} over updates", zero_line=panel in OF_THE_MACHINE)
+    return _panel(panel.heading, panel.unit, chart, legend)
 
 
 def _panel(heading: str, unit: str, chart: str, legend: str = "") -> str:

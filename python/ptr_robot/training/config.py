@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from ptr_fast.config import ActConfig, CqlConfig, LearnerConfig, RewardConfig
+from ptr_fast.config import ActConfig, LearnerConfig, RewardConfig
 from ptr_robot.training.weights import parse_weights
 
 __all__ = [
@@ -150,7 +150,7 @@ class PretrainConfig:
 
     out: Path = tyro.MISSING
     data: DataConfig = DataConfig()
-    learner: LearnerConfig = CqlConfig()
+    learner: LearnerConfig = tyro.MISSING
     rewards: RewardConfig = RewardConfig()
     act: ActConfig = ActConfig()
     num_task_slots: int = 0
@@ -173,7 +173,7 @@ class Branch:
 
     checkpoint: Annotated[Path, tyro.conf.arg(name="from")] = tyro.MISSING
     out: Path = tyro.MISSING
-    learner: LearnerConfig = CqlConfig()
+    learner: LearnerConfig = tyro.MISSING
     rewards: RewardConfig = RewardConfig()
     act: ActConfig = ActConfig()
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = LoopConfig()

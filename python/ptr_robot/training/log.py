@@ -16,17 +16,9 @@ import torch
 
 from ptr_fast.files import write_atomically, writing
 from ptr_fast.learners.distributed import Ranks
+from ptr_fast.learners.traits import Traits
 
 __all__ = ["RunLog", "check_wandb"]
-
-_SHOWN = {  # key -> short name in the progress line
-    "train/critic_loss": "critic",
-    "actor/loss": "actor",
-    "train/bc_loss": "bc",
-    "q/data": "Q(data)",
-    "q/policy": "Q(pi)",
-    "temperature/value": "temp",
-}
 
 
 def check_wandb(project: str) -> None:
@@ -50,6 +42,7 @@ class RunLog:
         wandb_id: id of the run there: one over all resumes.
         config: told to Weights & Biases.
         ranks: the processes that train together; the first one writes.
+        traits: of the learner: what the progress line shows; None: of its numbers the rates alone.
 
     Raises:
         OSError: a log cannot be written (no space, read-only); the message names the file. So does every method's.
@@ -64,9 +57,12 @@ class RunLog:
         wandb_id: str | None = None,
         config: Any = None,
         ranks: Ranks | None = None,
+        traits: Traits | None = None,
     ) -> None:
         self.ranks = ranks or Ranks()
         self.num_steps = num_steps
+        self.shown = {} if traits is None else traits.progress
+        self.rate = f"lr/{traits.rate.removesuffix('_lr')}" if traits is not None else ""
         self.path = run_dir / "metrics.jsonl"
         self.begin = self.last_time = time.monotonic()
         self.first_step = self.last_step = first_step
@@ -146,8 +142,8 @@ class RunLog:
     def _print_line(self, step: int, numbers: dict[str, float]) -> None:
         pace = (step - self.first_step) / max(time.monotonic() - self.begin, 1e-9)
         left = datetime.timedelta(seconds=int((self.num_steps - step) / pace) if pace > 0 else 0)
-        shown = "  ".join(f"{short} {numbers[key]:.3g}" for key, short in _SHOWN.items() if key in numbers)
-        rate = numbers.get("lr/critic", numbers.get("lr/actor"))
+        shown = "  ".join(f"{short} {numbers[key]:.3g}" for key, short in self.shown.items() if key in numbers)
+        rate = numbers.get(self.rate, next((v for key, v in numbers.items() if key.startswith("lr/")), None))
         shown += "" if rate is None else f"  lr {rate:.3g}"
         share = numbers.get("perf/gpu_busy_share")
         shares = "" if share is None else f"GPU busy {share:.0%}  "

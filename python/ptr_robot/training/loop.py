@@ -82,7 +82,11 @@ def open_run(
     Args:
         weights: the checkpoint that a run without checkpoints of its own starts from; None: from fresh weights.
     """
-    loop, device = prepare_process(record.loop)
+    traits = traits_of(record.learner)
+    if traits.modes and record.act.mode not in traits.modes:
+        told = f"{traits.name} acts in the modes {', '.join(traits.modes)}"
+        raise ValueError(f"act.mode: expected a mode of the learner ({told}), got {record.act.mode!r}")
+    loop, device = prepare_process(record.loop, traits.bfloat16)
     record = record.with_config(loop=loop)
     learner = make_learner(record.learner, record.spec, loop.seed, device, encoder_dtype(loop.precision), ranks)
     if weights is not None and not list_checkpoints(out):
@@ -126,14 +130,24 @@ def train(run: Run, best_first: Callable[[Path, str], list[str]]) -> int:
         if loop.wandb and not record.wandb:
             run.record = replace(run.record, wandb=secrets.token_hex(4))  # of rank 0, which logs and saves
         ranks.on_first(lambda: write_record(run.out, run.record))
-        log = RunLog(run.out, first_step, loop.num_steps, loop.wandb, run.record.wandb, run.record.config, ranks)
+        log = RunLog(
+            run.out,
+            first_step,
+            loop.num_steps,
+            loop.wandb,
+            run.record.wandb,
+            run.record.config,
+            ranks,
+            traits_of(record.learner),
+        )
         stack.enter_context(contextlib.closing(log))
         return _loop(run, batches, log, stack.enter_context(StopRequest(ranks)), first_step, best_first)
 
 
 def _tell_reach(run: Run, first_step: int) -> None:
     """Says how far the value of success reaches, of a learner that has a discount; from fresh weights also how fast."""
-    discount, tau = (getattr(run.learner.config, name, None) for name in ("discount", "tau"))
+    traits = traits_of(run.learner.config)
+    discount, tau = traits.discount, traits.target_rate
     if discount is None:
         return
     lengths = [
@@ -287,7 +301,7 @@ def _prune(run: Run, best_first: Callable[[Path, str], list[str]]) -> None:
         print(f"no checkpoint is removed: {error}")
         return
     best = set() if picked is None else {f"{picked:06d}"}
-    if loop.keep_best:
+    if loop.keep_best and traits_of(run.learner.config).ranking:
         best |= set(best_first(run.out, str(run.learner.device))[: loop.keep_best])
     for path in older:
         if path.name not in best:

@@ -17,12 +17,18 @@ __all__ = ["encoder_dtype", "resolve_precision", "set_matmul_precision"]
 MIN_CAPABILITY = (8, 0)  # Ampere: the first with bfloat16 and TF32 units
 
 
-def resolve_precision(precision: Precision, device: torch.device) -> Precision:
-    """``auto`` is ``bf16`` on a GPU that has the units for it and ``fp32`` elsewhere; any other choice is kept.
+def resolve_precision(precision: Precision, device: torch.device, takes_bfloat16: bool = True) -> Precision:
+    """``auto`` is ``bf16`` on a GPU that has the units for it, for a learner that takes it, and ``fp32`` elsewhere.
+
+    Any other choice is kept.
 
     Raises:
-        ValueError: the device cannot do what was asked for.
+        ValueError: the device or the learner cannot do what was asked for.
     """
+    if not takes_bfloat16:
+        if precision == "bf16":
+            raise ValueError("precision bf16: this learner does not train in bfloat16; take fp32")
+        precision = "fp32" if precision == "auto" else precision
     if device.type != "cuda":
         if precision == "tf32":
             raise ValueError("precision tf32 is a mode of NVIDIA GPUs; on the CPU take fp32 or bf16")

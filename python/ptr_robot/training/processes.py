@@ -44,8 +44,12 @@ __all__ = [
 _LOST = ("connection closed by peer", "connection reset", "gloo", "nccl", "timed out", "broken pipe", "socket")
 
 
-def prepare_process(loop: LoopConfig) -> tuple[LoopConfig, torch.device]:
+def prepare_process(loop: LoopConfig, takes_bfloat16: bool = True) -> tuple[LoopConfig, torch.device]:
     """Sets this process up for a learner: CPU threads, memory that is kept for the next step, precision, kernels.
+
+    Args:
+        loop: of the run.
+        takes_bfloat16: the learner's encoders can train in bfloat16.
 
     Returns:
         The configuration with its precision settled, and the device.
@@ -58,7 +62,7 @@ def prepare_process(loop: LoopConfig) -> tuple[LoopConfig, torch.device]:
     native.keep_freed_memory()
     device = pick_device(loop.device)
     dispatch.check_forced(device)
-    precision = resolve_precision(loop.precision, device)
+    precision = resolve_precision(loop.precision, device, takes_bfloat16)
     set_matmul_precision(precision)
     processes = f" by {world_size()} processes" if world_size() > 1 else ""
     kernels = f", {choose_kernels(loop.deterministic)}" if device.type == "cuda" else ""

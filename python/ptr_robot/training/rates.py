@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
-from ptr_fast.config import LearnerConfig
+from ptr_fast.config import LearnerConfig, rate_names
+from ptr_fast.learners.registry import traits_of
 
 __all__ = ["check_schedule", "first_rate", "over", "scaled", "with_rate"]
 
 
-def _names(config: LearnerConfig) -> list[str]:
-    return [f.name for f in fields(config) if f.name == "lr" or f.name.endswith("_lr")]
-
-
 def first_rate(config: LearnerConfig) -> float:
-    """The rate that a schedule begins with: the critic's, or that of a cloned policy."""
-    return getattr(config, "critic_lr" if "critic_lr" in _names(config) else "lr")
+    """The rate that a schedule begins with: the one that the learner's traits name."""
+    return getattr(config, traits_of(config).rate)
 
 
 def scaled(config: LearnerConfig, factor: float) -> LearnerConfig:
     """All rates times a factor."""
-    return replace(config, **{name: getattr(config, name) * factor for name in _names(config)})
+    return replace(config, **{name: getattr(config, name) * factor for name in rate_names(config)})
 
 
 def with_rate(config: LearnerConfig, rate: float) -> LearnerConfig:
-    """A constant rate from now on; of CQL the critic's, to which the others keep their ratio."""
+    """A constant rate from now on: of :func:`first_rate`, to which the others keep their ratio."""
     return replace(scaled(config, rate / first_rate(config)), lr_schedule="constant", lr_schedule_steps=0)
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from ptr_fast.config import LearnerConfig, from_dict, to_dict
+from ptr_fast.learners.registry import traits_of
 from ptr_robot.training.config import Branch, DataConfig, FinetuneBranch, PretrainBranch
 from ptr_robot.training.differences import differences
 
@@ -92,9 +93,6 @@ def _defaults(record: RunRecord, info: CheckpointInfo) -> Branch:
     return FinetuneBranch(**shared, num_demos=record.config["num_demos"], mix=record.mix)
 
 
-_OF_THE_NETS = ("encoder", "actor_encoder", "hidden_dims", "critic_head", "num_critics", "init_temperature")
-
-
 def branch(told: Branch, info: CheckpointInfo, left: RunRecord, ranks: Ranks, is_drawn_anew: bool = False) -> int:
     """Trains a new run on from a checkpoint.
 
@@ -148,15 +146,15 @@ def branch(told: Branch, info: CheckpointInfo, left: RunRecord, ranks: Ranks, is
 
 
 def _check_nets(was: LearnerConfig, now: LearnerConfig) -> None:
-    for name in _OF_THE_NETS:
-        before, after = getattr(was, name, None), getattr(now, name, None)
+    if type(was) is not type(now):
+        raise ValueError(f"learner: a branch keeps the method, expected {traits_of(was).name}, got {traits_of(now).name}")
+    for name in traits_of(was).made_of:
+        before, after = getattr(was, name), getattr(now, name)
         if before != after:
             raise ValueError(
                 f"learner.{name}: a branch keeps the nets that it goes on with, expected {before}, got {after}; "
                 "for others begin anew with ptr-fast pretrain RECIPE"
             )
-    if type(was) is not type(now):
-        raise ValueError(f"learner: a branch keeps the method, expected {type(was).__name__}, got {type(now).__name__}")
 
 
 def _sources(told: Branch, left: RunRecord, places: StorePlaces, is_drawn_anew: bool) -> list[Source]:

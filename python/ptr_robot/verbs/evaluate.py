@@ -91,8 +91,8 @@ def _print(result: dict[str, Any], path: Path) -> None:
         if key in result["metrics"]:
             table.add_row(name, format_number(result["metrics"][key]), unit, better, meaning)
     console.print(table)
-    if result["learner"] != "CqlConfig":
-        console.print("This policy was cloned: it has no critic, so there is no Q to look at.")
+    if result["value_range"] is None:
+        console.print("This policy has no critic, so there is no Q to look at.")
     if result["diverged"]:
         console.print(f"[red]diverged: {escape(result['diverged'])}[/red]", soft_wrap=True)
     if result["misestimated"]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from ptr_fast.config import EncoderConfig, to_dict
-from ptr_robot.recipes import RECIPES
+from ptr_robot.recipes import all_recipes
 from ptr_robot.training.config import PretrainConfig
 from ptr_robot.verbs import branch
 
@@ -27,12 +27,13 @@ def run(argv: list[str]) -> int:
     """The verb: a recipe's name, then dotted overrides of its values; or a branch."""
     if branch.is_branch(argv):
         return branch.run("pretrain", argv)
-    if argv and not argv[0].startswith("-") and argv[0] not in RECIPES:
-        close = difflib.get_close_matches(argv[0], RECIPES, n=1)
+    recipes = all_recipes()
+    if argv and not argv[0].startswith("-") and argv[0] not in recipes:
+        close = difflib.get_close_matches(argv[0], recipes, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ValueError(f"unknown recipe {argv[0]!r}{hint}; recipes: {', '.join(RECIPES)}")
+        raise ValueError(f"unknown recipe {argv[0]!r}{hint}; recipes: {', '.join(recipes)}")
     config = tyro.extras.overridable_config_cli(
-        RECIPES,
+        recipes,
         args=argv,
         prog="ptr-fast pretrain",
         description=__doc__,

@@ -130,7 +130,7 @@ def _print(selection: dict[str, Any], run: Path) -> None:
         elif entry["doubt"]:
             console.print(f"[yellow]step {entry['step']} is doubted: {escape(entry['doubt'])}[/yellow]", soft_wrap=True)
     if "score" not in keys:
-        console.print("These checkpoints were cloned: they have no critic, so there is no Q to judge them by.")
+        console.print("These checkpoints have no critic, so there is no Q to judge them by.")
     if selection["selected"] is None:
         console.print("[red]no checkpoint can be picked[/red]")
     elif len(ranking) == 1:
