@@ -8,6 +8,7 @@ clock and never sleeps.
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -166,6 +167,32 @@ def test_native_sources_have_no_torch_and_python_only_in_bindings() -> None:
         if file.parent.name != "bindings":
             assert "pybind11" not in text, file
             assert "Python.h" not in text, file
+
+
+MAY_NAME_A_LEARNER = {
+    "ptr_fast/config.py": "public names that lie with their learners now",
+    "python/ptr_robot/recipes/bridge.py": "a recipe is a learner with its settings",
+    "python/ptr_robot/recipes/sim.py": "a recipe is a learner with its settings",
+    "python/ptr_robot/recipes/smoke.py": "a recipe is a learner with its settings",
+    "python/ptr_robot/verbs/convert_checkpoint.py": "published checkpoints are those of this one learner",
+}
+
+
+def test_no_module_outside_its_folder_names_a_learner() -> None:
+    """Neither its configuration's class nor its own, in code, text or strings: programs ask its traits."""
+    from ptr_fast.learners.registry import kinds
+
+    names = {name for kind in kinds().values() for name in (kind.config_class.__name__, kind.tag)}
+    names |= {name.removesuffix("Config") + "Learner" for name in names if name.endswith("Config")}
+    assert {"CqlConfig", "CqlLearner", "BcConfig", "BcLearner"} <= names
+    pattern = re.compile(rf"\b({'|'.join(sorted(names))})\b")
+    found = {}
+    for top in (ENGINE, PROGRAMS):
+        for file in sources(top):
+            path = file.relative_to(ROOT).as_posix()
+            if not path.startswith("ptr_fast/learners/") and (named := pattern.search(file.read_text())):
+                found[path] = named.group()
+    assert found.keys() == MAY_NAME_A_LEARNER.keys(), found
 
 
 def test_a_robot_that_acts_imports_nothing_that_trains() -> None:

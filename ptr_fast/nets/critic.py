@@ -54,7 +54,7 @@ class EnsembleHead(nn.Module):
     Source: PTR, ``jaxrl2/networks/values/state_action_ensemble.py`` and ``jaxrl2/networks/mlp.py:MLPActionSep``.
 
     Args:
-        form: ``reinject_all``, ``reinject_action`` or ``plain`` (see :class:`ptr_fast.config.CqlConfig`).
+        form: ``reinject_all``, ``reinject_action`` or ``plain`` (see :mod:`ptr_fast.learners.cql.config`).
         num_critics: E.
         embedding_dim, state_dim, num_task_slots, action_dim: D, S, N, A.
         hidden_dims: widths of the hidden layers.
