@@ -174,6 +174,7 @@ MAY_NAME_A_LEARNER = {
     "python/ptr_robot/recipes/bridge.py": "a recipe is a learner with its settings",
     "python/ptr_robot/recipes/sim.py": "a recipe is a learner with its settings",
     "python/ptr_robot/recipes/smoke.py": "a recipe is a learner with its settings",
+    "python/ptr_robot/diagnosis/episodes.py": "the published settings are those of this one learner",
     "python/ptr_robot/verbs/convert_checkpoint.py": "published checkpoints are those of this one learner",
 }
 

@@ -6,13 +6,11 @@ from collections import Counter
 
 import numpy as np
 
-from ptr_fast.config import RewardConfig
+from ptr_fast.config import CqlConfig, RewardConfig
 from ptr_fast.data.store_meta import MAX_VERIFIED_BYTES
-from ptr_fast.learners.registry import traits_of
 from ptr_fast.value_reach import FAINT_SHARE, describe_reach, success_gap
 from ptr_robot.diagnosis.evidence import Evidence
 from ptr_robot.diagnosis.finding import Finding, named, percent
-from ptr_robot.recipes import RECIPES
 
 __all__ = [
     "cut_episodes",
@@ -175,9 +173,8 @@ def value_reach(evidence: Evidence) -> list[Finding]:
     lengths = evidence.lengths[[outcome != "failure" for outcome in evidence.episodes.outcome]]
     if not len(lengths):
         return []
-    published, rewards = traits_of(RECIPES["bridge"][1].learner), RewardConfig()
-    assert published.discount is not None
-    by_discount, by_updates = describe_reach(lengths, rewards, published.discount, published.target_rate)
+    published, rewards = CqlConfig(), RewardConfig()
+    by_discount, by_updates = describe_reach(lengths, rewards, published.discount, published.tau)
     median, long = (int(np.quantile(lengths, share, method="inverted_cdf")) for share in (0.5, 0.9))
     left, whole = success_gap(median, rewards, published.discount)
     is_faint = left / whole < FAINT_SHARE

@@ -147,7 +147,9 @@ def branch(told: Branch, info: CheckpointInfo, left: RunRecord, ranks: Ranks, is
 
 def _check_nets(was: LearnerConfig, now: LearnerConfig) -> None:
     if type(was) is not type(now):
-        raise ValueError(f"learner: a branch keeps the method, expected {traits_of(was).name}, got {traits_of(now).name}")
+        raise ValueError(
+            f"learner: a branch keeps the method, expected {traits_of(was).name}, got {traits_of(now).name}"
+        )
     for name in traits_of(was).made_of:
         before, after = getattr(was, name), getattr(now, name)
         if before != after:
