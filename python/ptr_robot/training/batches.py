@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from ptr_fast.data.tiers import FrameSizes, Tier, choose_tier, explain_tiers, fr
 from ptr_fast.data.transitions import Transitions
 from ptr_fast.learners.distributed import Ranks
 from ptr_fast.learners.traits import Traits
-from ptr_fast.types import FRAMES, Window
+from ptr_fast.types import FRAMES
 from ptr_robot.device import num_local_ranks
 from ptr_robot.training.config import LoopConfig
 from ptr_robot.training.sources import Source, transitions_of
@@ -47,73 +48,128 @@ def open_batches(
 ) -> tuple[Batches, str]:
     """The batches of a run and the tier they come from: the fastest that fits, or the one asked for; prints it.
 
-    Args:
-        traits: of the learner: what its batches hold. Where it looks at no frames, none are read.
+    Under ``auto`` all ranks take the same tier, and a run that goes on takes none that changes pixels. Where the
+    learner looks at no frames, none are read, and the tier is ``none``.
 
-    Under ``auto`` all ranks take the same tier, and a run that goes on takes none that changes pixels.
+    Args:
+        traits: of the learner: which columns its batches have, and how much of an episode.
 
     Raises:
         ValueError: the tier that is asked for cannot be had.
         DataError: a store or a frame is broken.
     """
-    columns, window = traits.columns, traits.window
     sources = [source for source in sources if len(source.train)]
     tables = [transitions_of(source, spec, rewards, source.train) for source in sources]
-    sizes = [
-        [len(rows) for source, rows in zip(sources, tables, strict=True) if source.role == role]
-        for role in ("prior", "target")
-    ]
     weights = _weights(sources, tables)
-    sampler = MixtureSampler(
-        *([s for s in sizes if s], mix, loop.batch_size, loop.seed, ranks.rank, ranks.world_size),
-        weights=None if weights is None else np.concatenate(weights),
-    )
-
+    sampler = _sampler(sources, tables, mix, weights, loop, ranks)
     # One object per folder, however it is written: two sources may be episodes of one store.
     folders = [source.store.path.resolve() for source in sources]
     by_path = {folder: source.store for folder, source in zip(folders, sources, strict=True)}
     stores = [by_path[folder] for folder in folders]
-    budget = (int(loop.memory_gib * 2**30) or int(free_memory() * _DECODED_SHARE)) // num_local_ranks()
-    tiers = _measure(tables, stores, spec, loop.batch_size // ranks.world_size, device, budget, columns, window)
-    taken = choose_tier(tiers, loop.frames, keep_pixels=not is_new)
-    if loop.frames == "auto":
-        taken = tiers[int(ranks.largest(tiers.index(taken)))]  # what fits one rank need not fit another
-    print(f"frames: {explain_tiers(tiers, taken, loop.frames)}")
+    data = _Data(tables, stores, sampler, traits, [camera.name for camera in spec.cameras], device, loop.batch_size)
+    if data.frames_per_sample:
+        budget = (int(loop.memory_gib * 2**30) or int(free_memory() * _DECODED_SHARE)) // num_local_ranks()
+        tiers = _measure(data, spec, ranks.world_size, budget)
+        taken = choose_tier(tiers, loop.frames, keep_pixels=not is_new)
+        if loop.frames == "auto":
+            taken = tiers[int(ranks.largest(tiers.index(taken)))]  # what fits one rank need not fit another
+        print(f"frames: {explain_tiers(tiers, taken, loop.frames)}")
+    else:
+        print(f"frames: none, since {traits.name} looks at states alone here")
     for source, rows, share in zip(sources, tables, _told_shares(sources, weights), strict=True):
         counts = f"{len(source.train)} episodes, {len(rows)} transitions"
         print(f"{source.role} data {source.store.path}: {counts}{share}")
-
-    cameras = [camera.name for camera in spec.cameras]
+    if not data.frames_per_sample:
+        return data.without_frames(), "none"
     if taken.name == "jpeg" and device.type == "cuda":
-        why_not = why_not_dali(stores, cameras)
+        why_not = why_not_dali(stores, data.cameras)
         print("frames: decoded " + (f"on the CPU: {why_not}" if why_not else "by DALI ahead of the step"))
         if why_not is None:
-            _verify(by_path.values())
-            dali = DaliLoader(tables, stores, cameras, sampler, device, columns=columns, window=window)
-            return dali, taken.name
-    frames_per_sample = len(cameras) * len(set(FRAMES) & set(columns)) * window.num_observations
-    # A learner on the CPU needs the cores itself, and its steps leave one thread time enough.
-    cores = len(os.sched_getaffinity(0)) // num_local_ranks()
-    threads = 1 if device.type == "cpu" else max(1, min(_MAX_THREADS, cores))
-    opened = {
-        folder: {c: open_frames(store, c, budget if taken.name == "host" else 0, threads) for c in cameras}
-        for folder, store in by_path.items()
-    }
-    _verify(by_path.values())  # after decoding, which names the record of a damaged frame
-    frames: list[Mapping[str, FrameSource]] = [opened[folder] for folder in folders]
-    if taken.name in ("device", "device-yuv420"):
+            _verify(stores)
+            return DaliLoader(tables, stores, data.cameras, sampler, device, **data.form), taken.name
+    return data.with_frames(taken, budget), taken.name
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What the batches of a run are made of; ``stores`` are those of the tables."""
+
+    tables: list[Transitions]
+    stores: list[EpisodeStore]
+    sampler: MixtureSampler
+    traits: Traits
+    cameras: list[str]
+    device: torch.device
+    batch_size: int
+
+    @property
+    def form(self) -> dict[str, Any]:
+        """Which columns a batch has, and how much of an episode: arguments of everything that makes batches."""
+        return {"columns": self.traits.columns, "window": self.traits.window}
+
+    @property
+    def frames_per_sample(self) -> int:
+        """Frames of all cameras that one sample is made of."""
+        columns = [name for name in FRAMES if name in self.traits.columns]
+        return len(self.cameras) * len(columns) * self.traits.window.num_observations
+
+    def without_frames(self) -> Batches:
+        """Batches of states alone; the stores' frames are not touched."""
+        by_store: dict[EpisodeStore, dict[str, FrameSource]] = {store: {} for store in self.stores}
+        none = [by_store[store] for store in self.stores]
+        if self.device.type == "cuda":
+            return DeviceFrames(self.tables, none, self.sampler, self.device, "no frames", **self.form)
+        return Loader(self.tables, none, self.sampler, self.device, **self.form)
+
+    def with_frames(self, taken: Tier, budget: int) -> Batches:
+        """Batches with the frames in a tier; prints how fast they come."""
+        # A learner on the CPU needs the cores itself, and its steps leave one thread time enough.
+        cores = len(os.sched_getaffinity(0)) // num_local_ranks()
+        threads = 1 if self.device.type == "cpu" else max(1, min(_MAX_THREADS, cores))
+        decoded = budget if taken.name == "host" else 0
+        opened = {
+            store: {camera: open_frames(store, camera, decoded, threads) for camera in self.cameras}
+            for store in dict.fromkeys(self.stores)
+        }
+        _verify(opened)  # after decoding, which names the record of a damaged frame
+        frames: list[Mapping[str, FrameSource]] = [opened[store] for store in self.stores]
+        if taken.name not in ("device", "device-yuv420"):
+            for store, by_camera in opened.items():
+                for camera, source in by_camera.items():
+                    which = f"{store.path}: " + (f"camera {camera!r}: " if len(self.cameras) > 1 else "")
+                    self._print_rate(source.describe(), which)
+            return Loader(self.tables, frames, self.sampler, self.device, **self.form)
         layout: Literal["rgb", "yuv420"] = "rgb" if taken.name == "device" else "yuv420"
-        held = DeviceFrames(tables, frames, sampler, device, taken.what, layout, columns, window)
+        held = DeviceFrames(self.tables, frames, self.sampler, self.device, taken.what, layout, **self.form)
         for by_camera in opened.values():
-            for source_of_frames in by_camera.values():
-                source_of_frames.close()
-        _print_rate(held.describe(), loop.batch_size, frames_per_sample)
-        return held, taken.name
-    for folder, by_camera in opened.items():
-        for camera, source_of_frames in by_camera.items():
-            where = f"{by_path[folder].path}: " + (f"camera {camera!r}: " if len(cameras) > 1 else "")
-            _print_rate(source_of_frames.describe(), loop.batch_size, frames_per_sample, where)
-    return Loader(tables, frames, sampler, device, columns=columns, window=window), taken.name
+            for source in by_camera.values():
+                source.close()
+        self._print_rate(held.describe())
+        return held
+
+    def _print_rate(self, info: FrameSourceInfo, where: str = "") -> None:
+        rate = info.frames_per_second / self.frames_per_sample
+        steps = f"{rate / self.batch_size:,.0f} steps/s of {self.batch_size}"
+        print(f"frames: {where}{info}; about {rate:,.0f} samples/s, {steps}")
+
+
+def _sampler(
+    sources: Sequence[Source],
+    tables: Sequence[Transitions],
+    mix: float,
+    weights: Sequence[np.ndarray] | None,
+    loop: LoopConfig,
+    ranks: Ranks,
+) -> MixtureSampler:
+    """Which transitions make up a batch: those of the prior sources and of the target in the proportion ``mix``."""
+    sizes = [
+        [len(rows) for source, rows in zip(sources, tables, strict=True) if source.role == role]
+        for role in ("prior", "target")
+    ]
+    return MixtureSampler(
+        *([s for s in sizes if s], mix, loop.batch_size, loop.seed, ranks.rank, ranks.world_size),
+        weights=None if weights is None else np.concatenate(weights),
+    )
 
 
 def _weights(sources: Sequence[Source], tables: Sequence[Transitions]) -> list[np.ndarray] | None:
@@ -143,38 +199,23 @@ def _verify(stores: Iterable[EpisodeStore]) -> None:
             store.verify()
 
 
-def _measure(
-    tables: Sequence[Transitions],
-    stores: Sequence[EpisodeStore],
-    spec: PolicySpec,
-    batch_size: int,
-    device: torch.device,
-    budget: int,
-    columns: Collection[str],
-    window: Window,
-) -> list[Tier]:
-    distinct = list(dict.fromkeys(stores))
+def _measure(data: _Data, spec: PolicySpec, num_ranks: int, budget: int) -> list[Tier]:
     sizes = []
     for camera in spec.cameras:
         num_of = {"jpeg": 0, "raw": 0}
-        for store in distinct:
+        for store in dict.fromkeys(data.stores):
             num_of[store.meta.camera(camera.name).encoding] += store.num_records
         sizes.append(
             FrameSizes(
                 height=camera.height,
                 width=camera.width,
-                num_named=num_frames_of(tables, stores, columns),
+                num_named=num_frames_of(data.tables, data.stores, data.traits.columns),
                 num_jpeg=num_of["jpeg"],
                 num_raw=num_of["raw"],
             )
         )
-    on_gpu = device.type == "cuda"
-    free = torch.cuda.mem_get_info(device)[0] if on_gpu else free_memory() // num_local_ranks()
-    num_pixels = window.num_observations * sum(camera.height * camera.width for camera in spec.cameras)
-    reserve = step_reserve_bytes(batch_size, num_pixels) if on_gpu else free // 2
-    return frame_tiers(sizes, device.type, free, reserve, budget)
-
-
-def _print_rate(info: FrameSourceInfo, batch_size: int, frames_per_sample: int, where: str = "") -> None:
-    rate = info.frames_per_second / frames_per_sample
-    print(f"frames: {where}{info}; about {rate:,.0f} samples/s, {rate / batch_size:,.0f} steps/s of {batch_size}")
+    on_gpu = data.device.type == "cuda"
+    free = torch.cuda.mem_get_info(data.device)[0] if on_gpu else free_memory() // num_local_ranks()
+    num_pixels = data.traits.window.num_observations * sum(camera.height * camera.width for camera in spec.cameras)
+    reserve = step_reserve_bytes(data.batch_size // num_ranks, num_pixels) if on_gpu else free // 2
+    return frame_tiers(sizes, data.device.type, free, reserve, budget)
