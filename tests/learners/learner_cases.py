@@ -3,7 +3,7 @@
 import torch
 
 from ptr_fast.config import PolicySpec, TaskTable
-from ptr_fast.types import ActionSpec, Batch, CameraSpec, StateSpec
+from ptr_fast.types import ActionSpec, Batch, CameraSpec, StateSpec, Window
 
 
 def make_spec(size: int = 16, state_dim: int = 3, action_dim: int = 4, num_slots: int = 5) -> PolicySpec:
@@ -22,18 +22,20 @@ def make_spec(size: int = 16, state_dim: int = 3, action_dim: int = 4, num_slots
     )
 
 
-def make_batch(spec: PolicySpec, num_batch: int = 6, seed: int = 0) -> Batch:
-    """Random transitions; every third one is terminal with reward 10."""
+def make_batch(spec: PolicySpec, num_batch: int = 6, seed: int = 0, window: Window = Window()) -> Batch:
+    """Random transitions; every third one is terminal with reward 10, and has the last action of its episode."""
     generator = torch.Generator().manual_seed(seed)
-    frames = (num_batch, 1, spec.cameras[0].height, spec.cameras[0].width, 3)
+    num_past, num_actions = window.num_observations, window.num_actions
+    frames = (num_batch, num_past, spec.cameras[0].height, spec.cameras[0].width, 3)
     terminal = torch.arange(num_batch) % 3 == 0
     return Batch(
         images={"camera": torch.randint(0, 256, frames, dtype=torch.uint8, generator=generator)},
         next_images={"camera": torch.randint(0, 256, frames, dtype=torch.uint8, generator=generator)},
-        state=torch.randn(num_batch, 1, spec.state.dim, generator=generator),
-        next_state=torch.randn(num_batch, 1, spec.state.dim, generator=generator),
+        state=torch.randn(num_batch, num_past, spec.state.dim, generator=generator),
+        next_state=torch.randn(num_batch, num_past, spec.state.dim, generator=generator),
         task_id=torch.randint(0, spec.tasks.num_slots, (num_batch,), generator=generator),
-        actions=1.98 * torch.rand(num_batch, 1, spec.action.dim, generator=generator) - 0.99,
+        actions=1.98 * torch.rand(num_batch, num_actions, spec.action.dim, generator=generator) - 0.99,
+        action_mask=(torch.arange(num_actions) == 0) | ~terminal[:, None],
         rewards=torch.where(terminal, 10.0, -1.0),
         masks=(~terminal).float(),
     )

@@ -17,6 +17,8 @@ class BcConfig(LearnerConfig):
     Attributes:
         encoder: image encoder of the actor.
         hidden_dims: hidden layers of the policy.
+        num_actions: H, actions of a chunk: the present one and those that follow it.
+        num_observations: T, observations that the policy sees: the present one and those before it.
         lr: Adam learning rate.
         ema_tau: rate of the averaged actor kept for acting (it has no influence on training).
         augment: random crop and colour jitter.
@@ -24,6 +26,8 @@ class BcConfig(LearnerConfig):
 
     encoder: EncoderConfig = EncoderConfig()
     hidden_dims: tuple[int, ...] = (256, 256, 256)
+    num_actions: int = 1
+    num_observations: int = 1
     lr: float = 3e-4
     ema_tau: float = 0.005
     augment: AugmentConfig = AugmentConfig()
@@ -31,4 +35,6 @@ class BcConfig(LearnerConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0.0 < self.ema_tau <= 1.0, f"ema_tau must lie in (0, 1], got {self.ema_tau}")
+        for name in ("num_actions", "num_observations"):
+            require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         require(len(self.hidden_dims) >= 1, "hidden_dims must name at least one layer")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ptr_fast.learners.bc.config import BcConfig
 from ptr_fast.learners.traits import Capability, Panel, Traits
+from ptr_fast.types import Window
 
 __all__ = ["traits"]
 
@@ -16,12 +17,15 @@ PANELS = (
 def traits(config: BcConfig) -> Traits:
     """Of one configuration."""
     sees_images = config.encoder.sees_images
+    columns = {"state", "task_id", "actions"} | ({"images"} if sees_images else set())
+    columns |= {"action_mask"} if config.num_actions > 1 else set()
     capabilities: set[Capability] = {"acts"}
     return Traits(
         name="behaviour cloning",
-        columns=frozenset({"state", "task_id", "actions"}) | ({"images"} if sees_images else set()),
+        columns=frozenset(columns),
+        window=Window(num_observations=config.num_observations, num_actions=config.num_actions),
         networks=("actor", "ema_actor"),
-        made_of=("encoder", "hidden_dims"),
+        made_of=("encoder", "hidden_dims", "num_actions", "num_observations"),
         capabilities=frozenset(capabilities | ({"encodes"} if sees_images else set())),
         modes=("mean", "ema_mean"),
         ranking=("action_error", "min"),

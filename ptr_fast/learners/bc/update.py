@@ -12,8 +12,9 @@ from ptr_fast import losses
 from ptr_fast.config import PolicySpec
 from ptr_fast.learners import base
 from ptr_fast.learners.bc.config import BcConfig
-from ptr_fast.learners.bc.networks import make_actor
+from ptr_fast.learners.bc.networks import chunk_law, make_actor
 from ptr_fast.learners.bc.traits import traits
+from ptr_fast.learners.capabilities import Inputs
 from ptr_fast.learners.distributed import Ranks
 from ptr_fast.learners.draws import BcDraws, draw_bc
 from ptr_fast.learners.optimizer import AdamPolyak
@@ -88,18 +89,23 @@ class BcLearner:
         if config.encoder.sees_images:
             dtype = self._encoder_dtype or self._parameters[0].dtype
             images = base.augmented(batch.images, draws.augment, dtype)
-        actions_BA = batch.actions[:, 0]
-        policy = self.actor(images, batch.state[:, -1], batch.task_id)
-        loss = losses.cloning_loss(policy.log_prob(actions_BA))
+        law = chunk_law(self.actor, Inputs(images, batch.state, batch.task_id), config.num_actions)
+        log_prob_BH = law.log_prob(batch.actions)
+        if config.num_actions > 1:  # what lies behind the end of an episode counts for nothing
+            log_prob_BH = log_prob_BH * batch.action_mask
+        loss = losses.cloning_loss(log_prob_BH)
         self._adam.zero_grad(set_to_none=True)
         self._backward(loss)
         self._adam.step()
         with torch.no_grad():
-            error = (policy.mean_BA.detach() - actions_BA).square()
+            mean = law.mean_BA.detach()
+            error = (mean - batch.actions).square()
+            if config.num_actions > 1:
+                error = error * batch.action_mask[..., None]
         return {
             "train/bc_loss": loss.detach(),
             "actor/mse": error.mean(),
             "actor/mse_max": error.max(),
-            "actor/mean": policy.mean_BA.detach().mean(),
-            "data/action_abs": actions_BA.abs().mean(),
+            "actor/mean": mean.mean(),
+            "data/action_abs": batch.actions.abs().mean(),
         }
