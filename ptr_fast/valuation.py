@@ -14,7 +14,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from ptr_fast.config import ActConfig, LearnerConfig, PolicySpec
 from ptr_fast.diagnostics import EpisodeValues, monte_carlo_returns
+from ptr_fast.learners.capabilities import Inputs
+from ptr_fast.learners.registry import acts_of, traits_of, values_of
 from ptr_fast.losses import bellman_errors, td_target
 from ptr_fast.nets.init import keyed_generator
 
@@ -53,29 +56,29 @@ class RecordedEpisode:
 
 @torch.inference_mode()
 def value_episode(
+    config: LearnerConfig,
     networks: Mapping[str, nn.Module],
     episode: RecordedEpisode,
+    spec: PolicySpec,
     *,
-    discount: float = 0.0,
-    num_samples: int = 4,
     averaged: bool = False,
     seed: int = 0,
 ) -> EpisodeValues:
     """The curves of one episode.
 
     Args:
-        networks: ``actor`` and ``ema_actor``; with ``critic`` and ``target_critic`` the Q curves too (a
-            :class:`~ptr_fast.runtime.policy.Policy` and a learner both have them under these names). Not changed.
-        discount: of the learner; without a critic it is not used.
-        num_samples: K, policy and, as many, uniform actions per state (the learner's ``num_action_samples``).
+        config: of a learner that acts; its traits say whether there are Q curves, their discount, and K, the number of
+            policy and, as many, uniform actions per state.
+        networks: those that act and those that value (a :class:`~ptr_fast.runtime.policy.Policy` and a learner both
+            have them). Not changed.
+        spec: of the policy.
         averaged: value, advantage, action error and log-probability come from the averaged networks (those that act
             in the modes ``ema_mean`` and ``search``) instead of the online ones. The Bellman error is always the
             learner's: online critics against the averaged ones, next actions from the online actor.
         seed: of the sampled actions, with the episode's name; the numbers do not depend on the device.
     """
-    device = next(networks["actor"].parameters()).device
     chunks = [
-        _value_frames(networks, episode, slice(i, i + CHUNK), num_samples, averaged, seed, device)
+        _value_frames(config, networks, episode, spec, slice(i, i + CHUNK), averaged, seed)
         for i in range(0, len(episode.states), CHUNK)
     ]
     curves = {key: torch.cat([chunk[key] for chunk in chunks], dim=-1) for key in chunks[0]}
@@ -84,9 +87,11 @@ def value_episode(
         "rewards": episode.rewards,
         "masks": episode.masks,
         "action_error": curves["action_error"][index].numpy(),
-        "log_prob": curves["log_prob"][index].numpy(),
     }
-    if "critic" in networks:
+    if "log_prob" in curves:
+        values["log_prob"] = curves["log_prob"][index].numpy()
+    discount = traits_of(config).discount
+    if discount is not None:
         q_ET, q_averaged_ET = curves["q"][:, index], curves["q_averaged"][:, index]
         value_T, q_T, q_averaged_T = curves["value"][index], q_ET.amin(dim=0), q_averaged_ET.amin(dim=0)
         next_q_ETK = curves["next_q"][:, :, next_index].transpose(1, 2)
@@ -108,39 +113,50 @@ def value_episode(
 
 
 def _value_frames(
+    config: LearnerConfig,
     networks: Mapping[str, nn.Module],
     episode: RecordedEpisode,
+    spec: PolicySpec,
     frames: slice,
-    num_samples: int,
     averaged: bool,
     seed: int,
-    device: torch.device,
 ) -> dict[str, torch.Tensor]:
     """Per-frame results on the CPU: ``[F]``; ``q`` and ``q_averaged`` ``[E, F]``; ``next_q`` ``[E, K, F]``."""
-    images = {camera: _scaled(torch.as_tensor(seen[frames]).to(device)) for camera, seen in episode.frames.items()}
-    states = torch.as_tensor(episode.states[frames]).to(device)
-    task_id = torch.full((len(states),), episode.task_id, dtype=torch.int64, device=device)
-    inputs = (images, states, task_id)
+    traits, acts = traits_of(config), acts_of(config)
+    device = next(parameter.device for network in networks.values() for parameter in network.parameters())
+    numbers = np.arange(len(episode.states))[frames]
+    past = np.arange(1 - traits.window.num_observations, 1)
+    seen_FT = np.maximum(numbers[:, None] + past, 0)  # before its first step an episode repeats the first observation
+    inputs = Inputs(
+        {camera: _scaled(torch.as_tensor(all_[seen_FT.ravel()]).to(device)) for camera, all_ in episode.frames.items()},
+        torch.as_tensor(episode.states[seen_FT]).to(device),
+        torch.full((len(numbers),), episode.task_id, dtype=torch.int64, device=device),
+    )
     # The recorded action of every frame; frames without one get zeros and are never read.
     recorded = np.zeros((len(episode.states), episode.actions.shape[1]), np.float32)
     recorded[episode.index] = episode.actions
     action_FA = torch.as_tensor(recorded[frames]).to(device)
 
-    online = networks["actor"](*inputs)
-    acting = networks["ema_actor"](*inputs) if averaged else online
-    mean_FA = acting.mode()
-    out = {
-        "action_error": (mean_FA - action_FA).square().mean(dim=1),
-        "log_prob": acting.log_prob(action_FA),
-    }
-    if "critic" in networks:
-        generator = keyed_generator(seed, "valuation", episode.name, frames.start)
-        shape = (len(states), num_samples, action_FA.shape[1])
+    online = acts.distribution(networks, inputs)
+    acting = acts.distribution(networks, inputs, averaged=True) if averaged else online
+    generator = keyed_generator(seed, "valuation", episode.name, frames.start)
+    if acting is None:
+        mean_FA = _acted(config, networks, inputs, spec, averaged, generator)
+    else:
+        mean_FA = acting.mode()
+    out = {"action_error": (mean_FA - action_FA).square().mean(dim=1)}
+    if acting is not None:
+        out["log_prob"] = acting.log_prob(action_FA)
+    if "values" in traits.capabilities:
+        if online is None:
+            raise ValueError(f"{traits.name} values actions and has no law to sample them from")
+        values, num_samples = values_of(config), traits.num_value_samples
+        shape = (len(numbers), num_samples, action_FA.shape[1])
         policy_FKA = online.sample(torch.randn(shape, generator=generator).to(device))
         random_FKA = torch.rand(shape, generator=generator).mul_(2.0).sub_(1.0).to(device)
         candidates_FCA = torch.cat([action_FA[:, None], mean_FA[:, None], policy_FKA, random_FKA], dim=1)
-        q_EFC = networks["critic"](*inputs, candidates_FCA)
-        target_EFC = networks["target_critic"](*inputs, candidates_FCA)
+        q_EFC = values.q(networks, inputs, candidates_FCA)
+        target_EFC = values.q(networks, inputs, candidates_FCA, averaged=True)
         least_FC, target_FC = q_EFC.amin(dim=0), target_EFC.amin(dim=0)
         policy, random = slice(2, 2 + num_samples), slice(2 + num_samples, None)
         acting_FC = target_FC if averaged else least_FC
@@ -154,6 +170,24 @@ def _value_frames(
             "next_q": target_EFC[..., policy].transpose(1, 2),
         }
     return {key: value.float().cpu() for key, value in out.items()}
+
+
+def _acted(
+    config: LearnerConfig,
+    networks: Mapping[str, nn.Module],
+    inputs: Inputs,
+    spec: PolicySpec,
+    averaged: bool,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """The present action ``[F, A]`` of a policy that has no law: what it does in its first mode of that kind."""
+    traits, acts = traits_of(config), acts_of(config)
+    mode = next((mode for mode in traits.modes if (mode != "mean") == averaged), traits.modes[0])
+    act = ActConfig(mode=mode)
+    shape = acts.noise_shape(act, spec)
+    noise = [] if shape is None else [torch.randn((len(inputs.state), *shape), generator=generator)]
+    noise = [each.to(inputs.state.device) for each in noise]
+    return acts.acting_module(networks, act, spec)(*inputs, *noise)[:, 0]
 
 
 def _scaled(frames_FHWC: torch.Tensor) -> torch.Tensor:

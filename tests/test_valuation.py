@@ -9,6 +9,7 @@ from valued_run import BC, make_run, make_store
 
 from ptr_fast import valuation
 from ptr_fast.checkpoint import read_checkpoint
+from ptr_fast.config import CqlConfig
 from ptr_fast.nets.init import keyed_generator
 from ptr_fast.runtime.policy import Policy
 from ptr_fast.valuation import value_episode
@@ -27,7 +28,10 @@ def policy(store, tmp_path_factory):
 
 def asked(policy, store, episode=0, **options):
     record = record_of(policy.info, store, episode, rewards_of(policy.info))
-    return record, value_episode(policy.networks, record, discount=0.9, num_samples=2, **options)
+    config = policy.info.config
+    if isinstance(config, CqlConfig):
+        config = replace(config, discount=0.9)
+    return record, value_episode(config, policy.networks, record, policy.spec, **options)
 
 
 @pytest.mark.parametrize("averaged", [False, True])

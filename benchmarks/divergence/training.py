@@ -231,11 +231,14 @@ class Training:
         info = CheckpointInfo(
             path=Path(str(self.variant)), step=self.step.num_done, config=config, spec=self.data.spec, act=ACT, run={}
         )
-        options = {"discount": config.discount, "num_samples": config.num_action_samples, "averaged": True}
         with self._on_stream():
             values = [
                 value_episode(
-                    self.learner.networks(), record_of(info, store, episode, self.data.rewards), seed=0, **options
+                    config,
+                    self.learner.networks(),
+                    record_of(info, store, episode, self.data.rewards),
+                    info.spec,
+                    averaged=True,
                 )
                 for store, episode in self.data.held_out(15)
             ]

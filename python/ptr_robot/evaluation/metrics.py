@@ -125,14 +125,11 @@ def evaluate_checkpoint(
     networks = Policy(info, device).networks
     averaged = info.act.mode != "mean"
     rewards = rewards_of(info)
-    options: dict[str, Any] = {"averaged": averaged, "seed": seed}
-    limits = None
-    if traits.discount is not None:
-        limits = value_range(rewards, traits.discount)
-        options |= {"discount": traits.discount, "num_samples": traits.num_value_samples}
+    limits = None if traits.discount is None else value_range(rewards, traits.discount)
     values = []
     for episode in data.episodes:
-        values.append(value_episode(networks, record_of(info, data.store, int(episode), rewards), **options))
+        record = record_of(info, data.store, int(episode), rewards)
+        values.append(value_episode(info.config, networks, record, info.spec, averaged=averaged, seed=seed))
         if advance is not None:
             advance()
     metrics = summarize(values, limits)
