@@ -1,5 +1,6 @@
 # make demo   the whole way in toy kitchens: data, pre-training, fine-tuning, selection, 20 trials, report
 # make test   all quick tests, in two processes
+# make lint   ruff, clang-format and mypy say what is wrong; make format corrects what they can correct
 # make test-isa  what computes, with the instruction sets of older processors (needs one with AVX2)
 # make bench  benchmarks (never part of the tests); make peers first installs what they compare with, in .venv-peers
 # make bench-gpu  what is measured on a GPU, in three programs; make gpu-wheels gathers what a machine without registry needs
@@ -68,14 +69,17 @@ $(PEERS): benchmarks/peers/requirements.txt
 	@.venv-peers/bin/python -m pip install -q --disable-pip-version-check -r $<
 	@touch $@
 
+CSRC := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 lint: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/clang-format --dry-run -Werror $(CSRC)
 	@$(BIN)/mypy
 
 format: $(STAMP)
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+	@$(BIN)/clang-format -i $(CSRC)
 
 clean:
 	rm -rf build outputs .venv-peers $(STAMP) ptr_fast/_native*.so

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ class VideoWriter:
     def __init__(self, path: Path, rate_hz: float) -> None:
         self.path, self._rate_hz = path, rate_hz
         self._temporary = path.with_name(f".{os.getpid()}.{path.name}")
-        self._writer = None
+        self._writer: Any = None
         self._last: np.ndarray | None = None
 
     def add(self, frame: np.ndarray) -> None:

@@ -62,8 +62,8 @@ class BridgeNpySource:
 
     def __init__(self, root: Path, cameras: tuple[str, ...] = (), layout: str = "") -> None:
         self.root, self.layout = root, find_layout(layout, self.dataset, self.format)
-        self.names: dict[str, tuple[str, ...]] = {}
-        self.units: dict[str, tuple[str, ...]] = {}
+        self.names: Mapping[str, tuple[str, ...]] = {}
+        self.units: Mapping[str, tuple[str, ...]] = {}
         self.notes: tuple[str, ...] = ()
         self._files = list(find_files(root, FILE_NAME))
         if not self._files:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -62,8 +62,8 @@ class BridgeRawSource:
 
     def __init__(self, root: Path, cameras: tuple[str, ...] = (), seed: int = 0, layout: str = "") -> None:
         self.root, self._seed, self.layout = root, seed, find_layout(layout, self.dataset, self.format)
-        self.names: dict[str, tuple[str, ...]] = {}
-        self.units: dict[str, tuple[str, ...]] = {}
+        self.names: Mapping[str, tuple[str, ...]] = {}
+        self.units: Mapping[str, tuple[str, ...]] = {}
         self._folders = list(find_trajectories(root))
         if not self._folders:
             raise DataError(f"{root}: no trajectory found (expected .../<date>/raw/traj_group*/traj*)")

@@ -79,8 +79,8 @@ def detect_format(root: Path) -> Format:
         if "out.npy" in files:
             return "bridge-npy"
     hint = _hint(root)
-    names = list(get_args(Format))[1:]
-    raise DataError(f"{root}: not recognised as one of {names}; {hint or f'expected {EXPECTED}'}")
+    known = list(get_args(Format))[1:]
+    raise DataError(f"{root}: not recognised as one of {known}; {hint or f'expected {EXPECTED}'}")
 
 
 def _hint(root: Path) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -113,7 +114,7 @@ class Args:
         return Keys(**{what: tuple(path.strip("/") for path in paths.split(",")) for what, paths in given.items()})
 
 
-def pairs(values: tuple[str, ...], option: str, known: tuple[str, ...] = ()) -> dict[str, str]:
+def pairs(values: Iterable[Any], option: str, known: tuple[str, ...] = ()) -> dict[str, str]:
     """``NAME=VALUE`` values of an option by name.
 
     Raises:

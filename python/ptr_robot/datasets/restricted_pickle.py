@@ -31,6 +31,7 @@ class _Name:
     """A name that a pickle may use: it can be called, and nothing about it can be changed."""
 
     __slots__ = ("_make",)
+    _make: Callable[..., Any]
 
     def __init__(self, make: Callable[..., Any]) -> None:
         object.__setattr__(self, "_make", make)
@@ -54,9 +55,10 @@ class _DType:
     """``numpy.dtype(code, align, copy)`` and its later state: byte order only; no fields, no subarrays."""
 
     def __init__(self, code: str, align: bool = False, copy: bool = True) -> None:
-        self.dtype = np.dtype(code) if isinstance(code, str) and len(code) < 16 else None
-        if self.dtype is None or self.dtype.kind not in "biufcSUO" or self.dtype.names or self.dtype.subdtype:
+        dtype = np.dtype(code) if isinstance(code, str) and len(code) < 16 else None
+        if dtype is None or dtype.kind not in "biufcSUO" or dtype.names or dtype.subdtype:
             raise pickle.UnpicklingError(f"dtype {code!r} is not a plain number, text or object")
+        self.dtype: np.dtype = dtype
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         if len(state) < 5 or state[2:5] != (None, None, None) or state[1] not in ("<", ">", "|", "="):
@@ -129,7 +131,9 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined]
     """The standard library's reader in Python: the one in C clears gigabytes of memory for a single hostile opcode
     (LONG_BINPUT with a large index), and its time is not what a conversion spends."""
 
-    dispatch: ClassVar = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
+    read: Callable[[int], bytes]
+    append: Callable[[Any], None]
+    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
 
     def load_bytearray8(self) -> None:
         """As the parent's, which allocates the stated length before it looks whether so much is there."""

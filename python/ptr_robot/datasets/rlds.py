@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -266,15 +267,17 @@ def _texts(example: dict[str, Feature], key: str, features: Mapping[str, Feature
         width = math.prod(features[key].shape) if key in features else 0
         if width < 1 or len(values) % width or (values < 0).any() or (values > 255).any():
             return []  # numbers of words, not codes of characters
-        values = [bytes(code for code in row if code) for row in values.reshape(-1, width).astype(np.int64)]
-    return [bytes(value).decode(errors="replace").strip() for value in values or ()]
+        texts = [bytes(code for code in row if code) for row in values.reshape(-1, width).astype(np.int64)]
+    else:
+        texts = [bytes(value) for value in values or ()]
+    return [text.decode(errors="replace").strip() for text in texts]
 
 
 def _flags(example: dict[str, Feature]) -> dict[str, bool]:
     """Which labels and claims of the format say nothing."""
 
     def all_zero(*keys: str) -> dict[str, bool]:
-        found = [example[key] for key in keys if key in example]
+        found: list[Any] = [example[key] for key in keys if key in example]
         return {"zero": not any(np.any(values) for values in found)} if found else {}
 
     flags = {

@@ -184,8 +184,8 @@ def finish(args: Args, source: Source, writer: StoreWriter, space: Space) -> Spa
     if told := refuted_by(space, source.layout, rows):
         notes.append(told)
         mirrored = space.gripper.mirrored if space.gripper else None
-        dims = {"action_dim": space.action.dim, "state_dim": space.state.dim}
-        space = describe(args, source, None, **dims, mirrored=mirrored)
+        action_dim, state_dim = space.action.dim, space.state.dim
+        space = describe(args, source, None, action_dim=action_dim, state_dim=state_dim, mirrored=mirrored)
     action = space.action
     if action.bounds_source == "unfinished":
         action = measured_bounds(action, rows, space.gripper)

@@ -48,7 +48,8 @@ def index_records(file: Path) -> RecordIndex:
     """Finds the records of a file by reading only their headers; checks every length checksum."""
     if os.path.getsize(file) and (told := whats_there(file)):
         return RecordIndex(offsets=(), damage=f"{file}: {told}")
-    size, offset, offsets = os.path.getsize(file), 0, []
+    offsets: list[int] = []
+    size, offset = os.path.getsize(file), 0
     with open(file, "rb") as stream:
         while offset < size:
             where = f"{file}: record {len(offsets)} at byte {offset}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ptr_robot.diagnosis.evidence import Evidence, correlation
-from ptr_robot.diagnosis.finding import Finding, named, percent
+from ptr_robot.diagnosis.finding import Finding, Level, named, percent
 from ptr_robot.diagnosis.meaning import is_known
 
 __all__ = [
@@ -106,7 +106,7 @@ def action_bounds(evidence: Evidence) -> list[Finding]:
         )
         # Bounds from the data are its 1st and 99th percentile: they clip about 2 % by intention.
         allowed = CLIPPED_WARNING * (3 if spec.bounds_source == "data" else 1)
-        level = "error" if share.max() > CLIPPED_ERROR else "warning" if share.max() > allowed else "note"
+        level: Level = "error" if share.max() > CLIPPED_ERROR else "warning" if share.max() > allowed else "note"
         findings.append(
             Finding(
                 level=level,

@@ -10,7 +10,7 @@ import numpy as np
 
 from ptr_robot.diagnosis.actions import motion_gains
 from ptr_robot.diagnosis.evidence import Evidence
-from ptr_robot.diagnosis.finding import MAX_NAMED_EPISODES, Finding
+from ptr_robot.diagnosis.finding import MAX_NAMED_EPISODES, Finding, Level
 from ptr_robot.diagnosis.tasks import plain_name
 
 __all__ = ["duplicate_episodes", "mismatched_stores", "shared_episodes"]
@@ -100,8 +100,8 @@ def mismatched_stores(stores: Sequence[Evidence]) -> list[Finding]:
     return findings
 
 
-def _mismatches(a: Evidence, b: Evidence) -> list[tuple[str, str]]:
-    found = []
+def _mismatches(a: Evidence, b: Evidence) -> list[tuple[Level, str]]:
+    found: list[tuple[Level, str]] = []
     for field in ("names", "units"):
         for kind in ("action", "state"):
             left, right = getattr(getattr(a.meta, kind), field), getattr(getattr(b.meta, kind), field)

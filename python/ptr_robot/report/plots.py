@@ -184,8 +184,8 @@ def _frame(axes: _Axes, x_label: str, zero_line: bool, x_ticks: Sequence[tuple[f
         x = min(axes.x(tick), axes.width - 12)  # a label at the very edge would be cut off
         parts.append(f'<text class="tick" x="{x:.1f}" y="{below}" text-anchor="middle">{escape(text)}</text>')
     if zero_line:
-        y = f"{axes.y(0.0):.1f}"
-        parts.append(f'<line class="axis-line" x1="{LEFT}" x2="{right}" y1="{y}" y2="{y}"/>')
+        zero = f"{axes.y(0.0):.1f}"
+        parts.append(f'<line class="axis-line" x1="{LEFT}" x2="{right}" y1="{zero}" y2="{zero}"/>')
     if x_label:
         parts.append(f'<text class="tick" x="{start}" y="{below}" text-anchor="end">{escape(x_label)}</text>')
     return parts

@@ -10,6 +10,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ptr_fast.config import LearnerConfig, from_dict
 from ptr_fast.learners.registry import traits_of
 from ptr_fast.learners.traits import Panel, Traits
@@ -215,7 +217,8 @@ def _metrics_over_steps(ranking: Sequence[dict[str, Any]], selected: int | None)
         if all(value is None for _, value in points):
             continue
         name, unit, _, _ = METRICS[key]
-        series = Series(label=name, x=[s for s, _ in points], y=[math.nan if v is None else v for _, v in points])
+        steps, values = [s for s, _ in points], [math.nan if v is None else v for _, v in points]
+        series = Series(label=name, x=np.array(steps), y=np.array(values))
         marks = [] if selected is None else [Mark(x=selected, text="✓", tooltip=f"picked: step {selected}")]
         charts.append(_panel(name, unit, line_chart([series], title=f"{name} over updates", marks=marks, height=130)))
     return f'<div class="grid pair">{"".join(charts)}</div>'
@@ -223,7 +226,7 @@ def _metrics_over_steps(ranking: Sequence[dict[str, Any]], selected: int | None)
 
 def demonstrations(runs: Sequence[RunData], places: StorePlaces = StorePlaces()) -> str:
     """Frames of a demonstration with its Q and advantage, for the first runs that have a critic."""
-    out = []
+    out: list[str] = []
     for run in runs:
         evaluation = run.shown_evaluation()
         if evaluation is None or evaluation["value_range"] is None or len(out) == MAX_DEMONSTRATION_RUNS:

@@ -73,7 +73,7 @@ class LeRobotRobot(Robot):
         self._sent: dict[str, float] = {}
 
     @property
-    def is_connected(self) -> bool:
+    def is_connected(self) -> bool:  # type: ignore[override]
         with self._calling("is_connected"):
             return bool(self._robot.is_connected)
 

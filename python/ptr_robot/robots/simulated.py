@@ -30,7 +30,7 @@ class SimulatedRobot(Robot):
     when something is delivered, to the millisecond, and never on when it was measured.
 
     Args:
-        task, kitchen, start, distractors, image_size, cameras: as in ``KitchenEnv``; several cameras as ``front,wrist``.
+        task, kitchen, start, distractors, image_size, cameras: as in ``KitchenEnv``; several as ``front,wrist``.
         hz: control rate; divides 80.
         latency_ms: age of a frame when it is delivered. jitter_ms: up to so much more, uniform.
         state_latency_ms: age of a state when it is delivered.
@@ -69,7 +69,7 @@ class SimulatedRobot(Robot):
         if min(latency_ms, jitter_ms, state_latency_ms, freeze_after_s) < 0 or not 0 <= drop_share < 1:
             raise ValueError("latencies, jitter_ms and freeze_after_s must not be negative, drop_share lies in [0, 1)")
         self.control_hz, self._repeat, self._image_size = hz, round(repeat), image_size
-        self._make = {"task": task, "kitchen": kitchen, "start": start, "distractors": distractors}
+        self._make: dict[str, Any] = {"task": task, "kitchen": kitchen, "start": start, "distractors": distractors}
         self._latency_s, self._jitter_s = latency_ms * 1e-3, jitter_ms * 1e-3
         self._state_latency_s = state_latency_ms * 1e-3
         self._drop_share, self._freeze_after_s = drop_share, freeze_after_s

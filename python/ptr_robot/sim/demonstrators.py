@@ -137,15 +137,15 @@ class _Drop:
 
     def __init__(self, world: PutWorld, rng: np.random.Generator) -> None:
         self.world, self.rng, self.expert = world, rng, PutExpert(world)
-        gap = np.linalg.norm(world.item_position()[:2] - world.container_position()[:2])
-        self.drop_distance = max(rng.uniform(0.35, 0.8) * gap, world.container.radius + 0.065)
+        gap = float(np.linalg.norm(world.item_position()[:2] - world.container_position()[:2]))
+        self.drop_distance: float = max(rng.uniform(0.35, 0.8) * gap, world.container.radius + 0.065)
         self.is_dropped, self.num_after = False, 0
 
     def move(self) -> Move:
         world = self.world
         item, foot = world.item_position(), world.container_position()
         lifted = item[2] > world.item.half_size[2] + 0.02
-        if lifted and np.linalg.norm(item[:2] - foot[:2]) < self.drop_distance:
+        if lifted and float(np.linalg.norm(item[:2] - foot[:2])) < self.drop_distance:
             self.is_dropped = True
         command = self.expert.act()
         if self.is_dropped:

@@ -174,7 +174,7 @@ class KitchenEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         low, high = np.array([-1.5, -1.5, -1.5, 0.0], np.float32), np.array([1.5, 1.5, 1.5, 1.0], np.float32)
         image = Box(0, 255, (image_size, image_size, 3), np.uint8)
         images = {name: image for name in ("image", *self.cameras[1:])}
-        self.observation_space = Dict({**images, "state": Box(low, high, dtype=np.float32)})
+        self.observation_space: Any = Dict({**images, "state": Box(low, high, dtype=np.float32)})
         self.action_space = Box(-1.0, 1.0, (4,), np.float32)
         self._num_steps = self._num_held = 0
 

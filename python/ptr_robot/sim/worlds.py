@@ -231,6 +231,7 @@ class StockWorld(World):
     """One of Meta-World's own scenes and tasks, with its shipped scripted policy; made by :func:`make_world`."""
 
     _success = False
+    _scripted: Any
 
     def _initialize_simulation(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
         spec = mujoco.MjSpec.from_file(self.fullpath)
@@ -287,9 +288,10 @@ def make_world(
     world = cls.__new__(cls)
     world.kitchen, world.camera = kitchen, STOCK_CAMERA.moved(kitchen.camera)
     world._partially_observable = False
-    world.__init__()
+    world.__init__()  # type: ignore[misc]
     world._partially_observable = False
-    world._scripted = ENV_POLICY_MAP[task.name]()
+    scripted: Any = ENV_POLICY_MAP[task.name]
+    world._scripted = scripted()
     return world
 
 

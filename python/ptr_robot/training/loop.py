@@ -88,7 +88,7 @@ def open_run(
         raise ValueError(f"act.mode: expected a mode of the learner ({told}), got {record.act.mode!r}")
     loop, device = prepare_process(record.loop, traits.bfloat16)
     record = record.with_config(loop=loop)
-    learner = make_learner(record.learner, record.spec, loop.seed, device, encoder_dtype(loop.precision), ranks)
+    learner: Any = make_learner(record.learner, record.spec, loop.seed, device, encoder_dtype(loop.precision), ranks)
     if weights is not None and not list_checkpoints(out):
         load_training_state(weights(), learner)
     return Run(out=out, record=record, sources=sources, learner=learner)
@@ -126,7 +126,7 @@ def train(run: Run, best_first: Callable[[Path, str], list[str]]) -> int:
         )
         stack.enter_context(contextlib.closing(batches))
         if tier == "device-yuv420":  # its pixels are its own: a resumed run learns from the same
-            run.record = record.with_config(loop=replace(loop, frames=tier))
+            run.record = record.with_config(loop=replace(loop, frames="device-yuv420"))
         if loop.wandb and not record.wandb:
             run.record = replace(run.record, wandb=secrets.token_hex(4))  # of rank 0, which logs and saves
         ranks.on_first(lambda: write_record(run.out, run.record))

@@ -40,13 +40,13 @@ def upgraded(data: Mapping[str, Any], newest: CheckpointInfo | None, places: Sto
             "weights": None,
         }
     if newest is not None:
-        spec, act, source = newest.spec, newest.act, newest.path
+        spec, act, source = newest.spec, newest.act, str(newest.path)
     elif parent is None:
         spec, act, source = _spec_of_stores(data, config, places), config["act"], "its stores"
     else:
         base = read_checkpoint(parent["checkpoint"])
         mode = config["act_mode"]
-        spec, source = with_tasks(base.spec, [config["task"]]), base.path
+        spec, source = with_tasks(base.spec, [config["task"]]), str(base.path)
         act = base.act if mode == "same" else replace(base.act, mode=mode)
     config["act"] = to_dict(act)
     print(

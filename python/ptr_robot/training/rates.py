@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 from ptr_fast.config import LearnerConfig, rate_names
 from ptr_fast.learners.registry import traits_of
@@ -25,7 +26,7 @@ def with_rate(config: LearnerConfig, rate: float) -> LearnerConfig:
     return replace(scaled(config, rate / first_rate(config)), lr_schedule="constant", lr_schedule_steps=0)
 
 
-def over(config: LearnerConfig, schedule: str, num_steps: int) -> LearnerConfig:
+def over(config: LearnerConfig, schedule: Literal["constant", "cosine"], num_steps: int) -> LearnerConfig:
     """A schedule of a kind over a whole run."""
     return replace(config, lr_schedule=schedule, lr_schedule_steps=num_steps if schedule == "cosine" else 0)
 

@@ -34,8 +34,8 @@ from __future__ import annotations
 
 import platform
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -84,7 +84,7 @@ class EpisodeRecord:
         first = int(table.first[episode])
         states = np.ascontiguousarray(store.state[first : first + int(table.num_frames[episode])])
         return EpisodeRecord(
-            table.digest[episode], f"{zlib.crc32(states):08x}", table.task[episode], table.outcome[episode]
+            table.digest[episode], f"{zlib.crc32(states.data):08x}", table.task[episode], table.outcome[episode]
         )
 
 
@@ -115,8 +115,8 @@ class SourceRecord:
     def of(
         role: str,
         store: EpisodeStore,
-        train: Sequence[int],
-        validation: Sequence[int],
+        train: Iterable[int],
+        validation: Iterable[int],
         weights: Mapping[str, float] = MappingProxyType({}),
     ) -> SourceRecord:
         """The record of a choice among the episodes of an open store."""
@@ -272,8 +272,8 @@ class RunRecord:
 
 def _check_config(record: RunRecord) -> None:
     """Raises ValueError where a value of ``config`` is not an option, or not one of the options' values."""
-    cls = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}[record.verb]
-    settled = {"learner", "rewards", "act"} - set(cls.__dataclass_fields__)
+    cls: Any = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}[record.verb]
+    settled = {"learner", "rewards", "act"} - {field.name for field in fields(cls)}
     from_dict(cls, {name: value for name, value in record.config.items() if name not in settled}, "config")
     _ = record.learner, record.rewards, record.act
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -378,7 +379,7 @@ def check_matches(store: EpisodeStore, spec: PolicySpec, *, with_bounds: bool = 
         ValueError: naming the first difference.
     """
     _check_finished(store)
-    pairs = [
+    pairs: list[tuple[str, Any, Any]] = [
         (f"size of camera {mine.name!r}", (mine.height, mine.width), (theirs.height, theirs.width))
         for mine in spec.cameras
         for theirs in [_camera(store, mine.name)]

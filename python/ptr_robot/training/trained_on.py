@@ -75,14 +75,9 @@ class TrainedOn:
         """Folder of the run that trained on an episode of an open store, empty for the run itself; None: none did."""
         table = store.episodes
         name, task = table.episode_id[episode], table.task[episode]
-        for found, key in (
-            (self._by_digest, table.digest[episode]),
-            (self._by_name, (name, task)),
-            (self._by_name, (name, None)),
-        ):
-            if key in found:
-                return found[key]
-        return None
+        if (run := self._by_digest.get(table.digest[episode])) is not None:
+            return run
+        return self._by_name.get((name, task), self._by_name.get((name, None)))
 
     def split(self, store: EpisodeStore, episodes: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
         """Episode numbers that were not trained on, those that were, and by whom in words."""

@@ -106,7 +106,12 @@ def remote_contender(url: str, token: str = "", ca_file: Path | None = None) -> 
         spec = PolicySpec(
             cameras=(CameraSpec(name=image["camera"], height=image["height"], width=image["width"]),),
             state=StateSpec(names=tuple(state["names"]), units=tuple(state["units"])),
-            action=ActionSpec(**{key: tuple(action[key]) for key in ("names", "units", "low", "high")}),
+            action=ActionSpec(
+                names=tuple(action["names"]),
+                units=tuple(action["units"]),
+                low=tuple(action["low"]),
+                high=tuple(action["high"]),
+            ),
             tasks=TaskTable(names=tuple(about["tasks"]["names"]), num_slots=len(about["tasks"]["names"])),
             control_hz=float(about["control_hz"]),
         )
@@ -115,5 +120,6 @@ def remote_contender(url: str, token: str = "", ca_file: Path | None = None) -> 
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{url}: its metadata does not say what the policy sees and commands ({error!r})") from error
     label = str(about.get("checkpoint", url))
-    of_the_server = {key: about[key] for key in ("step", "weights") if key in about}  # older servers do not say
+    # Older servers do not say either.
+    of_the_server: dict[str, Any] = {key: about[key] for key in ("step", "weights") if key in about}
     return Contender(label=label, policy=acting, spec=spec, about={"label": label, "server": url, **of_the_server})

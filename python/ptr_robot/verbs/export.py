@@ -102,8 +102,8 @@ def largest_difference(
         wanted = task or own_task
         inputs = _inputs(policy, names, (height, width), seed, frame, state, wanted)
         (action,) = session.run(["action"], inputs)
-        error = np.abs(action - policy.act(inputs["frame"], state, wanted, seed=seed)) / half_range
-        worst = max(worst, float(np.nan_to_num(error, nan=np.inf).max()))
+        gap = np.abs(action - policy.act(inputs["frame"], state, wanted, seed=seed)) / half_range
+        worst = max(worst, float(np.nan_to_num(gap, nan=np.inf).max()))
     return worst
 
 

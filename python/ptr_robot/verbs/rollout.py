@@ -231,6 +231,7 @@ def _on_robot(args: Args) -> int:
     if args.remote:
         contenders = [remote_contender(args.remote, os.environ.get("PTR_FAST_TOKEN", ""), args.ca_file)]
     else:
+        assert named is not None
         paths = [named, *args.against]
         labels, chosen = _labels(paths, args.label), [chosen_checkpoint(path, moves_an_arm=True) for path in paths]
         contenders = load_contenders(chosen, labels, args.mode, args.candidates, args.device, args.engine)
