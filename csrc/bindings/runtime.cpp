@@ -49,8 +49,8 @@ void copy_floats(const char* what, const py::object& from, float* to, int64_t si
   std::memcpy(to, values.data(), sizeof(float) * size);
 }
 
-// policy(frames: list of uint8 [T, H, W, 3], one per camera, state float32 [T, S]) -> actions [h, A] with 1 <= h <= H, or
-// one action [A], or None where there is none in time; the arrays hold until the call returns.
+// policy(frames: list of uint8 [T, H, W, 3], one per camera, state float32 [T, S]) -> actions [h, A] with 1 <= h <= H,
+// or one action [A], or None where there is none in time; the arrays hold until the call returns.
 class PythonExecutor final : public Executor {
  public:
   using Size = std::pair<int64_t, int64_t>;  // height, width
@@ -151,8 +151,16 @@ py::array_t<uint8_t, py::array::c_style> bytes_of(const py::object& object, int6
 
 AxisLimits axis_of(const py::handle& item) {
   const auto get = [&](const char* name) { return py::cast<double>(item.attr(name)); };
-  return {py::cast<bool>(item.attr("relative")), py::cast<int>(item.attr("position")), get("low"), get("high"),
-          get("scale"), get("box_low"), get("box_high"), get("max_step"), get("max_velocity"), get("max_acceleration")};
+  return {py::cast<bool>(item.attr("relative")),
+          py::cast<int>(item.attr("position")),
+          get("low"),
+          get("high"),
+          get("scale"),
+          get("box_low"),
+          get("box_high"),
+          get("max_step"),
+          get("max_velocity"),
+          get("max_acceleration")};
 }
 
 SafetyLimits limits_of(const py::object& object) {
@@ -280,14 +288,15 @@ void bind_runtime(py::module_& module) {
       .def("summary", &histogram);
   py::class_<Mailbox, std::shared_ptr<Mailbox>>(module, "Mailbox")
       .def(py::init<int64_t>(), py::arg("num_bytes"))
-      .def("write",
-           [](Mailbox& mailbox, const py::object& message, int64_t captured_ns) {
-             const auto bytes = bytes_of(message, mailbox.num_bytes());
-             const uint8_t* data = bytes.data();
-             const py::gil_scoped_release release;
-             mailbox.write(data, captured_ns);
-           },
-           py::arg("message"), py::arg("captured_ns"))
+      .def(
+          "write",
+          [](Mailbox& mailbox, const py::object& message, int64_t captured_ns) {
+            const auto bytes = bytes_of(message, mailbox.num_bytes());
+            const uint8_t* data = bytes.data();
+            const py::gil_scoped_release release;
+            mailbox.write(data, captured_ns);
+          },
+          py::arg("message"), py::arg("captured_ns"))
       .def("read",
            [](Mailbox& mailbox) -> py::object {
              const Mailbox::Message* message = mailbox.read();
@@ -307,19 +316,21 @@ void bind_runtime(py::module_& module) {
            py::arg("num_axes"))
       .def("asks", &ChunkPlayer::asks)
       .def("asked", &ChunkPlayer::asked)
-      .def("add",
-           [](ChunkPlayer& player, const Floats& chunk, int64_t captured_ns, int64_t tick) {
-             player.add(chunk.data(), chunk.shape(0), {captured_ns, captured_ns, tick});
-           },
-           py::arg("chunk"), py::arg("captured_ns"), py::arg("tick"))
-      .def("take",
-           [](ChunkPlayer& player, int64_t tick, int64_t reaches_ns) -> py::object {
-             float action[kMaxAxes] = {};
-             const ChunkPlayer::Played played = player.take(tick, reaches_ns, action);
-             if (played.entry < 0) return py::none();
-             return py::make_tuple(played.entry, py::array_t<float>(player.num_axes(), action));
-           },
-           py::arg("tick"), py::arg("reaches_ns"));
+      .def(
+          "add",
+          [](ChunkPlayer& player, const Floats& chunk, int64_t captured_ns, int64_t tick) {
+            player.add(chunk.data(), chunk.shape(0), {captured_ns, captured_ns, tick});
+          },
+          py::arg("chunk"), py::arg("captured_ns"), py::arg("tick"))
+      .def(
+          "take",
+          [](ChunkPlayer& player, int64_t tick, int64_t reaches_ns) -> py::object {
+            float action[kMaxAxes] = {};
+            const ChunkPlayer::Played played = player.take(tick, reaches_ns, action);
+            if (played.entry < 0) return py::none();
+            return py::make_tuple(played.entry, py::array_t<float>(player.num_axes(), action));
+          },
+          py::arg("tick"), py::arg("reaches_ns"));
   py::class_<PhaseLock>(module, "PhaseLock")
       .def(py::init<int64_t>(), py::arg("period_ns"))
       .def("first_step", &PhaseLock::first_step, py::arg("arrived_ns"), py::arg("now_ns"))
@@ -347,9 +358,8 @@ void bind_runtime(py::module_& module) {
              const py::gil_scoped_release release;
              return std::make_shared<OpenVinoExecutor>(library, bytes, properties, all, shape, task_slot);
            }),
-           py::arg("library"), py::arg("model"), py::arg("properties"), py::arg("cameras"),
-           py::arg("num_observations"), py::arg("num_state"), py::arg("num_actions"), py::arg("num_axes"),
-           py::arg("task_slot"));
+           py::arg("library"), py::arg("model"), py::arg("properties"), py::arg("cameras"), py::arg("num_observations"),
+           py::arg("num_state"), py::arg("num_actions"), py::arg("num_axes"), py::arg("task_slot"));
   py::class_<Arm, std::shared_ptr<Arm>>(module, "Arm");
   py::class_<PythonArm, Arm, std::shared_ptr<PythonArm>>(module, "PythonArm")
       .def(py::init<py::object, int64_t>(), py::arg("arm"), py::arg("num_axes"));
@@ -367,12 +377,13 @@ void bind_runtime(py::module_& module) {
            py::call_guard<py::gil_scoped_release>())
       .def("wait", &ControlLoop::wait, py::arg("timeout_s"), py::call_guard<py::gil_scoped_release>())
       .def("drain", &drain, py::arg("max_records"))
-      .def("recorded_frame",
-           [](const ControlLoop& self, int32_t slot, int64_t camera) {
-             const uint8_t* frame = self.recorded_frame(slot, camera);
-             return py::array_t<uint8_t>(self.frame_bytes(camera), frame);
-           },
-           py::arg("slot"), py::arg("camera"))
+      .def(
+          "recorded_frame",
+          [](const ControlLoop& self, int32_t slot, int64_t camera) {
+            const uint8_t* frame = self.recorded_frame(slot, camera);
+            return py::array_t<uint8_t>(self.frame_bytes(camera), frame);
+          },
+          py::arg("slot"), py::arg("camera"))
       .def("release_frame", &ControlLoop::release_frame, py::arg("slot"))
       .def("legs",
            [](const ControlLoop& self) {

@@ -42,8 +42,8 @@ void spatial_embedding_forward(const SpatialEmbeddingShape& s, const float* x, c
   });
 }
 
-void spatial_embedding_backward(const SpatialEmbeddingShape& s, const float* dout, const float* x,
-                                const float* kernel, float* dx, float* dkernel, int num_threads) {
+void spatial_embedding_backward(const SpatialEmbeddingShape& s, const float* dout, const float* x, const float* kernel,
+                                float* dx, float* dkernel, int num_threads) {
   const SpatialEmbeddingLoops& op = loops();
   const int64_t F8 = padded(s.F);
   for_each_group(s, num_threads, [&](int64_t c) {

@@ -49,8 +49,8 @@ void contract(const float* x, const float* packed, int64 M, int64 R, int64 F, in
               int64 r_stride, float* out, int64 out_stride, int64 out_lane_stride) {
   int64 m = 0;
   for (; m + kRows <= M; m += kRows) {
-    contract_rows<kRows>(x + m * m_stride, packed, R, F, padded_F, m_stride, r_stride, out + m * out_stride,
-                         out_stride, out_lane_stride);
+    contract_rows<kRows>(x + m * m_stride, packed, R, F, padded_F, m_stride, r_stride, out + m * out_stride, out_stride,
+                         out_lane_stride);
   }
   for (; m < M; ++m) {
     contract_rows<1>(x + m * m_stride, packed, R, F, padded_F, m_stride, r_stride, out + m * out_stride, out_stride,

@@ -3,9 +3,9 @@
 // Note "Playing". A chunk is what a policy wants in the control period of its observation and in those after it.
 // kReceding plays its entries one after the other and asks again after `execute` of them. kEnsemble asks at every
 // `execute`-th step and plays the mean of what all chunks want in this period, weighted by exp(-decay * i), i = 0 for
-// the oldest chunk (ACT: Zhao et al. 2023, Learning Fine-Grained Bimanual Manipulation with Low-Cost Hardware, algorithm
-// 2; 0.01 there; below 0 the newest weigh most). kLatency plays the entry whose period is nearest to the moment when the
-// command reaches the arm: entry j belongs to the time j periods after the observation was captured.
+// the oldest chunk (ACT: Zhao et al. 2023, Learning Fine-Grained Bimanual Manipulation with Low-Cost Hardware,
+// algorithm 2; 0.01 there; below 0 the newest weigh most). kLatency plays the entry whose period is nearest to the
+// moment when the command reaches the arm: entry j belongs to the time j periods after the observation was captured.
 //
 // Note "Nothing to play". Where a policy has no answer in time, the rest of what it answered before is played; after
 // the last entry there is no action, and the arm stands still until there is one.
@@ -19,8 +19,8 @@ enum class Play : int { kReceding, kEnsemble, kLatency };
 
 struct PlayConfig {
   Play play;
-  int64_t execute;   // steps between two requests at least; 0: all of a chunk in kReceding, else 1
-  double decay;      // of the weights of kEnsemble
+  int64_t execute;  // steps between two requests at least; 0: all of a chunk in kReceding, else 1
+  double decay;     // of the weights of kEnsemble
   int64_t period_ns;
 };
 
@@ -63,9 +63,9 @@ class ChunkPlayer {
 
   const PlayConfig config_;
   const int64_t num_actions_, num_axes_;
-  std::vector<Chunk> chunks_;  // a ring: H of them in kEnsemble, else one
+  std::vector<Chunk> chunks_;      // a ring: H of them in kEnsemble, else one
   int64_t newest_ = 0, next_ = 0;  // next_: entry after the last one played
-  int64_t steps_since_ = 0;    // steps played since the policy was asked
+  int64_t steps_since_ = 0;        // steps played since the policy was asked
   bool has_asked_ = false;
 };
 

@@ -156,9 +156,13 @@ void ControlLoop::request_stop(uint32_t reason, const std::string& message) {
       stop_ = true;
     }
   }
-  { const std::lock_guard lock(guard_mutex_); }
+  {
+    const std::lock_guard lock(guard_mutex_);
+  }
   guard_wake_.notify_all();
-  { const std::lock_guard lock(ask_mutex_); }
+  {
+    const std::lock_guard lock(ask_mutex_);
+  }
   ask_wake_.notify_all();
 }
 
@@ -345,8 +349,8 @@ void ControlLoop::act(int64_t tick, int64_t now, double pace, StepRecord* record
   record->decided_ns = has_action ? played.from.captured_ns : record->captured_ns;
   int64_t age = now - std::min(record->captured_ns, record->state_captured_ns);
   if (has_action) age = std::max(age, now - played.from.oldest_ns - played.entry * period_ns_);
-  record->interventions = filter_.apply(has_action ? record->action : nullptr, record->state,
-                                        record->state_captured_ns, age, now, pace, record->command);
+  record->interventions = filter_.apply(has_action ? record->action : nullptr, record->state, record->state_captured_ns,
+                                        age, now, pace, record->command);
   record->filtered_ns = monotonic_ns();
   if (const uint32_t stopped = filter_.stopped()) {
     const char* why = stopped & kStoppedNotFinite  ? "the policy's action or the robot's state is not finite"

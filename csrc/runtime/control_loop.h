@@ -5,8 +5,8 @@
 // wanted (runtime/chunk_player.h), filters the action and sends the command; it waits for nothing but the deadline, and
 // nothing in it allocates. One wake-up per step is what keeps it punctual on a busy machine. Where chunks are played by
 // latency the policy runs in a thread of its own, on a copy of the observation, and the loop goes on with what it has.
-// The guardian thread watches them: a policy or an arm call that takes too long, a loop that does not get to run, a stop
-// from outside. The guardian alone brings the arm to rest, once, and no command follows.
+// The guardian thread watches them: a policy or an arm call that takes too long, a loop that does not get to run, a
+// stop from outside. The guardian alone brings the arm to rest, once, and no command follows.
 //
 // Note "Age". The safety filter judges the age of what an action was decided on. An entry of a chunk belongs to a later
 // control period than its observation, so its age counts from there; and where an older chunk is played, the newest
@@ -45,36 +45,37 @@ class Arm {
 
 struct LoopConfig {
   double hz;
-  int64_t num_steps;          // 0: until stopped
-  double policy_timeout_s;    // a policy call that takes longer: stop
-  double watchdog_s;          // an arm call that takes longer, or a loop that did nothing for so long: stop
-  bool dry_run;               // the arm gets no command
-  int realtime_priority;      // SCHED_FIFO 1..99 of the loop's thread, one more of the guardian's; 0: as is
-  int cpu;                    // both threads run on this core, -1: any
-  bool lock_memory;           // mlockall
-  int64_t record_frames;      // observations whose frames are kept for the recorder, 0: none are
-  Play play;                  // how chunks are played; see PlayConfig
+  int64_t num_steps;        // 0: until stopped
+  double policy_timeout_s;  // a policy call that takes longer: stop
+  double watchdog_s;        // an arm call that takes longer, or a loop that did nothing for so long: stop
+  bool dry_run;             // the arm gets no command
+  int realtime_priority;    // SCHED_FIFO 1..99 of the loop's thread, one more of the guardian's; 0: as is
+  int cpu;                  // both threads run on this core, -1: any
+  bool lock_memory;         // mlockall
+  int64_t record_frames;    // observations whose frames are kept for the recorder, 0: none are
+  Play play;                // how chunks are played; see PlayConfig
   int64_t execute;
   double ensemble_decay;
 };
 
 // One step, with times of CLOCK_MONOTONIC in ns; 0 where it did not happen.
 struct StepRecord {
-  // captured: of the oldest of the newest frames, arrived and frame_sequence: of the first camera's. policy_in, _out: of
-  // the answer that came in this step, where one did. decided: captured_ns of the step that asked for what is played.
+  // captured: of the oldest of the newest frames, arrived and frame_sequence: of the first camera's. policy_in, _out:
+  // of the answer that came in this step, where one did. decided: captured_ns of the step that asked for what is
+  // played.
   int64_t step, scheduled_ns, woke_ns, captured_ns, arrived_ns, policy_in_ns, policy_out_ns, filtered_ns, sent_ns;
   int64_t frame_sequence, state_captured_ns, decided_ns;
   int64_t camera_captured_ns[kMaxCameras];
   uint32_t interventions;
   bool missed_deadline;
-  int32_t frame_slot;         // of the recorder's frames, -1: none
-  int32_t entry;              // of its chunk, 0 the first; -1: there was no action
+  int32_t frame_slot;  // of the recorder's frames, -1: none
+  int32_t entry;       // of its chunk, 0 the first; -1: there was no action
   // command: let through by the filter, sent: what the arm says it took; 0 where there was none.
   float action[kMaxAxes], command[kMaxAxes], sent[kMaxAxes], state[kMaxState];
 };
 
-// Threads are detached and keep the loop alive: one that never comes back (a policy or arm that blocks for good) is left
-// behind, and neither wait() nor the destructor hangs.
+// Threads are detached and keep the loop alive: one that never comes back (a policy or arm that blocks for good) is
+// left behind, and neither wait() nor the destructor hangs.
 class ControlLoop : public std::enable_shared_from_this<ControlLoop> {
  public:
   enum Leg { kJitter, kFrameAge, kFrameWait, kPolicy, kOverhead, kSend, kCaptureToCommand, kNumLegs };
@@ -174,7 +175,7 @@ class ControlLoop : public std::enable_shared_from_this<ControlLoop> {
   std::atomic<uint32_t> stop_reason_{0};
   std::atomic<bool> started_{false}, stop_{false}, arm_stopped_{false}, guardian_ended_{false};
   std::atomic<int> num_threads_{0};  // of loop and policy
-  mutable std::mutex text_mutex_;  // message_, notes_
+  mutable std::mutex text_mutex_;    // message_, notes_
   std::string message_;
   std::vector<std::string> notes_;
 

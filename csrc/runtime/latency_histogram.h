@@ -1,4 +1,5 @@
-// Durations by their logarithm: constant memory, constant time, percentiles within 1.6 %. One thread records, any reads.
+// Durations by their logarithm: constant memory, constant time, percentiles within 1.6 %. One thread records, any
+// reads.
 #pragma once
 #include <array>
 #include <atomic>

@@ -14,9 +14,9 @@ namespace ptr_fast {
 class Mailbox {
  public:
   struct Message {
-    const uint8_t* data;   // valid until the next read
+    const uint8_t* data;              // valid until the next read
     int64_t captured_ns, arrived_ns;  // CLOCK_MONOTONIC; arrived: when it was written
-    int64_t sequence;      // 1 for the first message
+    int64_t sequence;                 // 1 for the first message
   };
 
   explicit Mailbox(int64_t num_bytes) : num_bytes_(num_bytes) {

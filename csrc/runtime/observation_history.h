@@ -1,4 +1,5 @@
-// The last T observations of a loop, as a policy sees them. Before there are T, the first one stands for the older ones.
+// The last T observations of a loop, as a policy sees them. Before there are T, the first one stands for the older
+// ones.
 #pragma once
 #include <cstdint>
 #include <cstring>

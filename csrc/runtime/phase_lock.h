@@ -1,11 +1,11 @@
 // Keeps the loop's steps soon after the frames: a small phase-locked loop.
 //
 // Note "Phase". A step acts on the newest frame; where frames come as often as steps, the phase between the two decides
-// whether that frame has just come or is a whole period old. Every new frame tells how long before its step it came; the
-// mean of that (over the last few, modulo the period of whichever of the two is faster) is led towards kPhase of that
-// period, or further where frames scatter more, by making single intervals a little longer or shorter. So the steps
-// follow a robot or camera whose own grid slips or whose clock is a little off. Where arrivals scatter too much, or do
-// not keep the loop's time at all (30 frames for 20 steps), intervals are the period exactly.
+// whether that frame has just come or is a whole period old. Every new frame tells how long before its step it came;
+// the mean of that (over the last few, modulo the period of whichever of the two is faster) is led towards kPhase of
+// that period, or further where frames scatter more, by making single intervals a little longer or shorter. So the
+// steps follow a robot or camera whose own grid slips or whose clock is a little off. Where arrivals scatter too much,
+// or do not keep the loop's time at all (30 frames for 20 steps), intervals are the period exactly.
 //
 // Note "Shorter intervals". An interval is never below kShortest of the period, and the safety filter takes as much off
 // a command's displacement as off its time (SafetyFilter::apply): speed stays inside the limits.
