@@ -49,7 +49,7 @@ PUBLIC = {  # of version 0.1, by module
     "store_summary": "DimensionRange StoreSummary TaskSummary summarize",
     "train": "Run open_run run_lock train write_record",
     "train_config": "Branch DataConfig FinetuneBranch FinetuneConfig LoopConfig Precision PretrainBranch PretrainConfig",
-    "train_data": "Source choose_demos find_episodes first_few make_spec reopen select_prior select_target tell_camera transitions_of",
+    "train_data": "Source choose_demos find_episodes first_few make_spec reopen select_prior select_target transitions_of",
     "train_frames": "Batches open_batches",
     "train_log": "RunLog check_wandb",
     "trained_on": "TrainedOn held_out_only",

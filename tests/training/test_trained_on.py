@@ -224,7 +224,7 @@ def test_a_task_with_too_few_episodes_and_the_camera_are_told_at_the_start(folde
     finetune(run, few, folder / "few fine", "--num-demos", "3", "--mix", "0")
     told = capfd.readouterr().out
     assert f"all 3 episodes of {TASKS[0]!r} in {few} are demonstrations; --num-demos 2 holds one out" in told
-    assert "is 'image_0', not 'wrist': the checkpoint was trained on it" in told
+    assert "is 'image_0', not 'wrist': the checkpoint was trained so" in told
 
 
 def test_a_store_with_a_task_that_the_checkpoint_does_not_know(folder, base, capfd):
