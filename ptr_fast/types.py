@@ -178,8 +178,11 @@ class Batch:
         task_id: int64 ``[B]``, slot in the task table.
         actions: float32 ``[B, H, A]``, scaled to [-clip, clip].
         action_mask: bool ``[B, H]``, False after the last step of the episode.
-        rewards: float32 ``[B]``.
-        masks: float32 ``[B]``, 0 where the target must not bootstrap, else 1.
+        rewards: float32 ``[B]``; with ``rewards.num_steps`` n the discounted sum over the m <= n steps that the target
+            looks ahead, and the next observation lies m steps ahead (note in :mod:`ptr_fast.data.rewards`).
+        masks: float32 ``[B]``, 0 where the target must not bootstrap, else discount^(m - 1), which is 1 for one step.
+        returns: float32 ``[B]``, the discounted return that was observed from the present step on; -inf where it was
+            not observed to its end.
     """
 
     images: Mapping[str, torch.Tensor | PooledFrames] = _NOT_ASKED_FOR
@@ -191,6 +194,7 @@ class Batch:
     action_mask: torch.Tensor = _NOT_ASKED_FOR
     rewards: torch.Tensor = _NOT_ASKED_FOR
     masks: torch.Tensor = _NOT_ASKED_FOR
+    returns: torch.Tensor = _NOT_ASKED_FOR
 
     def __len__(self) -> int:
         return int(next(iter(self.tensors().values())).shape[0])
@@ -222,5 +226,5 @@ class Batch:
 
 FRAMES = ("images", "next_images")
 """The columns of a batch that hold frames, by camera."""
-TRANSITION = frozenset(f.name for f in fields(Batch)) - {"action_mask"}
+TRANSITION = frozenset(f.name for f in fields(Batch)) - {"action_mask", "returns"}
 """The columns of a plain transition, which say all that there is to say about one step."""

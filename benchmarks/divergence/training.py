@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from benchmarks.divergence.variants import Variant
@@ -20,11 +19,10 @@ from ptr_fast.data.device_frames import DeviceFrames
 from ptr_fast.data.frames import FrameSource, open_frames
 from ptr_fast.data.sampler import MixtureSampler
 from ptr_fast.data.store import EpisodeStore
-from ptr_fast.data.transitions import Transitions
-from ptr_fast.diagnostics import monte_carlo_returns, selection_score, summarize, value_range
+from ptr_fast.diagnostics import selection_score, summarize, value_range
 from ptr_fast.learners import CqlLearner, Draws
 from ptr_fast.learners.cql.info import cql_info
-from ptr_fast.types import Batch
+from ptr_fast.types import TRANSITION, Batch
 from ptr_fast.valuation import value_episode
 from ptr_robot.evaluation.metrics import record_of
 from ptr_robot.training.config import DataConfig
@@ -79,53 +77,23 @@ class Demonstrations:
         return found[:: max(1, len(found) // most)][:most]
 
 
-class _Batches:
-    """Frames on the device, and for each batch the returns that were recorded from its steps on."""
-
-    on_device, wait_seconds = True, 0.0
-
-    def __init__(self, data: Demonstrations, variant: Variant, device: torch.device) -> None:
-        tables = [transitions_of(source, data.spec, data.rewards, source.train) for source in data.sources]
-        discount = variant.config.discount
-        returns = [monte_carlo_returns(t.rewards, t.masks, discount, episode=t.episode) for t in tables]
-        for table in tables:
-            _sum_rewards(table, variant.num_backup_steps, discount)
-        sampler = MixtureSampler([[len(table) for table in tables]], 1.0, BATCH_SIZE, variant.seed)
-        self._frames, self._sampler, self._device = DeviceFrames(tables, data.frames, sampler, device), sampler, device
-        floor = np.nan_to_num(np.concatenate(returns), nan=-np.inf).astype(np.float32)
-        self._returns = torch.from_numpy(floor).to(device)
-        self.returns_B: torch.Tensor | None = None  # of the last batch
-
-    def batch(self, step: Any) -> Batch:
-        self.returns_B = self._returns.index_select(0, self._sampler.rows(step, self._device))
-        return self._frames.batch(step)
-
-
-def _sum_rewards(table: Transitions, num_steps: int, discount: float) -> None:
-    """Turns one-step transitions into those of ``num_steps``, in place; a mask becomes the discount of the rest.
-
-    The learner multiplies by the discount itself, so the mask of m steps is discount^(m - 1), or 0 after an end.
-    """
-    rewards, masks, record = table.rewards.astype(np.float64), table.masks.astype(np.float64), table.next_record.copy()
-    total, weight = rewards.copy(), masks.copy()
-    for ahead in range(1, num_steps):
-        there = np.arange(len(rewards)) + ahead
-        exists = (there < len(rewards)) & (weight > 0)
-        there = np.where(exists, there, 0)
-        exists &= table.episode[there] == table.episode
-        total += np.where(exists, discount * weight * rewards[there], 0.0)
-        record = np.where(exists, table.next_record[there], record)
-        weight = np.where(exists, discount * weight * masks[there], weight)
-    table.rewards, table.masks = total.astype(np.float32), weight.astype(np.float32)
-    table.next_record = record
+def _batches(data: Demonstrations, variant: Variant, device: torch.device) -> DeviceFrames:
+    """The run's batches, frames on the device, with the variant's targets."""
+    is_bounded = variant.backup == "return"
+    rewards = replace(data.rewards, num_steps=variant.num_backup_steps, lower_bound_returns=is_bounded)
+    discount = variant.config.discount
+    tables = [transitions_of(source, data.spec, rewards, source.train, discount) for source in data.sources]
+    sampler = MixtureSampler([[len(table) for table in tables]], 1.0, BATCH_SIZE, variant.seed)
+    columns = TRANSITION | ({"returns"} if is_bounded else set())
+    return DeviceFrames(tables, data.frames, sampler, device, columns=columns)
 
 
 class _ProbedLearner(CqlLearner):
     """The learner with another rule for the target, and with numbers that show where a target sinks."""
 
-    def __init__(self, variant: Variant, data: Demonstrations, batches: _Batches, device: torch.device) -> None:
+    def __init__(self, variant: Variant, data: Demonstrations, device: torch.device) -> None:
         super().__init__(variant.config, data.spec, variant.seed, device)
-        self._backup, self._batches = variant.backup, batches
+        self._backup = variant.backup
         self._limits = value_range(data.rewards, variant.config.discount)
 
     def update(self, batch: Batch, step: int, draws: Draws | None = None) -> dict[str, torch.Tensor]:
@@ -155,7 +123,12 @@ class _ProbedLearner(CqlLearner):
             losses.td_target = own
 
     def _target(
-        self, next_q_EBK: torch.Tensor, rewards_B: torch.Tensor, masks_B: torch.Tensor, discount: float
+        self,
+        next_q_EBK: torch.Tensor,
+        rewards_B: torch.Tensor,
+        masks_B: torch.Tensor,
+        discount: float,
+        returns_B: torch.Tensor | None = None,
     ) -> torch.Tensor:
         least_BK = next_q_EBK.amin(dim=0)
         value_B = least_BK.mean(dim=1) if self._backup == "mean" else least_BK.amax(dim=1)
@@ -163,8 +136,8 @@ class _ProbedLearner(CqlLearner):
         if self._backup == "clipped":
             return target_B.clamp(*self._limits)
         if self._backup == "return":
-            assert self._batches.returns_B is not None
-            return torch.maximum(target_B, self._batches.returns_B)
+            assert returns_B is not None
+            return torch.maximum(target_B, returns_B)
         return target_B
 
 
@@ -186,8 +159,8 @@ class Training:
         self.variant, self.data, self.device = variant, data, device
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         with self._on_stream():
-            batches = _Batches(data, variant, device)
-            self.learner = _ProbedLearner(variant, data, batches, device)
+            batches = _batches(data, variant, device)
+            self.learner = _ProbedLearner(variant, data, device)
             make = EagerStep if why_not_captured(self.learner) else CapturedStep
             self.step = make(self.learner, batches, 0, variant.num_steps + 1)
         self.done, self.alarm = False, None

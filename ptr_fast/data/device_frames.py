@@ -22,7 +22,7 @@ from ptr_fast.types import FRAMES, TRANSITION, Batch, PooledFrames, Window
 __all__ = ["DeviceFrames", "num_frames_of", "used_records"]
 
 _LOAD_BYTES = 16 << 20  # moved to the device at a time; encoding takes twelve times as much there
-_SCALARS = ("rewards", "masks", "task_id")
+_SCALARS = ("rewards", "masks", "returns", "task_id")
 
 
 class RowSampler(Protocol):

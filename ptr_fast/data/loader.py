@@ -47,6 +47,7 @@ class TransitionTable(Protocol):
     action: np.ndarray
     rewards: np.ndarray
     masks: np.ndarray
+    returns: np.ndarray | None
     task_id: np.ndarray
 
 
@@ -279,6 +280,7 @@ def empty_columns(
         "action_mask": ((ahead,), torch.bool),
         "rewards": ((), torch.float32),
         "masks": ((), torch.float32),
+        "returns": ((), torch.float32),
     }
     unknown = sorted(set(columns) - set(forms))
     if unknown:
@@ -328,7 +330,7 @@ def fill_columns(
             out["actions"][rows] = table.action[np.minimum(ahead, last)]
         if "action_mask" in out:
             out["action_mask"][rows] = ahead <= last
-    for name in out.keys() & {"rewards", "masks", "task_id"}:
+    for name in out.keys() & {"rewards", "masks", "returns", "task_id"}:
         out[name][rows] = getattr(table, name)[index]
 
 

@@ -59,6 +59,7 @@ def check_batch(batch: Batch, spec: PolicySpec, columns: Iterable[str], window: 
         "action_mask": (chunk, torch.bool),
         "rewards": (scalars, None),
         "masks": (scalars, None),
+        "returns": (scalars, None),
     }
     for name in columns:
         if name not in there:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ptr_fast.config import ActMode
+from ptr_fast.config import ActMode, RewardConfig
 from ptr_fast.types import Window
 
 __all__ = ["Capability", "Panel", "Traits"]
@@ -36,6 +36,7 @@ class Traits:
     Attributes:
         name: what people read, e.g. ``CQL``.
         columns: fields of :class:`ptr_fast.types.Batch` that an update reads; no other is gathered.
+        optional_columns: fields that an update uses where the batch has them; the rewards of a run ask for ``returns``.
         window: past observations and future actions of a sample.
         networks: names of all networks that a checkpoint holds.
         made_of: fields of the configuration that the networks' shapes follow from: a branch of a run keeps them.
@@ -59,6 +60,7 @@ class Traits:
     name: str
     columns: frozenset[str]
     networks: tuple[str, ...]
+    optional_columns: frozenset[str] = frozenset()
     window: Window = Window()
     made_of: tuple[str, ...] = ("encoder",)
     beside: tuple[str, ...] = ()
@@ -82,3 +84,17 @@ class Traits:
             raise ValueError(f"traits of {self.name}: a learner has a discount if it values, got {self.discount}")
         if unknown := set(self.beside) - set(self.networks):
             raise ValueError(f"traits of {self.name}: beside names no networks: {sorted(unknown)}")
+
+    def check_rewards(self, rewards: RewardConfig) -> None:
+        """Refuses rewards whose targets this learner cannot make.
+
+        Raises:
+            ValueError: targets look ahead and it has no discount, or they have a bound that it does not use.
+        """
+        if rewards.num_steps > 1 and self.discount is None:
+            raise ValueError(
+                f"rewards.num_steps {rewards.num_steps}: {self.name} has no discount, and so no target that looks "
+                "ahead; leave it at 1"
+            )
+        if rewards.lower_bound_returns and "returns" not in self.optional_columns | self.columns:
+            raise ValueError(f"rewards.lower_bound_returns: {self.name} has no target for it to bound; leave it off")

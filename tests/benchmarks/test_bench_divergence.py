@@ -1,12 +1,10 @@
-"""The comparison of recipes that run away, at a handful of updates on the CPU, and the n-step returns it makes."""
+"""The comparison of recipes that run away, at a handful of updates on the CPU."""
 
 import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
-import numpy as np
 from toy_robot import toy_episodes, toy_meta, write_store
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -51,16 +49,3 @@ def test_the_recipe_is_one_that_was_measured():
     assert len(mended) == 3
     for run in mended:
         assert replace(RECIPES["sim"][1].learner, lr_schedule_steps=run.num_steps) == run.config
-
-
-def test_rewards_of_several_steps_are_summed_up_to_the_end():
-    table = SimpleNamespace(
-        rewards=np.array([-1, -1, -1, 10, 10, -1, -1], np.float32),
-        masks=np.array([1, 1, 1, 0, 0, 1, 1], np.float32),
-        next_record=np.array([1, 2, 3, 4, 5, 7, 8]),
-        episode=np.array([0, 0, 0, 0, 0, 1, 1]),
-    )
-    training._sum_rewards(table, 3, 0.5)
-    np.testing.assert_allclose(table.rewards, [-1.75, -1.5 + 2.5, -1 + 5, 10, 10, -1.5, -1])
-    np.testing.assert_allclose(table.masks, [0.25, 0, 0, 0, 0, 0.5, 1])
-    np.testing.assert_array_equal(table.next_record, [3, 4, 4, 4, 5, 8, 8])

@@ -18,7 +18,7 @@ from ptr_fast.data.store import EpisodeStore
 from ptr_fast.data.transitions import Transitions
 from ptr_fast.kernels.augment import yuv420
 from ptr_fast.kernels.dispatch import use_backend
-from ptr_fast.types import Batch, PooledFrames
+from ptr_fast.types import TRANSITION, Batch, PooledFrames
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
 TASKS = TaskTable(names=("put carrot on plate",), num_slots=4)
@@ -69,6 +69,35 @@ def test_batches_are_the_loaders(sources, device):
                 for name, value in plain(batch).items():
                     assert torch.equal(value, wanted[name]), name
                     assert value.dtype == wanted[name].dtype
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_targets_further_ahead_are_the_loaders(sources, device):
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    tables, frames = sources
+    rewards = RewardConfig(num_final_steps=1, num_steps=2, lower_bound_returns=True)
+    tables = [
+        Transitions(
+            table.store,
+            task_table=TASKS,
+            action=table.store.meta.action,
+            rewards=rewards,
+            discount=0.9,
+            episodes=np.unique(table.episode),
+        )
+        for table in tables
+    ]
+    columns = TRANSITION | {"returns"}
+    held = DeviceFrames(tables, frames, mixture(tables), device, columns=columns)
+    with Loader(tables, frames, mixture(tables), columns=columns) as loader:
+        for step in (0, 1, 100):
+            wanted, got = plain(loader.batch(step)), plain(held.batch(torch.tensor(step, device=device)))
+            assert got.keys() == wanted.keys()
+            for name, value in got.items():
+                assert torch.equal(value, wanted[name]), name
+            assert torch.isfinite(got["returns"]).all()
+            assert (got["masks"] == np.float32(0.9)).any()
 
 
 @pytest.mark.parametrize("device", DEVICES)

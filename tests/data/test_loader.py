@@ -20,7 +20,7 @@ from ptr_fast.data.sampler import MixtureSampler
 from ptr_fast.data.store import EpisodeStore
 from ptr_fast.data.transitions import Transitions
 from ptr_fast.errors import DataError
-from ptr_fast.types import Batch
+from ptr_fast.types import TRANSITION, Batch
 
 TASKS = TaskTable(names=("put carrot on plate",), num_slots=4)
 
@@ -67,6 +67,22 @@ def test_content(sources):
                 assert np.array_equal(batch.actions[row, 0], table.actions[i])
                 for name in ("rewards", "masks", "task_id"):
                     assert getattr(batch, name)[row] == getattr(table, name)[i]
+
+
+def test_returns_are_a_column_that_is_asked_for(sources):
+    tables, frames, stores = sources
+    rewards = RewardConfig(num_steps=3, lower_bound_returns=True)
+    options = dict(task_table=TASKS, rewards=rewards, discount=0.9)
+    tables = [Transitions(s, action=s.meta.action, **options) for s in stores]
+    sampler = mixture(tables)
+    with Loader(tables, frames, sampler, columns=TRANSITION | {"returns"}) as loader:
+        batch = loader.batch(0)
+        which, index = sampler.indices(0)
+        for row, (number, i) in enumerate(zip(which, index, strict=True)):
+            assert batch.returns[row] == tables[number].returns[i]
+            assert np.array_equal(batch.next_state[row, 0], stores[number].state[tables[number].next_record[i]])
+    with Loader(tables, frames, sampler) as loader:
+        assert loader.batch(0).returns is None
 
 
 def test_dtypes(sources):

@@ -1,6 +1,7 @@
 """Transitions: which record follows which, what is left out, and bad numbers named by episode and step."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from ptr_fast.config import RewardConfig, TaskTable
 from ptr_fast.data.store import EpisodeStore, StoreWriter
 from ptr_fast.data.transitions import Transitions
+from ptr_fast.diagnostics import monte_carlo_returns
 from ptr_fast.errors import DataError
 
 TASKS = TaskTable(names=("other", "put carrot on plate"), num_slots=4)
@@ -53,6 +55,41 @@ def test_failed_episode_never_bootstraps_from_itself(make_store, extra_frame):
     assert (table.next_record == table.record + 1).all()
 
 
+@pytest.mark.parametrize("extra_frame", [True, False])
+@pytest.mark.parametrize("outcome", ["success", "failure", "unknown"])
+@pytest.mark.parametrize("terminal", [True, False])
+def test_targets_further_ahead_against_a_plain_walk(make_store, extra_frame, outcome, terminal):
+    """Every transition again, step by step: what it sums, where it bootstraps, and the return that was observed."""
+    lengths, discount, n = (9, 2, 5), 0.9, 4
+    store = EpisodeStore.open(make_store(parts=(lengths,), extra_frame=extra_frame, outcome=outcome))
+    config = RewardConfig(num_final_steps=2, positive_is_terminal=terminal, num_steps=n, lower_bound_returns=True)
+    one = transitions(store, rewards=replace(config, num_steps=1, lower_bound_returns=False))
+    table = transitions(store, rewards=config, discount=discount)
+    np.testing.assert_array_equal(table.record, one.record)
+    for row in range(len(table)):
+        last_row = max(r for r in range(len(one)) if one.episode[r] == one.episode[row])
+        total, m = 0.0, 0
+        while True:
+            total += discount**m * float(one.rewards[row + m])
+            m += 1
+            if m == n or one.rewards[row + m - 1] > 0 or row + m > last_row:
+                break
+        assert table.rewards[row] == pytest.approx(total)
+        assert table.masks[row] == pytest.approx(one.masks[row + m - 1] * discount ** (m - 1))
+        assert table.next_record[row] == one.next_record[row + m - 1]
+    returns = monte_carlo_returns(one.rewards, one.masks, discount, episode=one.episode)
+    np.testing.assert_allclose(table.returns, np.where(np.isnan(returns), -np.inf, returns), rtol=1e-6)
+    assert np.isneginf(table.returns).all() == (outcome == "failure")
+
+
+def test_targets_further_ahead_need_a_discount(make_store):
+    store = EpisodeStore.open(make_store())
+    assert transitions(store).returns is None
+    for config in (RewardConfig(num_steps=2), RewardConfig(lower_bound_returns=True)):
+        with pytest.raises(ValueError, match="need the discount of a learner"):
+            transitions(store, rewards=config)
+
+
 def test_subset_and_its_errors(make_store):
     store = EpisodeStore.open(make_store(parts=((5, 3), (2,))))
     table = transitions(store, episodes=np.array([2, 0]))
@@ -93,8 +130,6 @@ def test_bad_numbers_name_episode_and_step(make_store, column):
 
 def test_other_action_space_is_refused(make_store, make_meta):
     store = EpisodeStore.open(make_store())
-    from dataclasses import replace
-
     units = ("deg",) * 7
     with pytest.raises(ValueError, match="the action space differs"):
         transitions(store, action=replace(store.meta.action, units=units))

@@ -8,11 +8,12 @@ import pytest
 import torch
 from learner_cases import make_batch, make_spec
 
-from ptr_fast.config import AugmentConfig, BcConfig, CqlConfig, EncoderConfig
+from ptr_fast.config import AugmentConfig, BcConfig, CqlConfig, EncoderConfig, RewardConfig
 from ptr_fast.learners import BcDraws, BcLearner, CqlLearner, base
 from ptr_fast.learners.base import scheduled_lr
 from ptr_fast.learners.cql.info import REFERENCE_NAMES
 from ptr_fast.learners.draws import draw_bc, draw_cql
+from ptr_fast.learners.registry import traits_of
 from ptr_fast.types import PooledFrames
 
 ENCODER = EncoderConfig(name="conv3", num_filters=8, embedding_dim=16)
@@ -136,6 +137,28 @@ def test_a_terminal_transition_does_not_bootstrap():
     assert torch.equal(terms.target_B[terminal], batch.rewards[terminal])
     expected = batch.rewards + 0.96 * terms.next_q_EBK.amin(dim=0).amax(dim=1)
     torch.testing.assert_close(terms.target_B[~terminal], expected[~terminal])
+
+
+def test_a_target_is_no_less_than_the_observed_return():
+    learner = make_learner("cql")
+    batch = make_batch(learner.spec)
+    plain = learner.update_with_terms(batch, 0).target_B
+    bounds = torch.where(torch.arange(len(batch)) % 2 == 0, plain + 1.5, -torch.inf)
+    bounded = make_learner("cql").update_with_terms(dataclasses.replace(batch, returns=bounds), 0).target_B
+    assert torch.equal(bounded, torch.maximum(plain, bounds))
+    assert (bounded > plain).sum() == 3
+    unknown = dataclasses.replace(batch, returns=torch.full_like(bounds, -torch.inf))
+    assert torch.equal(make_learner("cql").update_with_terms(unknown, 0).target_B, plain)
+
+
+def test_rewards_that_a_learner_cannot_use_are_refused():
+    cloning, q_learning = (traits_of(config) for config in (BcConfig(), CqlConfig()))
+    with pytest.raises(ValueError, match=r"rewards\.num_steps 5: .* has no discount.* leave it at 1"):
+        cloning.check_rewards(RewardConfig(num_steps=5))
+    with pytest.raises(ValueError, match=r"rewards\.lower_bound_returns: .* leave it off"):
+        cloning.check_rewards(RewardConfig(lower_bound_returns=True))
+    cloning.check_rewards(RewardConfig())
+    q_learning.check_rewards(RewardConfig(num_steps=5, lower_bound_returns=True))
 
 
 def test_learning_rates_follow_the_schedule():

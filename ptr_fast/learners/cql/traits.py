@@ -35,6 +35,7 @@ def traits(config: CqlConfig) -> Traits:
     return Traits(
         name="CQL",
         columns=COLUMNS | ({"images", "next_images"} if sees_images else set()),
+        optional_columns=frozenset({"returns"}),
         networks=("actor", "ema_actor", "critic", "target_critic", "temperature"),
         made_of=("encoder", "actor_encoder", "hidden_dims", "critic_head", "num_critics", "init_temperature"),
         beside=("critic", "target_critic", "temperature"),

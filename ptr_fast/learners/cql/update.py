@@ -203,7 +203,7 @@ class CqlLearner:
             next_embedding = self.target_critic.encoder(next_images, len(batch))
             next_hoisted = self.target_critic.head.hoist(next_embedding, batch.next_state[:, -1], batch.task_id)
             next_q = self.target_critic.head.q(next_hoisted, next_actions)
-            target = losses.td_target(next_q, batch.rewards, batch.masks, config.discount)
+            target = losses.td_target(next_q, batch.rewards, batch.masks, config.discount, batch.returns)
         embedding = self.critic.encoder(images, len(batch))
         seen = embedding.detach() if self._shares_encoder else self.actor.encoder(images, len(batch))
         policy = self.actor.policy(seen, batch.state[:, -1], batch.task_id)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import time
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +173,7 @@ def record_of(info: CheckpointInfo, store: EpisodeStore, episode: int, rewards: 
         store,
         task_table=spec.tasks,
         action=spec.action,
-        rewards=rewards,
+        rewards=replace(rewards, num_steps=1, lower_bound_returns=False),  # the curves tell what each step pays
         episodes=np.array([episode]),
     )
     if store.meta.state.names != spec.state.names or store.meta.state.units != spec.state.units:

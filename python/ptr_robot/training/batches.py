@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -58,8 +58,10 @@ def open_batches(
         ValueError: the tier that is asked for cannot be had.
         DataError: a store or a frame is broken.
     """
+    if rewards.lower_bound_returns:
+        traits = replace(traits, columns=traits.columns | {"returns"})
     sources = [source for source in sources if len(source.train)]
-    tables = [transitions_of(source, spec, rewards, source.train) for source in sources]
+    tables = [transitions_of(source, spec, rewards, source.train, traits.discount) for source in sources]
     weights = _weights(sources, tables)
     sampler = _sampler(sources, tables, mix, weights, loop, ranks)
     # One object per folder, however it is written: two sources may be episodes of one store.

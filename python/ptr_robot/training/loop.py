@@ -86,6 +86,7 @@ def open_run(
     if traits.modes and record.act.mode not in traits.modes:
         told = f"{traits.name} acts in the modes {', '.join(traits.modes)}"
         raise ValueError(f"act.mode: expected a mode of the learner ({told}), got {record.act.mode!r}")
+    traits.check_rewards(record.rewards)
     loop, device = prepare_process(record.loop, traits.bfloat16)
     record = record.with_config(loop=loop)
     learner: Any = make_learner(record.learner, record.spec, loop.seed, device, encoder_dtype(loop.precision), ranks)

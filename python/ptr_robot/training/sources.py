@@ -400,13 +400,19 @@ def check_matches(store: EpisodeStore, spec: PolicySpec, *, with_bounds: bool = 
             raise ValueError(f"{store.path}: {what} differs: expected {expected}, got {got}{advice}")
 
 
-def transitions_of(source: Source, spec: PolicySpec, rewards: RewardConfig, episodes: np.ndarray) -> Transitions:
-    """The transitions of some episodes of a source, with rewards, masks, scaled actions and task slots."""
+def transitions_of(
+    source: Source, spec: PolicySpec, rewards: RewardConfig, episodes: np.ndarray, discount: float | None = None
+) -> Transitions:
+    """The transitions of some episodes of a source, with rewards, masks, scaled actions and task slots.
+
+    ``discount``: of the learner's Q values, which targets that look further than one step need.
+    """
     return Transitions(
         source.store,
         task_table=spec.tasks,
         action=spec.action,
         rewards=rewards,
+        discount=discount,
         episodes=episodes,
     )
 
