@@ -141,13 +141,21 @@ def test_a_weighted_run_is_resumed_fine_tuned_and_branched(tmp_path, capsys):
     home, world = tmp_path / "home", tmp_path / "world"
     make_store(home / "store", mixed())
     make_store(home / "target", [replace(e, task="fold towel") for e in mixed(8, seed=3)])
-    choice = ["--data.outcomes", "success", "--data.kinds", "expert", "--data.weights", "store=2", f"task:{LEVER}=0.25"]
+    choice = [
+        "--data.outcomes",
+        "success",
+        "--data.kinds",
+        "expert",
+        "--data.weights",
+        f"{home / 'store'}=2",
+        f"task:{LEVER}=0.25",
+    ]
     choice += ["--data.validation-share", "0"]
     assert ptr_fast("pretrain", "smoke", "--data.stores", home / "store", "--out", home / "base", *SMALL, *choice) == 0
     record = read_record(home / "base")
     (source,) = record["split"]["sources"]
     assert source["weights"] == {POT: 2.0, LEVER: 0.5}
-    assert record["config"]["data"]["weights"] == ["store=2.0", f"task:{LEVER}=0.25"]
+    assert record["config"]["data"]["weights"] == [f"{home / 'store'}=2.0", f"task:{LEVER}=0.25"]
     assert len(source["train"]) == 6
 
     shutil.copytree(home / "store", world / "store")
@@ -156,6 +164,7 @@ def test_a_weighted_run_is_resumed_fine_tuned_and_branched(tmp_path, capsys):
     assert ptr_fast("resume", world / "base", *moved(home, world)) == 0
     assert "3 episodes are new since the run began and are left out" in capsys.readouterr().out
     same_result(world / "base", home / "base")
+    assert read_record(world / "base")["config"]["data"]["weights"][0] == f"{world / 'store'}=2.0"
 
     more = [
         "--target",
