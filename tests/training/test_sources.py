@@ -10,9 +10,10 @@ import pytest
 import torch
 from changing_world import SMALL, episodes, grow, make_store, moved, ptr_fast, read_record, same_result, stopped
 
-from ptr_fast.config import RewardConfig
+from ptr_fast.config import CqlConfig, RewardConfig
 from ptr_fast.errors import DataError
 from ptr_fast.learners.distributed import Ranks
+from ptr_fast.learners.registry import traits_of
 from ptr_robot.training import batches as batches_module
 from ptr_robot.training.batches import open_batches
 from ptr_robot.training.config import DataConfig, FinetuneConfig, LoopConfig
@@ -118,11 +119,13 @@ def test_weights_say_how_often_the_steps_are_drawn(stores, capsys):
     factors = (f"{stores['silent']}=3", f"task:{LEVER}=0.5", f"task:{CARROT}=2")
     sources = select_prior(DataConfig(stores=tuple(stores.values()), weights=factors), seed=0)
     assert [source.weights for source in sources] == [{CARROT: 2.0, LEVER: 0.5}, {CARROT: 6.0, POT: 3.0, LEVER: 1.5}]
-    spec, rewards, cpu = make_spec(sources, "", 0), RewardConfig(), torch.device("cpu")
+    spec, rewards, cpu = make_spec(sources, [], 0), RewardConfig(), torch.device("cpu")
     seen = {}
     for frames in ("device", "map"):
         loop = LoopConfig(batch_size=6, frames=frames)
-        made, _ = open_batches(sources, 1.0, spec, rewards, loop, cpu, Ranks(), is_new=True)
+        made, _ = open_batches(
+            sources, 1.0, spec, rewards, loop, cpu, Ranks(), is_new=True, traits=traits_of(CqlConfig())
+        )
         seen[frames] = torch.stack([made.batch(step).state.clone() for step in range(3)])
         made.close()
     assert torch.equal(seen["device"], seen["map"])
