@@ -7,7 +7,7 @@ trains the product's learner on the states alone (discount 0.96, tau 0.005, ``cq
 The failures bear the name of a task of their own, so that the critic can tell them apart from the first step on: what
 is measured is how far the value has come, not what can be seen. A row holds, every 500 updates, the averaged critic's
 value at the first steps of the demonstrations minus that of the failures, beside what
-:mod:`ptr_fast.value_reach` predicts for demonstrations of their median length.
+:mod:`ptr_fast.value_reach` predicts for demonstrations of their median length (without the bound).
 """
 
 from __future__ import annotations
