@@ -46,19 +46,23 @@ def in_place_bandwidth(count: int) -> float:
 
 @pytest.mark.skipif(native.module() is None, reason="there is no native module to measure")
 @pytest.mark.parametrize("name", ["temperature", "conv3", "resnet18", "resnet34"])
-def test_adam_polyak(name: str) -> None:
+@pytest.mark.parametrize("options", [{}, {"weight_decay": 0.01, "max_grad_norm": 1.0}], ids=["plain", "regularised"])
+def test_adam_polyak(name: str, options: dict[str, float]) -> None:
     net: torch.nn.Module = Temperature(1.0) if name == "temperature" else critic(name)
     theirs = copy.deepcopy(net)
     average, their_average = (copy.deepcopy(n).requires_grad_(False) for n in (net, theirs))
     generator = torch.Generator().manual_seed(0)
     for mine, other in zip(net.parameters(), theirs.parameters(), strict=True):
         mine.grad = torch.empty_like(mine).normal_(generator=generator)
-        other.grad = mine.grad
-    ours = AdamPolyak(list(net.parameters()), 1e-4, list(average.parameters()), TAU)
-    adam = torch.optim.Adam(theirs.parameters(), lr=1e-4, fused=True)
+        other.grad = mine.grad.clone() if options else mine.grad  # theirs are scaled in place
+    ours = AdamPolyak(list(net.parameters()), 1e-4, list(average.parameters()), TAU, **options)
+    kind = torch.optim.AdamW if options else torch.optim.Adam
+    adam = kind(theirs.parameters(), lr=1e-4, weight_decay=options.get("weight_decay", 0.0), fused=True)
     averaged, current = list(their_average.parameters()), [p.detach() for p in theirs.parameters()]
 
     def torch_step() -> None:
+        if options:
+            torch.nn.utils.clip_grad_norm_(theirs.parameters(), options["max_grad_norm"])
         adam.step()
         with torch.no_grad():
             torch._foreach_lerp_(averaged, current, TAU)
@@ -74,7 +78,7 @@ def test_adam_polyak(name: str) -> None:
     count = sum(p.numel() for p in net.parameters())
     compare(
         "adam_polyak",
-        f"{name}: {len(current)} tensors, {count:,} parameters",
+        f"{name}: {len(current)} tensors, {count:,} parameters" + (", decay and clipping" if options else ""),
         {"native": ours.step, "torch_fused_adam_then_lerp": torch_step},
         gate,
         clock=one_thread_clock(),

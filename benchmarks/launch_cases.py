@@ -107,11 +107,12 @@ def values(config: CqlConfig, num_frames: int) -> None:
             critic.head.q(hoisted, _empty(num_states, num_actions, 7))
 
 
-def optimise(offset: int) -> None:
+def optimise(offset: int, weight_decay: float = 0.0, max_grad_norm: float = 0.0) -> None:
     """Adam without an average; gradients begin ``offset`` elements into a buffer, as those of several ranks may."""
     parameters, moments = [_empty(33, 7), _empty(1)], [[_empty(33, 7), _empty(1)] for _ in range(2)]
     gradients = [_empty(offset + 231)[offset:].view(33, 7), None]
-    adam_polyak(Operands(parameters, *moments, _empty(2)), gradients, _empty(), (0.9, 0.999), 1e-8, 0.0)
+    operands = Operands(parameters, *moments, _empty(2))
+    adam_polyak(operands, gradients, _empty(), (0.9, 0.999), 1e-8, 0.0, weight_decay, max_grad_norm)
 
 
 def sample() -> None:
@@ -151,6 +152,7 @@ QUICK: dict[str, Callable[[], None]] = {
     "update sim tf32": partial(update, _SIM["sim"], "tf32", 32, 64, "rgb"),
     "update of size one bf16": partial(update, _ONE, "bf16", 1, 8, "host", 1),
     "optimise unaligned": partial(optimise, 1),
+    "optimise with decay and clipping": partial(optimise, 4, 0.1, 1.0),
     "sample": sample,
 }
 CASES: dict[str, Callable[[], None]] = {
@@ -192,4 +194,7 @@ CASES: dict[str, Callable[[], None]] = {
     "act resnet34 search tf32": partial(act, _cql("resnet34"), "search", "tf32"),
     "values": partial(values, _cql("none", critic_head="reinject_action"), 50),
     "optimise aligned": partial(optimise, 4),
+    "optimise with decay": partial(optimise, 4, 0.1),
+    "optimise with clipping unaligned": partial(optimise, 1, 0.0, 1.0),
+    "update bc with decay and clipping": partial(update, BcConfig(weight_decay=0.1, max_grad_norm=1.0), "bf16"),
 }

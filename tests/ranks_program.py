@@ -17,6 +17,7 @@ CASES = {
     "cql that shares the encoder": CqlConfig(encoder=ENCODER, hidden_dims=(16, 16), actor_encoder="critic"),
     "cql on the state alone": CqlConfig(encoder=EncoderConfig(name="none"), hidden_dims=(16, 16), critic_head="plain"),
     "bc": BcConfig(encoder=ENCODER, hidden_dims=(16, 16)),
+    "bc with decay and clipping": BcConfig(encoder=ENCODER, hidden_dims=(16, 16), weight_decay=1.0, max_grad_norm=0.01),
 }
 
 

@@ -12,6 +12,8 @@ struct AdamPolyak {
   const int64_t* sizes;
   float* steps;  // updates done so far, per tensor; counted up where there is a gradient
   double lr, beta1, beta2, eps, tau;
+  double weight_decay;   // parameters shrink by lr * weight_decay before the step, where there is a gradient
+  double max_grad_norm;  // 0: gradients are taken as they are
 };
 
 void adam_polyak(const AdamPolyak& op, int num_threads);

@@ -15,6 +15,8 @@ struct AdamPolyakRun {
   float one_minus_beta1, beta2, one_minus_beta2;
   float step_size, eps;  // p -= step_size * m / (sqrt(v) + eps): the corrections of the bias are in both
   float tau;
+  bool is_regularised;          // whether the next two count
+  float gradient_scale, decay;  // g <- g * gradient_scale, p <- p * decay, before all else
 };
 
 struct AdamPolyakLoops {
@@ -23,6 +25,9 @@ struct AdamPolyakLoops {
 
   // average alone
   void (*average)(const AdamPolyakRun& run);
+
+  // Sum of squares of n floats, in float64 and in an order that is the same for every instruction set.
+  double (*sum_of_squares)(const float* g, int64_t n);
 };
 
 extern const AdamPolyakLoops adam_polyak_loops_baseline;

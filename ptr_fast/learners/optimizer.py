@@ -38,6 +38,9 @@ class AdamPolyak(_Adam):
         lr: learning rate.
         averages: ``average <- tau * parameter + (1 - tau) * average`` after every step, one per parameter, or None.
         tau: see averages.
+        weight_decay: decoupled, as AdamW's; of every parameter. 0: off.
+        max_grad_norm: of all gradients together; larger ones are scaled down to it. 0: off. Of several ranks it is the
+            norm of the gradient that they have averaged.
     """
 
     def __init__(
@@ -46,11 +49,16 @@ class AdamPolyak(_Adam):
         lr: float,
         averages: Sequence[torch.Tensor] | None = None,
         tau: float = 0.0,
+        weight_decay: float = 0.0,
+        max_grad_norm: float = 0.0,
     ) -> None:
         device = parameters[0].device
         rate = torch.tensor(lr, device=device) if device.type == "cuda" else lr
-        super().__init__(parameters, lr=rate, betas=(0.9, 0.999), eps=1e-8)
+        decoupled = weight_decay > 0.0
+        super().__init__(parameters, rate, (0.9, 0.999), 1e-8, weight_decay, decoupled_weight_decay=decoupled)
+        self._decay = {"weight_decay": weight_decay, "decoupled_weight_decay": decoupled}
         self._parameters, self._averages, self._tau = list(parameters), averages, tau
+        self._max_grad_norm = max_grad_norm
         self._operands: Operands | None = None
 
     @torch.no_grad()
@@ -60,7 +68,8 @@ class AdamPolyak(_Adam):
             self._operands = self._make_operands()
         group = self.param_groups[0]
         gradients = [parameter.grad for parameter in self._parameters]
-        adam_polyak(self._operands, gradients, group["lr"], group["betas"], group["eps"], self._tau)
+        regularisation = group["weight_decay"], self._max_grad_norm
+        adam_polyak(self._operands, gradients, group["lr"], group["betas"], group["eps"], self._tau, *regularisation)
 
     def state_dict(self) -> dict[str, Any]:
         """As ``torch.optim.Adam``'s, the rate a float."""
@@ -70,7 +79,7 @@ class AdamPolyak(_Adam):
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over what :meth:`state_dict` gave, in any memory layout.
+        """Takes over what :meth:`state_dict` gave, in any memory layout; the decay stays this optimiser's.
 
         Raises:
             ValueError: it is of other parameters.
@@ -82,6 +91,7 @@ class AdamPolyak(_Adam):
         for group, rate in zip(self.param_groups, rates, strict=True):
             if isinstance(rate, torch.Tensor):
                 group["lr"] = rate.fill_(group["lr"])
+            group.update(self._decay)
         self._adopt(operands)
         for i, parameter in enumerate(self._parameters):
             entry = loaded.get(parameter)  # None: it had no update

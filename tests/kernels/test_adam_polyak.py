@@ -16,6 +16,9 @@ from ptr_fast.kernels import dispatch, triton_backend
 from ptr_fast.kernels.adam_polyak import Operands, adam_polyak
 from ptr_fast.learners.optimizer import AdamPolyak
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tape import TapeRecorder
+
 LAST = torch.channels_last
 
 # shapes of the tensors of one pass, with the reason
@@ -28,6 +31,14 @@ CASES = {
     "an_empty_tensor": [(0, 4), (3,)],
 }
 NUM_STEPS, TAU = 3, 0.1
+OPTIONS = {
+    "average": {},
+    "none": {"averages": False},
+    "decay": {"weight_decay": 0.3},
+    "clipped": {"max_grad_norm": 0.5},
+    "not clipped": {"max_grad_norm": 1e6},
+    "decay, clipped, none": {"weight_decay": 0.3, "max_grad_norm": 0.5, "averages": False},
+}
 
 BACKENDS = [
     pytest.param("reference"),
@@ -77,10 +88,10 @@ def gradients(shapes, step: int, dtype=torch.float32, device="cpu") -> list[torc
     return out
 
 
-def run(shapes, dtype=torch.float32, device="cpu", **options) -> dict[str, list[torch.Tensor]]:
-    state = operands(shapes, dtype, device, **options)
+def run(shapes, dtype=torch.float32, device="cpu", averages=True, **options) -> dict[str, list[torch.Tensor]]:
+    state = operands(shapes, dtype, device, averages=averages)
     for step in range(NUM_STEPS):
-        adam_polyak(state, gradients(shapes, step, dtype, device), 1e-2 / (1 + step), tau=TAU)
+        adam_polyak(state, gradients(shapes, step, dtype, device), 1e-2 / (1 + step), tau=TAU, **options)
     out = {"parameter": state.parameters, "exp_avg": state.exp_avgs, "exp_avg_sq": state.exp_avg_sqs}
     out |= {"average": state.averages or [], "step": [state.steps_N]}
     return {name: [t.cpu() for t in tensors] for name, tensors in out.items()}
@@ -98,7 +109,7 @@ def check(got: dict, exact: dict, plain: dict) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("options", [{}, {"averages": False}], ids=["average", "none"])
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
 @pytest.mark.parametrize("shapes", CASES.values(), ids=CASES.keys())
 @pytest.mark.parametrize("backend", BACKENDS[1:])
 def test_parity(backend, shapes, options, device) -> None:
@@ -113,19 +124,21 @@ def test_parity(backend, shapes, options, device) -> None:
 
 @pytest.mark.skipif(native.module() is None, reason=str(native.why_missing()))
 @pytest.mark.parametrize("isa", native.build_info()["isas"].split() if native.module() is not None else [])
-def test_every_instruction_set_and_any_number_of_threads(isa) -> None:
+@pytest.mark.parametrize("regularised", [False, True], ids=["plain", "decay and clipping"])
+def test_every_instruction_set_and_any_number_of_threads(isa, regularised) -> None:
     shapes, before, threads = [(5,), (3, 40_000), (131, 7)], native.isa(), torch.get_num_threads()
+    options = {"weight_decay": 0.3, "max_grad_norm": 0.5} if regularised else {}
     with dispatch.use_backend("adam_polyak=reference"):
-        exact, plain = run(shapes, torch.float64), run(shapes)
+        exact, plain = run(shapes, torch.float64, **options), run(shapes, **options)
     try:
         try:
             native.set_isa(isa)
         except ValueError as error:
             pytest.skip(str(error))
         with dispatch.use_backend("adam_polyak=native"):
-            one = run(shapes)
+            one = run(shapes, **options)
             torch.set_num_threads(3)
-            three = run(shapes)
+            three = run(shapes, **options)
     finally:
         native.set_isa(before)
         torch.set_num_threads(threads)
@@ -179,6 +192,9 @@ def test_mistakes_are_named() -> None:
     state = operands(shapes)
     with pytest.raises(ValueError, match="gradient 1"):
         adam_polyak(state, [torch.zeros(2, 3), torch.zeros(5)], 1e-2)
+    for name in ("weight_decay", "max_grad_norm"):
+        with pytest.raises(ValueError, match=f"expected no negative number, got .*{name} -1"):
+            adam_polyak(state, [None, None], 1e-2, **{name: -1.0})
     with pytest.raises(ValueError, match="tau"):
         adam_polyak(state, [None, None], 1e-2, tau=2.0)
     p = state.parameters
@@ -232,6 +248,68 @@ def test_the_optimiser_follows_torch_optim_adam_and_trades_states_with_it() -> N
     adam_polyak_.load_state_dict(swapped[1])
     for seed in range(4, 6):
         both(seed)
+
+
+@pytest.mark.parametrize("max_grad_norm", [0.5, 1e6], ids=["clipped", "not clipped"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_decay_and_clipping_are_those_of_adamw_and_clip_grad_norm(backend, max_grad_norm) -> None:
+    ours, theirs = net(), net()
+    mine = AdamPolyak(list(ours.parameters()), 1e-2, weight_decay=0.2, max_grad_norm=max_grad_norm)
+    adamw = torch.optim.AdamW(theirs.parameters(), lr=1e-2, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.2)
+    for seed in range(4):
+        backward(ours, seed)
+        backward(theirs, seed)
+        before = [p.grad.clone() for p in ours.parameters()]
+        norm = torch.nn.utils.clip_grad_norm_(theirs.parameters(), max_grad_norm)
+        assert (norm > max_grad_norm) == (max_grad_norm < 1.0)
+        with use(backend, "cpu"):
+            mine.step()
+        adamw.step()
+        assert all(torch.equal(a, p.grad) for a, p in zip(before, ours.parameters(), strict=True))
+        for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    assert mine.state_dict()["param_groups"][0]["weight_decay"] == 0.2
+
+
+def test_the_decay_is_the_optimisers_own_whatever_is_loaded() -> None:
+    model = net()
+    plain = AdamPolyak(list(model.parameters()), 1e-2)
+    backward(model, 0)
+    plain.step()
+    decayed = AdamPolyak(list(model.parameters()), 1e-2, weight_decay=0.2)
+    decayed.load_state_dict(copy.deepcopy(plain.state_dict()))
+    assert decayed.param_groups[0]["weight_decay"] == 0.2
+    plain.load_state_dict(copy.deepcopy(decayed.state_dict()))
+    assert plain.param_groups[0]["weight_decay"] == 0.0
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy, in the interpreter
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_norm_that_is_not_finite_is_not_hidden(backend) -> None:
+    shapes = [(4,), (3,)]
+    for value, is_nan in ((torch.nan, [True, True, True, True]), (torch.inf, [False, True, False, False])):
+        state = operands(shapes)
+        given = normal(shapes, 3)
+        given[0][1] = value
+        with use(backend, "cpu"):
+            adam_polyak(state, given, 1e-2, max_grad_norm=1.0)
+        assert state.parameters[0].isnan().tolist() == is_nan
+        assert state.parameters[1].isnan().tolist() == is_nan[:1] * 3
+
+
+def test_a_replayed_step_decays_by_the_rate_of_its_turn_and_nothing_is_read_back() -> None:
+    shapes = [(5,), (3, 4)]
+    eager, captured = operands(shapes), operands(shapes)
+    given, rate = normal(shapes, 3), torch.tensor(1e-2)
+    options = {"weight_decay": 0.3, "max_grad_norm": 0.5}
+    with dispatch.use_backend("adam_polyak=reference"):
+        state = [*captured.written, *captured.exp_avgs, *captured.exp_avg_sqs, captured.steps_N]
+        replay = TapeRecorder(lambda: state).capture(lambda: adam_polyak(captured, given, rate, tau=TAU, **options))
+        for step in range(3):
+            rate.fill_(1e-2 / (1 + step))
+            replay()
+            adam_polyak(eager, given, rate, tau=TAU, **options)
+    assert all(torch.equal(a, b) for a, b in zip(eager.written, captured.written, strict=True))
 
 
 def test_a_loaded_state_keeps_its_memory_and_takes_the_layout_of_the_parameters() -> None:

@@ -24,7 +24,7 @@ from benchmarks.launch_cases import CASES, QUICK
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KERNELS = {
-    "adam_polyak": {"_scalars", "_update"},
+    "adam_polyak": {"_scalars", "_squares", "_gradient_scale", "_update"},
     "augment": {"augment_kernel"},
     "counter_random": {"counter_random_kernel"},
     "cql_head": {"cql_head_forward_kernel", "cql_head_backward_kernel"},
@@ -73,7 +73,8 @@ def test_what_is_run_most_launches_on_sm_90_and_spills_nothing():
     rows = rows_of([start([largest], 90), start(others, 90)])
     check_kernels(rows)
     values = " ".join(row["arguments"] for row in rows)
-    for constant in ("num_samples=1", "num_actions=1", "M=1", "B=1", "F=1", "YUV420=True", "ALIGNED=False"):
+    sizes = ("num_samples=1", "num_actions=1", "M=1", "B=1", "F=1")
+    for constant in (*sizes, "YUV420=True", "ALIGNED=False", "CLIPS=True", "WEIGHT_DECAY=0.1"):
         assert constant in values, constant
 
 

@@ -41,6 +41,7 @@ CONFIGS = {
         encoder=EncoderConfig(name="none"), critic_head="plain", hidden_dims=(16, 16), num_action_samples=3
     ),
     "bc, cosine": BcConfig(encoder=ENCODER, hidden_dims=(16,), lr_schedule="cosine", lr_schedule_steps=9),
+    "bc, decay and clipping": BcConfig(encoder=ENCODER, hidden_dims=(16,), weight_decay=0.1, max_grad_norm=0.01),
 }
 SPEC = make_spec()
 

@@ -33,8 +33,12 @@ def adam_polyak(
     betas: tuple[float, float],
     eps: float,
     tau: float,
+    weight_decay: float,
+    max_grad_norm: float,
 ) -> None:
     laid_out = operands.laid_out(gradients)  # kept until the call is over
+    is_regularised = weight_decay or max_grad_norm
+    options = {"weight_decay": weight_decay, "max_grad_norm": max_grad_norm} if is_regularised else {}
     native.require().adam_polyak(
         to_dlpack(operands.tables_5N),
         to_dlpack(operands.gradient_addresses_N(laid_out)[0]),
@@ -44,4 +48,5 @@ def adam_polyak(
         eps,
         tau,
         torch.get_num_threads(),
+        **options,
     )

@@ -1,7 +1,8 @@
 """adam_polyak in Triton: one small launch for the scalars of every tensor, one for all elements of all tensors.
 
-Nothing about a step comes from the host: counts of updates and learning rate are read on the device, so a captured
-CUDA graph replays with the right correction of the bias and the right rate.
+Nothing about a step comes from the host: counts of updates, learning rate and the norm of the gradients are read on the
+device, so a captured CUDA graph replays with the right correction of the bias, the right rate and the right norm.
+Clipping takes two launches more: the sum of squares of every chunk, and of all chunks, each in one order.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ __all__ = ["adam_polyak", "supports"]
 # multiprocessor.
 _BLOCK, _NUM_WARPS = 2048, 8
 _SCALARS_BLOCK = 32  # tensors of a program of one warp
+_SUMS_BLOCK = 1024  # sums of squares that are added at once
 
 
 def supports(operands: Operands) -> str | None:
@@ -62,6 +64,29 @@ def _scalars(
 
 
 @triton.jit
+def _squares(tables, gradients, chunk_tensor, chunk_first, sums, N, ALIGNED: tl.constexpr, BLOCK: tl.constexpr):
+    """Sum of squares of one chunk of one gradient; 0 where there is none."""
+    chunk = tl.program_id(0)
+    i = tl.load(chunk_tensor + chunk)
+    at = tl.load(chunk_first + chunk).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    g_at = tl.load(gradients + i)
+    inside = (at < tl.load(tables + 4 * N + i)) & (g_at != 0)
+    g = tl.load(_pointers(g_at, at, tl.float32, ALIGNED), mask=inside, other=0.0)
+    tl.store(sums + chunk, tl.sum(g * g, axis=0))
+
+
+@triton.jit
+def _gradient_scale(sums, scale, num_chunks, MAX_NORM: tl.constexpr, BLOCK: tl.constexpr):
+    """What every gradient is multiplied by, of the sums of squares of all chunks; one program."""
+    lanes = tl.zeros((BLOCK,), tl.float64)
+    for first in range(0, num_chunks, BLOCK):
+        i = first + tl.arange(0, BLOCK)
+        lanes += tl.load(sums + i, mask=i < num_chunks, other=0.0).to(tl.float64)
+    ratio = MAX_NORM / (tl.sqrt(tl.sum(lanes, axis=0)) + 1e-6)
+    tl.store(scale, tl.where(ratio > 1.0, 1.0, ratio).to(tl.float32))  # NaN stays NaN
+
+
+@triton.jit
 def _pointers(address, at, TYPE: tl.constexpr, ALIGNED: tl.constexpr):
     pointers = address.to(tl.pointer_type(TYPE)) + at
     if ALIGNED:
@@ -79,6 +104,10 @@ def _update_chunk(
     i,
     at,
     inside,
+    lr,
+    scale,
+    WEIGHT_DECAY: tl.constexpr,
+    CLIPS: tl.constexpr,
     BETA1: tl.constexpr,
     BETA2: tl.constexpr,
     TAU: tl.constexpr,
@@ -93,6 +122,10 @@ def _update_chunk(
         m_to = _pointers(tl.load(tables + N + i), at, tl.float32, ALIGNED)
         v_to = _pointers(tl.load(tables + 2 * N + i), at, tl.float32, ALIGNED)
         g = tl.load(_pointers(g_at, at, tl.float32, ALIGNED), mask=inside)
+        if CLIPS:
+            g *= tl.load(scale)
+        if WEIGHT_DECAY > 0.0:
+            p *= (1.0 - tl.load(lr).to(tl.float64) * WEIGHT_DECAY).to(tl.float32)
         m = tl.load(m_to, mask=inside)
         v = tl.load(v_to, mask=inside)
         m += (g - m) * (1.0 - BETA1)
@@ -119,7 +152,11 @@ def _update(
     chunk_first,
     step_sizes,
     epsilons,
+    lr,
+    scale,
     N,
+    WEIGHT_DECAY: tl.constexpr,
+    CLIPS: tl.constexpr,
     BETA1: tl.constexpr,
     BETA2: tl.constexpr,
     TAU: tl.constexpr,
@@ -135,13 +172,13 @@ def _update(
     size = tl.load(tables + 4 * N + i)
     if first + BLOCK <= size:
         _update_chunk(
-            tables, gradients, step_sizes, epsilons, N, i, at, None,
-            BETA1, BETA2, TAU, HAS_AVERAGE, ALIGNED,
+            tables, gradients, step_sizes, epsilons, N, i, at, None, lr, scale,
+            WEIGHT_DECAY, CLIPS, BETA1, BETA2, TAU, HAS_AVERAGE, ALIGNED,
         )  # fmt: skip
     else:
         _update_chunk(
-            tables, gradients, step_sizes, epsilons, N, i, at, at < size,
-            BETA1, BETA2, TAU, HAS_AVERAGE, ALIGNED,
+            tables, gradients, step_sizes, epsilons, N, i, at, at < size, lr, scale,
+            WEIGHT_DECAY, CLIPS, BETA1, BETA2, TAU, HAS_AVERAGE, ALIGNED,
         )  # fmt: skip
 
 
@@ -157,6 +194,8 @@ class _Chunks:
         self.first = torch.tensor(firsts, dtype=torch.int32, device=operands.device)
         self.step_sizes = torch.empty_like(operands.steps_N)
         self.epsilons = torch.empty_like(operands.steps_N)
+        self.sums = torch.empty(self.count, device=operands.device)
+        self.scale = torch.ones(1, device=operands.device)
 
 
 _chunks: weakref.WeakKeyDictionary[Operands, _Chunks] = weakref.WeakKeyDictionary()
@@ -169,6 +208,8 @@ def adam_polyak(
     betas: tuple[float, float],
     eps: float,
     tau: float,
+    weight_decay: float,
+    max_grad_norm: float,
 ) -> None:
     chunks = _chunks.get(operands)
     if chunks is None:
@@ -190,6 +231,22 @@ def adam_polyak(
         BLOCK=_SCALARS_BLOCK,
         num_warps=1,
     )
+    is_aligned = operands.is_aligned and aligned
+    if max_grad_norm:
+        _squares[(chunks.count,)](
+            operands.tables_5N,
+            addresses_N,
+            chunks.tensor,
+            chunks.first,
+            chunks.sums,
+            num_tensors,
+            ALIGNED=is_aligned,
+            BLOCK=_BLOCK,
+            num_warps=_NUM_WARPS,
+        )
+        _gradient_scale[(1,)](
+            chunks.sums, chunks.scale, chunks.count, MAX_NORM=max_grad_norm, BLOCK=_SUMS_BLOCK, num_warps=_NUM_WARPS
+        )
     _update[(chunks.count,)](
         operands.tables_5N,
         addresses_N,
@@ -197,12 +254,16 @@ def adam_polyak(
         chunks.first,
         chunks.step_sizes,
         chunks.epsilons,
+        rate,
+        chunks.scale,
         num_tensors,
+        WEIGHT_DECAY=weight_decay,
+        CLIPS=max_grad_norm > 0.0,
         BETA1=betas[0],
         BETA2=betas[1],
         TAU=tau,
         HAS_AVERAGE=operands.averages is not None,
-        ALIGNED=operands.is_aligned and aligned,
+        ALIGNED=is_aligned,
         BLOCK=_BLOCK,
         num_warps=_NUM_WARPS,
     )

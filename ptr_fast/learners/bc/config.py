@@ -22,6 +22,8 @@ class BcConfig(LearnerConfig):
         lr: Adam learning rate.
         ema_tau: rate of the averaged actor kept for acting (it has no influence on training).
         augment: random crop and colour jitter.
+        weight_decay: decoupled from the gradient (AdamW), per unit of learning rate; 0: off.
+        max_grad_norm: the gradient of all weights together is scaled down to this norm where it is larger; 0: off.
     """
 
     encoder: EncoderConfig = EncoderConfig()
@@ -31,10 +33,14 @@ class BcConfig(LearnerConfig):
     lr: float = 3e-4
     ema_tau: float = 0.005
     augment: AugmentConfig = AugmentConfig()
+    weight_decay: float = 0.0
+    max_grad_norm: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0.0 < self.ema_tau <= 1.0, f"ema_tau must lie in (0, 1], got {self.ema_tau}")
         for name in ("num_actions", "num_observations"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("weight_decay", "max_grad_norm"):
+            require(getattr(self, name) >= 0.0, f"{name} must not be negative, got {getattr(self, name)}")
         require(len(self.hidden_dims) >= 1, "hidden_dims must name at least one layer")

@@ -47,7 +47,9 @@ class BcLearner:
         self.actor = make_actor(config, spec, seed).to(self.device)
         self.ema_actor = base.averaged_copy(self.actor)
         self._parameters, averages = base.trained(self.actor, self.ema_actor)
-        self._adam = AdamPolyak(self._parameters, config.lr, averages, config.ema_tau)
+        self._adam = AdamPolyak(
+            self._parameters, config.lr, averages, config.ema_tau, config.weight_decay, config.max_grad_norm
+        )
         self._backward = self.ranks.backward_of(self._parameters)
 
     def networks(self) -> dict[str, nn.Module]:

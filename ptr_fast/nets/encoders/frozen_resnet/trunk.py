@@ -97,11 +97,11 @@ class FrozenResNet(Trunk):
     def initialise(self, generator: torch.Generator) -> None:
         """Reads the file; nothing is drawn.
 
-        Where a run has recorded the file's digest and the file is gone or another one, the weights are those of a
-        checkpoint: the net waits for them, and refuses to compute before.
+        Where the file is gone, or is another one than was recorded, the weights have to come from a checkpoint: the net
+        waits for them, and refuses to compute before.
 
         Raises:
-            DataError: there is no such file, or it does not hold this net; the file and what is wrong are named.
+            DataError: the file does not hold this net; it is named, and what is wrong.
         """
         state, self.awaits = read_resnet(self.weights, self.sha256)
         if state is not None:

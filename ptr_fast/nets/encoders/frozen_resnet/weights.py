@@ -27,19 +27,18 @@ _IGNORED = ("fc.weight", "fc.bias")
 
 
 def read_resnet(path: Path, sha256: str) -> tuple[dict[str, torch.Tensor] | None, str | None]:
-    """A file's convolutions, BatchNorms folded into them; or None and why the file is not the recorded one.
+    """A file's convolutions, BatchNorms folded into them; or None and why there is no such file.
 
     Args:
-        sha256: recorded digest; empty where there is none, then the file must be there.
+        sha256: recorded digest; empty: that of any file.
 
     Raises:
         DataError: the file cannot be read or holds no ResNet.
     """
-    if sha256:
-        if not path.is_file():
-            return None, f"{path}: no such file, and no checkpoint was loaded"
-        if (digest := file_digest(path)) != sha256:
-            return None, f"{path}: expected SHA-256 {sha256}, got {digest}, and no checkpoint was loaded"
+    if not path.is_file():
+        return None, f"{path}: no such file, and no checkpoint was loaded"
+    if sha256 and (digest := file_digest(path)) != sha256:
+        return None, f"{path}: expected SHA-256 {sha256}, got {digest}, and no checkpoint was loaded"
     return fold(_strip(_read(path), path), path), None
 
 
