@@ -30,7 +30,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from ptr_fast.config import ActConfig, LearnerConfig, PolicySpec, from_dict, to_dict
+from ptr_fast.config import ActConfig, LearnerConfig, PolicySpec, RunReference, from_dict, to_dict
 from ptr_fast.errors import DataError
 from ptr_fast.files import sync_directory, write_atomically
 from ptr_fast.learners.registry import traits_of
@@ -49,6 +49,7 @@ __all__ = [
     "list_checkpoints",
     "load_networks",
     "load_training_state",
+    "open_reference",
     "read_checkpoint",
     "remove_checkpoint",
     "save_checkpoint",
@@ -213,6 +214,21 @@ def read_checkpoint(path: Path | str) -> CheckpointInfo:
 def weights_digest(info: CheckpointInfo) -> str:
     """SHA-256 over the recorded digests of the nets' weights: what identifies them wherever the checkpoint lies."""
     return weights_of(info.path)
+
+
+def open_reference(reference: RunReference) -> CheckpointInfo:
+    """The checkpoint that a learner's configuration refers to.
+
+    Raises:
+        DataError: it is not there, it is damaged, or it has other weights than the configuration says.
+    """
+    info = read_checkpoint(reference.path)
+    if reference.weights and weights_digest(info) != reference.weights:
+        raise DataError(
+            f"{info.path}: the learner needs this checkpoint with the weights {reference.weights[:12]}..., got "
+            f"{weights_digest(info)[:12]}...; put the old one back"
+        )
+    return info
 
 
 def _verify(folder: Path) -> None:

@@ -33,6 +33,7 @@ __all__ = [
     "LearnerConfig",
     "PolicySpec",
     "RewardConfig",
+    "RunReference",
     "TaskTable",
     "from_dict",
     "to_dict",
@@ -81,6 +82,7 @@ class EncoderConfig:
         cameras: several cameras have one encoder each (``own``), or one for all (``shared``).
         options: what one encoder alone can be told, by name (``patch 8 depth 4`` of a ``vit``, ``weights model.pt`` of
             a frozen ResNet); ``ptr_fast/nets/encoders/NAME`` lists them.
+        frozen: the weights stay what they are: no gradient, no state of an optimiser, no average of their own.
     """
 
     name: str = "resnet34"
@@ -91,6 +93,7 @@ class EncoderConfig:
     embedding_dim: int = 256
     cameras: Literal["shared", "own"] = "shared"
     options: dict[str, Option] = dataclasses.field(default_factory=dict)
+    frozen: bool = False
 
     def __post_init__(self) -> None:
         if self.options or self.name not in encoder_registry.BUILT_IN:  # else there is nothing to look up
@@ -180,6 +183,19 @@ class RewardConfig:
             self.positive > self.negative,
             f"rewards.positive ({self.positive}) must be above rewards.negative ({self.negative})",
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunReference:
+    """Another run that a learner needs, as a field of its configuration: e.g. one whose critic it asks.
+
+    Attributes:
+        path: the run, or one of its checkpoints; a training program puts in the checkpoint that was chosen.
+        weights: digest of that checkpoint's weights; a training program puts it in, and a run goes on with no others.
+    """
+
+    path: Path = Path()
+    weights: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

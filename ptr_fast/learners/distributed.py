@@ -114,6 +114,14 @@ class Ranks:
                     "every process needs the same stores, checkpoint, configuration and versions"
                 )
 
+    def broadcast(self, networks: dict[str, nn.Module]) -> None:
+        """Gives the first rank's parameters and buffers to all."""
+        if self.world_size == 1:
+            return
+        for network in networks.values():
+            for value in network.state_dict().values():
+                dist.broadcast(value, 0)
+
     def largest(self, number: float) -> float:
         """The largest of one number of every rank."""
         if self.world_size == 1:
@@ -172,5 +180,6 @@ class _Parameters(nn.Module):
 def _checksum(network: nn.Module) -> torch.Tensor:
     """int64, 0-d: the sum of all bit patterns, each tensor's weighed by its place."""
     words = {8: torch.int64, 4: torch.int32, 2: torch.int16}
-    sums = [value.detach().view(words[value.element_size()]).sum() for value in network.parameters()]
+    values = [value.detach() for value in network.state_dict().values() if value.element_size() in words]
+    sums = [value.contiguous().view(words[value.element_size()]).sum() for value in values]
     return torch.stack([place * part for place, part in enumerate(sums, start=1)]).sum()

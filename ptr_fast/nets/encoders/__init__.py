@@ -28,4 +28,4 @@ def make_encoder(config: EncoderConfig, cameras: Sequence[CameraSpec]) -> Encode
     height, width = min(sizes, default=(0, 0))
     encoder: Encoder = encoder_registry.find(config.name).make(config, config.typed_options(), height, width)
     encoder.cameras = tuple(camera.name for camera in cameras) if config.sees_images else ()
-    return encoder
+    return encoder.requires_grad_(False) if config.frozen else encoder

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 from typing import Any
 
 from ptr_robot.recipes import bridge, sim, smoke
 
-__all__ = ["RECIPES", "all_recipes"]
+__all__ = ["RECIPES", "all_recipes", "recipe_named"]
 
 RECIPES = {**bridge.RECIPES, **sim.RECIPES, **smoke.RECIPES}
 
@@ -32,3 +33,17 @@ def all_recipes() -> dict[str, tuple[str, Any]]:
             raise ValueError(f"learner {kind.tag!r}: recipe {min(taken)!r} of {kind.recipes} is taken")
         recipes |= own
     return recipes
+
+
+def recipe_named(name: str) -> Any:
+    """The configuration of a preset.
+
+    Raises:
+        ValueError: there is none of this name; with the nearest.
+    """
+    recipes = all_recipes()
+    if name in recipes:
+        return recipes[name][1]
+    close = difflib.get_close_matches(name, recipes, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    raise ValueError(f"unknown recipe {name!r}{hint}; recipes: {', '.join(recipes)}")

@@ -37,7 +37,7 @@ class TrainedEpisodes:
 
 
 def parent_and_ancestors(
-    info: CheckpointInfo, kind: Literal["finetune", "branch"]
+    info: CheckpointInfo, kind: Literal["finetune", "branch", "encoder"]
 ) -> tuple[dict[str, Any], tuple[Mapping[str, Any], ...]]:
     """``parent`` and ``ancestors`` of a run whose weights come from a checkpoint."""
     run, weights = str(info.path.parent.parent), weights_digest(info)

@@ -15,6 +15,7 @@ from ptr_robot.training.weights import parse_weights
 __all__ = [
     "Branch",
     "DataConfig",
+    "EncoderFinetuneConfig",
     "FinetuneBranch",
     "FinetuneConfig",
     "LoopConfig",
@@ -248,3 +249,42 @@ class FinetuneConfig:
             raise ValueError(f"mix must lie in [0, 1), got {self.mix}")
         if not 0.0 < self.lr_scale < math.inf:
             raise ValueError(f"lr_scale must be positive and finite, got {self.lr_scale}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderFinetuneConfig:
+    """Train a recipe's learner with the image encoder of another run's checkpoint, whatever learner trained that.
+
+    Attributes:
+        encoder_from: run, or one of its checkpoints: its encoder, cameras, state, action and tasks are taken.
+        freeze_encoder: its weights stay as they are; else they are trained on.
+        target, out, task, domains, outcomes, kinds, num_demos: as for the fine-tuning of a whole checkpoint.
+        mix: share in every batch of the data that the encoder was trained on; 0 trains on the new task alone.
+        store: OLD=NEW for every store of the encoder's run that has moved; repeat for several.
+        learner: the method and its nets; its encoder must have the shapes of the one that is taken.
+        rewards: reward labels, made when the data is loaded.
+        act: how the checkpoints act unless told otherwise.
+        loop: length, saving, reporting.
+    """
+
+    encoder_from: Path = tyro.MISSING
+    freeze_encoder: bool = False
+    target: Path = tyro.MISSING
+    out: Path = tyro.MISSING
+    task: str = ""
+    domains: tuple[str, ...] = ()
+    outcomes: tuple[Outcome, ...] = ()
+    kinds: tuple[str, ...] = ()
+    num_demos: int = 10
+    mix: float = 0.9
+    store: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    learner: LearnerConfig = tyro.MISSING
+    rewards: RewardConfig = RewardConfig()
+    act: ActConfig = ActConfig()
+    loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = LoopConfig()
+
+    def __post_init__(self) -> None:
+        if self.num_demos < 1:
+            raise ValueError(f"num_demos must be at least 1, got {self.num_demos}")
+        if not 0.0 <= self.mix < 1.0:
+            raise ValueError(f"mix must lie in [0, 1), got {self.mix}")

@@ -27,6 +27,8 @@ from ptr_fast.cuda_graph import CapturedStep, EagerStep, why_not_captured
 from ptr_fast.errors import DataError
 from ptr_fast.learners import make_learner
 from ptr_fast.learners.distributed import Ranks
+from ptr_fast.learners.encoder_transfer import take_encoder
+from ptr_fast.learners.preparation import prepare
 from ptr_fast.learners.registry import traits_of
 from ptr_fast.run_folder import picked_step
 from ptr_fast.value_reach import describe_reach
@@ -38,7 +40,7 @@ from ptr_robot.training.precision import encoder_dtype
 from ptr_robot.training.processes import StopRequest, branch_command, is_lost_contact, prepare_process, resume_command
 from ptr_robot.training.run_folder import write_record
 from ptr_robot.training.run_record import RunRecord
-from ptr_robot.training.sources import Source
+from ptr_robot.training.sources import Source, training_data
 
 __all__ = ["Run", "open_run", "train"]
 
@@ -80,7 +82,8 @@ def open_run(
     """Makes a run from its record, and settles what depends on this machine (precision).
 
     Args:
-        weights: the checkpoint that a run without checkpoints of its own starts from; None: from fresh weights.
+        weights: the checkpoint that a run without checkpoints of its own starts from, or takes the image encoder of
+            where its record says so; None: from fresh weights.
     """
     traits = traits_of(record.learner)
     if traits.modes and record.act.mode not in traits.modes:
@@ -90,8 +93,11 @@ def open_run(
     loop, device = prepare_process(record.loop, traits.bfloat16)
     record = record.with_config(loop=loop)
     learner: Any = make_learner(record.learner, record.spec, loop.seed, device, encoder_dtype(loop.precision), ranks)
-    if weights is not None and not list_checkpoints(out):
-        load_training_state(weights(), learner)
+    is_new = not list_checkpoints(out)
+    if is_new and (weights is None or record.takes_encoder_alone):
+        prepare(learner, lambda: training_data(sources, record.spec, record.rewards), ranks)
+    if is_new and weights is not None:
+        (take_encoder if record.takes_encoder_alone else load_training_state)(weights(), learner)
     return Run(out=out, record=record, sources=sources, learner=learner)
 
 

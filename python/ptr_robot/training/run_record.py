@@ -18,8 +18,8 @@ Note "Record of a run". It is ``RUN/train_config.json``, and ``pretrained_model/
         weights      {task: factor}: how often its steps are drawn, where that is not 1
         episodes     {id: {digest, states, task, outcome}} of those in train and validation: SHA-256 of actions and
                      frames, CRC-32 of the states, and the labels that rewards and task slots follow from
-    parent           the checkpoint that the weights came from, or null: {kind: "finetune" or "branch", run, checkpoint,
-                     step, weights (digest)}
+    parent           the checkpoint that the weights came from, or null: {kind: "finetune", "branch"
+                     or "encoder" (nothing else was taken), run, checkpoint, step, weights (digest)}
     ancestors        all runs whose weights went into this one, nearest first: [{run, step, weights, sources: [{store,
                      fingerprint, train: {id: digest}, tasks: {id: task}}]}]; sources is null where that is not known
     changes          what was told to ``resume``: [{step, field, before, after}]
@@ -47,7 +47,7 @@ import ptr_fast
 from ptr_fast.config import ActConfig, LearnerConfig, PolicySpec, RewardConfig, from_dict, to_dict
 from ptr_fast.data.store import EpisodeStore
 from ptr_fast.errors import DataError
-from ptr_robot.training.config import FinetuneConfig, LoopConfig, PretrainConfig
+from ptr_robot.training.config import EncoderFinetuneConfig, FinetuneConfig, LoopConfig, PretrainConfig
 from ptr_robot.training.weights import parse_weights
 
 __all__ = [
@@ -210,6 +210,11 @@ class RunRecord:
         """Number of updates that were done when the run began: those of its parent where it is a branch."""
         return self.parent["step"] if self.parent and self.parent["kind"] == "branch" else 0
 
+    @property
+    def takes_encoder_alone(self) -> bool:
+        """Whether of the parent's weights the image encoder alone was taken."""
+        return bool(self.parent) and self.parent["kind"] == "encoder"  # type: ignore[index]
+
     def with_config(self, **values: Any) -> RunRecord:
         """The record with parts of its configuration (learner, rewards, act, loop) replaced."""
         return replace(self, config={**self.config, **{name: to_dict(value) for name, value in values.items()}})
@@ -273,6 +278,8 @@ class RunRecord:
 def _check_config(record: RunRecord) -> None:
     """Raises ValueError where a value of ``config`` is not an option, or not one of the options' values."""
     cls: Any = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}[record.verb]
+    if "encoder_from" in record.config:
+        cls = EncoderFinetuneConfig
     settled = {"learner", "rewards", "act"} - {field.name for field in fields(cls)}
     from_dict(cls, {name: value for name, value in record.config.items() if name not in settled}, "config")
     _ = record.learner, record.rewards, record.act

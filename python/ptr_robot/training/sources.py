@@ -15,6 +15,7 @@ from ptr_fast.config import PolicySpec, RewardConfig, TaskTable
 from ptr_fast.data.store import EpisodeStore
 from ptr_fast.data.transitions import Transitions
 from ptr_fast.errors import DataError
+from ptr_fast.learners.preparation import TrainingData
 from ptr_fast.types import CameraSpec
 from ptr_robot.training.config import DataConfig
 from ptr_robot.training.run_record import EpisodeRecord, SourceRecord
@@ -414,6 +415,20 @@ def transitions_of(
         rewards=rewards,
         discount=discount,
         episodes=episodes,
+    )
+
+
+def training_data(sources: Sequence[Source], spec: PolicySpec, rewards: RewardConfig) -> TrainingData:
+    """All steps that a run trains on, for a learner that fits something to them before its first update."""
+    tables = [transitions_of(source, spec, rewards, source.train) for source in sources if len(source.train)]
+    firsts = np.cumsum([0, *(table.store.num_episodes for table in tables)])
+    return TrainingData(
+        actions=np.concatenate([table.action[table.record] for table in tables]),
+        state=np.concatenate([table.state[table.record] for table in tables]),
+        task_id=np.concatenate([table.task_id for table in tables]),
+        rewards=np.concatenate([table.rewards for table in tables]),
+        masks=np.concatenate([table.masks for table in tables]),
+        episode=np.concatenate([table.episode + first for table, first in zip(tables, firsts, strict=False)]),
     )
 
 

@@ -2,6 +2,9 @@
 
 ``ptr-fast finetune --checkpoint RUN --target STORE --num-demos 10 --mix 0.9 --out NEW_RUN``
 
+``ptr-fast finetune RECIPE --encoder-from RUN [--freeze-encoder] --target STORE --out NEW_RUN`` takes the image encoder
+of a checkpoint alone, into the learner of a recipe of ``ptr-fast pretrain``; ``--learner...`` changes its settings.
+
 ``--from CHECKPOINT --out NEW_RUN`` goes on from a checkpoint of fine-tuning with changed settings, in a new run.
 """
 
@@ -9,12 +12,13 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from ptr_fast.config import to_dict
-from ptr_robot.training.config import FinetuneConfig
+from ptr_fast.config import EncoderConfig, to_dict
+from ptr_robot.recipes import recipe_named
+from ptr_robot.training.config import EncoderFinetuneConfig, FinetuneConfig
 from ptr_robot.verbs import branch
 
 if TYPE_CHECKING:
@@ -29,15 +33,85 @@ def run(argv: list[str]) -> int:
     """The verb."""
     if branch.is_branch(argv):
         return branch.run("finetune", argv)
-    config = tyro.cli(
-        FinetuneConfig, args=argv, prog="ptr-fast finetune", description=__doc__, config=(tyro.conf.DisallowNone,)
-    )
+    options: dict[str, Any] = {"args": argv, "prog": "ptr-fast finetune", "description": __doc__}
+    config: FinetuneConfig | EncoderFinetuneConfig
+    if takes_encoder_alone(argv):
+        recipe = recipe_named(argv[0])
+        default = EncoderFinetuneConfig(
+            learner=recipe.learner, rewards=recipe.rewards, act=recipe.act, loop=recipe.loop
+        )
+        config = tyro.cli(
+            EncoderFinetuneConfig,
+            **{**options, "args": argv[1:]},
+            default=default,
+            config=(tyro.conf.AvoidSubcommands, tyro.conf.DisallowNone),
+        )
+    else:
+        config = tyro.cli(FinetuneConfig, **options, config=(tyro.conf.DisallowNone,))
     from ptr_robot.training.processes import joined
     from ptr_robot.training.run_folder import check_new, run_lock
 
     with joined(config.loop.rank_timeout_s) as ranks, run_lock(config.out, ranks):
         ranks.on_first(lambda: check_new(config.out))
-        return finetune(config, ranks)
+        return finetune(config, ranks) if isinstance(config, FinetuneConfig) else with_encoder(config, ranks)
+
+
+def takes_encoder_alone(argv: list[str]) -> bool:
+    """Whether the options ask for the image encoder of a checkpoint in another learner."""
+    return any(word == "--encoder-from" or word.startswith("--encoder-from=") for word in argv)
+
+
+def with_encoder(config: EncoderFinetuneConfig, ranks: Ranks) -> int:
+    """Trains a new run with the image encoder of ``config.encoder_from``; all else begins fresh.
+
+    Returns:
+        As :func:`ptr_robot.training.loop.train`.
+    """
+    from ptr_fast.checkpoint import read_checkpoint
+    from ptr_fast.learners.registry import encodes_of
+    from ptr_robot.chosen_checkpoint import chosen_checkpoint
+    from ptr_robot.evaluation.ranking import best_first
+    from ptr_robot.training.ancestry import parent_and_ancestors
+    from ptr_robot.training.loop import open_run, train
+    from ptr_robot.training.rates import check_schedule, over
+    from ptr_robot.training.references import settled
+    from ptr_robot.training.run_record import RunRecord
+    from ptr_robot.training.sources import check_matches, select_target, tell_cameras, with_tasks
+    from ptr_robot.training.trained_on import held_out_only
+
+    info = read_checkpoint(chosen_checkpoint(config.encoder_from, to=sys.stdout))
+    encodes_of(info.config)
+    target, task = select_target(
+        *(config.target, config.task, config.domains, config.num_demos, config.loop.seed),
+        outcomes=config.outcomes,
+        kinds=config.kinds,
+    )
+    parent, ancestors = parent_and_ancestors(info, "encoder")
+    sources = held_out_only([*_prior_sources(info, config), target], ancestors)
+    spec = with_tasks(info.spec, [task])
+    for source in sources:
+        check_matches(source.store, spec, with_bounds=source.role == "target")
+    tell_cameras(sources, spec, "the encoder was trained so")
+    learner = settled(config.learner)
+    encoder = getattr(learner, "encoder", None)
+    if not isinstance(encoder, EncoderConfig):
+        raise ValueError(f"{type(learner).__name__} has no image encoder that could take over that of {info.path}")
+    learner = replace(learner, encoder=replace(encoder, frozen=config.freeze_encoder))  # type: ignore[call-arg]
+    if not learner.lr_schedule_steps:
+        learner = over(learner, learner.lr_schedule, config.loop.num_steps)
+    check_schedule(learner, config.loop.num_steps, "give --learner.lr-schedule-steps as many, or 0")
+    paths = {"out": config.out.resolve(), "encoder_from": info.path, "target": config.target.resolve()}
+    config = replace(config, **paths, task=task, learner=learner)  # type: ignore[arg-type]
+    record = RunRecord(
+        verb="finetune",
+        config=to_dict(config),
+        spec=spec,
+        mix=config.mix,
+        sources=tuple(source.record() for source in sources),
+        parent=parent,
+        ancestors=ancestors,
+    )
+    return train(open_run(config.out, record, sources, ranks, lambda: info), best_first)
 
 
 def finetune(config: FinetuneConfig, ranks: Ranks) -> int:
@@ -90,7 +164,7 @@ def finetune(config: FinetuneConfig, ranks: Ranks) -> int:
     return train(open_run(config.out, record, sources, ranks, lambda: info), best_first)
 
 
-def _prior_sources(info: CheckpointInfo, config: FinetuneConfig) -> list[Source]:
+def _prior_sources(info: CheckpointInfo, config: FinetuneConfig | EncoderFinetuneConfig) -> list[Source]:
     from ptr_robot.training.run_record import recorded_sources
     from ptr_robot.training.sources import reopen
     from ptr_robot.training.store_places import StorePlaces

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from ptr_fast.config import EncoderConfig, to_dict
-from ptr_robot.recipes import all_recipes
+from ptr_robot.recipes import all_recipes, recipe_named
 from ptr_robot.training.config import PretrainConfig
 from ptr_robot.verbs import branch
 
@@ -27,13 +26,10 @@ def run(argv: list[str]) -> int:
     """The verb: a recipe's name, then dotted overrides of its values; or a branch."""
     if branch.is_branch(argv):
         return branch.run("pretrain", argv)
-    recipes = all_recipes()
-    if argv and not argv[0].startswith("-") and argv[0] not in recipes:
-        close = difflib.get_close_matches(argv[0], recipes, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ValueError(f"unknown recipe {argv[0]!r}{hint}; recipes: {', '.join(recipes)}")
+    if argv and not argv[0].startswith("-"):
+        recipe_named(argv[0])
     config = tyro.extras.overridable_config_cli(
-        recipes,
+        all_recipes(),
         args=argv,
         prog="ptr-fast pretrain",
         description=__doc__,
@@ -57,6 +53,7 @@ def pretrain(config: PretrainConfig, ranks: Ranks) -> int:
     from ptr_robot.evaluation.ranking import best_first
     from ptr_robot.training.loop import open_run, train
     from ptr_robot.training.rates import check_schedule, over
+    from ptr_robot.training.references import settled
     from ptr_robot.training.run_record import RunRecord
     from ptr_robot.training.sources import make_spec, select_prior, tell_cameras
     from ptr_robot.training.trained_on import held_out_only
@@ -65,6 +62,7 @@ def pretrain(config: PretrainConfig, ranks: Ranks) -> int:
     sources = held_out_only(select_prior(config.data, config.loop.seed))
     spec = make_spec(sources, config.data.cameras, config.num_task_slots)
     tell_cameras(sources, spec, "--data.cameras takes others")
+    config = replace(config, learner=settled(config.learner))
     if not config.learner.lr_schedule_steps:
         config = replace(config, learner=over(config.learner, config.learner.lr_schedule, config.loop.num_steps))
     check_schedule(config.learner, config.loop.num_steps, "give --learner.lr-schedule-steps as many, or 0")

@@ -1,0 +1,34 @@
+"""Other runs that a learner's configuration refers to, settled when a training begins."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from ptr_fast.checkpoint import read_checkpoint, weights_digest
+from ptr_fast.config import LearnerConfig, RunReference
+from ptr_robot.chosen_checkpoint import chosen_checkpoint
+
+__all__ = ["settled"]
+
+
+def settled(config: LearnerConfig) -> LearnerConfig:
+    """The configuration with the checkpoint that every reference means, and the digest of its weights.
+
+    Raises:
+        ValueError: a reference that names no run.
+        DataError: no checkpoint there, or a damaged one.
+    """
+    changed: dict[str, Any] = {}
+    for field in fields(config):
+        reference = getattr(config, field.name)
+        if not isinstance(reference, RunReference):
+            continue
+        option = f"--learner.{field.name.replace('_', '-')}.path"
+        if reference.path == Path():
+            raise ValueError(f"learner.{field.name}.path: this learner needs another run: name it with {option} RUN")
+        info = read_checkpoint(chosen_checkpoint(reference.path, to=sys.stdout))
+        changed[field.name] = RunReference(path=info.path, weights=weights_digest(info))
+    return replace(config, **changed) if changed else config
