@@ -25,16 +25,18 @@ from PIL import Image
 
 from benchmarks.harness import Milliseconds, compare
 from ptr_fast.config import ActConfig, CqlConfig, EncoderConfig, PolicySpec, TaskTable
-from ptr_fast.learners.cql.networks import make_actor, make_critic
+from ptr_fast.learners.acting import ModeActing
+from ptr_fast.learners.cql.networks import SearchActing, make_actor, make_critic
 from ptr_fast.resize import resize
 from ptr_fast.runtime.engine import BOUND, OnnxRuntimeEngine, OpenVinoEngine, make_engine, native_executor
 from ptr_fast.runtime.export import to_onnx
-from ptr_fast.runtime.graph import ActingGraph, search_noise
+from ptr_fast.runtime.graph import ActingGraph, noise_for
 from ptr_fast.runtime.int8 import to_int8
 from ptr_fast.runtime.preprocess import GraphResize
 from ptr_fast.types import ActionSpec, CameraSpec, StateSpec
 
 CAMERA = (480, 640)
+CAMERAS = {"image_0": CAMERA}
 # name -> (encoder, pixels, rounds)
 NETS = {
     "conv3": (EncoderConfig(name="conv3", num_filters=16), 64, 25),
@@ -79,12 +81,12 @@ def test_act(name: str) -> None:
     torch.set_num_threads(1)
     net = _net(name)
     frame, state, task = _observation()
-    own = ActingGraph(net.actor, None, net.spec, ActConfig(), (net.pixels, net.pixels))
-    whole = ActingGraph(net.actor, None, net.spec, ActConfig(), CAMERA)
-    model = to_onnx(own, net.spec, {})
+    own = ActingGraph(ModeActing(net.actor), net.spec)
+    whole = ActingGraph(ModeActing(net.actor), net.spec, CAMERAS)
+    model = to_onnx(own, net.spec, ActConfig(), {})
     made = {engine: make_engine(engine, own, lambda: model)[1] for engine in ENGINES}
-    executor = native_executor(own, model, CAMERA)
-    inside = make_engine("onnxruntime", whole, lambda: to_onnx(whole, net.spec, {}))[1]
+    executor = native_executor(own, model, CAMERAS)
+    inside = make_engine("onnxruntime", whole, lambda: to_onnx(whole, net.spec, ActConfig(), {}))[1]
 
     def fitted(engine) -> Callable[[], np.ndarray]:
         return lambda: engine.run(resize(frame, net.pixels, net.pixels), state, task)
@@ -111,8 +113,8 @@ def test_int8(name: str) -> None:
     net = _net(name)
     frame, state, task = _observation()
     small = resize(frame, net.pixels, net.pixels)
-    graph = ActingGraph(net.actor, None, net.spec, ActConfig(), (net.pixels, net.pixels))
-    model = to_onnx(graph, net.spec, {})
+    graph = ActingGraph(ModeActing(net.actor), net.spec)
+    model = to_onnx(graph, net.spec, ActConfig(), {})
     quantised = to_int8(model, [{"frame": small, "state": state, "task_id": task}])
     variants = {
         "openvino_int8": functools.partial(OpenVinoEngine(graph, lambda: quantised).run, small, state, task),
@@ -225,11 +227,11 @@ def test_search(name: str) -> None:
     net = _net(name)
     frame, state, task = _observation()
     small = resize(frame, net.pixels, net.pixels)
-    size = (net.pixels, net.pixels)
-    noise = search_noise(0, 50, 7)[0].numpy()
-    mean = ActingGraph(net.actor, None, net.spec, ActConfig(), size)
-    search = ActingGraph(net.actor, net.critic, net.spec, ActConfig(mode="search", num_candidates=50), size)
-    mean_model, search_model = to_onnx(mean, net.spec, {}), to_onnx(search, net.spec, {})
+    noise = noise_for(0, (50, 7)).numpy()
+    mean = ActingGraph(ModeActing(net.actor), net.spec)
+    search = ActingGraph(SearchActing(net.actor, net.critic, 1), net.spec, noise_shape=(50, 7))
+    act = ActConfig(mode="search", num_candidates=50)
+    mean_model, search_model = to_onnx(mean, net.spec, ActConfig(), {}), to_onnx(search, net.spec, act, {})
     variants: dict[str, Callable[[], np.ndarray]] = {}
     for threads in (2, 1):
         torch.set_num_threads(threads)

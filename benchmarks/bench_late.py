@@ -30,6 +30,8 @@ import torch
 
 from benchmarks.harness import environment, record, rounds
 from ptr_fast.runtime.control import LoopConfig
+from ptr_fast.runtime.observation import Observation
+from ptr_fast.runtime.playing import PlayConfig
 from ptr_fast.runtime.policy import Policy
 from ptr_fast.runtime.safety import SafetyFilter
 from ptr_robot.robots.simulated import SimulatedRobot
@@ -112,7 +114,7 @@ def in_real_time(policy: Policy, case: tuple[int, int], met: Met) -> None:
                 robot.reset(trial_seed(0, index))
                 result = run_session(
                     robot,
-                    lambda images, state: policy.act(images["image_0"][-1], state[-1], TASK),
+                    lambda images, state: policy.decide(images["image_0"][-1], state[-1], TASK),
                     policy.spec,
                     robot.limits(HZ),
                     config,
@@ -139,8 +141,8 @@ class Filtered:
     frame_delay: int
     state_delay: int
 
-    def make(self, env: KitchenEnv) -> ActingPolicy:
-        policy, reset = self.source.make(env), env.reset
+    def make(self, env: KitchenEnv, play: PlayConfig, num_periods_late: int) -> ActingPolicy:
+        policy, reset = self.source.make(env, play, num_periods_late), env.reset
         safety, period_ns, phase_ns = SafetyFilter(SimulatedRobot(hz=HZ).limits(HZ)), round(1e9 / HZ), round(0.2e9 / HZ)
         now_ns = 0
 
@@ -150,17 +152,17 @@ class Filtered:
             safety.start(now_ns)
             return reset(**options)
 
-        def act(image: np.ndarray, state: np.ndarray, task: str, seed: int = 0) -> np.ndarray:
+        def act(observation: Observation, seed: int = 0) -> np.ndarray:
             nonlocal now_ns
             now_ns += period_ns
             ages_ns = (period_ns * delay + phase_ns for delay in (self.frame_delay, self.state_delay))
-            wanted = policy.act(image, state, task, seed=seed)
-            command, _ = safety.apply(wanted, state, next(ages_ns), now_ns, next(ages_ns))
+            wanted = policy.act(observation, seed)
+            command, _ = safety.apply(wanted, observation.state, next(ages_ns), now_ns, next(ages_ns))
             assert command is not None, "a policy that is stopped has no place here"
             return command
 
         env.reset = begin  # type: ignore[method-assign]
-        return SimpleNamespace(act=act)
+        return SimpleNamespace(act=act, reset=policy.reset)
 
 
 def in_lock_step(source: CheckpointSource, delays: tuple[int, int]) -> tuple[int, int]:
@@ -214,7 +216,7 @@ def main(argv: list[str]) -> None:
     torch.set_num_threads(1)
     source = CheckpointSource(str(checkpoint))
     policy = source.load()
-    policy.warm_up((IMAGE_SIZE, IMAGE_SIZE))
+    policy.warm_up()
     met = {case: Met() for case in CASES}
     for turn in range(rounds(2)):
         for case in CASES[turn % len(CASES) :] + CASES[: turn % len(CASES)]:

@@ -27,7 +27,8 @@ from ptr_fast.data.sampler import MixtureSampler
 from ptr_fast.kernels import dispatch
 from ptr_fast.kernels.adam_polyak import Operands, adam_polyak
 from ptr_fast.learners import make_learner
-from ptr_fast.learners.cql.networks import make_actor, make_critic
+from ptr_fast.learners.acting import ModeActing
+from ptr_fast.learners.cql.networks import SearchActing, make_actor, make_critic
 from ptr_fast.runtime.graph import ActingGraph
 from ptr_fast.types import ActionSpec, Batch, CameraSpec, PooledFrames, StateSpec
 from ptr_robot.recipes import sim
@@ -89,9 +90,13 @@ def update(
 def act(config: CqlConfig, mode: str, precision: str = "fp32", size: int = 128) -> None:
     """One action; frames of another size than the nets' go through two products."""
     set_matmul_precision(cast(Any, precision))
-    spec, options = _spec(size, 7), ActConfig(mode=cast(Any, mode))
-    critic = make_critic(config, spec) if mode == "search" else None
-    graph = ActingGraph(make_actor(config, spec), critic, spec, options, (480, 640), task="task").to(META)
+    spec, actor = _spec(size, 7), make_actor(config, _spec(size, 7))
+    sizes = {camera.name: (480, 640) for camera in spec.cameras}
+    if mode == "search":
+        search, noise = SearchActing(actor, make_critic(config, spec), 1), (ActConfig().num_candidates, 7)
+        graph = ActingGraph(search, spec, sizes, noise, task="task").to(META)
+    else:
+        graph = ActingGraph(ModeActing(actor), spec, sizes, task="task").to(META)
     with torch.inference_mode(), dispatch.use_backend(_backends(precision)):
         graph(*graph.example())
 

@@ -39,7 +39,7 @@ def test_curves_are_what_the_policy_says(policy, store, averaged):
     record, got = asked(policy, store, averaged=averaged)
     frames, states = record.frames[policy.spec.camera.name][record.index], record.states[record.index]
     task, raw = store.episodes.task[0], policy.spec.action.unscale(record.actions)
-    ask = (frames, states, task)
+    ask = ({policy.spec.camera.name: frames}, states, task)
     np.testing.assert_allclose(got.q, policy.predict_value(*ask, raw).min(0), atol=1e-5)
     np.testing.assert_allclose(got.q_averaged, policy.predict_value(*ask, raw, averaged=True).min(0), atol=1e-5)
     mean_raw = policy.actions(*ask, averaged=averaged)
@@ -114,7 +114,8 @@ def test_a_cloned_policy_has_no_q(store, tmp_path):
     policy = Policy.load(make_run(tmp_path / "run", store, config=BC, steps=(2,)))
     record, got = asked(policy, store)
     assert len(got.q) == len(got.advantage) == len(got.td_target) == 0
-    raw = policy.actions(record.frames[policy.spec.camera.name][:-1], record.states[:-1], store.episodes.task[0])
+    frames = {name: each[:-1] for name, each in record.frames.items()}
+    raw = policy.actions(frames, record.states[:-1], store.episodes.task[0])
     error = np.square(policy.spec.action.scale(raw) - record.actions).mean(1)
     # The mean of a cloned policy is clipped to 1 and the recorded action to 0.99.
     np.testing.assert_allclose(got.action_error, error, atol=0.02)

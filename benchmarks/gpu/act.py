@@ -13,14 +13,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from benchmarks.gpu.timing import Bench
 from benchmarks.harness import compare
 from ptr_fast.config import ActConfig, CqlConfig, EncoderConfig, PolicySpec, TaskTable
 from ptr_fast.kernels import dispatch
-from ptr_fast.learners.cql.networks import make_actor, make_critic
+from ptr_fast.learners.acting import ModeActing
+from ptr_fast.learners.cql.networks import SearchActing, make_actor, make_critic
 from ptr_fast.runtime.engine import make_engine
-from ptr_fast.runtime.graph import ActingGraph, search_noise
+from ptr_fast.runtime.graph import ActingGraph, noise_for
 from ptr_fast.types import ActionSpec, CameraSpec, StateSpec
 
 __all__ = ["run"]
@@ -99,11 +101,13 @@ def _graph(bench: Bench, encoder: str, act: ActConfig) -> ActingGraph:
     config = CqlConfig(encoder=EncoderConfig(name=encoder, num_filters=8 if bench.dry else 64))
     torch.manual_seed(0)
     actor = make_actor(config, spec).eval().to(bench.device)
-    critic = make_critic(config, spec).eval().to(bench.device) if act.mode == "search" else None
-    for module in (actor, critic):
-        if module is not None:
-            module.requires_grad_(False)
-    return ActingGraph(actor, critic, spec, act, CAMERA).to(bench.device)
+    acting: nn.Module = ModeActing(actor)
+    noise_shape = None
+    if act.mode == "search":
+        critic = make_critic(config, spec).eval().to(bench.device)
+        acting, noise_shape = SearchActing(actor, critic, act.num_elites), (act.num_candidates, len(AXES))
+    acting.requires_grad_(False)
+    return ActingGraph(acting, spec, {"image_0": CAMERA}, noise_shape).to(bench.device)
 
 
 def _inputs(graph: ActingGraph, act: ActConfig) -> list[np.ndarray]:
@@ -111,7 +115,7 @@ def _inputs(graph: ActingGraph, act: ActConfig) -> list[np.ndarray]:
     coarse = rng.integers(0, 256, (CAMERA[0] // 8, CAMERA[1] // 8, 3), dtype=np.uint8)
     inputs = [coarse.repeat(8, 0).repeat(8, 1), rng.normal(size=7).astype(np.float32), np.zeros(1, np.int64)]
     if act.mode == "search":
-        inputs.append(search_noise(0, act.num_candidates, graph.num_axes)[0].numpy())
+        inputs.append(noise_for(0, (act.num_candidates, graph.num_axes)).numpy())
     return inputs
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ptr_fast.config import ActConfig, PolicySpec
 
-__all__ = ["Acts", "Distribution", "Encodes", "Inputs", "MakesNetworks", "Values"]
+__all__ = ["Acts", "ActsInTwo", "Distribution", "Encodes", "Inputs", "MakesNetworks", "Values"]
 
 
 class Inputs(NamedTuple):
@@ -77,6 +77,24 @@ class Acts(Protocol):
         self, networks: Mapping[str, nn.Module], inputs: Inputs, averaged: bool = False
     ) -> Distribution | None:
         """The law of the present action, by the averaged networks or those that were trained; None: it has no law."""
+
+
+@runtime_checkable
+class ActsInTwo(Protocol):
+    """An acting module whose work falls into two nets that may run at once; others need no such thing."""
+
+    def main(
+        self, images: Mapping[str, torch.Tensor], state_BTS: torch.Tensor, task_id_B: torch.Tensor, noise: torch.Tensor
+    ) -> torch.Tensor:
+        """What the one net makes of all inputs."""
+
+    def side(self, images: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """What the other makes of the images."""
+
+    def join(
+        self, main: torch.Tensor, side: torch.Tensor, state_BTS: torch.Tensor, task_id_B: torch.Tensor
+    ) -> torch.Tensor:
+        """Scaled actions ``[B, H, A]`` of both."""
 
 
 @runtime_checkable

@@ -47,7 +47,7 @@ class CapturedEngine:
         with torch.inference_mode():
             self._there = [torch.zeros_like(example) for example in graph.example()]
             self._here = [_host_buffer(tensor, on_gpu) for tensor in self._there]
-            self._answer = _host_buffer(torch.zeros(graph.num_axes), on_gpu)
+            self._answer = _host_buffer(torch.zeros(graph.output_shape), on_gpu)
             for _ in range(NUM_WARM_UP):
                 recorder.warm_up(self._body)
             self._wait()

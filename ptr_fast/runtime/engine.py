@@ -10,7 +10,7 @@ the first of ``PREFERENCE`` that is installed, an order measured by ``benchmarks
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,9 +21,9 @@ import torch
 
 from ptr_fast import native
 from ptr_fast.kernels import dispatch
-from ptr_fast.nets.encoders.resnet import ResNet
+from ptr_fast.learners.capabilities import ActsInTwo
 from ptr_fast.runtime.export import OUTPUT, part_to_onnx, why_not_onnx
-from ptr_fast.runtime.graph import ActingGraph, CandidatesGraph, CriticEmbeddingGraph, choose
+from ptr_fast.runtime.graph import ActingGraph, MainGraph, SideGraph
 
 __all__ = [
     "BOUND",
@@ -43,6 +43,9 @@ BOUND = 1e-3
 
 PREFERENCE = {"cpu": ("onnxruntime", "openvino", "eager"), "cuda": ("cuda_graph", "eager")}
 
+LARGE = 2**22
+"""Parameters of an acting from which on ONNX Runtime takes two sessions: each then computes for milliseconds."""
+
 RESIZES = ("cuda_graph",)
 """Engines that take the camera's frame as it is and resize in their graph, within 1 level of the host's resize."""
 
@@ -51,7 +54,7 @@ class Engine(Protocol):
     """Runs one graph on one frame at a time."""
 
     def run(self, *inputs: np.ndarray) -> np.ndarray:
-        """``graph.input_names`` as arrays to the action float32 ``[A]`` in raw units."""
+        """``graph.input_names`` as arrays to actions float32 of ``graph.output_shape`` in raw units."""
         ...
 
 
@@ -100,34 +103,30 @@ class OnnxRuntimeEngine:
         return self._session.run([OUTPUT], dict(zip(self._names, inputs, strict=True)))[0]
 
 
-class OnnxRuntimeSearch:
-    """Search with both encoders at once, each a session on half of the threads; the best of them by ``cql_head``."""
+class OnnxRuntimeInTwo:
+    """An acting of two nets with both at once, each a session on half of the threads; joined by this package's ops."""
 
     def __init__(self, graph: ActingGraph, model: Callable[[], bytes]) -> None:
-        assert graph.critic is not None
-        self._graph, self._critic = graph, graph.critic
+        assert isinstance(graph.acting, ActsInTwo)
+        self._graph, self._acting = graph, graph.acting
         example = graph.example()
         num_threads = max(torch.get_num_threads() // 2, 1)
-        self._names = names = graph.input_names
-        candidates = part_to_onnx(CandidatesGraph(graph), example, names)
-        embedding = part_to_onnx(CriticEmbeddingGraph(graph), example[:1], names[:1])
-        self._candidates = _onnxruntime_session(candidates, num_threads)
-        self._embedding = _onnxruntime_session(embedding, num_threads)
-        self._beside = ThreadPoolExecutor(1, "critic-encoder")
+        self._names, self._frames = graph.input_names, graph.frame_names
+        main = part_to_onnx(MainGraph(graph), example, self._names)
+        side = part_to_onnx(SideGraph(graph), example[: len(self._frames)], self._frames)
+        self._main, self._side = (_onnxruntime_session(model, num_threads) for model in (main, side))
+        self._beside = ThreadPoolExecutor(1, "acting-side")
 
     def run(self, *inputs: np.ndarray) -> np.ndarray:
         """See :class:`Engine`."""
-        frame, state, task_id, _ = inputs
-        coming = self._beside.submit(self._embedding.run, None, {"frame": frame})
-        (candidates,) = self._candidates.run(None, dict(zip(self._names, inputs, strict=True)))
-        (embedding,) = coming.result()
+        given = dict(zip(self._names, inputs, strict=True))
+        coming = self._beside.submit(self._side.run, None, {name: given[name] for name in self._frames})
+        (main,) = self._main.run(None, given)
+        (side,) = coming.result()
+        past = self._graph.window.num_observations
         with torch.inference_mode():
-            embedding_1D, state_1S, task_id_1, candidates_1KA = (
-                torch.from_numpy(array) for array in (embedding, state[None], task_id, candidates)
-            )
-            num_elites = self._graph.act.num_elites
-            scaled = choose(self._critic, embedding_1D, state_1S, task_id_1, candidates_1KA, num_elites)
-            return self._graph.unscale(scaled).numpy()
+            parts = [main, side, given["state"].reshape(1, past, -1), given["task_id"]]
+            return self._graph.unscale(self._acting.join(*map(torch.from_numpy, parts))).numpy()
 
 
 def _onnxruntime_session(model: bytes, num_threads: int) -> Any:
@@ -141,13 +140,13 @@ def _onnxruntime_session(model: bytes, num_threads: int) -> Any:
 
 
 def _onnxruntime(graph: ActingGraph, model: Callable[[], bytes]) -> Engine:
-    """Two sessions for a search by a ResNet on two threads or more; a small net is done before a thread has woken.
+    """Two sessions for large nets on two threads or more; a small net is done before a thread has woken.
 
     ONNX Runtime's own parallel mode is slower than one thread.
     """
-    is_large = isinstance(getattr(graph.actor.encoder, "trunk", None), ResNet)
-    if graph.critic is not None and graph.slot is None and is_large and torch.get_num_threads() > 1:
-        return OnnxRuntimeSearch(graph, model)
+    is_large = sum(weights.numel() for weights in graph.acting.parameters()) > LARGE
+    if isinstance(graph.acting, ActsInTwo) and graph.slot is None and is_large and torch.get_num_threads() > 1:
+        return OnnxRuntimeInTwo(graph, model)
     return OnnxRuntimeEngine(graph, model)
 
 
@@ -269,7 +268,7 @@ def _difference(engine: Engine, graph: ActingGraph) -> float:
     inputs: list[np.ndarray] = []
     for name, example in zip(graph.input_names, graph.example(), strict=True):
         array: np.ndarray = example.cpu().numpy()
-        if name == "frame":
+        if name in graph.frame_names:
             array = rng.integers(0, 256, array.shape, np.uint8)
         elif name == "noise":
             array = rng.standard_normal(array.shape, np.float32)
@@ -279,12 +278,12 @@ def _difference(engine: Engine, graph: ActingGraph) -> float:
     return float(np.max(np.nan_to_num(difference, nan=np.inf)))
 
 
-def native_executor(graph: ActingGraph, model: bytes, frame_size: tuple[int, int], slot: int = 0) -> Any:
+def native_executor(graph: ActingGraph, model: bytes, frame_sizes: Mapping[str, tuple[int, int]], slot: int = 0) -> Any:
     """OpenVINO behind the control loop's own interface: the loop then runs the policy without Python and its lock.
 
     Args:
-        graph: what ``model`` was made of; not of mode ``search``, whose noise comes from Python.
-        frame_size: height and width of the camera's frames, pixels; resized where the graph takes others.
+        graph: what ``model`` was made of; not one that takes noise, which comes from Python.
+        frame_sizes: camera -> height and width of its frames, pixels; resized where the graph takes others.
         slot: of the task, where the graph does not fix one.
 
     Returns:
@@ -292,17 +291,21 @@ def native_executor(graph: ActingGraph, model: bytes, frame_size: tuple[int, int
 
     Raises:
         RuntimeError: OpenVINO or the native module is missing, or OpenVINO refuses the model.
-        ValueError: a graph in mode ``search``.
+        ValueError: a graph that takes noise.
     """
-    if "noise" in graph.input_names:
-        raise ValueError("native executor: mode 'search' draws its noise in Python; act by policy.act there")
+    if graph.noise_shape is not None:
+        raise ValueError("native executor: this acting mode draws its noise in Python; act by policy.act there")
     module = native.require()
     library = _openvino_library()
     if isinstance(library, str):
         raise RuntimeError(f"native executor: {library}")
     properties = [text for pair in _openvino_properties() for text in pair]
-    cameras = [("frame", frame_size, graph.frame_size)]
-    shape = (1, graph.num_state, 1, graph.num_axes)
+    cameras = [
+        (name, frame_sizes[camera], size)
+        for name, (camera, size) in zip(graph.frame_names, graph.frame_sizes.items(), strict=True)
+    ]
+    window = graph.window
+    shape = (window.num_observations, graph.num_state, window.num_actions, graph.num_axes)
     return module.OpenVinoExecutor(os.fspath(library), model, properties, cameras, *shape, slot)
 
 

@@ -1,8 +1,10 @@
-"""A policy as one ONNX file: from a camera's uint8 frame to an action in the robot's units.
+"""A policy as one ONNX file: from cameras' uint8 frames to actions in the robot's units.
 
-Inputs: ``frame`` uint8 ``[H, W, 3]`` RGB, ``state`` float32 ``[S]``, ``task_id`` int64 ``[1]`` (absent where the task
-is fixed), ``noise`` float32 ``[K, A]``, standard normal (``search`` alone). Output: ``action`` float32 ``[A]``, raw
-units. What else a user has to know stands in the file's metadata.
+Inputs: ``frame`` uint8 ``[H, W, 3]`` RGB of a policy of one camera, ``frame_CAMERA`` of each of several; ``state``
+float32 ``[S]``; ``task_id`` int64 ``[1]`` (absent where the task is fixed); ``noise`` float32, standard normal (where
+the mode draws any: ``[K, A]`` in ``search``). Policies that look at T past observations take frames ``[T, H, W, 3]``
+and states ``[T, S]``, the oldest first. Output: ``action`` float32 ``[A]``, raw units, or ``[H, A]`` of a policy that
+answers with chunks of H actions. What else a user has to know stands in the file's metadata.
 """
 
 from __future__ import annotations
@@ -21,10 +23,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from ptr_fast.config import PolicySpec, to_dict
+from ptr_fast.config import ActConfig, PolicySpec, to_dict
 from ptr_fast.kernels import dispatch
 from ptr_fast.runtime.graph import ActingGraph
 from ptr_fast.runtime.kept_models import fingerprint, keep, kept
+from ptr_fast.types import Window
 
 __all__ = ["CHECKED", "OUTPUT", "add_metadata", "describe", "part_to_onnx", "read_exported", "to_onnx", "why_not_onnx"]
 
@@ -40,12 +43,12 @@ def why_not_onnx() -> str | None:
     return f"{' and '.join(missing)} missing: pip install 'ptr-fast[export]'" if missing else None
 
 
-def to_onnx(graph: ActingGraph, spec: PolicySpec, metadata: dict[str, str]) -> bytes:
+def to_onnx(graph: ActingGraph, spec: PolicySpec, act: ActConfig, metadata: dict[str, str]) -> bytes:
     """The graph as an ONNX model.
 
     Args:
         graph: on the CPU.
-        spec: of the checkpoint; goes into the metadata.
+        spec, act: of the checkpoint; they go into the metadata.
         metadata: further entries, e.g. ``checkpoint``.
 
     Returns:
@@ -53,16 +56,14 @@ def to_onnx(graph: ActingGraph, spec: PolicySpec, metadata: dict[str, str]) -> b
 
     Raises:
         RuntimeError: the packages of the extra ``export`` are missing.
-        ValueError: a policy without an image encoder, or one larger than an ONNX file can be (2 GiB).
+        ValueError: a policy larger than an ONNX file can be (2 GiB).
     """
     if why := why_not_onnx():
         raise RuntimeError(f"export: {why}")
     import onnx
 
-    if not graph.actor.encoder.cameras:
-        raise ValueError("export: the policy acts on the state alone; there is no image for a graph to see")
     model = _trace(graph, graph.example(), graph.input_names, OUTPUT)
-    onnx.helper.set_model_props(model, {**describe(graph, spec), **metadata})
+    onnx.helper.set_model_props(model, {**describe(graph, spec, act), **metadata})
     model.producer_name = "ptr-fast"
     model.doc_string = __doc__ or ""
     buffer = io.BytesIO()
@@ -147,22 +148,30 @@ def read_exported(path: Path, expected: dict[str, str]) -> tuple[bytes, str]:
     return model, told.get(CHECKED, "not checked")
 
 
-def describe(graph: ActingGraph, spec: PolicySpec) -> dict[str, str]:
-    """What a user of the file has to know: names, units and bounds, tasks, mode, rate."""
-    return {
+def describe(graph: ActingGraph, spec: PolicySpec, act: ActConfig) -> dict[str, str]:
+    """What a user of the file has to know: names, units and bounds, tasks, mode, rate.
+
+    Of a single camera ``ptr_fast.camera`` and ``ptr_fast.frame`` are objects, of several they are lists of them.
+    """
+    cameras = [to_dict(camera) for camera in spec.cameras]
+    frames = [{"height": height, "width": width, "order": "RGB"} for height, width in graph.frame_sizes.values()]
+    entries = {
         "ptr_fast.action.names": json.dumps(spec.action.names),
         "ptr_fast.action.units": json.dumps(spec.action.units),
         "ptr_fast.action.low": json.dumps(spec.action.low),
         "ptr_fast.action.high": json.dumps(spec.action.high),
         "ptr_fast.state.names": json.dumps(spec.state.names),
         "ptr_fast.state.units": json.dumps(spec.state.units),
-        "ptr_fast.camera": json.dumps(to_dict(spec.camera)),
-        "ptr_fast.frame": json.dumps({"height": graph.frame_size[0], "width": graph.frame_size[1], "order": "RGB"}),
+        "ptr_fast.camera": json.dumps(cameras[0] if len(cameras) == 1 else cameras),
+        "ptr_fast.frame": json.dumps(frames[0] if len(frames) == 1 else frames),
         "ptr_fast.tasks": json.dumps(spec.tasks.names),
         "ptr_fast.task": "" if graph.slot is None else spec.tasks.names[int(graph.slot)],
-        "ptr_fast.act": json.dumps(to_dict(graph.act)),
+        "ptr_fast.act": json.dumps(to_dict(act)),
         "ptr_fast.control_hz": json.dumps(spec.control_hz),
     }
+    if graph.window != Window():  # files that were written before there were windows have no such entry
+        entries["ptr_fast.window"] = json.dumps(to_dict(graph.window))
+    return entries
 
 
 @contextlib.contextmanager

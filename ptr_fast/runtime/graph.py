@@ -1,7 +1,10 @@
-"""The whole of acting as one module of tensors: a camera's frame in, an action in the robot's units out.
+"""The whole of acting as one module of tensors: cameras' frames in, a chunk of actions in the robot's units out.
 
-It is what is exported to ONNX, compiled and captured in a CUDA graph; :class:`ptr_fast.runtime.policy.Policy` does the
-same with nets of any batch size. Shapes: K candidates, A action, S state.
+It is what is exported to ONNX, compiled and captured in a CUDA graph. How the nets act is the learner's
+(:class:`ptr_fast.learners.capabilities.Acts`); here are preprocessing, inputs by name, and units.
+
+Shapes: T observations, H actions of a chunk, A action, S state. Where T or H is 1, its axis is left out of the inputs
+or the output.
 """
 
 from __future__ import annotations
@@ -12,94 +15,55 @@ import numpy as np
 import torch
 from torch import nn
 
-from ptr_fast.config import ActConfig, PolicySpec
-from ptr_fast.nets.critic import Critic
-from ptr_fast.nets.policy import Actor
+from ptr_fast.config import PolicySpec
+from ptr_fast.learners.capabilities import ActsInTwo
 from ptr_fast.runtime.preprocess import GraphResize
+from ptr_fast.types import Window
 
-__all__ = ["ActingGraph", "CandidatesGraph", "CriticEmbeddingGraph", "best_of", "choose", "search_noise"]
+__all__ = ["ActingGraph", "MainGraph", "SideGraph", "noise_for"]
 
-
-def search_noise(seed: int, num_candidates: int, num_axes: int) -> torch.Tensor:
-    """Standard normal noise float32 ``[1, K, A]`` on the CPU; the same on every device and in every engine."""
-    return torch.randn(1, num_candidates, num_axes, generator=torch.Generator().manual_seed(seed))
+Sizes = Mapping[str, tuple[int, int]]
 
 
-def best_of(
-    actor: Actor,
-    critic: Critic,
-    inputs: tuple[Mapping[str, torch.Tensor], torch.Tensor, torch.Tensor],
-    noise_BKA: torch.Tensor,
-    num_elites: int,
-    beside: torch.cuda.Stream | None,
-) -> torch.Tensor:
-    """The mean ``[B, A]`` of the best of the actor's samples by the minimum over the critics.
-
-    Each encoder runs once per state, on a GPU both at once (the critics' on the stream ``beside``); the K candidates
-    meet the critics in one call of ``cql_head``.
-    """
-    images, state_BS, task_id_B = inputs
-    if beside is None:
-        candidates_BKA, embedding_BD = actor(*inputs).sample(noise_BKA), critic.encoder(images, len(state_BS))
-    else:
-        # A fork and a join, which a capture turns into branches of its graph. What the other stream allocates is freed
-        # after the join, and its next work begins with a fork again: no memory is taken while it is still read.
-        here = torch.cuda.current_stream(state_BS.device)
-        beside.wait_stream(here)
-        with torch.cuda.stream(beside):
-            embedding_BD = critic.encoder(images, len(state_BS))
-        candidates_BKA = actor(*inputs).sample(noise_BKA)
-        here.wait_stream(beside)
-    return choose(critic, embedding_BD, state_BS, task_id_B, candidates_BKA, num_elites)
-
-
-def choose(
-    critic: Critic,
-    embedding_BD: torch.Tensor,
-    state_BS: torch.Tensor,
-    task_id_B: torch.Tensor,
-    candidates_BKA: torch.Tensor,
-    num_elites: int,
-) -> torch.Tensor:
-    """The mean ``[B, A]`` of the candidates whose smallest Q is among the largest.
-
-    Args:
-        embedding_BD: of the critic's encoder.
-    """
-    q_EBK = critic.head.q(critic.head.hoist(embedding_BD, state_BS, task_id_B), candidates_BKA)
-    best_BK = q_EBK.amin(dim=0).topk(num_elites, dim=1).indices
-    return candidates_BKA.take_along_dim(best_BK[..., None], dim=1).mean(dim=1)
+def noise_for(seed: int, shape: tuple[int, ...]) -> torch.Tensor:
+    """Standard normal noise float32 ``shape`` on the CPU; the same on every device and in every engine."""
+    return torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed))[0]
 
 
 class ActingGraph(nn.Module):
-    """Resize, scale, nets, choice of the action, un-scaling.
+    """Resize, scale, nets, choice of the actions, un-scaling.
 
     Args:
-        actor: the one that acts.
-        critic: the averaged critics, where the mode is ``search``; else None.
+        acting: of the learner, for one mode: ``(images, state, task_id[, noise]) -> scaled actions [1, H, A]``.
         spec: of the checkpoint.
-        act: mode, candidates, elites.
-        frame_size: height and width of the camera's frames, pixels; the checkpoint's own size resizes nothing.
+        frame_sizes: camera -> height and width of its frames, pixels; the checkpoint's own size resizes nothing. None:
+            the checkpoint's own sizes.
+        noise_shape: of the noise that an answer takes, e.g. ``(K, A)``; None where it takes none.
+        window: T and H.
         task: the one task that the graph acts on; None makes the task an input.
 
     Raises:
-        ValueError: an unknown task.
+        ValueError: an unknown task, or other cameras than the checkpoint's.
     """
 
     def __init__(
         self,
-        actor: Actor,
-        critic: Critic | None,
+        acting: nn.Module,
         spec: PolicySpec,
-        act: ActConfig,
-        frame_size: tuple[int, int],
+        frame_sizes: Sizes | None = None,
+        noise_shape: tuple[int, ...] | None = None,
+        window: Window | None = None,
         task: str | None = None,
     ) -> None:
         super().__init__()
-        self.actor, self.critic, self.act = actor, critic, act
-        self.frame_size, self.num_state, self.num_axes = frame_size, spec.state.dim, spec.action.dim
-        self.camera, self.resize = spec.camera.name, GraphResize(*frame_size, spec.camera)
-        self._beside: torch.cuda.Stream | None = None
+        self.acting, self.noise_shape, self.window = acting, noise_shape, window or Window()
+        names = [camera.name for camera in spec.cameras]
+        sizes: Sizes = frame_sizes or {camera.name: (camera.height, camera.width) for camera in spec.cameras}
+        if set(sizes) != set(names):
+            raise ValueError(f"frame sizes: expected those of the cameras {names}, got {list(sizes)}")
+        self.frame_sizes = {name: sizes[name] for name in names}
+        self.num_state, self.num_axes = spec.state.dim, spec.action.dim
+        self.resizes = nn.ModuleList(GraphResize(*sizes[camera.name], camera) for camera in spec.cameras)
         low, high = np.asarray(spec.action.low, np.float32), np.asarray(spec.action.high, np.float32)
         self.low: torch.Tensor
         self.half_range: torch.Tensor
@@ -110,77 +74,93 @@ class ActingGraph(nn.Module):
         self.register_buffer("slot", slot, persistent=False)
 
     @property
+    def frame_names(self) -> tuple[str, ...]:
+        """The inputs of frames: ``frame`` of a single camera, ``frame_CAMERA`` of each of several."""
+        return ("frame",) if len(self.frame_sizes) == 1 else tuple(f"frame_{name}" for name in self.frame_sizes)
+
+    @property
     def input_names(self) -> tuple[str, ...]:
-        """``frame`` and ``state``; ``task_id`` where no task is fixed; ``noise`` in ``search``."""
-        names = ["frame", "state"]
+        """Frames and ``state``; ``task_id`` where no task is fixed; ``noise`` where the policy takes any."""
+        names = [*self.frame_names, "state"]
         names += ["task_id"] if self.slot is None else []
-        names += ["noise"] if self.critic is not None else []
+        names += ["noise"] if self.noise_shape is not None else []
         return tuple(names)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """``[A]``, or ``[H, A]`` where H is above 1."""
+        return (self.num_axes,) if self.window.num_actions == 1 else (self.window.num_actions, self.num_axes)
 
     def example(self) -> tuple[torch.Tensor, ...]:
         """Inputs of the right shapes and types, all zero."""
+        past = () if self.window.num_observations == 1 else (self.window.num_observations,)
         zeros = {
-            "frame": torch.zeros(*self.frame_size, 3, dtype=torch.uint8),
-            "state": torch.zeros(self.num_state),
-            "task_id": torch.zeros(1, dtype=torch.int64),
-            "noise": torch.zeros(self.act.num_candidates, self.num_axes),
+            name: torch.zeros(*past, *size, 3, dtype=torch.uint8)
+            for name, size in zip(self.frame_names, self.frame_sizes.values(), strict=True)
         }
+        zeros["state"] = torch.zeros(*past, self.num_state)
+        zeros["task_id"] = torch.zeros(1, dtype=torch.int64)
+        zeros["noise"] = torch.zeros(self.noise_shape or ())
         return tuple(zeros[name].to(self.low.device) for name in self.input_names)
 
-    def forward(self, frame_HWC: torch.Tensor, state_S: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
-        """One action.
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """One answer.
 
         Args:
-            frame_HWC: uint8 ``[H, W, 3]`` RGB.
-            state_S: float32 ``[S]``.
-            rest: ``task_id`` int64 ``[1]`` and ``noise`` float32 ``[K, A]``, where :attr:`input_names` has them.
+            inputs: in the order of :attr:`input_names`: of each camera uint8 ``[H, W, 3]`` RGB, or ``[T, H, W, 3]``;
+                ``state`` float32 ``[S]``, or ``[T, S]``; ``task_id`` int64 ``[1]``; ``noise`` float32.
 
         Returns:
-            float32 ``[A]`` in the units of the checkpoint's action space.
+            float32 ``[A]``, or ``[H, A]``, in the units of the checkpoint's action space.
         """
-        given = dict(zip(self.input_names[2:], rest, strict=True))
+        images, state_1TS, task_id_1, noise = self.prepared(*inputs)
+        return self.unscale(self.acting(images, state_1TS, task_id_1, *noise))
+
+    def prepared(
+        self, *inputs: torch.Tensor
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]:
+        """What the nets take: images by camera ``[T, 3, h, w]``, state ``[1, T, S]``, task, and noise or nothing."""
+        given = dict(zip(self.input_names, inputs, strict=True))
+        state = given["state"]
+        state_1TS = state.unsqueeze(0) if self.window.num_observations > 1 else state.unsqueeze(0).unsqueeze(0)
         task_id = given["task_id"] if self.slot is None else self.slot
-        inputs = ({self.camera: self.resize(frame_HWC)}, state_S.unsqueeze(0), task_id)
-        if self.critic is None:
-            scaled = self.actor.mean_action(*inputs)
-        else:
-            noise_BKA = given["noise"].unsqueeze(0)
-            scaled = best_of(self.actor, self.critic, inputs, noise_BKA, self.act.num_elites, self._stream_beside())
-        return self.unscale(scaled)
+        noise = (given["noise"].unsqueeze(0),) if self.noise_shape is not None else ()
+        return self.images(*inputs[: len(self.frame_names)]), state_1TS, task_id, noise
 
-    def _stream_beside(self) -> torch.cuda.Stream | None:
-        """This graph's one stream for the critics' encoder; None on the CPU."""
-        device = self.low.device
-        if device.type == "cuda" and (self._beside is None or self._beside.device != device):
-            self._beside = torch.cuda.Stream(device)
-        return self._beside if device.type == "cuda" else None
+    def images(self, *frames: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Images by camera ``[T, 3, h, w]`` in [0, 1] of each camera's frames."""
+        out = {}
+        for name, resize, each in zip(self.frame_sizes, self.resizes, frames, strict=True):
+            past = each.unbind(0) if self.window.num_observations > 1 else (each,)
+            out[name] = torch.cat([resize(frame) for frame in past]) if len(past) > 1 else resize(past[0])
+        return out
 
-    def unscale(self, scaled_1A: torch.Tensor) -> torch.Tensor:
-        """Scaled action float32 ``[1, A]`` to ``[A]`` in raw units."""
-        return (scaled_1A[0] + 1.0) * self.half_range + self.low
+    def unscale(self, scaled_1HA: torch.Tensor) -> torch.Tensor:
+        """Scaled actions float32 ``[1, H, A]`` in raw units, of :attr:`output_shape`."""
+        scaled = scaled_1HA[0] if self.window.num_actions > 1 else scaled_1HA[0, 0]
+        return (scaled + 1.0) * self.half_range + self.low
 
 
-class CandidatesGraph(nn.Module):
-    """The actor's share of a search: the inputs of an :class:`ActingGraph` to candidates ``[1, K, A]``."""
+class MainGraph(nn.Module):
+    """The first half of an acting that has two (:class:`ActsInTwo`): all inputs to its intermediate result."""
 
     def __init__(self, graph: ActingGraph) -> None:
         super().__init__()
-        self.camera, self.resize, self.actor = graph.camera, graph.resize, graph.actor
+        assert isinstance(graph.acting, ActsInTwo)
+        self.whole, self.acting = graph, graph.acting
 
-    def forward(
-        self, frame_HWC: torch.Tensor, state_S: torch.Tensor, task_id: torch.Tensor, noise_KA: torch.Tensor
-    ) -> torch.Tensor:
-        images = {self.camera: self.resize(frame_HWC)}
-        return self.actor(images, state_S.unsqueeze(0), task_id).sample(noise_KA.unsqueeze(0))
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        images, state_1TS, task_id_1, noise = self.whole.prepared(*inputs)
+        return self.acting.main(images, state_1TS, task_id_1, *noise)
 
 
-class CriticEmbeddingGraph(nn.Module):
-    """The critic encoder's share of a search: frame to embedding ``[1, D]``."""
+class SideGraph(nn.Module):
+    """The other half: frames to its embedding."""
 
     def __init__(self, graph: ActingGraph) -> None:
         super().__init__()
-        assert graph.critic is not None
-        self.camera, self.resize, self.encoder = graph.camera, graph.resize, graph.critic.encoder
+        assert isinstance(graph.acting, ActsInTwo)
+        self.whole, self.acting = graph, graph.acting
 
-    def forward(self, frame_HWC: torch.Tensor) -> torch.Tensor:
-        return self.encoder({self.camera: self.resize(frame_HWC)}, 1)
+    def forward(self, *frames: torch.Tensor) -> torch.Tensor:
+        return self.acting.side(self.whole.images(*frames))

@@ -1,27 +1,24 @@
-"""A checkpoint that acts: frame, state and task in, an action in the robot's own units out.
+"""A checkpoint that acts: what cameras show, state and task in, a chunk of actions in the robot's own units out.
 
-Shapes: N frames, K candidate actions, S state, A action, E critics. Training, acting and export share one preprocessing
+Shapes: T observations, H actions of a chunk, S state, A action. Training, acting and export share one preprocessing
 (:mod:`ptr_fast.runtime.preprocess`); acting neither crops nor jitters.
 """
 
 from __future__ import annotations
 
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from ptr_fast import native
-from ptr_fast.checkpoint import CheckpointInfo, load_networks, read_checkpoint, weights_digest
-from ptr_fast.config import ActConfig, ActMode, PolicySpec
-from ptr_fast.learners.registry import make_networks, traits_of
-from ptr_fast.nets.critic import Critic
-from ptr_fast.nets.policy import Actor
+from ptr_fast.checkpoint import CheckpointInfo, read_checkpoint, weights_digest
+from ptr_fast.config import ActConfig, ActMode
+from ptr_fast.learners.registry import acts_of
 from ptr_fast.runtime.control import PythonPolicy
 from ptr_fast.runtime.engine import (
     BOUND,
@@ -35,23 +32,24 @@ from ptr_fast.runtime.engine import (
     why_not,
 )
 from ptr_fast.runtime.export import describe, read_exported, to_onnx
-from ptr_fast.runtime.graph import ActingGraph, search_noise
-from ptr_fast.runtime.preprocess import fit_frame, to_unit
+from ptr_fast.runtime.graph import ActingGraph, noise_for
+from ptr_fast.runtime.networks import CheckpointNetworks
+from ptr_fast.runtime.observation import Carry, Observation, past_of
+from ptr_fast.runtime.preprocess import arrays_of
 
 __all__ = ["Policy"]
 
-ACTOR_NETWORKS = ("actor", "ema_actor")
-CRITIC_NETWORKS = ("critic", "target_critic")
+Sizes = Mapping[str, tuple[int, int]]
 
 
-class Policy:
-    """The net that acts, and nothing else: other nets of the checkpoint are read when they are first asked for.
+class Policy(CheckpointNetworks):
+    """A checkpoint that acts.
 
     Args:
         info: the checkpoint.
         device: where the nets run.
         act: acting mode and number of candidates; None takes the checkpoint's own.
-        engine: what runs a single action: ``eager`` (the same numbers as in training), a name of
+        engine: what computes an answer: ``eager`` (the same numbers as in training), a name of
             :data:`ptr_fast.runtime.engine.ENGINES`, ``auto`` for the fastest that is installed, or a file of
             ``ptr-fast export`` of this checkpoint (``policy.onnx``; with 8-bit convolutions, the fastest). It is made
             by :meth:`warm_up`, or by the first action: this takes seconds.
@@ -69,19 +67,18 @@ class Policy:
         act: ActConfig | None = None,
         engine: str = "eager",
     ) -> None:
-        self.info = info
+        super().__init__(info, device)
         self.act_config = act or info.act
-        self.device = torch.device(device)
-        modes = traits_of(info.config).modes
+        modes, name = self.traits.modes, self.traits.name
         if self.mode not in modes:
-            name = traits_of(info.config).name
             told = f"{name} acts in the modes {', '.join(modes)}" if modes else f"{name} does not act"
             raise ValueError(f"{info.path}: no acting mode {self.mode!r}: {told}")
         self._graph_resizes = first_choice(engine, self.device) in RESIZES
         self._engine_wanted, self._acts_by_file = engine, engine.endswith(".onnx")
-        self._engines: dict[tuple[int, int], tuple[str, Engine, list[str]]] = {}  # by size of the frame
-        self._networks: dict[str, nn.Module] = {}
-        self._load("actor" if self.mode == "mean" else "ema_actor", *(["target_critic"] * (self.mode == "search")))
+        self._engines: dict[tuple, tuple[str, Engine, list[str]]] = {}  # by the sizes of the frames
+        self._acts = acts_of(info.config)
+        self._noise_shape = self._acts.noise_shape(self.act_config, self.spec)
+        self._load(*self._acts.networks_for(self.mode))
 
     @staticmethod
     def load(
@@ -104,66 +101,88 @@ class Policy:
         return Policy(info, device, act, engine)
 
     @property
-    def networks(self) -> dict[str, nn.Module]:
-        """``actor`` and ``ema_actor``; where the checkpoint has critics, ``critic`` and ``target_critic`` too."""
-        names = (*ACTOR_NETWORKS, *(CRITIC_NETWORKS if self.has_critic else ()))
-        self._load(*names)
-        return {name: self._networks[name] for name in names}
-
-    @property
-    def loaded(self) -> tuple[str, ...]:
-        """Names of the nets that are in memory."""
-        return tuple(self._networks)
-
-    @property
-    def has_critic(self) -> bool:
-        return "values" in traits_of(self.info.config).capabilities
-
-    @property
-    def spec(self) -> PolicySpec:
-        return self.info.spec
-
-    @property
     def mode(self) -> str:
         return self.act_config.mode
 
-    def act(self, image: np.ndarray, state: np.ndarray, task: str, seed: int = 0) -> np.ndarray:
-        """One action.
+    def reset(self) -> Carry:
+        """The start of an episode: what :meth:`act` keeps of the past, which is nothing yet."""
+        return ()
+
+    def act(self, observation: Observation, carry: Carry, seed: int = 0) -> tuple[np.ndarray, Carry]:
+        """A chunk of actions.
 
         Args:
-            image: uint8 ``[H, W, 3]`` RGB of any size; resized as the training frames were.
-            state: float32 ``[S]``, in the units of ``spec.state``.
-            task: a name in ``spec.tasks``.
-            seed: determines the candidates of ``search``; unused by the other modes.
+            observation: the newest.
+            carry: of :meth:`reset`, or of the last call of this episode.
+            seed: determines the noise of modes that draw any, such as ``search``; unused by the others.
 
         Returns:
-            float32 ``[A]`` in the units of ``spec.action``.
+            float32 ``[H, A]`` in the units of ``spec.action``: for this control period and the next ones; and the carry
+            for the next call.
 
         Raises:
-            ValueError: unknown task, or a frame or state of the wrong shape or type.
+            ValueError: a missing camera, an unknown task, or a frame or state of the wrong shape or type.
         """
-        image, state = np.asarray(image), np.asarray(state, np.float32)
-        # Some engines resize in their graph; the others get the pixels that training saw, by the same function.
-        frame = image if self._resizes(image) else fit_frame(image, self.spec.camera)
-        self._check_states(state[None], 1)
-        inputs = [frame, state, np.array([self.spec.tasks.slot(task)])]
-        if self.mode == "search":
-            inputs.append(search_noise(seed, self.act_config.num_candidates, self.spec.action.dim)[0].numpy())
-        return self._engine(frame.shape[:2]).run(*inputs)
+        past = past_of(observation, carry, self.window.num_observations)
+        return self._answer(past, seed), self._kept(past)
 
-    def warm_up(self, frame_size: tuple[int, int] | None = None, num_runs: int = 3) -> None:
-        """Makes the engine and acts a few times on a black frame, so that the first action is as fast as the others.
+    def observe(self, observation: Observation, carry: Carry) -> Carry:
+        """The carry after a control period in which the policy is not asked, as its chunk is still being played."""
+        return self._kept(past_of(observation, carry, self.window.num_observations))
+
+    def decide(self, image: np.ndarray, state: np.ndarray, task: str, seed: int = 0) -> np.ndarray:
+        """One action float32 ``[A]`` of a policy of one camera that needs no past: the first of its chunk.
 
         Args:
-            frame_size: height and width of the camera's frames, pixels; None takes the checkpoint's own.
-        """
-        height, width = frame_size or (self.spec.camera.height, self.spec.camera.width)
-        frame, state = np.zeros((height, width, 3), np.uint8), np.zeros(self.spec.state.dim, np.float32)
-        for _ in range(num_runs):
-            self.act(frame, state, self.spec.tasks.names[0])
+            image, state, task: as in :class:`ptr_fast.runtime.observation.Observation`. seed: as in :meth:`act`.
 
-    def reset(self) -> None:
-        """The start of an episode. An action depends on one observation alone: nothing of an episode is kept."""
+        Raises:
+            ValueError: as :meth:`act`; or the policy has several cameras, or needs past observations.
+        """
+        if self.window.num_observations > 1:
+            raise ValueError(f"decide: this policy needs {self.window.num_observations} observations; use act")
+        return self._answer((Observation({self.spec.camera.name: image}, state, task),), seed)[0]
+
+    @staticmethod
+    def _kept(past: Carry) -> Carry:
+        return past[1:]
+
+    def _answer(self, past: Sequence[Observation], seed: int) -> np.ndarray:
+        """Chunk ``[H, A]`` for T observations."""
+        # Some engines resize in their graph; the others get the pixels that training saw, by the same function.
+        newest = {name: np.asarray(image) for name, image in past[-1].images.items()}
+        own = {name: image.shape[:2] for name, image in newest.items() if self._resizes(image)}
+        sizes = {name: own.get(name, size) for name, size in self.frame_sizes.items()}
+        answer = self._engine(sizes).run(*self.inputs(past, seed, sizes).values())
+        return answer.reshape(-1, self.spec.action.dim)
+
+    def inputs(
+        self, past: Sequence[Observation], seed: int = 0, frame_sizes: Sizes | None = None
+    ) -> dict[str, np.ndarray]:
+        """What :meth:`graph` takes, by name: of T observations, frames resized to its sizes.
+
+        Raises:
+            ValueError: as :meth:`act`.
+        """
+        frames, states, task_id = arrays_of(past, self.spec, frame_sizes or self.frame_sizes)
+        if self.window.num_observations == 1:
+            frames, states = {name: each[0] for name, each in frames.items()}, states[0]
+        names = ("frame",) if len(frames) == 1 else tuple(f"frame_{name}" for name in frames)
+        given = {**dict(zip(names, frames.values(), strict=True)), "state": states, "task_id": task_id}
+        if self._noise_shape is not None:
+            given["noise"] = noise_for(seed, self._noise_shape).numpy()
+        return given
+
+    def warm_up(self, frame_sizes: Sizes | None = None, num_runs: int = 3) -> None:
+        """Makes the engine and acts a few times on black frames, so that the first answer is as fast as the others.
+
+        Args:
+            frame_sizes: camera -> height and width of its frames, pixels; None takes the checkpoint's own.
+        """
+        images = {name: np.zeros((*size, 3), np.uint8) for name, size in (frame_sizes or self.frame_sizes).items()}
+        black = Observation(images, np.zeros(self.spec.state.dim, np.float32), self.spec.tasks.names[0])
+        for _ in range(num_runs):
+            self.act(black, self.reset())
 
     def explain(self) -> str:
         """Which engine acts, and why not those that would be preferred; of :meth:`warm_up` or the first action."""
@@ -172,15 +191,13 @@ class Policy:
         name, _, reasons = next(iter(self._engines.values()))
         return f"{name} ({'; '.join(reasons)})" if reasons else name
 
-    def graph(self, frame_size: tuple[int, int] | None = None, task: str | None = None) -> ActingGraph:
-        """All of acting as one module, for frames of one size; see :class:`ptr_fast.runtime.graph.ActingGraph`."""
-        camera = self.spec.camera
-        actor = typing.cast(Actor, self._network("actor" if self.mode == "mean" else "ema_actor"))
-        critic = typing.cast(Critic, self._network("target_critic")) if self.mode == "search" else None
-        size = frame_size or (camera.height, camera.width)
-        return ActingGraph(actor, critic, self.spec, self.act_config, size, task).to(self.device).eval()
+    def graph(self, frame_sizes: Sizes | None = None, task: str | None = None) -> ActingGraph:
+        """All of acting as one module; see :class:`ptr_fast.runtime.graph.ActingGraph`."""
+        acting = self._acts.acting_module(self._networks, self.act_config, self.spec)
+        graph = ActingGraph(acting, self.spec, frame_sizes, self._noise_shape, self.window, task)
+        return graph.to(self.device).eval()
 
-    def to_onnx(self, frame_size: tuple[int, int] | None = None, task: str | None = None) -> bytes:
+    def to_onnx(self, frame_sizes: Sizes | None = None, task: str | None = None) -> bytes:
         """The policy as an ONNX file; see :mod:`ptr_fast.runtime.export`.
 
         Raises:
@@ -189,8 +206,10 @@ class Policy:
         """
         if self.device.type != "cpu":
             raise RuntimeError(f"export: load the policy on the CPU, it is on the {self.device.type}")
+        if not self.traits.exports:
+            raise ValueError(f"export: {self.traits.name} as it is configured here cannot be written as an ONNX file")
         metadata = {"ptr_fast.checkpoint": str(self.info.path), **self._identity()}
-        return to_onnx(self.graph(frame_size, task), self.spec, metadata)
+        return to_onnx(self.graph(frame_sizes, task), self.spec, self.act_config, metadata)
 
     def _identity(self) -> dict[str, str]:
         """What an exported file tells of the checkpoint that it was made of."""
@@ -198,48 +217,58 @@ class Policy:
 
     def _exported(self) -> tuple[bytes, str]:
         """The file that was named as the engine, made of this checkpoint for frames of its size and for all tasks."""
-        return read_exported(Path(self._engine_wanted), {**describe(self.graph(), self.spec), **self._identity()})
+        expected = {**describe(self.graph(), self.spec, self.act_config), **self._identity()}
+        return read_exported(Path(self._engine_wanted), expected)
 
     def make_executor(self, frame_sizes: Mapping[str, tuple[int, int]], task: str, seed: int = 0) -> typing.Any:
         """What :class:`ptr_fast.runtime.control.ControlLoop` takes as a policy, for one task.
 
-        With the engine ``openvino``, ``auto`` or a file on the CPU, outside of ``search``, it is OpenVINO behind the
-        loop's native interface and takes no GIL; else it is a :class:`ptr_fast.runtime.control.PythonPolicy`. A file
-        was compared with the eager engine when it was made; the others are now.
+        With the engine ``openvino``, ``auto`` or a file on the CPU, it is OpenVINO behind the loop's native interface
+        and takes no GIL, unless the mode draws noise; else it is a :class:`ptr_fast.runtime.control.PythonPolicy`. A
+        file was compared with the eager engine when it was made; the others are now.
 
         Args:
-            frame_sizes: camera -> height and width of its frames, pixels.
-            seed: of the first ``search``; the next ones count on from it.
+            frame_sizes: camera -> height and width of its frames, pixels, in any order of the checkpoint's cameras.
+            seed: of the first answer's noise; the next ones count on from it.
 
         Raises:
             RuntimeError: the engine that was asked for cannot run, or acts differently.
         """
-        ((camera, size),) = frame_sizes.items()
+        sizes = {name: frame_sizes[name] for name in self.frame_sizes}
         wants_native = self._acts_by_file or self._engine_wanted in ("auto", "openvino")
         can_native = native.module() is not None and why_not("openvino", self.device) is None
-        if wants_native and can_native and self.mode != "search":
+        if wants_native and can_native and self._noise_shape is None and self.traits.exports:
             model = self._exported()[0] if self._acts_by_file else self.to_onnx()
-            executor = native_executor(self.graph(), model, size, self.spec.tasks.slot(task))
-            difference = 0.0 if self._acts_by_file else self._difference(executor, size, task)
+            executor = native_executor(self.graph(), model, sizes, self.spec.tasks.slot(task))
+            difference = 0.0 if self._acts_by_file else self._difference(executor, sizes, task)
             if difference <= BOUND:
                 return executor
             if self._engine_wanted != "auto":
                 raise RuntimeError(f"engine 'openvino' acts differently: by {difference:.2g}, allowed are {BOUND:g}")
-        self.warm_up(size)
+        self.warm_up(sizes)
         seeds = count(seed)
 
-        def act(images: dict[str, np.ndarray], state: np.ndarray) -> np.ndarray:
-            return self.act(images[camera][-1], state[-1], task, seed=next(seeds))
+        def act(images: dict[str, np.ndarray], states: np.ndarray) -> np.ndarray:
+            past = [
+                Observation({name: frames[t] for name, frames in images.items()}, state, task)
+                for t, state in enumerate(states)
+            ]
+            return self._answer(past, next(seeds))
 
-        return PythonPolicy(act=act)
+        window = self.window
+        return PythonPolicy(act=act, num_actions=window.num_actions, num_observations=window.num_observations)
 
-    def _difference(self, executor: typing.Any, frame_size: tuple[int, int], task: str) -> float:
-        """Of a native executor's action on a made-up frame from the eager one's, of the action's half range."""
-        graph, state = self.graph(), np.zeros(self.spec.state.dim, np.float32)
-        frame = np.random.default_rng(0).integers(0, 256, (*frame_size, 3), np.uint8)
-        inputs = fit_frame(frame, self.spec.camera), state, np.array([self.spec.tasks.slot(task)])
-        action = executor.run([frame], state)[0]
-        difference = np.abs(action - EagerEngine(graph, bytes).run(*inputs)) / graph.half_range.cpu().numpy()
+    def _difference(self, executor: typing.Any, frame_sizes: Sizes, task: str) -> float:
+        """Of a native executor's answer on made-up frames from the eager one's, of the action's half range."""
+        graph, state, rng = self.graph(), np.zeros(self.spec.state.dim, np.float32), np.random.default_rng(0)
+        past = [
+            Observation({n: rng.integers(0, 256, (*s, 3), np.uint8) for n, s in frame_sizes.items()}, state, task)
+            for _ in range(self.window.num_observations)
+        ]
+        frames = [np.stack([each.images[name] for each in past]) for name in frame_sizes]
+        answer = executor.run(frames, np.stack([each.state for each in past])).reshape(graph.output_shape)
+        expected = EagerEngine(graph, bytes).run(*self.inputs(past).values())
+        difference = np.abs(answer - expected) / graph.half_range.cpu().numpy()
         return float(np.max(np.nan_to_num(difference, nan=np.inf)))
 
     def _resizes(self, image: np.ndarray) -> bool:
@@ -247,79 +276,15 @@ class Policy:
         is_frame = image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and 0 not in image.shape
         return is_frame and self._graph_resizes
 
-    def _engine(self, frame_size: tuple[int, int]) -> Engine:
-        made = self._engines.get(frame_size)
+    def _engine(self, frame_sizes: Sizes) -> Engine:
+        key = tuple(frame_sizes.items())
+        made = self._engines.get(key)
         if made is None:
-            graph = self.graph(frame_size)
+            graph = self.graph(frame_sizes)
             if self._acts_by_file:
                 model, checked = self._exported()
                 made = self._engine_wanted, OpenVinoEngine(graph, lambda: model), [f"by OpenVINO, {checked}"]
             else:
-                made = make_engine(self._engine_wanted, graph, lambda: self.to_onnx(frame_size))
-            self._engines[frame_size] = made
+                made = make_engine(self._engine_wanted, graph, lambda: self.to_onnx(frame_sizes))
+            self._engines[key] = made
         return made[1]
-
-    def _load(self, *names: str) -> None:
-        """Reads those of the nets that are not in memory yet."""
-        fresh = make_networks(self.info.config, self.spec, [name for name in names if name not in self._networks])
-        load_networks(self.info, fresh)
-        for module in fresh.values():
-            module.to(self.device).requires_grad_(False).eval()
-        self._networks |= fresh
-
-    def _network(self, name: str) -> nn.Module:
-        self._load(name)
-        return self._networks[name]
-
-    def actions(self, images: np.ndarray, states: np.ndarray, task: str, averaged: bool = False) -> np.ndarray:
-        """Mean actions on many frames: uint8 ``[N, H, W, 3]`` and float32 ``[N, S]`` to raw float32 ``[N, A]``."""
-        with torch.inference_mode():
-            inputs = self._inputs(images, states, task)
-            actor = typing.cast(Actor, self._network("ema_actor" if averaged else "actor"))
-            scaled = actor.mean_action(*inputs)
-        return self.spec.action.unscale(scaled.cpu().numpy())
-
-    def log_prob(self, images: np.ndarray, states: np.ndarray, task: str, actions: np.ndarray) -> np.ndarray:
-        """Log density float32 ``[N]`` (nats, in scaled action space) of raw actions ``[N, A]``."""
-        with torch.inference_mode():
-            distribution = self._network("actor")(*self._inputs(images, states, task))
-            return distribution.log_prob(self._scaled(actions)).cpu().numpy()
-
-    def predict_value(
-        self, images: np.ndarray, states: np.ndarray, task: str, actions: np.ndarray, averaged: bool = False
-    ) -> np.ndarray:
-        """Q float32 ``[E, N]`` of raw actions ``[N, A]``, by the online critics or their averages.
-
-        Raises:
-            ValueError: the checkpoint has no critic.
-        """
-        if not self.has_critic:
-            raise ValueError(f"{self.info.path}: {traits_of(self.info.config).name} has no critic")
-        critic = typing.cast(Critic, self._network("target_critic" if averaged else "critic"))
-        with torch.inference_mode():
-            hoisted = critic.hoist(*self._inputs(images, states, task))
-            return critic.head.q(hoisted, self._scaled(actions)[:, None, :])[..., 0].cpu().numpy()
-
-    def _scaled(self, actions: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(self.spec.action.scale(actions)).to(self.device)
-
-    def _inputs(
-        self, images: np.ndarray, states: np.ndarray, task: str
-    ) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
-        camera = self.spec.camera
-        states = np.asarray(states, np.float32)
-        if images.dtype != np.uint8 or images.shape[1:] != (camera.height, camera.width, 3):
-            expected = f"uint8 [N, {camera.height}, {camera.width}, 3]"
-            raise ValueError(f"images: expected {expected}, got {images.dtype} {list(images.shape)}")
-        self._check_states(states, len(images))
-        slot = self.spec.tasks.slot(task)
-        frames = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(self.device)
-        task_id = torch.full((len(images),), slot, dtype=torch.int64, device=self.device)
-        return {camera.name: to_unit(frames)}, torch.from_numpy(states).to(self.device), task_id
-
-    def _check_states(self, states: np.ndarray, num_frames: int) -> None:
-        num_state = self.spec.state.dim
-        if states.shape != (num_frames, num_state):
-            raise ValueError(f"state: expected [{num_state}] per frame, got {list(states.shape[1:])}")
-        if not np.isfinite(states).all():
-            raise ValueError("state: expected finite numbers, got NaN or infinity")

@@ -8,14 +8,19 @@ Shapes: H, W of the camera; h, w of the nets.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import nn
 
+from ptr_fast.config import PolicySpec
 from ptr_fast.resize import resize, rows_come_first
+from ptr_fast.runtime.observation import Observation
 from ptr_fast.types import CameraSpec
 
-__all__ = ["GraphResize", "fit_frame", "lanczos_matrix", "to_unit"]
+__all__ = ["GraphResize", "arrays_of", "check_states", "fit_frame", "lanczos_matrix", "to_unit"]
 
 _LOBES = 3.0  # of the Lanczos kernel
 
@@ -38,6 +43,47 @@ def fit_frame(image: np.ndarray, camera: CameraSpec) -> np.ndarray:
     if image.shape[:2] == (camera.height, camera.width):
         return image
     return resize(image, camera.height, camera.width)
+
+
+def arrays_of(
+    past: Sequence[Observation], spec: PolicySpec, frame_sizes: Mapping[str, tuple[int, int]]
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Observations as arrays, frames in the sizes that are asked for.
+
+    Returns:
+        Frames by camera uint8 ``[T, H, W, 3]``, states float32 ``[T, S]``, task int64 ``[1]``.
+
+    Raises:
+        ValueError: a missing camera, an unknown task, a frame or a state of another shape or type, or a state that is
+            not finite.
+    """
+    slot = spec.tasks.slot(past[-1].task)
+    frames = {}
+    for camera in spec.cameras:
+        height, width = frame_sizes[camera.name]
+        fitted = replace(camera, height=height, width=width)
+        rows = []
+        for each in past:
+            if camera.name not in each.images:
+                wanted = [one.name for one in spec.cameras]
+                raise ValueError(f"images: expected the cameras {wanted}, got {list(each.images)}")
+            rows.append(fit_frame(each.images[camera.name], fitted))
+        frames[camera.name] = rows[0][None] if len(rows) == 1 else np.stack(rows)
+    states = np.stack([np.asarray(each.state, np.float32) for each in past])
+    check_states(states, spec)
+    return frames, states, np.array([slot])
+
+
+def check_states(states: np.ndarray, spec: PolicySpec) -> None:
+    """Refuses states that are not finite numbers ``[..., S]``.
+
+    Raises:
+        ValueError: another shape, NaN or infinity.
+    """
+    if states.ndim != 2 or states.shape[-1] != spec.state.dim:
+        raise ValueError(f"state: expected [{spec.state.dim}] per frame, got {list(states.shape[1:])}")
+    if not np.isfinite(states).all():
+        raise ValueError("state: expected finite numbers, got NaN or infinity")
 
 
 def to_unit(frames_BHWC: torch.Tensor) -> torch.Tensor:

@@ -110,7 +110,7 @@ def test_the_verb_writes_a_checkpoint_that_acts(golden, tasks, tmp_path, capsys)
     policy = Policy.load(tmp_path / "run")
     row, action = 0, policy.spec.action
     image, state = golden.array("batch/images")[row], golden.array("batch/state")[row]
-    acted = policy.act(image, state, tasks[int(golden.array("batch/task_id")[row])])
+    acted = policy.decide(image, state, tasks[int(golden.array("batch/task_id")[row])])
     expected = action.unscale(np.tanh(golden.array("value/policy/mean")[row]))
     assert np.abs(acted - expected).max() <= BOUND
 

@@ -15,7 +15,7 @@ from ptr_fast.data.store import EpisodeStore
 from ptr_fast.runtime.safety import SafetyFilter
 from ptr_fast.types import CameraSpec
 from ptr_robot.robots import make_robot
-from ptr_robot.robots.interface import check_fits, match_cameras
+from ptr_robot.robots.interface import camera_names, check_fits, match_cameras
 from ptr_robot.sim.environment import STATE_SPEC, action_spec
 
 STILL = {"dx": 0.0, "dy": 0.0, "dz": 0.0, "gripper": -1.0}
@@ -31,7 +31,7 @@ def kitchen():
 
 def spec(**changes) -> PolicySpec:
     defaults = {
-        "camera": CameraSpec(name="image_0", height=32, width=32),
+        "cameras": (CameraSpec(name="image_0", height=32, width=32),),
         "state": STATE_SPEC,
         "action": action_spec(4),
         "tasks": TaskTable(names=("put block on plate",), num_slots=2),
@@ -47,7 +47,7 @@ def hand(robot) -> np.ndarray:
 
 def test_it_delivers_several_cameras_of_one_moment():
     robot = make_robot("simulated", image_size=32, cameras="front,wrist")
-    assert match_cameras(robot, ["wrist", "front"]) == {"wrist": "wrist", "front": "front"}
+    assert match_cameras(robot.name, camera_names(robot), ["wrist", "front"]) == {"wrist": "wrist", "front": "front"}
     robot.connect()
     try:
         robot.reset(3)
@@ -219,36 +219,27 @@ robot.get_observation()
     assert (done.returncode, done.stderr) == (code, "")
 
 
-class Shown:
-    """What is asked of a robot about its cameras."""
-
-    name = "arm"
-
-    def __init__(self, *cameras: str) -> None:
-        self.observation_features = {"x": float, **dict.fromkeys(cameras, (4, 6, 3))}
-
-
 def test_cameras_meet_by_name_or_by_the_map():
-    assert match_cameras(Shown("front", "wrist"), ["wrist", "front"]) == {"wrist": "wrist", "front": "front"}
-    assert match_cameras(Shown("front", "wrist", "top"), ["wrist"]) == {"wrist": "wrist"}
-    assert match_cameras(Shown("camera"), ["image_0"]) == {"image_0": "camera"}, "the only one is the only one"
-    cameras = match_cameras(Shown("cam0", "wrist"), ["image_0", "wrist"], ["cam0=image_0"])
+    assert match_cameras("arm", ["front", "wrist"], ["wrist", "front"]) == {"wrist": "wrist", "front": "front"}
+    assert match_cameras("arm", ["front", "wrist", "top"], ["wrist"]) == {"wrist": "wrist"}
+    assert match_cameras("arm", ["camera"], ["image_0"]) == {"image_0": "camera"}, "the only one is the only one"
+    cameras = match_cameras("arm", ["cam0", "wrist"], ["image_0", "wrist"], ["cam0=image_0"])
     assert cameras == {"image_0": "cam0", "wrist": "wrist"}
-    assert match_cameras(Shown("left", "right"), ["image_0"], ["right=image_0"]) == {"image_0": "right"}
+    assert match_cameras("arm", ["left", "right"], ["image_0"], ["right=image_0"]) == {"image_0": "right"}
 
 
 @pytest.mark.parametrize(
     ("wanted", "pairs", "message"),
     [
-        (["front", "wrist"], [], r"arm: no camera 'wrist': the checkpoint sees \['front', 'wrist'\], the robot has \["),
+        (["front", "wrist"], [], r"arm: no camera 'wrist': the checkpoint sees \['front', 'wrist'\], arm has \["),
         (["image_0"], [], r"no camera 'image_0': .* name them with --camera-map ROBOT=CHECKPOINT"),
         (["image_0"], ["side=image_0"], r"camera-map: expected ROBOT=CHECKPOINT, each once, got 'side=image_0': the"),
-        (["image_0"], ["front=wrist"], r"got 'front=wrist': the checkpoint sees \['image_0'\], the robot has \['front"),
+        (["image_0"], ["front=wrist"], r"got 'front=wrist': the checkpoint sees \['image_0'\], arm has \['front"),
         (["image_0"], ["front"], r"got 'front'"),
         (["image_0"], ["front=image_0", "top=image_0"], r"got 'top=image_0'"),
     ],
 )
 def test_a_missing_camera_is_one_error_that_lists_both_sides(wanted, pairs, message):
     with pytest.raises(ValueError, match=message) as refused:
-        match_cameras(Shown("front", "top"), wanted, pairs)
+        match_cameras("arm", ["front", "top"], wanted, pairs)
     assert "\n" not in str(refused.value)

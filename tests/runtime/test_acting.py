@@ -43,27 +43,36 @@ def seen():
     return frames, rng.normal(size=(3, 7)).astype(np.float32)
 
 
+def shown(frames):
+    return {"image_0": frames}
+
+
 def test_modes_act_by_the_networks_they_name(cql, seen):
     frames, states = seen
     mean, ema = (Policy.load(cql, mode=mode) for mode in ("mean", "ema_mean"))
-    np.testing.assert_allclose(mean.act(frames[1], states[1], TASK), mean.actions(frames, states, TASK)[1], atol=1e-6)
     np.testing.assert_allclose(
-        ema.act(frames[1], states[1], TASK), ema.actions(frames, states, TASK, averaged=True)[1], atol=1e-6
+        mean.decide(frames[1], states[1], TASK), mean.actions(shown(frames), states, TASK)[1], atol=1e-6
     )
-    assert np.abs(mean.act(frames[1], states[1], TASK) - ema.act(frames[1], states[1], TASK)).max() > 1e-5
+    np.testing.assert_allclose(
+        ema.decide(frames[1], states[1], TASK), ema.actions(shown(frames), states, TASK, averaged=True)[1], atol=1e-6
+    )
+    assert np.abs(mean.decide(frames[1], states[1], TASK) - ema.decide(frames[1], states[1], TASK)).max() > 1e-5
 
 
 def test_search_takes_the_best_samples_by_the_averaged_critics(cql, seen):
     frames, states = seen
     policy = Policy.load(cql, mode="search", num_candidates=6)
-    chosen = policy.act(frames[0], states[0], TASK, seed=3)
-    assert (policy.act(frames[0], states[0], TASK, seed=3) == chosen).all()
-    assert (policy.act(frames[0], states[0], TASK, seed=4) != chosen).any()
+    chosen = policy.decide(frames[0], states[0], TASK, seed=3)
+    assert (policy.decide(frames[0], states[0], TASK, seed=3) == chosen).all()
+    assert (policy.decide(frames[0], states[0], TASK, seed=4) != chosen).any()
     eps = torch.randn(1, 6, 7, generator=torch.Generator().manual_seed(3))
     with torch.inference_mode():
-        samples = policy.networks["ema_actor"](*policy._inputs(frames[:1], states[:1], TASK)).sample(eps)[0].numpy()
+        inputs = policy._inputs(shown(frames[:1]), states[:1], TASK)
+        samples = (
+            policy.networks["ema_actor"](inputs.images, inputs.state[:, -1], inputs.task_id).sample(eps)[0].numpy()
+        )
     raw = policy.spec.action.unscale(samples)
-    repeated = (np.repeat(frames[:1], 6, 0), np.repeat(states[:1], 6, 0), TASK)
+    repeated = (shown(np.repeat(frames[:1], 6, 0)), np.repeat(states[:1], 6, 0), TASK)
     best = policy.predict_value(*repeated, raw, averaged=True).min(axis=0).argmax()
     np.testing.assert_allclose(chosen, raw[best], atol=1e-6)
 
@@ -73,11 +82,11 @@ def test_elites_are_averaged(tmp_path, spec, seen):
     act = ActConfig(mode="search", num_candidates=4, num_elites=4)
     policy = Policy.load(saved(tmp_path, spec, CqlConfig(**SMALL), act))
     eps = torch.randn(1, 4, 7, generator=torch.Generator().manual_seed(3))
-    inputs = policy._inputs(frames[:1], states[:1], TASK)
+    inputs = policy._inputs(shown(frames[:1]), states[:1], TASK)
     with torch.inference_mode():
-        samples = policy.networks["ema_actor"](*inputs).sample(eps)
+        samples = policy.networks["ema_actor"](inputs.images, inputs.state[:, -1], inputs.task_id).sample(eps)
     expected = spec.action.unscale(samples.mean(dim=1)[0].numpy())
-    np.testing.assert_allclose(policy.act(frames[0], states[0], TASK, seed=3), expected, atol=1e-6)
+    np.testing.assert_allclose(policy.decide(frames[0], states[0], TASK, seed=3), expected, atol=1e-6)
     assert Policy.load(policy.info.path, num_candidates=2).act_config.num_elites == 2
 
 
@@ -88,7 +97,7 @@ def test_a_camera_of_another_size_is_resized_as_in_training(cql, seen):
     large = np.random.default_rng(1).integers(0, 256, (120, 160, 3), dtype=np.uint8)
     policy = Policy.load(cql)
     small = resize(large, toy_robot.SIZE, toy_robot.SIZE)
-    assert (policy.act(large, states[0], TASK) == policy.act(small, states[0], TASK)).all()
+    assert (policy.decide(large, states[0], TASK) == policy.decide(small, states[0], TASK)).all()
 
 
 def test_a_clone_has_no_critic(tmp_path, spec, seen):
@@ -96,9 +105,9 @@ def test_a_clone_has_no_critic(tmp_path, spec, seen):
     with pytest.raises(ValueError, match="behaviour cloning acts in the modes mean, ema_mean"):
         Policy.load(path, mode="search")
     policy = Policy.load(path)
-    assert np.isfinite(policy.act(seen[0][0], seen[1][0], TASK)).all()
+    assert np.isfinite(policy.decide(seen[0][0], seen[1][0], TASK)).all()
     with pytest.raises(ValueError, match="has no critic"):
-        policy.predict_value(*seen, TASK, np.zeros((3, 7), np.float32))
+        policy.predict_value(shown(seen[0]), seen[1], TASK, np.zeros((3, 7), np.float32))
 
 
 @pytest.mark.parametrize(
@@ -113,4 +122,4 @@ def test_a_clone_has_no_critic(tmp_path, spec, seen):
 )
 def test_wrong_input_is_named(cql, image, state, task, message):
     with pytest.raises(ValueError, match=message):
-        Policy.load(cql).act(image, state, task)
+        Policy.load(cql).decide(image, state, task)

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import toy_robot
@@ -25,7 +24,7 @@ from ptr_fast.runtime import policy as policy_module
 from ptr_fast.runtime.captured import CapturedEngine
 from ptr_fast.runtime.control import ControlLoop, LoopConfig, PythonPolicy
 from ptr_fast.runtime.engine import BOUND, make_engine, native_executor, why_not
-from ptr_fast.runtime.graph import search_noise
+from ptr_fast.runtime.graph import noise_for
 from ptr_fast.runtime.policy import Policy
 from ptr_fast.runtime.preprocess import GraphResize
 from ptr_fast.runtime.safety import AxisLimits, SafetyLimits
@@ -33,6 +32,7 @@ from ptr_fast.types import CameraSpec
 
 TASKS = ("put carrot on plate", "flip pot upright")
 CAMERA_SIZE = (60, 80)
+CAMERAS = {"image_0": CAMERA_SIZE}
 CPU = torch.device("cpu")
 
 
@@ -72,7 +72,7 @@ def seen(seed: int = 0, size: tuple[int, int] = (toy_robot.SIZE, toy_robot.SIZE)
 def inputs_of(policy: Policy, frame, state, task: str, seed: int = 0) -> list[np.ndarray]:
     inputs = [frame, state, np.array([policy.spec.tasks.slot(task)])]
     if policy.mode == "search":
-        inputs.append(search_noise(seed, policy.act_config.num_candidates, policy.spec.action.dim)[0].numpy())
+        inputs.append(noise_for(seed, (policy.act_config.num_candidates, policy.spec.action.dim)).numpy())
     return inputs
 
 
@@ -87,9 +87,9 @@ def half_range(policy: Policy) -> np.ndarray:
 def test_only_the_nets_that_act_are_in_memory(checkpoint, mode, loaded):
     policy = Policy.load(checkpoint, mode=mode)
     frame, state = seen()
-    policy.act(frame, state, TASKS[0])
+    policy.decide(frame, state, TASKS[0])
     assert policy.loaded == loaded
-    policy.predict_value(frame[None], state[None], TASKS[0], np.zeros((1, 7), np.float32))
+    policy.predict_value({"image_0": frame[None]}, state[None], TASKS[0], np.zeros((1, 7), np.float32))
     assert set(policy.loaded) == {*loaded, "critic"}
     assert set(policy.networks) == {"actor", "ema_actor", "critic", "target_critic"}
 
@@ -104,7 +104,7 @@ def test_an_engine_acts_like_the_eager_one(checkpoint, models, name, mode):
     assert "of eager" in told[-1]
     for seed, task in enumerate(TASKS):
         frame, state = seen(seed)
-        expected = policy.act(frame, state, task, seed=seed)
+        expected = policy.decide(frame, state, task, seed=seed)
         given = inputs_of(policy, frame, state, task, seed)
         difference = np.abs(engine.run(*given) - expected) / half_range(policy)
         assert difference.max() < BOUND
@@ -115,11 +115,11 @@ def test_a_search_runs_both_encoders_at_once(checkpoint):
     for package in ("onnxruntime", "onnxscript"):
         pytest.importorskip(package)
     policy = Policy.load(checkpoint, mode="search")
-    engine = engines.OnnxRuntimeSearch(policy.graph(), bytes)
+    engine = engines.OnnxRuntimeInTwo(policy.graph(), bytes)
     for seed, task in enumerate(TASKS):
         frame, state = seen(seed)
         given = inputs_of(policy, frame, state, task, seed)
-        difference = np.abs(engine.run(*given) - policy.act(frame, state, task, seed=seed)) / half_range(policy)
+        difference = np.abs(engine.run(*given) - policy.decide(frame, state, task, seed=seed)) / half_range(policy)
         assert difference.max() < BOUND
         assert (engine.run(*given) == engine.run(*given)).all()
 
@@ -132,7 +132,7 @@ def test_auto_takes_the_first_that_can_run_and_tells(checkpoint, monkeypatch):
     assert policy.explain().startswith("eager (not onnxruntime: not installed")
     eager = Policy.load(checkpoint)
     frame, state = seen()
-    assert (policy.act(frame, state, TASKS[1]) == eager.act(frame, state, TASKS[1])).all()
+    assert (policy.decide(frame, state, TASKS[1]) == eager.decide(frame, state, TASKS[1])).all()
     assert eager.explain() == "eager"
     policy.reset()
 
@@ -185,12 +185,12 @@ class EagerRecorder:
 @pytest.mark.parametrize("mode", ["mean", "search"])
 def test_a_captured_action_works_on_fixed_buffers(checkpoint, mode):
     policy, recorder = Policy.load(checkpoint, mode=mode), EagerRecorder()
-    engine = CapturedEngine(policy.graph(CAMERA_SIZE), recorder)
+    engine = CapturedEngine(policy.graph(CAMERAS), recorder)
     assert recorder.calls == ["warm up"] * 3 + ["capture"]
     for seed, task in enumerate(TASKS):
         frame, state = seen(seed, CAMERA_SIZE)
         got = engine.run(*inputs_of(policy, frame, state, task, seed))
-        difference = np.abs(got - policy.act(frame, state, task, seed=seed)) / half_range(policy)
+        difference = np.abs(got - policy.decide(frame, state, task, seed=seed)) / half_range(policy)
         assert difference.max() < 0.02  # the resize may differ by a level
     with pytest.raises(ValueError, match="input: expected"):
         engine.run(*inputs_of(policy, frame[1:], state, TASKS[0]))
@@ -204,23 +204,24 @@ def test_a_search_on_a_gpu_has_one_stream_beside_the_current_one(checkpoint, mon
         made.append(SimpleNamespace(device=device))
         return made[-1]
 
-    graph, other = (Policy.load(checkpoint, mode="search").graph(CAMERA_SIZE) for _ in range(2))
-    assert graph._stream_beside() is None
+    acting, other = (Policy.load(checkpoint, mode="search").graph(CAMERAS).acting for _ in range(2))
+    assert acting._stream_beside(torch.device("cpu")) is None
     monkeypatch.setattr(torch.cuda, "Stream", stream)
-    with FakeTensorMode():
-        graph.low = other.low = torch.empty(graph.num_axes, device="cuda:1")
-    assert len({id(graph._stream_beside()) for _ in range(3)}) == len(made) == 1
-    assert made[0].device == torch.device("cuda", 1)
-    assert other._stream_beside() is not graph._stream_beside()  # one may be captured while the other acts
+    gpu = torch.device("cuda", 1)
+    assert len({id(acting._stream_beside(gpu)) for _ in range(3)}) == len(made) == 1
+    assert made[0].device == gpu
+    assert other._stream_beside(gpu) is not acting._stream_beside(gpu)  # one may be captured while the other acts
 
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_cuda_graph_acts_like_the_eager_policy(checkpoint):
     eager, captured = Policy.load(checkpoint, "cuda"), Policy.load(checkpoint, "cuda", engine="cuda_graph")
-    captured.warm_up(CAMERA_SIZE)
+    captured.warm_up(CAMERAS)
     frame, state = seen(1, CAMERA_SIZE)
-    difference = np.abs(captured.act(frame, state, TASKS[0]) - eager.act(frame, state, TASKS[0])) / half_range(eager)
+    difference = np.abs(captured.decide(frame, state, TASKS[0]) - eager.decide(frame, state, TASKS[0])) / half_range(
+        eager
+    )
     assert difference.max() < 0.02
     assert captured.explain().startswith("cuda_graph")
 
@@ -245,14 +246,16 @@ def executor(checkpoint):
     if native.module() is None:
         pytest.skip(f"the native module is missing: {native.why_missing()}")
     policy = Policy.load(checkpoint)
-    return native_executor(policy.graph(task=TASKS[1]), policy.to_onnx(task=TASKS[1]), CAMERA_SIZE)
+    return native_executor(policy.graph(task=TASKS[1]), policy.to_onnx(task=TASKS[1]), CAMERAS)
 
 
 def test_the_native_executor_acts_like_the_policy(checkpoint, executor):
     policy = Policy.load(checkpoint)
     for seed in range(3):
         frame, state = seen(seed, CAMERA_SIZE)
-        difference = np.abs(executor.run([frame], state)[0] - policy.act(frame, state, TASKS[1])) / half_range(policy)
+        difference = np.abs(executor.run([frame], state)[0] - policy.decide(frame, state, TASKS[1])) / half_range(
+            policy
+        )
         assert difference.max() < BOUND
     with pytest.raises(ValueError, match="frame: the policy takes 14400 bytes of camera 0, got 14160"):
         executor.run([frame[1:]], state)
@@ -264,16 +267,16 @@ def test_the_native_executor_acts_like_the_policy(checkpoint, executor):
 
 def test_the_native_executor_takes_the_task_and_says_what_it_refuses(checkpoint, models, executor):
     policy = Policy.load(checkpoint)
-    with_input = native_executor(policy.graph(), models["mean"], policy.graph().frame_size, slot=1)
+    with_input = native_executor(policy.graph(), models["mean"], policy.graph().frame_sizes, slot=1)
     frame, state = seen()
-    difference = np.abs(with_input.run([frame], state)[0] - policy.act(frame, state, TASKS[1])) / half_range(policy)
+    difference = np.abs(with_input.run([frame], state)[0] - policy.decide(frame, state, TASKS[1])) / half_range(policy)
     assert difference.max() < BOUND
     with pytest.raises(RuntimeError, match="reading the model failed"):
-        native_executor(policy.graph(), b"no model", CAMERA_SIZE)
+        native_executor(policy.graph(), b"no model", CAMERAS)
     with pytest.raises(ValueError, match="bytes of frame"):
-        native_executor(policy.graph(CAMERA_SIZE), models["mean"], CAMERA_SIZE)
-    with pytest.raises(ValueError, match="mode 'search'"):
-        native_executor(Policy.load(checkpoint, mode="search").graph(), models["search"], CAMERA_SIZE)
+        native_executor(policy.graph(CAMERAS), models["mean"], CAMERAS)
+    with pytest.raises(ValueError, match="this acting mode draws its noise in Python"):
+        native_executor(Policy.load(checkpoint, mode="search").graph(), models["search"], CAMERAS)
     with pytest.raises(RuntimeError, match="cannot be opened"):
         native.require().OpenVinoExecutor("/nowhere.so", b"", [], [("frame", (1, 1), (1, 1))], 1, 1, 1, 1, 0)
 
@@ -297,7 +300,7 @@ def test_the_loop_runs_the_native_executor(checkpoint, executor):
     with pytest.raises(ValueError, match="bytes of camera 0, got 6912"):
         ControlLoop(config, limits, executor, arm, {"image_0": (48, 48)})
     frame, state = seen(1, CAMERA_SIZE)
-    with ControlLoop(config, limits, executor, arm, {"image_0": CAMERA_SIZE}) as loop:
+    with ControlLoop(config, limits, executor, arm, CAMERAS) as loop:
         loop.put_frame("image_0", frame, time.monotonic_ns())
         loop.put_state(state, time.monotonic_ns())
         loop.warm_up(2)
@@ -305,7 +308,7 @@ def test_the_loop_runs_the_native_executor(checkpoint, executor):
         assert loop.wait(30.0)
         records = list(loop.drain())
     assert arm.sent == 3
-    expected = policy.act(frame, state, TASKS[1])
+    expected = policy.decide(frame, state, TASKS[1])
     for record, _ in records:
         assert (np.abs(record["action"][:7] - expected) / half_range(policy)).max() < 0.02
 
@@ -314,13 +317,13 @@ def test_auto_takes_frames_of_any_size(checkpoint):
     for package in ("onnxruntime", "onnxscript", "openvino"):
         pytest.importorskip(package)
     fast, eager = Policy.load(checkpoint, engine="auto"), Policy.load(checkpoint)
-    fast.warm_up(CAMERA_SIZE)
+    fast.warm_up(CAMERAS)
     frame, state = seen(2, CAMERA_SIZE)
-    difference = np.abs(fast.act(frame, state, TASKS[0]) - eager.act(frame, state, TASKS[0])) / half_range(eager)
+    difference = np.abs(fast.decide(frame, state, TASKS[0]) - eager.decide(frame, state, TASKS[0])) / half_range(eager)
     assert difference.max() < 0.02
     assert fast.explain().startswith("onnxruntime (within")
     if native.module() is not None:
-        assert type(fast.make_executor({"image_0": CAMERA_SIZE}, TASKS[0])).__name__ == "OpenVinoExecutor"
+        assert type(fast.make_executor(CAMERAS, TASKS[0])).__name__ == "OpenVinoExecutor"
 
 
 def test_an_executor_that_acts_differently_is_not_taken(checkpoint, executor, monkeypatch):
@@ -328,7 +331,7 @@ def test_an_executor_that_acts_differently_is_not_taken(checkpoint, executor, mo
     monkeypatch.setattr(
         policy_module, "native_executor", lambda graph, model, size, slot: made(graph, model, size, 1 - slot)
     )
-    sizes = {"image_0": CAMERA_SIZE}
+    sizes = CAMERAS
     assert isinstance(Policy.load(checkpoint, engine="auto").make_executor(sizes, TASKS[0]), PythonPolicy)
     with pytest.raises(RuntimeError, match="engine 'openvino' acts differently"):
         Policy.load(checkpoint, engine="openvino").make_executor(sizes, TASKS[0])
@@ -336,8 +339,8 @@ def test_an_executor_that_acts_differently_is_not_taken(checkpoint, executor, mo
 
 def test_an_executor_of_a_policy_without_openvino_is_python(checkpoint):
     policy = Policy.load(checkpoint, mode="search")
-    executor = policy.make_executor({"image_0": CAMERA_SIZE}, TASKS[0])
+    executor = policy.make_executor(CAMERAS, TASKS[0])
     frame, state = seen(0, CAMERA_SIZE)
     first, second = (executor.act({"image_0": frame[None]}, state[None]) for _ in range(2))
-    assert (first == policy.act(frame, state, TASKS[0], seed=0)).all()
-    assert (second == policy.act(frame, state, TASKS[0], seed=1)).all()
+    assert (first == policy.decide(frame, state, TASKS[0], seed=0)).all()
+    assert (second == policy.decide(frame, state, TASKS[0], seed=1)).all()

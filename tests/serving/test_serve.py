@@ -85,17 +85,17 @@ def test_served_actions_are_the_local_ones(server, checkpoint):
     for height, width in ((toy_robot.SIZE, toy_robot.SIZE), (48, 64)):
         frame = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
         state = rng.normal(size=local.spec.state.dim).astype(np.float32)
-        np.testing.assert_array_equal(remote.act(frame, state, TASK), local.act(frame, state, TASK))
+        np.testing.assert_array_equal(remote.decide(frame, state, TASK), local.decide(frame, state, TASK))
     other = rng.integers(0, 256, (40, 30, 3), dtype=np.uint8)
     resized = fit_frame(other, local.spec.camera)
-    np.testing.assert_array_equal(remote.act(other, state, TASK), local.act(resized, state, TASK))
+    np.testing.assert_array_equal(remote.decide(other, state, TASK), local.decide(resized, state, TASK))
     for wrong, message in (
         ((frame[..., :1], state, TASK), "observation/image: expected uint8"),
         ((frame, state[:3], TASK), "observation/state: expected 7 numbers"),
         ((frame, state, "juggle"), "juggle"),
     ):
         with pytest.raises(RuntimeError, match=message):
-            remote.act(*wrong)
+            remote.decide(*wrong)
     process.send_signal(signal.SIGTERM)
     assert process.wait(10) == 0
     assert "stopped after 6 requests" in process.stdout.read()
@@ -124,10 +124,10 @@ def test_search_has_another_noise_each_request_or_the_one_that_is_asked_for(chec
     own = [infer(request)["actions"][0] for _ in range(3)]
     assert len({action.tobytes() for action in own}) == 3
     for seed, served in enumerate(own):
-        np.testing.assert_array_equal(served, policy.act(frame, state, TASK, seed=seed))
+        np.testing.assert_array_equal(served, policy.decide(frame, state, TASK, seed=seed))
     for seed in (7, np.int64(2**40)):
         asked = infer({**request, "seed": seed})["actions"][0]
-        np.testing.assert_array_equal(asked, policy.act(frame, state, TASK, seed=int(seed)))
+        np.testing.assert_array_equal(asked, policy.decide(frame, state, TASK, seed=int(seed)))
     for wrong in (-1, 2**63, 1.5, True, "7", None):
         with pytest.raises(ValueError, match="seed: expected an integer from 0 to 9223372036854775807"):
             infer({**request, "seed": wrong})
@@ -138,9 +138,8 @@ def test_a_remote_search_acts_as_the_local_one(checkpoint):
         remote, local = RemoteActing(url), Policy.load(checkpoint, mode="search")
         frame, state = np.zeros((toy_robot.SIZE, toy_robot.SIZE, 3), np.uint8), np.zeros(7, np.float32)
         for seed in (3, 4):
-            np.testing.assert_array_equal(
-                remote.act(frame, state, TASK, seed=seed), local.act(frame, state, TASK, seed=seed)
-            )
+            (served,) = remote.act({"observation/image": frame}, state, TASK, seed=seed)
+            np.testing.assert_array_equal(served, local.decide(frame, state, TASK, seed=seed))
         assert remote.metadata["action"]["horizon"] == 1
 
 
@@ -204,7 +203,7 @@ def test_hostile_clients_do_not_stall_another(checkpoint):
             taken, deadline = [], time.monotonic() + seconds
             while time.monotonic() < deadline:
                 begin = time.monotonic()
-                good.act(frame, state, TASK)  # raises where it waits longer than a second
+                good.decide(frame, state, TASK)  # raises where it waits longer than a second
                 taken.append(time.monotonic() - begin)
                 time.sleep(0.02)
             return np.array(taken)
@@ -230,7 +229,7 @@ def test_a_client_that_is_killed_leaves_its_place(checkpoint):
         "from ptr_robot.serving.client import RemotePolicy\n"
         "remote = RemotePolicy(sys.argv[1])\n"
         "while True:\n"
-        f"    remote.act(np.zeros(({toy_robot.SIZE}, {toy_robot.SIZE}, 3), np.uint8), np.zeros(7), {TASK!r})\n"
+        f"    remote.decide(np.zeros(({toy_robot.SIZE}, {toy_robot.SIZE}, 3), np.uint8), np.zeros(7), {TASK!r})\n"
         "    print('acts', flush=True)\n"
     )
     with serving(checkpoint, "--engine", "eager", "--max-connections", "1") as (url, process, _):
@@ -248,5 +247,5 @@ def test_a_client_that_is_killed_leaves_its_place(checkpoint):
             except RuntimeError:
                 assert time.monotonic() < deadline, "its place is not free again"
                 time.sleep(0.05)
-        after.act(np.zeros((toy_robot.SIZE, toy_robot.SIZE, 3), np.uint8), np.zeros(7), TASK)
+        after.decide(np.zeros((toy_robot.SIZE, toy_robot.SIZE, 3), np.uint8), np.zeros(7), TASK)
         assert process.poll() is None

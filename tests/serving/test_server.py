@@ -276,8 +276,8 @@ def test_a_token_that_no_header_carries_is_refused_and_not_printed(token, monkey
 @pytest.mark.parametrize("actions", ["abc", [[1.0], [1.0, 2.0]], {"a": 1.0}, [["a"]], None, 1.0])
 def test_actions_that_are_none_are_the_servers_fault(serve, actions):
     server = serve(infer=lambda request: {"actions": actions})
-    with pytest.raises(RuntimeError, match=rf"{server.url}: expected actions \[T, A\], got "):
-        RemotePolicy(server.url).act(np.zeros((2, 2, 3), np.uint8), np.zeros(2, np.float32), "reach")
+    with pytest.raises(RuntimeError, match=rf"{server.url}: expected actions \[H, A\], got "):
+        RemotePolicy(server.url).decide(np.zeros((2, 2, 3), np.uint8), np.zeros(2, np.float32), "reach")
 
 
 @pytest.mark.parametrize(

@@ -34,14 +34,17 @@ def test_trials_repeat_exactly_and_over_processes():
 @pytest.mark.parametrize(("frame_delay", "state_delay"), [(0, 0), (2, 0), (0, 1), (2, 2)])
 def test_a_policy_sees_frames_and_states_as_old_as_they_are_late(frame_delay, state_delay):
     class Noting(ExpertSource):
-        def make(self, env):
-            policy, observe = super().make(env), env._observe
+        def make(self, env, *how):
+            policy, observe = super().make(env, *how), env._observe
             env._observe = lambda: there.append(observe()) or there[-1]
 
             class Policy:
-                def act(self, image, state, *args, **kwargs):
-                    seen.append((image, state))
-                    return policy.act(image, state, *args, **kwargs)
+                def reset(self):
+                    policy.reset()
+
+                def act(self, observation, seed=0):
+                    seen.append((observation.images["image_0"], observation.state))
+                    return policy.act(observation, seed)
 
             return Policy()
 
@@ -66,7 +69,8 @@ def test_a_log_from_before_there_were_delays_is_gone_on_with(tmp_path):
     run_trials(ExpertSource(), PLAN, 1, log=log)
     header, *lines = log.read_text().splitlines()
     old = json.loads(header)
-    del old["plan"]["frame_delay"], old["plan"]["state_delay"]
+    for name in ("frame_delay", "state_delay", "play", "execute", "ensemble_decay", "cameras"):
+        del old["plan"][name]
     log.write_text("\n".join([json.dumps(old), *lines]) + "\n")
     run_trials(CountingExpert(ran), PLAN, 1, log=log)
     assert not ran
@@ -108,9 +112,9 @@ class CountingExpert(ExpertSource):
     def __eq__(self, other):
         return False
 
-    def make(self, env):
+    def make(self, env, *how):
         self.ran.append(env.kitchen.name)
-        return super().make(env)
+        return super().make(env, *how)
 
 
 def test_the_verb_writes_a_result_and_films(tmp_path, capsys):

@@ -101,7 +101,11 @@ def metadata(checkpoint) -> bytes:  # noqa: F811
     ("fault", "reason", "message"),
     [
         (answers(pack({"actions": np.full((1, 4), np.nan, np.float32)})), "stopped_not_finite", "is not finite"),
-        (answers(pack({"actions": np.zeros((1, 3), np.float32)})), "stopped_policy", "expected 4 numbers, got 3"),
+        (
+            answers(pack({"actions": np.zeros((1, 3), np.float32)})),
+            "stopped_policy",
+            "of 4 numbers, got the shape (1, 3)",
+        ),
         (answers(b"\xc1"), "", ""),
         (answers("out of memory"), "", ""),
         (late, "", ""),

@@ -38,7 +38,7 @@ def test_a_file_for_a_camera_and_a_task_acts_like_the_checkpoint(run, tmp_path, 
     rng = np.random.default_rng(0)
     frame, state = rng.integers(0, 256, (60, 80, 3), dtype=np.uint8), rng.normal(size=7).astype(np.float32)
     (action,) = session.run(["action"], {"frame": frame, "state": state})
-    assert (np.abs(action - policy.act(frame, state, task)) / half_range(policy)).max() < 0.01
+    assert (np.abs(action - policy.decide(frame, state, task)) / half_range(policy)).max() < 0.01
     told = {prop.key: prop.value for prop in onnx.load(out).metadata_props}
     assert json.loads(told["ptr_fast.action.names"]) == list(policy.spec.action.names)
     assert json.loads(told["ptr_fast.action.units"]) == list(policy.spec.action.units)
@@ -77,8 +77,8 @@ def test_int8_is_a_file_and_an_engine(run, tmp_path, capfd):
     policy, fast = Policy.load(run), Policy.load(run, engine=str(out))
     task, rng = policy.spec.tasks.names[0], np.random.default_rng(0)
     frame, state = rng.integers(0, 256, (60, 80, 3), dtype=np.uint8), rng.normal(size=7).astype(np.float32)
-    expected = policy.act(frame, state, task)
-    assert (np.abs(fast.act(frame, state, task) - expected) / half_range(policy)).max() < 0.05
+    expected = policy.decide(frame, state, task)
+    assert (np.abs(fast.decide(frame, state, task) - expected) / half_range(policy)).max() < 0.05
     assert "by OpenVINO, 8-bit convolutions, largest difference on 8 frames of 48x48" in fast.explain()
     if native.module() is not None:
         executor = fast.make_executor({"image_0": (60, 80)}, task)

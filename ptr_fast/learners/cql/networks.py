@@ -123,21 +123,43 @@ class SearchActing(nn.Module):
         noise_BKA: torch.Tensor,
     ) -> torch.Tensor:
         """Scaled actions ``[B, 1, A]``."""
-        state_BS, beside = state_BTS[:, -1], self._stream_beside(state_BTS.device)
-        inputs = (images, state_BS, task_id_B)
+        inputs, beside = (images, state_BTS, task_id_B, noise_BKA), self._stream_beside(state_BTS.device)
         if beside is None:
-            candidates_BKA = self.actor(*inputs).sample(noise_BKA)
-            embedding_BD = self.critic.encoder(images, len(state_BS))
+            candidates_BKA, embedding_BD = self.main(*inputs), self.side(images)
         else:
             # A fork and a join, which a capture turns into branches of its graph. What the other stream allocates is
             # freed after the join, and its next work begins with a fork again: no memory is taken while it is read.
-            here = torch.cuda.current_stream(state_BS.device)
+            here = torch.cuda.current_stream(state_BTS.device)
             beside.wait_stream(here)
             with torch.cuda.stream(beside):
-                embedding_BD = self.critic.encoder(images, len(state_BS))
-            candidates_BKA = self.actor(*inputs).sample(noise_BKA)
+                embedding_BD = self.side(images)
+            candidates_BKA = self.main(*inputs)
             here.wait_stream(beside)
-        return choose(self.critic, embedding_BD, state_BS, task_id_B, candidates_BKA, self.num_elites)[:, None]
+        return self.join(candidates_BKA, embedding_BD, state_BTS, task_id_B)
+
+    def main(
+        self,
+        images: Mapping[str, torch.Tensor],
+        state_BTS: torch.Tensor,
+        task_id_B: torch.Tensor,
+        noise_BKA: torch.Tensor,
+    ) -> torch.Tensor:
+        """Candidates ``[B, K, A]`` of the actor."""
+        return self.actor(images, state_BTS[:, -1], task_id_B).sample(noise_BKA)
+
+    def side(self, images: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Embedding ``[B, D]`` of the critics' encoder."""
+        return self.critic.encoder(images, len(next(iter(images.values()))))
+
+    def join(
+        self,
+        candidates_BKA: torch.Tensor,
+        embedding_BD: torch.Tensor,
+        state_BTS: torch.Tensor,
+        task_id_B: torch.Tensor,
+    ) -> torch.Tensor:
+        """Scaled actions ``[B, 1, A]``."""
+        return choose(self.critic, embedding_BD, state_BTS[:, -1], task_id_B, candidates_BKA, self.num_elites)[:, None]
 
     def _stream_beside(self, device: torch.device) -> torch.cuda.Stream | None:
         """This module's one stream for the critics' encoder; None on the CPU."""

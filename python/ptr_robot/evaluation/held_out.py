@@ -13,6 +13,8 @@ import numpy as np
 from ptr_fast.checkpoint import CheckpointInfo
 from ptr_fast.data.store import EpisodeStore
 from ptr_fast.errors import DataError
+from ptr_fast.runtime.observation import Carry, Observation
+from ptr_fast.runtime.policy import Policy
 from ptr_robot.training.run_record import SourceRecord, recorded_sources
 from ptr_robot.training.sources import find_episodes, first_few
 from ptr_robot.training.store_places import StorePlaces
@@ -20,7 +22,7 @@ from ptr_robot.training.trained_on import TrainedOn
 
 FLATTERED = "these are TRAINING episodes, the numbers flatter the checkpoint"
 
-__all__ = ["EvaluationData", "episodes_of", "held_out", "run_folder", "spread", "told_kind"]
+__all__ = ["EvaluationData", "episodes_of", "held_out", "observed", "run_folder", "spread", "told_kind"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,3 +223,18 @@ def episodes_of(
     if unknown:
         raise ValueError(f"{data.store.path}: no episode {unknown[0]!r}")
     return data.store, [number[e] for e in episode_ids], None
+
+
+def observed(store: EpisodeStore, policy: Policy, episode: int, step: int, task: str) -> tuple[Observation, Carry]:
+    """What a policy sees in a step of a stored episode, and what it kept of the steps before."""
+    first = int(store.episodes.first[episode])
+    past = range(max(step - policy.window.num_observations + 1, 0), step + 1)
+    seen = [
+        Observation(
+            {camera.name: store.frame(camera.name, first + t) for camera in policy.spec.cameras},
+            np.asarray(store.state[first + t], np.float32),
+            task,
+        )
+        for t in past
+    ]
+    return seen[-1], tuple(seen[:-1])

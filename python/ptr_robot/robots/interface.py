@@ -100,12 +100,13 @@ def captured_ns(observed: Mapping[str, Any], camera: str, asked_ns: int) -> int:
     return int(observed.get(f"captured_ns.{camera}", observed.get("captured_ns", asked_ns)))
 
 
-def match_cameras(robot: Robot, wanted: Sequence[str], pairs: Sequence[str] = ()) -> dict[str, str]:
-    """Which camera of a robot shows what a checkpoint wants to see.
+def match_cameras(name: str, has: Sequence[str], wanted: Sequence[str], pairs: Sequence[str] = ()) -> dict[str, str]:
+    """Which camera of a robot (or kitchen) shows what a checkpoint wants to see.
 
     A camera that no pair names is the robot's of the same name; a single camera is a single camera whatever its name.
 
     Args:
+        name, has: of the robot, and its cameras.
         wanted: the checkpoint's cameras.
         pairs: ``ROBOT=CHECKPOINT``, of ``--camera-map``.
 
@@ -115,13 +116,12 @@ def match_cameras(robot: Robot, wanted: Sequence[str], pairs: Sequence[str] = ()
     Raises:
         ValueError: a camera is missing, unknown or named twice; lists both sides.
     """
-    has = camera_names(robot)
-    both = f"the checkpoint sees {list(wanted)}, the robot has {has}"
+    both = f"the checkpoint sees {list(wanted)}, {name} has {list(has)}"
     named: dict[str, str] = {}
     for pair in pairs:
         ours, equals, theirs = pair.partition("=")
         if not equals or ours not in has or theirs not in wanted or theirs in named:
-            raise ValueError(f"{robot.name}: camera-map: expected ROBOT=CHECKPOINT, each once, got {pair!r}: {both}")
+            raise ValueError(f"{name}: camera-map: expected ROBOT=CHECKPOINT, each once, got {pair!r}: {both}")
         named[theirs] = ours
     if not named and len(has) == len(wanted) == 1:
         return {wanted[0]: has[0]}
@@ -129,7 +129,7 @@ def match_cameras(robot: Robot, wanted: Sequence[str], pairs: Sequence[str] = ()
     missing = [theirs for theirs, ours in matched.items() if ours not in has]
     if missing:
         told = f"no camera {', '.join(map(repr, missing))}: {both}; name them with --camera-map ROBOT=CHECKPOINT"
-        raise ValueError(f"{robot.name}: {told}")
+        raise ValueError(f"{name}: {told}")
     return matched
 
 
@@ -139,7 +139,7 @@ def check_fits(robot: Robot, spec: PolicySpec, camera_map: Sequence[str] = ()) -
     Raises:
         ValueError: naming the first difference.
     """
-    match_cameras(robot, [spec.camera.name], camera_map)
+    match_cameras(robot.name, camera_names(robot), [camera.name for camera in spec.cameras], camera_map)
     states = [key for key, feature in robot.observation_features.items() if not isinstance(feature, tuple)]
     for what, wanted, wanted_units, got in (
         ("state", spec.state.names, spec.state.units, states),

@@ -11,7 +11,7 @@ import asyncio
 import ssl
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -87,25 +87,34 @@ class RemotePolicy:
             raise RuntimeError(f"{self.url}: expected a map, got {type(message).__name__}")
         return message
 
-    def act(self, image: np.ndarray, state: np.ndarray, task: str, seed: int | None = None) -> np.ndarray:
-        """The first action of the server's answer, float32 ``[A]`` in the robot's units.
+    def act(
+        self, images: Mapping[str, np.ndarray], state: np.ndarray, task: str, seed: int | None = None
+    ) -> np.ndarray:
+        """The server's chunk of actions, float32 ``[H, A]`` in the robot's units.
 
         Args:
-            image, state, task, seed: as :meth:`ptr_fast.runtime.policy.Policy.act` takes them; without a seed the
-                server takes another one for each request.
+            images: key of the request, e.g. ``observation/wrist_image`` -> uint8 ``[H, W, 3]`` RGB, or the last T of
+                them ``[T, H, W, 3]``, the oldest first, where the server looks at the past.
+            state: float32 ``[S]``, or ``[T, S]``.
+            task: what the server is told as ``prompt``.
+            seed: of the policy's noise, where it draws any; without one the server takes another for each request.
 
         Raises:
             RuntimeError: as :meth:`infer`, or an answer without actions.
         """
-        request = {"observation/image": image, "observation/state": state, "prompt": task}
+        request = {**images, "observation/state": state, "prompt": task}
         answer = self.infer(request if seed is None else {**request, "seed": seed})
         try:
             actions = np.asarray(answer.get("actions", ()), np.float32)
         except (TypeError, ValueError) as error:
-            raise RuntimeError(f"{self.url}: expected actions [T, A], got no array of numbers") from error
+            raise RuntimeError(f"{self.url}: expected actions [H, A], got no array of numbers") from error
         if actions.ndim != 2 or len(actions) == 0:
-            raise RuntimeError(f"{self.url}: expected actions [T, A], got shape {list(actions.shape)}")
-        return actions[0]
+            raise RuntimeError(f"{self.url}: expected actions [H, A], got shape {list(actions.shape)}")
+        return actions
+
+    def decide(self, image: np.ndarray, state: np.ndarray, task: str, seed: int | None = None) -> np.ndarray:
+        """The first action float32 ``[A]`` of a server that looks through one camera; see :meth:`act`."""
+        return self.act({"observation/image": image}, state, task, seed)[0]
 
     def close(self) -> None:
         """Ends the connection."""

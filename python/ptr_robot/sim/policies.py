@@ -5,11 +5,13 @@ A source is a small recipe that a worker process follows; the policy itself neve
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 
+from ptr_fast.runtime.observation import Observation
+from ptr_fast.runtime.playing import PlayConfig, PlayedPolicy
 from ptr_robot.sim.environment import STATE_SPEC, KitchenEnv, action_spec
 from ptr_robot.sim.experts import make_expert
 
@@ -17,18 +19,27 @@ __all__ = ["ActingPolicy", "CheckpointSource", "ExpertSource", "PolicySource", "
 
 
 class ActingPolicy(Protocol):
-    """What is tried, e.g. :class:`ptr_fast.runtime.policy.Policy`."""
+    """What is tried, e.g. a :class:`ptr_fast.runtime.playing.PlayedPolicy`."""
 
-    def act(self, image: np.ndarray, state: np.ndarray, task: str, seed: int = 0) -> np.ndarray:
-        """float32 ``[4]``, raw units, from uint8 ``[H, W, 3]`` and float32 ``[4]``; every step has its own ``seed``."""
+    def reset(self) -> None:
+        """The start of a trial."""
+        ...
+
+    def act(self, observation: Observation, seed: int = 0) -> np.ndarray | None:
+        """float32 ``[4]``, raw units; None: the hand stands still. Every step has its own ``seed``."""
         ...
 
 
 class PolicySource(Protocol):
     """A picklable recipe for a policy; each worker process follows it once per environment."""
 
-    def make(self, env: KitchenEnv) -> ActingPolicy:
-        """The policy for trials in ``env``; ValueError where it does not fit."""
+    def make(self, env: KitchenEnv, play: PlayConfig, num_periods_late: int) -> ActingPolicy:
+        """The policy for trials in ``env``; ValueError where it does not fit.
+
+        Args:
+            play: how its chunks are played, where it has chunks.
+            num_periods_late: so many decisions old are the frames that it sees.
+        """
         ...
 
 
@@ -36,7 +47,7 @@ class PolicySource(Protocol):
 class RandomSource:
     """Uniform random actions."""
 
-    def make(self, env: KitchenEnv) -> ActingPolicy:
+    def make(self, env: KitchenEnv, play: PlayConfig, num_periods_late: int) -> ActingPolicy:
         return _Random()
 
 
@@ -44,7 +55,7 @@ class RandomSource:
 class ExpertSource:
     """The scripted expert, which sees the simulator's state: an upper bound."""
 
-    def make(self, env: KitchenEnv) -> ActingPolicy:
+    def make(self, env: KitchenEnv, play: PlayConfig, num_periods_late: int) -> ActingPolicy:
         return _Scripted(env)
 
 
@@ -70,7 +81,7 @@ class CheckpointSource:
         torch.set_num_threads(1)
         return Policy.load(self.path, mode=self.mode, num_candidates=self.num_candidates)
 
-    def make(self, env: KitchenEnv) -> ActingPolicy:
+    def make(self, env: KitchenEnv, play: PlayConfig, num_periods_late: int) -> ActingPolicy:
         policy = self.load()
         wanted = action_spec(env.action_repeat)
         for what, expected, got in (
@@ -80,11 +91,26 @@ class CheckpointSource:
         ):
             if expected != got:
                 raise ValueError(f"{self.path}: {what} do not fit the toy kitchens: expected {expected}, got {got}")
-        return policy
+        cameras = [camera.name for camera in policy.spec.cameras]
+        if len(cameras) != len(env.cameras):
+            raise ValueError(f"{self.path}: the checkpoint sees {cameras}, the kitchen shows {list(env.cameras)}")
+        return _InAKitchen(policy, play, num_periods_late)
+
+
+class _InAKitchen(PlayedPolicy):
+    """Images are in the order of the checkpoint's cameras, whatever the kitchen calls them."""
+
+    def act(self, observation: Observation, seed: int = 0) -> np.ndarray | None:
+        names = [camera.name for camera in self.policy.spec.cameras]
+        images = dict(zip(names, observation.images.values(), strict=True))
+        return super().act(replace(observation, images=images), seed)
 
 
 class _Random:
-    def act(self, image: np.ndarray, state: np.ndarray, task: str, seed: int = 0) -> np.ndarray:
+    def reset(self) -> None:
+        """Nothing is kept."""
+
+    def act(self, observation: Observation, seed: int = 0) -> np.ndarray:
         return np.random.default_rng(seed).uniform(-1.0, 1.0, 4).astype(np.float32)
 
 
@@ -92,5 +118,8 @@ class _Scripted:
     def __init__(self, env: KitchenEnv) -> None:
         self.expert = make_expert(env.world)
 
-    def act(self, image: np.ndarray, state: np.ndarray, task: str, seed: int = 0) -> np.ndarray:
+    def reset(self) -> None:
+        """The expert looks at the world anew in every step."""
+
+    def act(self, observation: Observation, seed: int = 0) -> np.ndarray:
         return self.expert.act().astype(np.float32)

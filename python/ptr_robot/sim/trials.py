@@ -13,8 +13,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ptr_fast.runtime.control import Play
+from ptr_fast.runtime.observation import Observation
+from ptr_fast.runtime.playing import PlayConfig
 from ptr_robot.console.video import write_video
-from ptr_robot.sim.environment import KitchenEnv, make_environment
+from ptr_robot.sim.environment import CAMERA_NAME, KitchenEnv, make_environment
 from ptr_robot.sim.policies import ActingPolicy, PolicySource
 from ptr_robot.sim.tasks import find_task
 from ptr_robot.sim.worlds import PutWorld, World
@@ -31,9 +34,12 @@ class TrialPlan:
         policy_task: what the policy is told; empty: ``task``.
         image_size, action_repeat, max_steps, start, distractors: as in
             :class:`~ptr_robot.sim.environment.KitchenEnv`; a trial ends at the first state of success.
+        cameras: of the kitchen, in the order of the checkpoint's.
         frame_delay, state_delay: so many decisions old are the frame and the state that the policy sees, 0 or more, as
             with a late camera and a late arm; the first one is seen until then. Both together are actions that act so
             late.
+        play, execute, ensemble_decay: how chunks of actions are played, as in
+            :class:`ptr_fast.runtime.playing.PlayConfig`; ``latency`` knows the ``frame_delay``.
     """
 
     task: str
@@ -47,6 +53,10 @@ class TrialPlan:
     distractors: int = 0
     frame_delay: int = 0
     state_delay: int = 0
+    play: Play = "receding"
+    execute: int = 0
+    ensemble_decay: float = 0.01
+    cameras: tuple[str, ...] = (CAMERA_NAME,)
 
     def __post_init__(self) -> None:
         for name in ("frame_delay", "state_delay"):
@@ -54,7 +64,8 @@ class TrialPlan:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
     def environment(self) -> KitchenEnv:
-        options = {name: getattr(self, name) for name in ("image_size", "action_repeat", "max_steps", "start")}
+        names = ("cameras", "image_size", "action_repeat", "max_steps", "start")
+        options = {name: getattr(self, name) for name in names}
         return make_environment(self.task, self.kitchen, distractors=self.distractors, hold_steps=0, **options)
 
 
@@ -162,7 +173,7 @@ def _run_job(job: _Job) -> Trial:
             env.close()
         _bench.clear()
         env = job.plan.environment()
-        _bench[name] = (env, job.source.make(env))
+        _bench[name] = (env, job.source.make(env, _play_of(job.plan), job.plan.frame_delay))
     env, policy = _bench[name]
     trial, frames = _run(env, policy, job)
     if not job.video:
@@ -171,20 +182,29 @@ def _run_job(job: _Job) -> Trial:
     return replace(trial, video=Path(job.video).name)
 
 
+def _play_of(plan: TrialPlan) -> PlayConfig:
+    return PlayConfig(play=plan.play, execute=plan.execute, ensemble_decay=plan.ensemble_decay)
+
+
 def _run(env: KitchenEnv, policy: ActingPolicy, job: _Job) -> tuple[Trial, list[np.ndarray]]:
     plan, seed = job.plan, trial_seed(job.plan.seed, job.index)
     observation, _ = env.reset(seed=seed)
     frames = [env.picture(job.video_size)] if job.video else []
     watch = _Watch(env.world)
     seconds, num_steps, ended, info = 0.0, 0, False, {"success": False}
-    images = deque([observation["image"]] * (plan.frame_delay + 1), plan.frame_delay + 1)
+    images = deque([env.images(observation)] * (plan.frame_delay + 1), plan.frame_delay + 1)
     states = deque([observation["state"]] * (plan.state_delay + 1), plan.state_delay + 1)
+    still = np.array([0, 0, 0, -1], np.float32)
+    policy.reset()
     while not ended:
         begin = time.perf_counter()
-        action = policy.act(images[0], states[0], plan.policy_task or plan.task, seed=_step_seed(seed, num_steps))
+        seen = Observation(images[0], states[0], plan.policy_task or plan.task)
+        answer = policy.act(seen, seed=_step_seed(seed, num_steps))
         seconds += time.perf_counter() - begin
+        action = still if answer is None else answer  # its chunk has run out: the hand stands still
+        still[3] = action[3]  # and the gripper stays as it is
         observation, _, terminated, truncated, info = env.step(action)
-        images.append(observation["image"])
+        images.append(env.images(observation))
         states.append(observation["state"])
         num_steps += 1
         ended = terminated or truncated
@@ -248,8 +268,9 @@ def _read_log(path: Path, header: dict[str, Any]) -> dict[int, Trial]:
     if not rows:
         return {}
     if "plan" in rows[0]:
-        for name in ("frame_delay", "state_delay"):  # logs from before there were delays
-            rows[0]["plan"].setdefault(name, 0)
+        for name in ("frame_delay", "state_delay", "play", "execute", "ensemble_decay"):  # logs from before they were
+            rows[0]["plan"].setdefault(name, getattr(TrialPlan, name))
+        rows[0]["plan"].setdefault("cameras", list(TrialPlan.cameras))
     if rows[0] != header:
         return {}
     return {row["index"]: Trial(**row) for row in rows[1:]}

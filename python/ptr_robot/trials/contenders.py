@@ -58,7 +58,8 @@ def load_contenders(
 
 
 class RemoteActing:
-    """A policy server as a policy: no answer makes the arm stand still; none for ``GIVE_UP_S`` is an error.
+    """A policy server as a policy. Without an answer the rest of the last chunk is played, then the arm stands still;
+    none for ``GIVE_UP_S`` is an error.
 
     Args:
         url, token, ca_file: as :class:`ptr_robot.serving.client.RemotePolicy` takes them.
@@ -71,9 +72,12 @@ class RemoteActing:
         self.metadata = self._remote.metadata
         self._failing_since: float | None = None
 
-    def act(self, image: np.ndarray, state: np.ndarray, task: str, seed: int = 0) -> np.ndarray | None:
+    def act(
+        self, images: Mapping[str, np.ndarray], state: np.ndarray, task: str, seed: int | None = None
+    ) -> np.ndarray | None:
+        """As :meth:`ptr_robot.serving.client.RemotePolicy.act`; None where there is no answer."""
         try:
-            action = self._remote.act(image, state, task, seed)
+            actions = self._remote.act(images, state, task, seed)
         except RuntimeError:
             now = time.monotonic()
             self._failing_since = self._failing_since or now
@@ -81,16 +85,23 @@ class RemoteActing:
                 raise
             return None
         self._failing_since = None
-        return action
+        return actions
 
     def make_executor(self, frame_sizes: Mapping[str, tuple[int, int]], task: str, seed: int = 0) -> PythonPolicy:
-        """As :meth:`ptr_fast.runtime.policy.Policy.make_executor`."""
-        (camera,), seeds = frame_sizes, count(seed)
+        """As :meth:`ptr_fast.runtime.policy.Policy.make_executor`; H and T are those of the server's metadata."""
+        keys = {image["camera"]: image["key"] for image in images_of(self.metadata)}
+        past, seeds = self.metadata.get("observations", 1), count(seed)
 
         def act(images: dict[str, np.ndarray], state: np.ndarray) -> np.ndarray | None:
-            return self.act(images[camera][-1], state[-1], task, seed=next(seeds))
+            shown = {keys[name]: frames if past > 1 else frames[0] for name, frames in images.items()}
+            return self.act(shown, state if past > 1 else state[0], task, seed=next(seeds))
 
-        return PythonPolicy(act=act)
+        return PythonPolicy(act=act, num_actions=self.metadata["action"].get("horizon", 1), num_observations=past)
+
+
+def images_of(metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What a server says of each camera; older servers have one."""
+    return metadata.get("images") or [{"key": "observation/image", **metadata["image"]}]
 
 
 def remote_contender(url: str, token: str = "", ca_file: Path | None = None) -> Contender:
@@ -102,9 +113,10 @@ def remote_contender(url: str, token: str = "", ca_file: Path | None = None) -> 
     acting = RemoteActing(url, token, ca_file)
     about = acting.metadata
     try:
-        image, state, action = about["image"], about["state"], about["action"]
+        cameras = [CameraSpec(name=i["camera"], height=i["height"], width=i["width"]) for i in images_of(about)]
+        state, action = about["state"], about["action"]
         spec = PolicySpec(
-            cameras=(CameraSpec(name=image["camera"], height=image["height"], width=image["width"]),),
+            cameras=tuple(cameras),
             state=StateSpec(names=tuple(state["names"]), units=tuple(state["units"])),
             action=ActionSpec(
                 names=tuple(action["names"]),

@@ -51,7 +51,7 @@ class Recorder:
         self.path, self._spec = Path(path), spec
         self._frame_sizes = {name: tuple(size) for name, size in frame_sizes.items()}
         self._quality, self._source = jpeg_quality, source
-        self._cameras = tuple(self._camera(camera) for camera in (spec.camera,))
+        self._cameras = tuple(self._camera(camera) for camera in spec.cameras)
         meta = StoreMeta(
             cameras=self._cameras,
             action=spec.action,

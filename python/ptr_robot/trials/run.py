@@ -6,7 +6,7 @@ import contextlib
 import datetime
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ from ptr_fast.config import PolicySpec
 from ptr_fast.diagnostics import wilson_interval
 from ptr_fast.files import write_atomically
 from ptr_fast.runtime.control import ControlLoop, LoopConfig, PythonPolicy
+from ptr_fast.runtime.playing import PlayConfig
 from ptr_fast.runtime.safety import AxisLimits, SafetyFilter, SafetyLimits
 from ptr_robot.console.video import VideoWriter, side_by_side
 from ptr_robot.report.page import write_page
 from ptr_robot.robots import make_robot
-from ptr_robot.robots.interface import Robot, check_fits, match_cameras
+from ptr_robot.robots.interface import Robot, camera_names, check_fits, match_cameras
 from ptr_robot.robots.limits_file import read_limits
 from ptr_robot.trials.contenders import Contender
 from ptr_robot.trials.page import decisions_late, pooled_legs, sections, told_late
@@ -42,6 +43,7 @@ class RobotTrials:
         robot, options: as :func:`ptr_robot.robots.make_robot` takes them.
         task: what the policy is told.
         camera_map: ``ROBOT=CHECKPOINT`` pairs of cameras, where the names differ.
+        play: how chunks of actions are played.
         num_trials: of each policy. max_steps: of a trial. seed: of order and starts.
         dry_run: the arm gets no commands. realtime_priority: of the loop, 0 for none.
         video: file each trial as ``mp4`` or ``gif``, or ``none``. stop_file: ends the run where it exists.
@@ -54,6 +56,7 @@ class RobotTrials:
     options: dict[str, Any]
     task: str
     camera_map: tuple[str, ...] = ()
+    play: PlayConfig = PlayConfig()
     num_trials: int = 20
     max_steps: int = 100
     seed: int = 0
@@ -109,6 +112,7 @@ def run_robot_trials(plan: RobotTrials, contenders: list[Contender]) -> int:
         "options": plan.options,
         "task": plan.task,
         "max_steps": plan.max_steps,
+        **({} if plan.play == PlayConfig() else {"play": asdict(plan.play)}),  # sheets of before have no such entry
         "dry_run": plan.dry_run,
         "policies": [contender.about for contender in contenders],
     }
@@ -240,6 +244,7 @@ def _trial(
         dry_run=plan.dry_run,
         realtime_priority=plan.realtime_priority,
         record_frames=max(min(MAX_FRAMES, MAX_FRAME_BYTES // frame_bytes), 2),
+        **asdict(plan.play),
     )
     name = "" if plan.video == "none" else f"trial-{index + 1:03d}.{plan.video}"
     with contextlib.ExitStack() as stack:
@@ -279,7 +284,7 @@ def _acting(plan: RobotTrials, robot: Robot, contender: Contender) -> Callable[[
 
 def _frame_sizes(plan: RobotTrials, robot: Robot, spec: PolicySpec) -> dict[str, tuple[int, int]]:
     """Camera of the checkpoint -> height and width of the robot's frames, pixels."""
-    cameras = match_cameras(robot, [spec.camera.name], plan.camera_map)
+    cameras = match_cameras(robot.name, camera_names(robot), [camera.name for camera in spec.cameras], plan.camera_map)
     return {name: robot.observation_features[own][:2] for name, own in cameras.items()}
 
 

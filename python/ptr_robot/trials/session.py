@@ -20,7 +20,7 @@ import numpy as np
 from ptr_fast.config import PolicySpec
 from ptr_fast.runtime.control import ControlLoop, LoopConfig, Outcome
 from ptr_fast.runtime.safety import SafetyLimits, names_of
-from ptr_robot.robots.interface import Robot, captured_ns, match_cameras
+from ptr_robot.robots.interface import Robot, camera_names, captured_ns, match_cameras
 
 __all__ = ["Operator", "SessionResult", "run_session"]
 
@@ -158,7 +158,7 @@ def run_session(
         RuntimeError: no observation came, or no second frame of a camera.
         ValueError: the robot lacks a camera.
     """
-    cameras = match_cameras(robot, [spec.camera.name], camera_map)
+    cameras = match_cameras(robot.name, camera_names(robot), [camera.name for camera in spec.cameras], camera_map)
     sizes = {name: robot.observation_features[own][:2] for name, own in cameras.items()}
     loop = ControlLoop(config, limits, policy, _Arm(robot, spec.action.names), sizes)
     result = SessionResult(loop.outcome(), None)

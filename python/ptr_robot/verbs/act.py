@@ -44,7 +44,7 @@ def main(args: Args) -> int:
     from ptr_fast.runtime.policy import Policy
     from ptr_robot.chosen_checkpoint import chosen_checkpoint
     from ptr_robot.device import pick_device
-    from ptr_robot.evaluation.held_out import episodes_of
+    from ptr_robot.evaluation.held_out import episodes_of, observed
     from ptr_robot.training.sources import check_matches
 
     if args.every < 1:
@@ -57,8 +57,8 @@ def main(args: Args) -> int:
         task = args.task or store.episodes.task[episode]
         for t in range(0, int(store.episodes.num_steps[episode]), args.every):
             record = int(store.episodes.first[episode]) + t
-            image = store.frame(policy.spec.camera.name, record)
-            action = policy.act(image, store.state[record], task, seed=t)
+            chunk, _ = policy.act(*observed(store, policy, episode, t, task), seed=t)
+            record, action = int(store.episodes.first[episode]) + t, chunk[0]
             rows.append((store.episodes.episode_id[episode], t, action, store.action[record]))
     if args.json:
         for episode_id, t, action, recorded in rows:

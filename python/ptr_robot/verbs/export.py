@@ -1,4 +1,4 @@
-"""Write a checkpoint as one ONNX file: a camera's uint8 frame and the state in, an action in the robot's units out.
+"""Write a checkpoint as one ONNX file: cameras' uint8 frames and the state in, actions in the robot's units out.
 
 Resize, division by 255, nets, choice of the action and un-scaling are inside the file; nothing else has to be known.
 Before it is written it acts on held-out frames beside the checkpoint itself, and must agree within --bound.
@@ -7,14 +7,21 @@ TensorRT takes the same file: trtexec --onnx=policy.onnx --saveEngine=policy.pla
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import tyro
 
+if TYPE_CHECKING:
+    from ptr_fast.runtime.observation import Carry, Observation
+    from ptr_fast.runtime.policy import Policy
+
 __all__ = ["Args", "largest_difference", "main"]
+
+Sizes = Mapping[str, tuple[int, int]]
 
 LARGEST = 8192  # pixels, of a camera's height and width
 
@@ -28,7 +35,7 @@ class Args:
     out: Path = Path("policy.onnx")
     """The file; an old one is replaced when the new one has passed its check."""
     camera: str = ""
-    """Size of the camera's frames as HEIGHTxWIDTH, e.g. 480x640. Default: the checkpoint's own, nothing is resized."""
+    """Size of the cameras' frames as HEIGHTxWIDTH, e.g. 480x640. Default: the checkpoint's own, nothing is resized."""
     task: str = ""
     """Fix the task. Default: the task is an input (task_id)."""
     mode: Literal["", "mean", "ema_mean", "search"] = ""
@@ -60,33 +67,32 @@ def main(args: Args) -> int:
         given = f"{args.num_frames}, {args.num_calibration} and {args.bound:g}"
         raise ValueError(f"num-frames, num-calibration and bound must be positive, got {given}")
     policy = Policy.load(chosen_checkpoint(args.checkpoint), mode=args.mode or None)
-    size = _camera_size(args.camera, policy)
+    sizes = _camera_sizes(args.camera, policy)
     samples = _samples(args, policy)
-    model = policy.to_onnx(size, args.task or None)
+    model = policy.to_onnx(sizes, args.task or None)
     if args.int8:
         calibration = _samples(args, policy, for_calibration=True)
-        names = policy.graph(size, args.task or None).input_names
-        # One frame of the camera's size at a time.
-        model = to_int8(model, (_inputs(policy, names, size, i, *one) for i, one in enumerate(calibration)))
+        names = policy.graph(sizes, args.task or None).input_names
+        # One observation at a time, its frames in the cameras' sizes.
+        model = to_int8(model, (_inputs(policy, names, sizes, i, past) for i, past in enumerate(calibration)))
     difference = largest_difference(policy, model, samples, args.task)
-    told = f"{len(samples)} frames of {size[0]}x{size[1]}: {difference:.1e} of the action's half range"
+    shapes = " and ".join(dict.fromkeys(f"{height}x{width}" for height, width in sizes.values()))
+    told = f"{len(samples)} frames of {shapes}: {difference:.1e} of the action's half range"
     if not difference <= bound:
         raise RuntimeError(f"{args.out} is not written: it differs from the checkpoint on {told}, allowed {bound:g}")
     kind = "8-bit convolutions" if args.int8 else "float32"
     model = add_metadata(model, {CHECKED: f"{kind}, largest difference on {told}, allowed {bound:g}"})
     args.out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(args.out, model)
-    inputs = ", ".join(policy.graph(size, args.task or None).input_names)
+    inputs = ", ".join(policy.graph(sizes, args.task or None).input_names)
     print(f"{args.out}: {len(model) / 1e6:.1f} MB, mode {policy.mode}, inputs {inputs}; largest difference on {told}")
     return 0
 
 
-def largest_difference(
-    policy: Any, model: bytes, samples: list[tuple[np.ndarray, np.ndarray, str]], task: str
-) -> float:
-    """Between an ONNX file's actions and :meth:`Policy.act` on (frame, state, task), of the action's half range.
+def largest_difference(policy: Policy, model: bytes, samples: list[Carry], task: str) -> float:
+    """Between an ONNX file's answers and :meth:`Policy.act` on past observations, of the action's half range.
 
-    Frames are resized to the size that the file takes.
+    Frames are resized to the sizes that the file takes.
     """
     try:
         import onnxruntime
@@ -95,54 +101,51 @@ def largest_difference(
 
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     shapes = {item.name: item.shape for item in session.get_inputs()}
-    names, (height, width, _) = tuple(shapes), shapes["frame"]
+    frames = [shapes[name] for name in policy.graph().frame_names]
+    sizes = {name: (shape[-3], shape[-2]) for name, shape in zip(policy.frame_sizes, frames, strict=True)}
     half_range = 0.5 * (np.asarray(policy.spec.action.high) - np.asarray(policy.spec.action.low))
     worst = 0.0
-    for seed, (frame, state, own_task) in enumerate(samples):
-        wanted = task or own_task
-        inputs = _inputs(policy, names, (height, width), seed, frame, state, wanted)
-        (action,) = session.run(["action"], inputs)
-        gap = np.abs(action - policy.act(inputs["frame"], state, wanted, seed=seed)) / half_range
+    for seed, past in enumerate(samples):
+        seen = [fitted(each, sizes, task or each.task) for each in past]
+        (answer,) = session.run(["action"], _inputs(policy, tuple(shapes), sizes, seed, seen))
+        chunk, _ = policy.act(seen[-1], tuple(seen[:-1]), seed=seed)
+        gap = np.abs(answer.reshape(chunk.shape) - chunk) / half_range
         worst = max(worst, float(np.nan_to_num(gap, nan=np.inf).max()))
     return worst
 
 
-def _inputs(
-    policy: Any,
-    names: tuple[str, ...],
-    size: tuple[int, int],
-    seed: int,
-    frame: np.ndarray,
-    state: np.ndarray,
-    task: str,
-) -> dict[str, np.ndarray]:
-    """What an exported file takes, the frame in its size."""
+def fitted(observation: Observation, sizes: Sizes, task: str) -> Observation:
+    """An observation as cameras of other sizes would have shown it."""
     from ptr_fast.resize import resize
-    from ptr_fast.runtime.graph import search_noise
 
-    given = {
-        "frame": resize(frame, *size),
-        "state": state,
-        "task_id": np.array([policy.spec.tasks.slot(task)]),
-        "noise": search_noise(seed, policy.act_config.num_candidates, policy.spec.action.dim)[0].numpy(),
-    }
+    images = {name: resize(image, *sizes[name]) for name, image in observation.images.items()}
+    return replace(observation, images=images, task=task)
+
+
+def _inputs(
+    policy: Policy, names: tuple[str, ...], sizes: Sizes, seed: int, past: Sequence[Observation]
+) -> dict[str, np.ndarray]:
+    """What an exported file takes, frames in its sizes."""
+    short = policy.window.num_observations - len(past)
+    given = policy.inputs([past[0]] * short + list(past), seed, sizes)
     return {name: given[name] for name in names}
 
 
-def _camera_size(text: str, policy: Any) -> tuple[int, int]:
+def _camera_sizes(text: str, policy: Policy) -> dict[str, tuple[int, int]]:
+    """Of all cameras alike, or the checkpoint's own."""
     if not text:
-        return policy.spec.camera.height, policy.spec.camera.width
+        return policy.frame_sizes
     height, x, width = text.partition("x")
     if not (x and height.isdecimal() and width.isdecimal() and int(height) > 0 and int(width) > 0):
         raise ValueError(f"camera: expected HEIGHTxWIDTH, e.g. 480x640, got {text!r}")
     if max(int(height), int(width)) > LARGEST:
         raise ValueError(f"camera: expected at most {LARGEST} pixels, got {text!r}")
-    return int(height), int(width)
+    return dict.fromkeys(policy.frame_sizes, (int(height), int(width)))
 
 
-def _samples(args: Args, policy: Any, for_calibration: bool = False) -> list[tuple[np.ndarray, np.ndarray, str]]:
-    """Frames spread over episodes, in the store's size, with their states and tasks."""
-    from ptr_robot.evaluation.held_out import episodes_of
+def _samples(args: Args, policy: Policy, for_calibration: bool = False) -> list[Carry]:
+    """Observations spread over episodes, each after those that a policy needs before it; frames in the store's size."""
+    from ptr_robot.evaluation.held_out import episodes_of, observed
     from ptr_robot.training.sources import check_matches
 
     store, episodes, _ = episodes_of(args.store, (), policy.info, any_task=True)
@@ -154,16 +157,12 @@ def _samples(args: Args, policy: Any, for_calibration: bool = False) -> list[tup
             raise ValueError(f"int8: {store.path} has no episode to calibrate on beside those of the check")
         wanted = args.num_calibration
         episodes = others[np.unique(np.linspace(0, len(others) - 1, wanted).round().astype(int))].tolist()
-    records = np.concatenate([_records(store, episode) for episode in episodes])
-    tasks = [task for episode in episodes for task in [store.episodes.task[episode]] * len(_records(store, episode))]
+    steps = [(episode, t) for episode in episodes for t in range(int(store.episodes.num_steps[episode]))]
     samples = []
-    for i in np.linspace(0, len(records) - 1, min(wanted, len(records))).round().astype(int):
-        frame = store.frame(policy.spec.camera.name, int(records[i]))
-        known = tasks[i] if tasks[i] in policy.spec.tasks.names else policy.spec.tasks.names[0]
-        samples.append((frame, np.asarray(store.state[int(records[i])], np.float32), known))
+    for i in np.linspace(0, len(steps) - 1, min(wanted, len(steps))).round().astype(int):
+        episode, t = steps[i]
+        own = store.episodes.task[episode]
+        known = own if own in policy.spec.tasks.names else policy.spec.tasks.names[0]
+        newest, before = observed(store, policy, episode, t, known)
+        samples.append((*before, newest))
     return samples
-
-
-def _records(store: Any, episode: int) -> np.ndarray:
-    first = int(store.episodes.first[episode])
-    return np.arange(first, first + int(store.episodes.num_steps[episode]))

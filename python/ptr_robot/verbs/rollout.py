@@ -52,6 +52,17 @@ class Args:
     """So many decisions old is the frame that the policy sees, as with a late camera."""
     state_delay: int = 0
     """So many decisions old is the state that the policy sees; with frame-delay as much, actions act so late."""
+    play: Literal["receding", "ensemble", "latency"] = "receding"
+    """How chunks of actions are played, of a policy that answers with several: receding one after the other, and the
+    policy is asked again after --execute of them; ensemble asks in every step and plays the weighted mean of what all
+    its chunks want for it (ACT); latency lets the policy compute beside the loop and plays the entry that belongs to
+    the moment when the command reaches the arm."""
+    execute: int = 0
+    """Steps (control periods) between two requests to the policy, at least. Default: a whole chunk with --play
+    receding, else 1."""
+    ensemble_decay: float = 0.01
+    """m of the ensemble's weights exp(-m i), i = 0 for the oldest chunk; 0 weighs all alike, below 0 the newest weigh
+    most. The default is ACT's."""
     video: Literal["gif", "mp4", "none"] = "none"
     """Film the first trials at half speed, into a folder beside the result."""
     videos: int = 5
@@ -83,7 +94,8 @@ class Args:
     eager the very numbers of training; onnxruntime, openvino, compile, cuda_graph on a GPU, or a file of ptr-fast
     export (with --int8 the fastest on a CPU)."""
     camera_map: tuple[str, ...] = ()
-    """ROBOT=CHECKPOINT pairs: which camera of the robot shows what the checkpoint calls by another name."""
+    """ROBOT=CHECKPOINT pairs: which camera of the robot (or toy kitchen) shows what the checkpoint calls by another
+    name."""
     limits: Path | None = None
     """File of safety limits instead of the robot's own; a LeRobot robot needs one (robots/limits_file.py)."""
     record: Path | None = None
@@ -97,7 +109,7 @@ class Args:
 
 
 ON_A_ROBOT = (
-    *("against", "remote", "ca_file", "robot_options", "device", "engine", "camera_map", "limits", "record", "dry_run"),
+    *("against", "remote", "ca_file", "robot_options", "device", "engine", "limits", "record", "dry_run"),
     *("realtime_priority", "stop_file"),
 )
 IN_A_KITCHEN = (
@@ -112,6 +124,7 @@ def main(args: Args) -> int:
     for name, lowest, highest in (
         ("trials", 1, 10_000),
         ("max_steps", 1, 1_000_000),
+        ("execute", 0, 1024),
         ("seed", 0, 2**63 - 1),
         ("frame_delay", 0, 1000),
         ("state_delay", 0, 1000),
@@ -166,7 +179,7 @@ def rollout(args: Args) -> dict[str, Any]:
 
     task, kitchen = find_task(args.task).instruction, find_kitchen(args.kitchen).name
     told = args.policy_task or store_task_name(task, kitchen, per_kitchen=args.task_per_kitchen)
-    source, about, size, repeat = _source(args, told)
+    source, about, size, repeat, cameras = _source(args, told)
     plan = TrialPlan(
         task=task,
         kitchen=kitchen,
@@ -179,6 +192,10 @@ def rollout(args: Args) -> dict[str, Any]:
         distractors=args.distractors,
         frame_delay=args.frame_delay,
         state_delay=args.state_delay,
+        play=args.play,
+        execute=args.execute,
+        ensemble_decay=args.ensemble_decay,
+        cameras=cameras,
     )
     out = args.out or _default_out(args, about, plan)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -214,6 +231,7 @@ def rollout(args: Args) -> dict[str, Any]:
 
 
 def _on_robot(args: Args) -> int:
+    from ptr_fast.runtime.playing import PlayConfig
     from ptr_robot.chosen_checkpoint import chosen_checkpoint
     from ptr_robot.trials.contenders import load_contenders, remote_contender
     from ptr_robot.trials.run import RobotTrials, robot_options, run_robot_trials
@@ -243,6 +261,7 @@ def _on_robot(args: Args) -> int:
             options=robot_options(args.robot_options),
             task=args.policy_task or args.task,
             camera_map=args.camera_map,
+            play=PlayConfig(play=args.play, execute=args.execute, ensemble_decay=args.ensemble_decay),
             num_trials=args.trials,
             max_steps=args.max_steps,
             seed=args.seed,
@@ -275,8 +294,9 @@ def _labels(paths: list[Path], first: str) -> list[str]:
     raise ValueError(f"{twice}: is named twice; --label gives the first one another name")
 
 
-def _source(args: Args, told: str) -> tuple[Any, dict[str, Any], int, int]:
-    """The policy's source, what identifies it, its image size (pixels) and action repeat."""
+def _source(args: Args, told: str) -> tuple[Any, dict[str, Any], int, int, tuple[str, ...]]:
+    """The policy's source, what identifies it, its image size (pixels), action repeat and cameras of the kitchen."""
+    from ptr_robot.sim.environment import CAMERA_NAME
     from ptr_robot.sim.policies import CheckpointSource, ExpertSource, RandomSource
 
     named = _named(args, ", --policy random or --policy expert")
@@ -284,7 +304,7 @@ def _source(args: Args, told: str) -> tuple[Any, dict[str, Any], int, int]:
         if named is not None or args.mode or args.candidates:
             raise ValueError(f"policy {args.policy!r} takes no run, checkpoint, mode or candidates")
         about = {"policy": args.label or args.policy, "mode": "-", "checkpoint": None, "step": None}
-        return (RandomSource() if args.policy == "random" else ExpertSource()), about, 64, 4
+        return (RandomSource() if args.policy == "random" else ExpertSource()), about, 64, 4, (CAMERA_NAME,)
     if named is None:
         raise ValueError("name one of --run, --checkpoint, --policy random or --policy expert")
     from ptr_robot.chosen_checkpoint import chosen_checkpoint
@@ -297,10 +317,10 @@ def _source(args: Args, told: str) -> tuple[Any, dict[str, Any], int, int]:
     policy.spec.tasks.slot(told)
     if args.candidates and policy.mode != "search":
         raise ValueError(f"candidates are of mode search, {path} acts by {policy.mode}")
-    camera, repeat = policy.spec.camera, World.STEP_HZ / policy.spec.control_hz
+    repeat = World.STEP_HZ / policy.spec.control_hz
     if repeat != round(repeat):
         raise ValueError(f"{path}: control rate {policy.spec.control_hz} Hz does not divide {World.STEP_HZ} Hz")
-    size = camera.height if camera.height == camera.width else max(camera.height, camera.width)
+    size = max(max(camera.height, camera.width) for camera in policy.spec.cameras)
     about = {
         "policy": args.label or run_folder(path).name,
         "mode": policy.mode,
@@ -309,7 +329,17 @@ def _source(args: Args, told: str) -> tuple[Any, dict[str, Any], int, int]:
         "weights": _weights_digest(policy.info.path),
         **({"candidates": policy.act_config.num_candidates} if policy.mode == "search" else {}),
     }
-    return source, about, size, round(repeat)
+    return source, about, size, round(repeat), _cameras(args, [camera.name for camera in policy.spec.cameras])
+
+
+def _cameras(args: Args, wanted: list[str]) -> tuple[str, ...]:
+    """Of the kitchen, in the checkpoint's order. A single camera of an unknown name is the view of the table."""
+    from ptr_robot.robots.interface import match_cameras
+    from ptr_robot.sim.environment import CAMERA_NAME, CAMERAS
+
+    if len(wanted) == 1 and wanted[0] not in CAMERAS and not args.camera_map:
+        return (CAMERA_NAME,)
+    return tuple(match_cameras("a toy kitchen", list(CAMERAS), wanted, args.camera_map).values())
 
 
 def _named(args: Args, others: str) -> Path | None:

@@ -1,10 +1,13 @@
 """Serve a checkpoint's actions over a websocket, in openpi's protocol.
 
 A request is a map with ``observation/image`` (uint8 [H, W, 3] RGB of any size), ``observation/state`` (float [S]) and
-``prompt`` (a task of the checkpoint); the answer has ``actions`` (float32 [1, A], in the checkpoint's units) and
-``server_timing``. One observation gives one action: openpi-client's ``ActionChunkBroker`` takes ``action_horizon=1``
-here, which the metadata say. Where a checkpoint acts by ``search``, ``seed`` (an integer from 0) names the noise of a
-request; without it every request has another. ``GET /healthz`` answers OK.
+``prompt`` (a task of the checkpoint); the answer has ``actions`` (float32 [H, A], in the checkpoint's units: for this
+control period and the next ones) and ``server_timing``. Of a checkpoint with several cameras the first is
+``observation/image`` and each other one ``observation/NAME_image``, e.g. ``observation/wrist_image``, unless
+--camera-map says otherwise. A checkpoint that looks at T observations takes frames [T, H, W, 3] and states [T, S], the
+oldest first; a single observation stands for all of them. openpi-client's ``ActionChunkBroker`` takes the metadata's
+``action.horizon``, or less, as its ``action_horizon``. Where a checkpoint draws noise to act (mode search), ``seed``
+(an integer from 0) names the noise of a request; without it every request has another. ``GET /healthz`` answers OK.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -26,10 +29,13 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-__all__ = ["Args", "main", "make_infer", "metadata_of"]
+from ptr_fast.types import CameraSpec
+
+__all__ = ["Args", "image_keys", "main", "make_infer", "metadata_of"]
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 IMAGE, STATE, PROMPT, SEED = "observation/image", "observation/state", "prompt", "seed"
+CAMERA_IMAGE = "observation/{}_image"
 MAX_SEED = 2**63 - 1
 
 
@@ -60,6 +66,9 @@ class Args:
     frame_size: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="HEIGHT WIDTH")] = None
     """Height and width of the clients' frames, e.g. 480 640: the engine is made ready for them. Frames of other sizes
     are resized as training's were to the checkpoint's own size before they reach it."""
+    camera_map: tuple[str, ...] = ()
+    """KEY=CHECKPOINT pairs: the request's key of a camera of the checkpoint, where clients have names of their own,
+    e.g. observation/exterior_image_1_left=front."""
     max_connections: int = 8
     """Clients at once."""
     max_message_mib: float = 8.0
@@ -95,13 +104,15 @@ def main(args: Args) -> int:
     checkpoint = chosen_checkpoint(args.checkpoint, moves_an_arm=True)
     policy = Policy.load(checkpoint, pick_device(args.device, args.engine), args.mode or None, engine=args.engine)
     print(f"{checkpoint}: making it act; what is exported for that, once, is kept in {folder()}", flush=True)
-    infer = make_infer(policy, args.frame_size)
-    policy.warm_up(args.frame_size)
+    keys = image_keys([camera.name for camera in policy.spec.cameras], args.camera_map)
+    infer = make_infer(policy, args.frame_size, keys)
+    if args.frame_size is not None:
+        policy.warm_up(dict.fromkeys(keys, args.frame_size))
     policy.warm_up()
     limits = Limits(
         message_bytes=int(args.max_message_mib * 2**20), connections=args.max_connections, idle_s=args.idle_s
     )
-    server = PolicyServer(infer, metadata_of(policy), limits, token, log=lambda line: print(line, flush=True))
+    server = PolicyServer(infer, metadata_of(policy, keys), limits, token, log=lambda line: print(line, flush=True))
     print(f"ready after {time.monotonic() - begin:.1f} s", flush=True)
     asyncio.run(_run(server, args, tls, policy))
     return 0
@@ -147,44 +158,98 @@ def check_port(host: str, port: int) -> None:
         raise ValueError(f"cannot listen on {host} port {port}: {error}") from error
 
 
-def make_infer(policy: Any, frame_size: tuple[int, int] | None = None) -> Any:
+def image_keys(cameras: Sequence[str], pairs: Sequence[str] = ()) -> dict[str, str]:
+    """Camera of the checkpoint -> key of its frames in a request.
+
+    Args:
+        pairs: ``KEY=CHECKPOINT``, of ``--camera-map``.
+
+    Raises:
+        ValueError: a pair names no camera, or a key or a camera twice; lists the cameras.
+    """
+    named: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, camera = pair.rpartition("=")
+        if not equals or not key or camera not in cameras or camera in named:
+            told = f"expected KEY=CHECKPOINT with one of the checkpoint's cameras {list(cameras)}, each once"
+            raise ValueError(f"camera-map: {told}, got {pair!r}")
+        named[camera] = key
+    keys = {
+        camera: named.get(camera, IMAGE if number == 0 else CAMERA_IMAGE.format(camera))
+        for number, camera in enumerate(cameras)
+    }
+    if len(set(keys.values())) != len(keys):
+        raise ValueError(f"camera-map: two cameras have the same key: {keys}")
+    return keys
+
+
+def make_infer(policy: Any, frame_size: tuple[int, int] | None = None, keys: Mapping[str, str] | None = None) -> Any:
     """``request map -> answer map`` of a policy. ValueError names the key, what was expected and what came.
 
     An engine is made for frames of one size, which takes seconds; so that no client makes the others wait, there are
     two: for ``frame_size`` and for the checkpoint's own.
+
+    Args:
+        frame_size: height and width of the clients' frames, pixels.
+        keys: camera of the checkpoint -> key of its frames; None takes :func:`image_keys`.
     """
+    from ptr_fast.runtime.observation import Observation
     from ptr_fast.runtime.preprocess import fit_frame
 
-    spec = policy.spec
-    sizes = {(spec.camera.height, spec.camera.width), frame_size}
+    spec, past = policy.spec, policy.window.num_observations
+    keys = keys or image_keys([camera.name for camera in spec.cameras])
+    needed = (*keys.values(), STATE, PROMPT)
     own_seeds = count()
 
+    def frames_of(request: Mapping[str, Any], camera: CameraSpec) -> np.ndarray:
+        key, image = keys[camera.name], np.asarray(request[keys[camera.name]])
+        frames = image[None] if image.ndim == 3 else image
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
+            raise ValueError(f"{key}: expected uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
+        if frames.shape[1:3] == frame_size:
+            return frames
+        return np.stack([fit_frame(frame, camera) for frame in frames])
+
     def infer(request: Mapping[str, Any]) -> dict[str, Any]:
-        missing = [key for key in (IMAGE, STATE, PROMPT) if key not in request]
+        missing = [key for key in needed if key not in request]
         if missing:
-            raise ValueError(f"the request has no {missing[0]!r}; it needs {IMAGE}, {STATE} and {PROMPT}")
-        image, state, prompt = np.asarray(request[IMAGE]), np.asarray(request[STATE]), request[PROMPT]
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-            raise ValueError(f"{IMAGE}: expected uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
-        if state.shape != (spec.state.dim,) or state.dtype.kind not in "fiu":
-            raise ValueError(f"{STATE}: expected {spec.state.dim} numbers, got {state.dtype} {list(state.shape)}")
+            given = [key for key in request if isinstance(key, str)][:16]
+            raise ValueError(f"the request has no {missing[0]!r}; it needs {', '.join(needed)}, it has {given}")
+        frames, given_state = {c.name: frames_of(request, c) for c in spec.cameras}, np.asarray(request[STATE])
+        states = given_state[None] if given_state.ndim == 1 else given_state
+        if states.ndim != 2 or states.shape[1] != spec.state.dim or states.dtype.kind not in "fiu":
+            got = f"{given_state.dtype} {list(given_state.shape)}"
+            raise ValueError(f"{STATE}: expected {spec.state.dim} numbers, got {got}")
+        lengths = {len(states), *map(len, frames.values())}
+        if len(lengths) > 1 or max(lengths) > past:
+            told = f"expected as many frames as states, 1 to {past}"
+            raise ValueError(f"observations: {told}, got {[len(states), *map(len, frames.values())]}")
+        prompt = request[PROMPT]
         if not isinstance(prompt, str):
             raise ValueError(f"{PROMPT}: expected the name of a task, got {type(prompt).__name__}")
         seed = request[SEED] if SEED in request else next(own_seeds)
         if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or not 0 <= seed <= MAX_SEED:
             raise ValueError(f"{SEED}: expected an integer from 0 to {MAX_SEED}, got {seed!r:.40}")
-        frame = image if image.shape[:2] in sizes else fit_frame(image, spec.camera)
-        action = policy.act(frame, state.astype(np.float32), prompt, seed=int(seed))
-        return {"actions": action[None]}
+        seen = [
+            Observation({name: each[t] for name, each in frames.items()}, state.astype(np.float32), prompt)
+            for t, state in enumerate(states)
+        ]
+        actions, _ = policy.act(seen[-1], tuple(seen[:-1]), seed=int(seed))
+        return {"actions": actions}
 
     return infer
 
 
-def metadata_of(policy: Any) -> dict[str, Any]:
-    """What a client needs to know before it asks."""
+def metadata_of(policy: Any, keys: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What a client needs to know before it asks; ``image`` is the first of ``images``."""
     from ptr_fast.checkpoint import weights_digest
 
     spec = policy.spec
+    keys = keys or image_keys([camera.name for camera in spec.cameras])
+    images = [
+        {"key": keys[camera.name], "height": camera.height, "width": camera.width, "camera": camera.name}
+        for camera in spec.cameras
+    ]
     return {
         "policy": "ptr-fast",
         "checkpoint": "/".join(part for part in policy.info.path.resolve().parts[-3:] if part != "checkpoints"),
@@ -192,14 +257,16 @@ def metadata_of(policy: Any) -> dict[str, Any]:
         "weights": weights_digest(policy.info),
         "mode": policy.mode,
         "control_hz": spec.control_hz,
-        "image": {"key": IMAGE, "height": spec.camera.height, "width": spec.camera.width, "camera": spec.camera.name},
+        "image": images[0],
+        "images": images,
+        "observations": policy.window.num_observations,
         "state": {"key": STATE, "names": list(spec.state.names), "units": list(spec.state.units)},
         "action": {
             "names": list(spec.action.names),
             "units": list(spec.action.units),
             "low": list(spec.action.low),
             "high": list(spec.action.high),
-            "horizon": 1,
+            "horizon": policy.window.num_actions,
         },
         "tasks": {"key": PROMPT, "names": list(spec.tasks.names)},
     }
