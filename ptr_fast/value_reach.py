@@ -132,6 +132,11 @@ def describe_reach(
         return []
     median, long = (int(np.quantile(lengths, q, method="inverted_cdf")) for q in (0.5, 0.9))
     left, whole = success_gap(median, rewards, discount)
+    if whole <= 1e-9 * (rewards.positive - rewards.negative):
+        return [
+            f"at discount {discount:g} a failure that goes on for ever is worth as much as a success or more: take a "
+            f"rewards.negative below {rewards.negative:g}, or a lower discount"
+        ]
     text = (
         f"the median episode that did not fail has {median} steps: at discount {discount:g}, {left:.2g} of the "
         f"{whole:.3g} between success and failure are left at its start ({100 * left / whole:.0f} %)"
@@ -141,8 +146,8 @@ def describe_reach(
             f", and {success_gap(long, rewards, discount)[0]:.2g} in an episode of {long} (nine in ten are no longer)"
         )
     advised = discount_that_leaves(CLEAR_SHARE, median, rewards)
-    if left / whole < CLEAR_SHARE and advised > discount:
-        other_left, other_whole = success_gap(median, rewards, advised)
+    other_left, other_whole = success_gap(median, rewards, advised)
+    if left / whole < CLEAR_SHARE and advised > discount and other_left > left:
         text += f"; discount {advised:g} leaves {other_left:.2g} of {other_whole:.3g}"
     sentences = [text]
     if tau is not None:

@@ -93,6 +93,8 @@ def test_the_sentences():
     assert describe_reach(lengths, bounded, 0.98, 0.005)[1].endswith("into the targets from the beginning")
     assert "discount 0.98 leaves" not in describe_reach(lengths, bounded, 0.98)[0]
     assert describe_reach(np.array([], int), RewardConfig(), 0.96) == []
+    (warning,) = describe_reach(lengths, RewardConfig(positive=25.0, negative=1.0), 0.96, 0.005)
+    assert "a failure that goes on for ever is worth as much as a success or more" in warning
 
 
 def test_bad_arguments_are_named():
