@@ -194,9 +194,10 @@ class DaliLoader:
         columns = {name: value.numpy() for name, value in batch.columns().items()}
         records = np.empty((len(self._frames), self._size, self._window.num_observations), np.int64)
         for table, _, rows, index in split_by_source(self._tables, self._stores, sources, indices):
-            fill_columns(table, index, rows, columns, self._window)
+            past = past_records(table, index, self._columns, self._window)
+            fill_columns(table, index, rows, past, columns, self._window)
             for mine, name in zip(records, self._frames, strict=True):
-                mine[rows] = past_records(table, name, index, self._window)
+                mine[rows] = past[name]
         numbers = np.broadcast_to(sources[:, None], records.shape).reshape(-1)
         places = [(self._stores[n], r) for n, r in zip(numbers.tolist(), records.reshape(-1).tolist(), strict=True)]
         for number, camera in enumerate(self._sizes):

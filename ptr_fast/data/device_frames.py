@@ -158,38 +158,30 @@ class DeviceFrames:
     @torch.no_grad()
     def batch(self, step: int | torch.Tensor) -> Batch:
         """The batch of a step: a number, or a 0-d int64 tensor on the device, of which nothing is read back."""
-        rows, wanted = self._sampler.rows(step, self._device), self._columns
+        rows, wanted, window = self._sampler.rows(step, self._device), self._columns, self._window
         place = {name: places.index_select(0, rows) for name, places in self._places.items()}
         columns: dict[str, Any] = {name: values.index_select(0, rows) for name, values in self._scalars.items()}
-        for prefix in ("", "next_"):
-            if {f"{prefix}images", f"{prefix}state"} & wanted:
-                index_BT = self._past(place[f"{prefix}record"], place.get("first_record"))
-                if f"{prefix}images" in wanted:
-                    columns[f"{prefix}images"] = {n: PooledFrames(pool, index_BT) for n, pool in self._pools.items()}
-                if f"{prefix}state" in wanted:
-                    columns[f"{prefix}state"] = _rows(self._state, index_BT)
-        if {"actions", "action_mask"} & wanted:
-            index_BH = ahead_BH = self._ahead(place["record"])
-            if "last_record" in place:
-                index_BH = torch.minimum(ahead_BH, place["last_record"][:, None])
-                if "action_mask" in wanted:
-                    columns["action_mask"] = ahead_BH == index_BH
-            if "actions" in wanted:
-                columns["actions"] = _rows(self._action, index_BH)
+        for images, state, record in (("images", "state", "record"), ("next_images", "next_state", "next_record")):
+            if images not in wanted and state not in wanted:
+                continue
+            now_B, past_BT = place[record], None
+            if window.num_observations > 1:
+                ages = torch.arange(1 - window.num_observations, 1, device=self._device)
+                past_BT = torch.maximum(now_B.unsqueeze(1) + ages, place["first_record"].unsqueeze(1))
+            if images in wanted:
+                index_BT = now_B.unsqueeze(1) if past_BT is None else past_BT
+                columns[images] = {camera: PooledFrames(pool, index_BT) for camera, pool in self._pools.items()}
+            if state in wanted:
+                columns[state] = _rows(self._state, now_B, past_BT)
+        now_B, ahead_BH = place["record"], None
+        if "last_record" in place:
+            steps_BH = now_B.unsqueeze(1) + torch.arange(window.num_actions, device=self._device)
+            ahead_BH = torch.minimum(steps_BH, place["last_record"].unsqueeze(1))
+            if "action_mask" in wanted:
+                columns["action_mask"] = steps_BH == ahead_BH
+        if "actions" in wanted:
+            columns["actions"] = _rows(self._action, now_B, ahead_BH)
         return Batch(**columns)
-
-    def _past(self, place_B: torch.Tensor, first_B: torch.Tensor | None) -> torch.Tensor:
-        """Places of the observations up to one, ``[B, T]``: those of an episode follow each other."""
-        if first_B is None:
-            return place_B[:, None]
-        ages = torch.arange(1 - self._window.num_observations, 1, device=self._device)
-        return torch.maximum(place_B[:, None] + ages, first_B[:, None])
-
-    def _ahead(self, place_B: torch.Tensor) -> torch.Tensor:
-        """Where the actions from one on would lie if its episode went on, ``[B, H]``."""
-        if self._window.num_actions == 1:
-            return place_B[:, None]
-        return place_B[:, None] + torch.arange(self._window.num_actions, device=self._device)
 
     def describe(self) -> FrameSourceInfo:
         """What lies there, and how fast it becomes a net's input; measures for a few hundredths of a second."""
@@ -222,9 +214,11 @@ class DeviceFrames:
         """Nothing to end."""
 
 
-def _rows(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """``values[index]``: rows of a table at an index of two axes."""
-    return values.index_select(0, index.flatten()).unflatten(0, index.shape)
+def _rows(values: torch.Tensor, now_B: torch.Tensor, window_BN: torch.Tensor | None) -> torch.Tensor:
+    """Rows of a table at the places of a window, ``[B, N, D]``; without one of a single place each, ``[B, 1, D]``."""
+    if window_BN is None:
+        return values.index_select(0, now_B).unsqueeze(1)
+    return values.index_select(0, window_BN.view(-1)).view(*window_BN.shape, values.shape[1])
 
 
 def _load(source: FrameSource, records: np.ndarray, out: torch.Tensor) -> None:

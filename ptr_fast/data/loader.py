@@ -109,7 +109,7 @@ class Loader:
         if prefetch < 1:
             raise ValueError(f"prefetch must be at least 1, got {prefetch}")
         sizes = check_sources(transitions, frames)
-        self._window = window
+        self._columns, self._window = frozenset(columns), window
         self._tables, self._frames, self._sampler = list(transitions), list(frames), sampler
         self._device = torch.device(device)
         size, pinned = len(sampler.indices(0)[0]), self._device.type == "cuda"
@@ -219,12 +219,12 @@ class Loader:
             slot.copied = None
         sources, indices = self._sampler.indices(step)
         for table, frames, rows, index in split_by_source(self._tables, self._frames, sources, indices):
+            records = past_records(table, index, self._columns, self._window)
+            places = _rows_of_windows(rows, self._window.num_observations)
             for name, by_camera in slot.frames.items():
-                records = past_records(table, name, index, self._window)
-                places = _rows_of_windows(rows, self._window.num_observations)
                 for camera, out in by_camera.items():
-                    frames[camera].gather(records.reshape(-1), out, places)
-            fill_columns(table, index, rows, slot.arrays, self._window)
+                    frames[camera].gather(records[name].reshape(-1), out, places)
+            fill_columns(table, index, rows, records, slot.arrays, self._window)
 
 
 def check_sources(
@@ -309,29 +309,52 @@ def split_by_source(
             yield table, partner, rows, indices[rows]
 
 
-def past_records(table: TransitionTable, column: str, index: np.ndarray, window: Window) -> np.ndarray:
-    """Records of the observations up to that of transitions ``index`` (or up to the next one): int64 ``[n, T]``."""
-    record = (table.next_record if column.startswith("next_") else table.record)[index][:, None]
-    if window.num_observations == 1:
-        return record
-    ages = np.arange(1 - window.num_observations, 1)
-    return np.maximum(record + ages, table.first_record[index][:, None])
+def past_records(
+    table: TransitionTable, index: np.ndarray, columns: Collection[str], window: Window
+) -> dict[str, np.ndarray]:
+    """Records of the observations that transitions ``index`` are made of.
+
+    Returns:
+        By column (``images``, ``state`` and those of the next observation) int64 ``[n, T]``.
+    """
+    out: dict[str, np.ndarray] = {}
+    for named, mine in ((table.record, ("images", "state")), (table.next_record, ("next_images", "next_state"))):
+        if not any(name in columns for name in mine):
+            continue
+        records = named[index][:, None]
+        if window.num_observations > 1:
+            ages = np.arange(1 - window.num_observations, 1)
+            records = np.maximum(records + ages, table.first_record[index][:, None])
+        out |= dict.fromkeys(mine, records)
+    return out
 
 
 def fill_columns(
-    table: TransitionTable, index: np.ndarray, rows: np.ndarray, out: Mapping[str, np.ndarray], window: Window
+    table: TransitionTable,
+    index: np.ndarray,
+    rows: np.ndarray,
+    records: Mapping[str, np.ndarray],
+    out: Mapping[str, np.ndarray],
+    window: Window,
 ) -> None:
-    """Writes transitions ``index`` of the table into ``rows`` of each array by name: all of a batch but its frames."""
-    for name in out.keys() & {"state", "next_state"}:
-        out[name][rows] = table.state[past_records(table, name, index, window)]
-    if out.keys() & {"actions", "action_mask"}:
+    """Writes all of a batch but its frames: transitions ``index`` of the table into ``rows`` of each array by name.
+
+    Args:
+        records: of their observations, see :func:`past_records`.
+    """
+    for name, values in out.items():
+        if name in ("state", "next_state"):
+            values[rows] = table.state.take(records[name], axis=0)
+        elif name in ("rewards", "masks", "returns", "task_id"):
+            values[rows] = getattr(table, name)[index]
+    if "action_mask" in out or window.num_actions > 1:
         ahead, last = table.record[index][:, None] + np.arange(window.num_actions), table.last_record[index][:, None]
-        if "actions" in out:
-            out["actions"][rows] = table.action[np.minimum(ahead, last)]
         if "action_mask" in out:
             out["action_mask"][rows] = ahead <= last
-    for name in out.keys() & {"rewards", "masks", "returns", "task_id"}:
-        out[name][rows] = getattr(table, name)[index]
+        if "actions" in out:
+            out["actions"][rows] = table.action.take(np.minimum(ahead, last), axis=0)
+    elif "actions" in out:
+        out["actions"][rows] = table.action.take(table.record[index][:, None], axis=0)
 
 
 def _rows_of_windows(rows: np.ndarray, num_observations: int) -> np.ndarray:
