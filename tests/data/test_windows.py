@@ -23,7 +23,8 @@ from ptr_fast.types import FRAMES, TRANSITION, ActionSpec, Batch, CameraSpec, Po
 
 TASKS = TaskTable(names=("task",), num_slots=1)
 SIZES = {"front": (8, 12), "wrist": (6, 4), "top": (4, 8)}  # cameras need not have one size
-ALL = TRANSITION | {"action_mask"}
+ALL = TRANSITION | {"action_mask", "returns"}
+AHEAD = RewardConfig(num_steps=2, lower_bound_returns=True)
 TIERS = ("map", "jpeg", "host", "device", "device-yuv420", "dali")
 
 
@@ -73,7 +74,7 @@ def defined(tables, stores, sampler, step, cameras, columns, window) -> dict[str
         table, store = tables[number], stores[number]
         episode, record = int(table.episode[index]), int(table.record[index])
         first, num_steps = int(store.episodes.first[episode]), int(store.episodes.num_steps[episode])
-        row = {name: getattr(table, name)[index] for name in ("rewards", "masks", "task_id")}
+        row = {name: getattr(table, name)[index] for name in ("rewards", "masks", "returns", "task_id")}
         for prefix, now in (("", record), ("next_", int(table.next_record[index]))):
             past = [max(now - age, first) for age in reversed(range(window.num_observations))]
             row[f"{prefix}state"] = np.stack([store.state[one] for one in past])
@@ -123,7 +124,8 @@ def test_every_tier_gives_what_the_definition_says(tier, seed, tmp_path):
     stores = [random_store(tmp_path / name, rng, encoding, cameras, 4) for name in ("old", "new")]
     window = Window(num_observations=int(rng.integers(1, 4)), num_actions=int(rng.integers(1, 5))) if seed else Window()
     columns = ALL if seed < 3 else frozenset(name for name in ALL if rng.random() < 0.6) | {"images", "actions"}
-    tables = [Transitions(s, task_table=TASKS, action=s.meta.action, rewards=RewardConfig()) for s in stores]
+    ahead = RewardConfig(num_steps=1 + seed, lower_bound_returns=True)  # the next observation lies up to so far ahead
+    tables = [Transitions(s, task_table=TASKS, action=s.meta.action, rewards=ahead, discount=0.9) for s in stores]
     sampler = MixtureSampler([[len(tables[0])], [len(tables[1])]], 0.5, 8, seed)
     with closing(open_tier(tier, tables, stores, sampler, cameras, columns, window)) as batches:
         for step in (0, 1, 7):
@@ -206,7 +208,7 @@ class Sums:
     def update(self, batch: Batch, step) -> dict[str, torch.Tensor]:
         tensors = batch.tensors().values()
         parts = [value.pool[value.index] if isinstance(value, PooledFrames) else value for value in tensors]
-        self.total.mul_(0.5).add_(sum(part.double().mean() for part in parts))
+        self.total.mul_(0.5).add_(sum(part.double().clamp(min=-9.0).mean() for part in parts))
         return {"total": self.total.clone()}
 
 
@@ -221,7 +223,7 @@ def test_a_captured_step_gathers_windows_of_several_cameras(tier, tmp_path):
     from ptr_fast.kernels.dispatch import use_backend
 
     store = random_store(tmp_path / "store", np.random.default_rng(3), "raw", ("front", "wrist"), 5)
-    table = Transitions(store, task_table=TASKS, action=store.meta.action, rewards=RewardConfig())
+    table = Transitions(store, task_table=TASKS, action=store.meta.action, rewards=AHEAD, discount=0.9)
     sampler, window = MixtureSampler([[len(table)]], 1.0, 8, 0), Window(num_observations=3, num_actions=4)
     totals = []
     with ExitStack() as stack, use_backend("counter_random=reference"):
