@@ -61,13 +61,14 @@ def test_it_acts_as_it_did(kind, expected):
     task = expected["task"]
     for mode, actions in expected["actions"].items():
         policy = Policy.load(BEFORE / kind, mode=mode)
-        acted = [policy.act(frame, state, task, seed=3) for frame, state in zip(frames, states, strict=True)]
+        acted = [policy.decide(frame, state, task, seed=3) for frame, state in zip(frames, states, strict=True)]
         np.testing.assert_allclose(acted, actions, atol=LIBRARIES_DIFFER, rtol=0)
-    actions = policy.actions(frames, states, task)
-    log_prob = policy.log_prob(frames, states, task, actions * 0.9)
+    images = {policy.spec.camera.name: np.stack(frames)}
+    actions = policy.actions(images, states, task)
+    log_prob = policy.log_prob(images, states, task, actions * 0.9)
     np.testing.assert_allclose(log_prob, expected["log_prob"], atol=1e-3)
     if kind == "cql":
-        q = policy.predict_value(frames, states, task, actions)
+        q = policy.predict_value(images, states, task, actions)
         np.testing.assert_allclose(q, expected["q"], atol=LIBRARIES_DIFFER, rtol=0)
 
 

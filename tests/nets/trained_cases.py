@@ -78,11 +78,11 @@ def check_acts_from_a_checkpoint_and_exported(
     save_checkpoint(folder, 1, learner, spec, ActConfig(mode="mean"), {})
     frame = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
     state, task = np.zeros(spec.state.dim, np.float32), spec.tasks.names[0]
-    action = Policy.load(folder).act(frame, state, task)
+    action = Policy.load(folder).decide(frame, state, task)
     images = {spec.camera.name: torch.from_numpy(frame)[None].permute(0, 3, 1, 2) / 255.0}
     with torch.no_grad():
         scaled = learner.actor.mean_action(images, torch.from_numpy(state)[None], torch.tensor([0]))[0]
     np.testing.assert_allclose(action, spec.action.unscale(scaled.numpy()), atol=1e-5)
     for engine in engines:
         pytest.importorskip(engine)
-        np.testing.assert_allclose(Policy.load(folder, engine=engine).act(frame, state, task), action, atol=1e-4)
+        np.testing.assert_allclose(Policy.load(folder, engine=engine).decide(frame, state, task), action, atol=1e-4)

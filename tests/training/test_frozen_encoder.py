@@ -33,13 +33,13 @@ def test_a_run_records_its_file_of_weights_and_needs_it_no_more(tmp_path, capsys
 
     policy = Policy.load(out)
     observation = np.zeros((8, 8, 3), np.uint8), np.zeros(policy.spec.state.dim, np.float32), policy.spec.tasks.names[0]
-    action = policy.act(*observation)
+    action = policy.decide(*observation)
     weights.unlink()
-    np.testing.assert_array_equal(Policy.load(out).act(*observation), action)
+    np.testing.assert_array_equal(Policy.load(out).decide(*observation), action)
     branch = tmp_path / "branch"
     start = str(out / "checkpoints" / "000001")
     assert cli(["pretrain", "--from", start, "--out", str(branch)]) == 0
-    np.testing.assert_array_equal(Policy.load(branch).act(*observation), action)
+    np.testing.assert_array_equal(Policy.load(branch).decide(*observation), action)
     capsys.readouterr()
     assert cli(["pretrain", "smoke-bc", *encoder, "--data.stores", str(store.path), "--out", str(tmp_path / "b")]) == 2
     assert f"{weights}: cannot read the encoder's weights: No such file" in capsys.readouterr().err
