@@ -39,9 +39,9 @@ def sources(make_store):
     return tables, [opened[t.store] for t in tables]
 
 
-def mixture(tables, batch_size=8):
+def mixture(tables, batch_size=8, weights=None):
     sizes = [len(t) for t in tables]
-    return MixtureSampler([sizes[:2], sizes[2:]], 0.5, batch_size, seed=3)
+    return MixtureSampler([sizes[:2], sizes[2:]], 0.5, batch_size, seed=3, weights=weights)
 
 
 def plain(batch: Batch) -> dict[str, torch.Tensor]:
@@ -211,7 +211,8 @@ def test_a_sample_costs_the_same_at_any_size(kind):
     assert max(best) < 3.0 * best[0], dict(zip(sizes, best, strict=True))
 
 
-def test_the_device_sampler_reads_nothing_back(sources):
+@pytest.mark.parametrize("is_weighted", [False, True])
+def test_the_device_sampler_reads_nothing_back(sources, is_weighted):
     import sys
     from pathlib import Path
 
@@ -219,7 +220,8 @@ def test_the_device_sampler_reads_nothing_back(sources):
     from tape import capturable
 
     tables, frames = sources
-    held = DeviceFrames(tables, frames, mixture(tables))
+    weights = 1.0 + np.arange(sum(map(len, tables))) % 3 if is_weighted else None
+    held = DeviceFrames(tables, frames, mixture(tables, weights=weights))
     step = torch.tensor(5)
     with use_backend("counter_random=reference"):
         held.batch(step)  # the constants of the sampler are made once

@@ -40,6 +40,9 @@ CONFIGS = {
     "cql on states": CqlConfig(
         encoder=EncoderConfig(name="none"), critic_head="plain", hidden_dims=(16, 16), num_action_samples=3
     ),
+    "cql, bounded targets": CqlConfig(
+        encoder=EncoderConfig(name="none"), critic_head="plain", hidden_dims=(16, 16), num_action_samples=3
+    ),
     "bc, cosine": BcConfig(encoder=ENCODER, hidden_dims=(16,), lr_schedule="cosine", lr_schedule_steps=9),
     "bc, decay and clipping": BcConfig(encoder=ENCODER, hidden_dims=(16,), weight_decay=0.1, max_grad_norm=0.01),
 }
@@ -52,10 +55,11 @@ class Pool:
     on_device = True
     wait_seconds = 0.0
 
-    def __init__(self, device: torch.device | str = "cpu", layout: str = "rgb") -> None:
+    def __init__(self, device: torch.device | str = "cpu", layout: str = "rgb", is_bounded: bool = False) -> None:
         self.rows = make_batch(SPEC, num_batch=24).to(device)
         frames = self.rows.images["camera"][:, 0]
         self.pool = frames if layout == "rgb" else yuv420.encode(frames)
+        self.returns = torch.linspace(-20.0, 12.0, 24, device=device) if is_bounded else None
 
     def batch(self, step) -> Batch:
         rows = (torch.arange(6, device=self.rows.rewards.device) * 3 + step) % 24
@@ -65,6 +69,7 @@ class Pool:
             images={"camera": PooledFrames(self.pool, rows[:, None])},
             next_images={"camera": PooledFrames(self.pool, (rows[:, None] + 1) % 24)},
             **{name: getattr(self.rows, name).index_select(0, rows) for name in names},
+            returns=None if self.returns is None else self.returns.index_select(0, rows),
         )
 
 
@@ -120,7 +125,9 @@ def test_replayed_updates_equal_the_eager_ones_bit_by_bit(name, kind, layout, as
         learner = make_learner(CONFIGS[name], SPEC, seed=1)
         rates_on_the_device(learner)
         if captured:
-            step = CapturedStep(learner, Pool(layout=layout), 0, recorder=DirectRecorder())
+            step = CapturedStep(
+                learner, Pool(layout=layout, is_bounded=name.endswith("bounded targets")), 0, recorder=DirectRecorder()
+            )
             if kind == "tape":
                 step._recorder = TapeRecorder(
                     lambda step=step, learner=learner: [
@@ -128,7 +135,7 @@ def test_replayed_updates_equal_the_eager_ones_bit_by_bit(name, kind, layout, as
                     ]
                 )  # fmt: skip
         else:
-            step = EagerStep(learner, Pool(layout=layout), 0)
+            step = EagerStep(learner, Pool(layout=layout, is_bounded=name.endswith("bounded targets")), 0)
         for _ in range(NUM_WARM_UP + 5):
             step.run()
         steps.append(step)
@@ -162,7 +169,7 @@ def test_a_cuda_graph_trains_as_eager_launches_do(name, layout, deterministic):
     for kind in (EagerStep, CapturedStep):
         learner = make_learner(CONFIGS[name], SPEC, seed=1, device="cuda")
         assert why_not_captured(learner) is None
-        step = kind(learner, Pool("cuda", layout), 0)
+        step = kind(learner, Pool("cuda", layout, name.endswith("bounded targets")), 0)
         for _ in range(NUM_WARM_UP + 1):
             step.run()
         torch.cuda.synchronize()
