@@ -1,4 +1,7 @@
-"""Adam and the average of the weights in one pass, against PyTorch's fused Adam followed by its foreach lerp."""
+"""Adam and the average of the weights in one pass, against PyTorch's fused Adam followed by its foreach lerp.
+
+Also with decay and clipping, against its ``clip_grad_norm_``, fused AdamW and lerp.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +82,7 @@ def test_adam_polyak(name: str, options: dict[str, float]) -> None:
     compare(
         "adam_polyak",
         f"{name}: {len(current)} tensors, {count:,} parameters" + (", decay and clipping" if options else ""),
-        {"native": ours.step, "torch_fused_adam_then_lerp": torch_step},
+        {"native": ours.step, f"torch_{'clip_fused_adamw' if options else 'fused_adam'}_then_lerp": torch_step},
         gate,
         clock=one_thread_clock(),
         num_rounds=15,
