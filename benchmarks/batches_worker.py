@@ -40,9 +40,8 @@ CLONING = frozenset({"images", "state", "task_id", "actions"})
 class Worker:
     """One state of the package: batches from a store, updates of a learner."""
 
-    def versions(self, interface: int) -> dict[str, Any]:
-        """Takes the native module of today's sources, whose kernels are those of before; says whether it is there."""
-        native._INTERFACE = interface
+    def versions(self) -> dict[str, Any]:
+        """Whether the native module is there."""
         return {"native": native.module() is not None}
 
     def open(self, folder: str, tier: str, learner: str) -> dict[str, Any]:
