@@ -1,7 +1,7 @@
 """One camera, one observation and one action: what batches and updates cost today and cost before there could be more.
 
-``before`` is the commit below, checked out and built in a temporary folder for the time of the run. Each state works in a
-process of its own, round by round.
+``before`` is the commit below, checked out and built in a temporary folder for the time of the run. Each state works in
+a process of its own, round by round.
 """
 
 from __future__ import annotations

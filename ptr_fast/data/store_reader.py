@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -72,6 +73,7 @@ class EpisodeStore:
         meta: :class:`StoreMeta`.
         episodes: :class:`EpisodeTable`.
         num_parts, num_episodes, num_records, num_steps: counts; a step is a transition.
+        stored_names: name of each camera in the files, by its name here (see :meth:`renamed`).
     """
 
     def __init__(self, path: Path, meta: StoreMeta, parts: list[_Part]) -> None:
@@ -85,6 +87,8 @@ class EpisodeStore:
         self.num_records = self._firsts[-1]
         self.num_steps = int(self.episodes.num_steps.sum(dtype=np.int64))
         self._views: dict[str, list[tuple[memoryview, memoryview]]] = {}
+        self.stored_names = {camera.name: camera.name for camera in meta.cameras}
+        self._identity = to_dict(self.meta)
 
     @classmethod
     def open(cls, path: str | Path) -> EpisodeStore:
@@ -101,6 +105,26 @@ class EpisodeStore:
             if name != f"{number:06d}.arrow":
                 raise DataError(f"{path}: part episodes/{number:06d}.arrow is missing")
         return cls(path, meta, [_Part(path, name, schema) for name in names])
+
+    def renamed(self, names: Mapping[str, str]) -> EpisodeStore:
+        """The same store with other names for some of its cameras; a camera whose name another one takes is left out.
+
+        Args:
+            names: new names by old ones.
+
+        Raises:
+            ValueError: an unknown camera, or a name that is given twice.
+        """
+        if len(set(names.values())) < len(names):
+            raise ValueError(f"{self.path}: two cameras cannot have one name, got {dict(names)}")
+        cameras = {old: replace(self.meta.camera(old), name=new) for old, new in names.items()}
+        kept = {c.name: c for c in self.meta.cameras if c.name not in names and c.name not in names.values()}
+        ordered = [{**cameras, **kept}[c.name] for c in self.meta.cameras if c.name in cameras or c.name in kept]
+        store = copy.copy(self)
+        store.meta, store._views = replace(self.meta, cameras=tuple(ordered)), {}
+        olds = {new: old for old, new in names.items()}
+        store.stored_names = {c.name: self.stored_names[olds.get(c.name, c.name)] for c in ordered}
+        return store
 
     @cached_property
     def state(self) -> np.ndarray:
@@ -154,13 +178,13 @@ class EpisodeStore:
         spec = self.meta.camera(camera)
         frame_size = spec.height * spec.width * 3 if spec.encoding == "raw" else None
         return [
-            (first, *part.frames(FRAME_PREFIX + camera, frame_size))
+            (first, *part.frames(FRAME_PREFIX + self.stored_names[camera], frame_size))
             for first, part in zip(self._firsts, self._parts, strict=False)
         ]
 
     def fingerprint(self) -> str:
         """SHA-256 over the meta and every part's checksums and lengths; cheap, and equal only for equal content."""
-        digest = hashlib.sha256(json.dumps(to_dict(self.meta), sort_keys=True).encode())
+        digest = hashlib.sha256(json.dumps(self._identity, sort_keys=True).encode())
         for part in self._parts:
             digest.update(json.dumps(part.about, sort_keys=True).encode())
         return digest.hexdigest()

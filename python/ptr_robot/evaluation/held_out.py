@@ -174,7 +174,7 @@ def _from_split(
         for source in sources:
             if not (ids := getattr(source, part)):
                 continue
-            store = places.open(source.store)
+            store = places.open(source.store, source.cameras)
             episodes = np.sort(find_episodes(store, source, ids))
             here |= {store.episodes.task[e] for e in episodes}
             episodes = _of_task(store, episodes, task, known)

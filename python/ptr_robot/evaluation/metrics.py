@@ -148,7 +148,7 @@ def evaluate_checkpoint(
             "networks": "averaged" if averaged else "online",
             "data": {
                 **data.to_json(),
-                "camera": info.spec.cameras[0].name,
+                "camera": data.store.stored_names[info.spec.cameras[0].name],
                 "num_episodes": len(values),
                 "num_steps": sum(len(v.rewards) for v in values),
             },

@@ -65,9 +65,9 @@ def open_batches(
     weights = _weights(sources, tables)
     sampler = _sampler(sources, tables, mix, weights, loop, ranks)
     # One object per folder, however it is written: two sources may be episodes of one store.
-    folders = [source.store.path.resolve() for source in sources]
-    by_path = {folder: source.store for folder, source in zip(folders, sources, strict=True)}
-    stores = [by_path[folder] for folder in folders]
+    folders = [(source.store.path.resolve(), tuple(source.store.stored_names.items())) for source in sources]
+    by_folder = {folder: source.store for folder, source in zip(folders, sources, strict=True)}
+    stores = [by_folder[folder] for folder in folders]
     data = _Data(tables, stores, sampler, traits, [camera.name for camera in spec.cameras], device, loop.batch_size)
     if data.frames_per_sample:
         budget = (int(loop.memory_gib * 2**30) or int(free_memory() * _DECODED_SHARE)) // num_local_ranks()

@@ -220,6 +220,7 @@ class FinetuneConfig:
             checkpoint was trained on, with their weights.
         num_demos: demonstrations taken from the target, a seeded choice; the others are held out for evaluation.
         mix: share of the old data in every batch, exact over time; 0 trains on the new task alone.
+        camera_map: STORE=CHECKPOINT for every camera of the target whose name in the checkpoint is another.
         store: OLD=NEW for every store of the checkpoint's run that has moved; repeat for several.
         lr_scale: factor on the checkpoint's learning rates.
         lr_schedule: ``constant``, ``cosine`` to zero over this run, or ``same`` as the checkpoint's kind.
@@ -236,6 +237,7 @@ class FinetuneConfig:
     kinds: tuple[str, ...] = ()
     num_demos: int = 10
     mix: float = 0.9
+    camera_map: tuple[str, ...] = ()
     store: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     lr_scale: float = 1.0
     lr_schedule: Literal["same", "constant", "cosine"] = "same"
@@ -258,7 +260,7 @@ class EncoderFinetuneConfig:
     Attributes:
         encoder_from: run, or one of its checkpoints: its encoder, cameras, state, action and tasks are taken.
         freeze_encoder: its weights stay as they are; else they are trained on.
-        target, out, task, domains, outcomes, kinds, num_demos: as for the fine-tuning of a whole checkpoint.
+        target, out, task, domains, outcomes, kinds, num_demos, camera_map: as for fine-tuning a whole checkpoint.
         mix: share in every batch of the data that the encoder was trained on; 0 trains on the new task alone.
         store: OLD=NEW for every store of the encoder's run that has moved; repeat for several.
         learner: the method and its nets; its encoder must have the shapes of the one that is taken.
@@ -277,6 +279,7 @@ class EncoderFinetuneConfig:
     kinds: tuple[str, ...] = ()
     num_demos: int = 10
     mix: float = 0.9
+    camera_map: tuple[str, ...] = ()
     store: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     learner: LearnerConfig = tyro.MISSING
     rewards: RewardConfig = RewardConfig()

@@ -100,6 +100,7 @@ class SourceRecord:
         others: ids of the store's other episodes when the split was drawn; None: not recorded (version 1).
         episodes: those of train and validation by id; empty: not recorded (version 1).
         weights: how often the steps of a task are drawn, by task, where that is not 1.
+        cameras: names of cameras in the run by their names in the store, where the two differ.
     """
 
     role: str
@@ -110,6 +111,7 @@ class SourceRecord:
     others: tuple[str, ...] | None
     episodes: Mapping[str, EpisodeRecord]
     weights: Mapping[str, float] = field(default_factory=dict)
+    cameras: Mapping[str, str] = field(default_factory=dict)
 
     @staticmethod
     def of(
@@ -131,6 +133,7 @@ class SourceRecord:
             others=tuple(i for i in ids if i not in chosen),
             episodes=chosen,
             weights=dict(weights),
+            cameras={stored: name for name, stored in store.stored_names.items() if stored != name},
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -143,6 +146,7 @@ class SourceRecord:
             "validation": list(self.validation),
             "others": None if self.others is None else list(self.others),
             "weights": dict(self.weights),
+            "cameras": dict(self.cameras),
             "episodes": {name: vars(episode) for name, episode in self.episodes.items()},
         }
 
@@ -158,6 +162,7 @@ class SourceRecord:
             validation=tuple(data["validation"]),
             others=None if others is None else tuple(others),
             weights=dict(data.get("weights") or {}),
+            cameras=dict(data.get("cameras") or {}),
             episodes={name: EpisodeRecord(**episode) for name, episode in (data.get("episodes") or {}).items()},
         )
 

@@ -33,6 +33,7 @@ __all__ = [
     "select_target",
     "tell_cameras",
     "transitions_of",
+    "with_cameras_of",
 ]
 
 
@@ -65,7 +66,7 @@ class Source:
             DataError: there is no store, or recorded episodes are gone from it or are no longer what they were; names
                 them.
         """
-        store = places.open(record.store)
+        store = places.open(record.store, record.cameras)
         found = find_episodes(store, record, (*record.train, *record.validation))
         train, validation = np.split(found, [len(record.train)])
         return Source(role=record.role, store=store, train=train, validation=validation, weights=record.weights)
@@ -351,6 +352,32 @@ def tell_cameras(sources: Sequence[Source], spec: PolicySpec, advice: str) -> No
         mine = "camera that is trained on is" if len(names) == 1 else "cameras that are trained on are"
         told = " and ".join(", ".join(map(repr, names)).rsplit(", ", 1))
         print(f"the {mine} {told}, not {', '.join(map(repr, others))}: {advice}")
+
+
+def with_cameras_of(target: Source, spec: PolicySpec, pairs: Sequence[str]) -> Source:
+    """A target whose cameras go by the names that a checkpoint has for them.
+
+    Args:
+        pairs: ``STORE=CHECKPOINT``, of ``--camera-map``; a camera that no pair names keeps its name.
+
+    Raises:
+        ValueError: a pair that is none, or a camera that is missing, unknown or named twice; lists both sides.
+    """
+    has, wanted = [c.name for c in target.store.meta.cameras], [c.name for c in spec.cameras]
+    both = f"the checkpoint sees {wanted}, the store has {has}"
+    named: dict[str, str] = {}
+    for pair in pairs:
+        stored, equals, name = pair.partition("=")
+        if not equals or stored not in has or name not in wanted or stored in named or name in named.values():
+            told = f"camera-map: expected STORE=CHECKPOINT, each once, got {pair!r}: {both}"
+            raise ValueError(f"{target.store.path}: {told}")
+        named[stored] = name
+    store = target.store.renamed(named)
+    missing = [name for name in wanted if name not in store.stored_names]
+    if missing:
+        told = f"no camera {', '.join(map(repr, missing))}: {both}; name them with --camera-map STORE=CHECKPOINT"
+        raise ValueError(f"{store.path}: {told}")
+    return replace(target, store=store)
 
 
 def _camera(store: EpisodeStore, name: str) -> CameraSpec:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from ptr_fast.checkpoint import CheckpointInfo
 from ptr_fast.data.store import EpisodeStore
@@ -61,8 +62,11 @@ class StorePlaces:
                     return new / path.relative_to(old)
         return then
 
-    def open(self, recorded: Path) -> EpisodeStore:
+    def open(self, recorded: Path, cameras: Mapping[str, str] = MappingProxyType({})) -> EpisodeStore:
         """Opens a recorded store where it lies now.
+
+        Args:
+            cameras: names of cameras in the run by their names in the store, where the two differ.
 
         Raises:
             DataError: there is no store, with the option that names its new place; or it is damaged.
@@ -74,7 +78,7 @@ class StorePlaces:
                 f"{path}: not a store (expected the file meta.json), and the record of the run needs it; "
                 f"where it has moved, name its new place: --store {named}=NEW"
             )
-        return EpisodeStore.open(path)
+        return EpisodeStore.open(path).renamed(cameras)
 
     def check_known(self, recorded: Iterable[Path]) -> None:
         """Refuses an old place that no record names.

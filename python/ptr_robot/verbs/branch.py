@@ -183,6 +183,8 @@ def _sources(told: Branch, left: RunRecord, places: StorePlaces, is_drawn_anew: 
             _parts(left, places),
             *(config.get("outcomes", ()), config.get("kinds", ())),
         )
+        names = next(source.cameras for source in left.sources if source.role == "target")
+        target = replace(target, store=target.store.renamed(names))
     return [*priors, target]
 
 

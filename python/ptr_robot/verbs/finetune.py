@@ -76,7 +76,7 @@ def with_encoder(config: EncoderFinetuneConfig, ranks: Ranks) -> int:
     from ptr_robot.training.rates import check_schedule, over
     from ptr_robot.training.references import settled
     from ptr_robot.training.run_record import RunRecord
-    from ptr_robot.training.sources import check_matches, select_target, tell_cameras, with_tasks
+    from ptr_robot.training.sources import check_matches, select_target, tell_cameras, with_cameras_of, with_tasks
     from ptr_robot.training.trained_on import held_out_only
 
     info = read_checkpoint(chosen_checkpoint(config.encoder_from, to=sys.stdout))
@@ -86,6 +86,7 @@ def with_encoder(config: EncoderFinetuneConfig, ranks: Ranks) -> int:
         outcomes=config.outcomes,
         kinds=config.kinds,
     )
+    target = with_cameras_of(target, info.spec, config.camera_map)
     parent, ancestors = parent_and_ancestors(info, "encoder")
     sources = held_out_only([*_prior_sources(info, config), target], ancestors)
     spec = with_tasks(info.spec, [task])
@@ -131,7 +132,7 @@ def finetune(config: FinetuneConfig, ranks: Ranks) -> int:
     from ptr_robot.training.loop import open_run, train
     from ptr_robot.training.rates import over, scaled
     from ptr_robot.training.run_record import RunRecord
-    from ptr_robot.training.sources import check_matches, select_target, tell_cameras, with_tasks
+    from ptr_robot.training.sources import check_matches, select_target, tell_cameras, with_cameras_of, with_tasks
     from ptr_robot.training.trained_on import held_out_only
 
     info = read_checkpoint(chosen_checkpoint(config.checkpoint, to=sys.stdout))
@@ -140,6 +141,7 @@ def finetune(config: FinetuneConfig, ranks: Ranks) -> int:
         outcomes=config.outcomes,
         kinds=config.kinds,
     )
+    target = with_cameras_of(target, info.spec, config.camera_map)
     parent, ancestors = parent_and_ancestors(info, "finetune")
     sources = held_out_only([*_prior_sources(info, config), target], ancestors)
     spec = with_tasks(info.spec, [task])
