@@ -5,7 +5,8 @@ import os
 import pytest
 import torch
 import torch.distributed as dist
-from learner_cases import make_batch, make_spec
+from learner_cases import make_spec
+from learner_kinds import KINDS, asked_for, small
 
 from ptr_fast.config import BcConfig, CqlConfig, EncoderConfig
 from ptr_fast.learners import Ranks, make_learner
@@ -13,10 +14,9 @@ from ptr_fast.types import Batch
 
 ENCODER = EncoderConfig(name="conv3", num_filters=8, embedding_dim=16)
 CASES = {
-    "cql": CqlConfig(encoder=ENCODER, hidden_dims=(16, 16)),
+    **{tag: small(tag) for tag in KINDS},
     "cql that shares the encoder": CqlConfig(encoder=ENCODER, hidden_dims=(16, 16), actor_encoder="critic"),
     "cql on the state alone": CqlConfig(encoder=EncoderConfig(name="none"), hidden_dims=(16, 16), critic_head="plain"),
-    "bc": BcConfig(encoder=ENCODER, hidden_dims=(16, 16)),
     "bc with decay and clipping": BcConfig(encoder=ENCODER, hidden_dims=(16, 16), weight_decay=1.0, max_grad_norm=0.01),
 }
 
@@ -31,7 +31,7 @@ def check_learner(name: str, ranks: Ranks) -> None:
     together = make_learner(CASES[name], spec, seed=1, ranks=ranks)
     alone = make_learner(CASES[name], spec, seed=1)
     for step in range(num_steps):
-        batch = make_batch(spec, num_batch=12, seed=step)
+        batch = asked_for(CASES[name], spec, num_batch=12, seed=step)
         info = ranks.whole_batch(together.update(share_of(batch, ranks), step))
         expected = alone.update(batch, step)
         assert info.keys() == expected.keys()
