@@ -37,7 +37,7 @@ from ptr_robot.training.config import DataConfig, LoopConfig, PretrainConfig
 from ptr_robot.verbs.pretrain import pretrain
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tape import TapeRecorder
+from tape import DirectRecorder, TapeRecorder
 
 TASK = toy_robot.TASKS[0]
 LOOP = LoopConfig(num_steps=7, batch_size=4, log_every=1, checkpoint_every=1, keep_last=2, num_threads=1, device="cpu")
@@ -129,8 +129,9 @@ def test_it_resumes_bit_for_bit(run, tag, store, tmp_path, capsys):
 
 def test_it_is_saved_and_loaded_whole(tag, tmp_path):
     config, spec = small(tag), make_spec()
-    learner, other = (make_learner(config, spec, seed=seed) for seed in (1, 2))
+    learner, other = (make_learner(config, spec, seed=1) for _ in range(2))
     learner.update(asked_for(config, spec), 0)
+    other.update(asked_for(config, spec, seed=9), 0)
     path = save_checkpoint(tmp_path, 1, learner, spec, ActConfig(), {})
     traits = traits_of(config)
     assert (path / "pretrained_model" / "critic.safetensors").exists() == bool(traits.beside)
@@ -242,8 +243,10 @@ def test_its_update_is_recorded_once_and_replayed(tag, monkeypatch):
             for optimizer in learner.optimizers().values():
                 for group in optimizer.param_groups:
                     group["lr"] = torch.tensor(group["lr"])
-            step = kind(learner, Batches(config), 0)
-            if kind is CapturedStep:
+            if kind is EagerStep:
+                step = EagerStep(learner, Batches(config), 0)
+            else:
+                step = CapturedStep(learner, Batches(config), 0, recorder=DirectRecorder())
                 step._recorder = TapeRecorder(
                     lambda step=step: [
                         *state_of(step.learner), step._step, step._readout.values, step._readout.first_bad
