@@ -19,7 +19,7 @@ CLASSES = {
     "widowx": ("ptr_robot.robots.widowx", "WidowXRobot"),
 }
 LEROBOT, CAMERA = "lerobot:", "camera:"
-NAMES = (*CLASSES, LEROBOT + "TYPE")
+NAMES = (*CLASSES, LEROBOT + "TYPE", "MODULE:CLASS")
 
 
 def make_robot(name: str, /, **options: Any) -> Robot:
@@ -27,7 +27,8 @@ def make_robot(name: str, /, **options: Any) -> Robot:
 
     Args:
         name: ``simulated`` (a toy kitchen in real time), ``replay`` (a stored episode), ``widowx`` (a WidowX behind
-            its environment service) or ``lerobot:so101_follower`` (a robot of LeRobot's).
+            its environment service), ``lerobot:so101_follower`` (a robot of LeRobot's) or ``MODULE:CLASS`` (a class of
+            :class:`ptr_robot.robots.interface.Robot` in a module of yours).
         options: of that robot's class; a LeRobot robot also takes LeRobot's own settings. ``camera:NAME`` gives the
             robot a camera of this machine's (text as :func:`ptr_robot.cameras.make_camera` takes it).
 
@@ -46,11 +47,26 @@ def make_robot(name: str, /, **options: Any) -> Robot:
         from ptr_robot.robots.lerobot import LeRobotRobot
 
         return LeRobotRobot(name.removeprefix(LEROBOT), **options)
-    if name not in CLASSES:
-        raise ValueError(f"robot: expected one of {', '.join(NAMES)}, got {name!r}")
-    module, kind_name = CLASSES[name]
-    kind = getattr(importlib.import_module(module), kind_name)
+    kind = getattr(importlib.import_module(CLASSES[name][0]), CLASSES[name][1]) if name in CLASSES else _named(name)
     return kind(**_checked(name, kind, options))
+
+
+def _named(name: str) -> type[Robot]:
+    """The class ``MODULE:CLASS`` of somebody else's module.
+
+    Raises:
+        ValueError: another form, no such module or class, or one that is no robot.
+    """
+    module, colon, kind_name = name.partition(":")
+    if not (module and colon and kind_name):
+        raise ValueError(f"robot: expected one of {', '.join(NAMES)}, got {name!r}")
+    try:
+        kind = getattr(importlib.import_module(module), kind_name)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise ValueError(f"robot {name!r}: {error}; the module must be importable from here (PYTHONPATH)") from error
+    if not (isinstance(kind, type) and issubclass(kind, Robot)):
+        raise ValueError(f"robot {name!r}: expected a class that extends ptr_robot.robots.interface.Robot, got {kind}")
+    return kind
 
 
 def _checked(name: str, kind: Any, options: dict[str, Any]) -> dict[str, Any]:
