@@ -15,7 +15,6 @@ __all__ = [
     "bellman_errors",
     "cloning_loss",
     "cql_log_weight",
-    "dr3_loss",
     "td_target",
     "temperature_loss",
 ]
@@ -66,12 +65,3 @@ def temperature_loss(temperature: torch.Tensor, entropy: torch.Tensor, target_en
 def cloning_loss(log_prob_B: torch.Tensor) -> torch.Tensor:
     """Mean negative log density of the data's actions, nats."""
     return -log_prob_B.mean()
-
-
-def dr3_loss(embedding_BD: torch.Tensor, next_embedding_BD: torch.Tensor, masks_B: torch.Tensor) -> torch.Tensor:
-    """Mean masked inner product of the critic's embeddings at s and s'.
-
-    The published configuration gives it the weight 0 and still runs the encoder on s' forward and backward for it. The
-    learner leaves it out; it is here for diagnosis.
-    """
-    return (masks_B * (embedding_BD * next_embedding_BD).sum(dim=1)).mean()

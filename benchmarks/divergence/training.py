@@ -21,7 +21,7 @@ from ptr_fast.data.sampler import MixtureSampler
 from ptr_fast.data.store import EpisodeStore
 from ptr_fast.diagnostics import selection_score, summarize, value_range
 from ptr_fast.learners import CqlLearner, Draws
-from ptr_fast.learners.cql.info import cql_info
+from ptr_fast.learners.cql.terms import cql_info
 from ptr_fast.types import TRANSITION, Batch
 from ptr_fast.valuation import value_episode
 from ptr_robot.evaluation.metrics import record_of

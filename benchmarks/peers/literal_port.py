@@ -24,7 +24,7 @@ from benchmarks.peers.plain_batch import only, plain
 from benchmarks.peers.plain_draws import draw
 from benchmarks.peers.plain_nets import PlainNets
 from ptr_fast.learners import CqlLearner, CqlTerms, Draws
-from ptr_fast.learners.cql.info import cql_info
+from ptr_fast.learners.cql.terms import cql_info
 from ptr_fast.nets import TanhGaussian
 from ptr_fast.types import Batch
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from golden import Golden, note
+from reference_names import REFERENCE_NAMES, dr3_loss
 from update_case import (
     CROP_PADDING,
     check_bytes,
@@ -27,10 +28,9 @@ from update_case import (
     scalar_scale,
 )
 
-from ptr_fast import losses
 from ptr_fast.kernels.augment import augment, planar
 from ptr_fast.kernels.group_norm_act_pool.reference import same_max_pool
-from ptr_fast.learners.cql.info import REFERENCE_NAMES, cql_info
+from ptr_fast.learners.cql.terms import cql_info
 from ptr_fast.nets import layers
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -61,7 +61,7 @@ class Step:
         info = cql_info(batch, terms)
         self.values = golden_values(terms) | {"value/embed_next": next_embedding}
         self.scalars = {name: info[ours] for name, ours in REFERENCE_NAMES.items()}
-        self.scalars["dr3_loss"] = losses.dr3_loss(terms.embedding_BD, next_embedding, batch.masks)
+        self.scalars["dr3_loss"] = dr3_loss(terms.embedding_BD, next_embedding, batch.masks)
         self.scalars["pixel_norm_next"] = next_embedding.norm(dim=1).mean()
         self.gradients = {
             name: {key: p.grad.detach().clone() for key, p in networks[name].named_parameters()}

@@ -11,12 +11,13 @@ from ptr_fast.learners.registry import LearnerKind, register
 
 if TYPE_CHECKING:
     from ptr_fast.learners.cql.networks import CqlNetworks
-    from ptr_fast.learners.cql.update import CqlLearner, CqlTerms
+    from ptr_fast.learners.cql.terms import CqlTerms
+    from ptr_fast.learners.cql.update import CqlLearner
     from ptr_fast.learners.divergence import Remedy
 
 __all__ = ["CqlConfig", "CqlLearner", "CqlNetworks", "CqlTerms"]
 
-_WHERE = {"CqlLearner": "update", "CqlTerms": "update", "CqlNetworks": "networks"}
+_WHERE = {"CqlLearner": "update", "CqlTerms": "terms", "CqlNetworks": "networks"}
 
 
 def __getattr__(name: str) -> Any:

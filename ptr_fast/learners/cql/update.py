@@ -9,13 +9,12 @@ that looks through the critic's encoder makes it 6: the actor's four become one,
 
 Shapes: E ensemble, B batch, K sampled actions per state, A action, D embedding.
 Source: PTR, ``jaxrl2/agents/cql_encodersep_parallel/``. Deviation: the DR3 term, whose published weight is 0, is left
-out (:func:`ptr_fast.losses.dr3_loss`); it only changes anything where it is not finite.
+out; it only changes anything where it is not finite.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -24,8 +23,8 @@ from ptr_fast import losses
 from ptr_fast.config import PolicySpec
 from ptr_fast.learners import base
 from ptr_fast.learners.cql.config import CqlConfig
-from ptr_fast.learners.cql.info import cql_info
 from ptr_fast.learners.cql.networks import make_actor, make_critic
+from ptr_fast.learners.cql.terms import CqlTerms, cql_info
 from ptr_fast.learners.cql.traits import traits
 from ptr_fast.learners.distributed import Ranks
 from ptr_fast.learners.draws import Draws, draw_cql
@@ -33,52 +32,9 @@ from ptr_fast.learners.optimizer import AdamPolyak
 from ptr_fast.nets import TanhGaussian, Temperature
 from ptr_fast.types import Batch
 
-__all__ = ["CqlLearner", "CqlTerms"]
+__all__ = ["CqlLearner"]
 
 Images = dict[str, torch.Tensor]  # by camera name, float [B, 3, H, W] in [0, 1]
-
-
-@dataclass(frozen=True, kw_only=True)
-class CqlTerms:
-    """Per-element quantities of one update, detached.
-
-    Attributes:
-        next_policy, policy: law of the action at s' and at s.
-        next_actions_BKA, policy_actions_BKA, actor_actions_BA: sampled actions.
-        next_log_prob_BK, policy_log_prob_BK, actor_log_prob_B: their log densities.
-        embedding_BD, next_target_embedding_BD: online critic at s, target critic at s'.
-        next_q_EBK, target_B: target critic at s', Bellman target.
-        q_data_EB, q_policy_EBK, q_random_EBK, log_sum_exp_EB: online critic before its update.
-        new_embedding_BD, actor_q_EB: critic after its update, at the actor's actions.
-        critic_loss, bellman_loss, cql_loss, actor_loss, entropy, temperature, temperature_loss, new_temperature: 0-d.
-    """
-
-    next_policy: TanhGaussian
-    policy: TanhGaussian
-    next_actions_BKA: torch.Tensor
-    policy_actions_BKA: torch.Tensor
-    actor_actions_BA: torch.Tensor
-    next_log_prob_BK: torch.Tensor
-    policy_log_prob_BK: torch.Tensor
-    actor_log_prob_B: torch.Tensor
-    embedding_BD: torch.Tensor
-    next_target_embedding_BD: torch.Tensor
-    next_q_EBK: torch.Tensor
-    target_B: torch.Tensor
-    q_data_EB: torch.Tensor
-    q_policy_EBK: torch.Tensor
-    q_random_EBK: torch.Tensor
-    log_sum_exp_EB: torch.Tensor
-    new_embedding_BD: torch.Tensor
-    actor_q_EB: torch.Tensor
-    critic_loss: torch.Tensor
-    bellman_loss: torch.Tensor
-    cql_loss: torch.Tensor
-    actor_loss: torch.Tensor
-    entropy: torch.Tensor
-    temperature: torch.Tensor
-    temperature_loss: torch.Tensor
-    new_temperature: torch.Tensor
 
 
 class CqlLearner:
@@ -166,7 +122,7 @@ class CqlLearner:
             draws: random numbers to use instead of those of seed, step and position in the whole batch.
 
         Returns:
-            Detached 0-d tensors on the device, keys as in :mod:`ptr_fast.learners.cql.info`; of this rank's share.
+            Detached 0-d tensors on the device, keys as in :mod:`ptr_fast.learners.cql.terms`; of this rank's share.
 
         Raises:
             ValueError: a batch that does not fit the spec.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ptr_robot.diagnosis.evidence import Evidence, correlation
+from ptr_robot.diagnosis.evidence import Evidence, known_correlation
 from ptr_robot.diagnosis.finding import Finding, Level, named, percent
 from ptr_robot.diagnosis.meaning import is_known
 
@@ -237,7 +237,7 @@ def motion_gains(evidence: Evidence) -> dict[tuple[int, int], tuple[float, float
             known = episode[before] == episode[after]
             known &= np.isfinite(cause) & np.isfinite(effect)
             if known.sum() >= MIN_STEPS:
-                fit = correlation(cause[known], effect[known])
+                fit = known_correlation(cause[known], effect[known])
                 tried.append((fit, fit * float(np.std(effect[known])) / max(float(np.std(cause[known])), 1e-12)))
         if tried:
             gains[i, j] = max(tried, key=lambda pair: abs(pair[0]))

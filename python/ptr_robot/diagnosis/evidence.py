@@ -7,14 +7,16 @@ pictures.
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ptr_fast import diagnostics
 from ptr_robot.diagnosis.sample import CameraSample
 
-__all__ = ["Evidence", "correlation"]
+__all__ = ["Evidence", "known_correlation"]
 
 MAX_STUDIED = 2000
 """Episodes from which correlations are computed; more make them no surer."""
@@ -145,8 +147,8 @@ class Evidence:
         known = np.isfinite(self.state_deltas).all(axis=1) & np.isfinite(self.actions).all(axis=1)
         for i, j in self.pairs:
             action, delta = self.actions[known, i], self.state_deltas[known, j]
-            target = correlation(action, self.states[known, j] + delta)
-            votes.append(target > 0.9 and target > abs(correlation(action, delta)) + 0.3)
+            target = known_correlation(action, self.states[known, j] + delta)
+            votes.append(target > 0.9 and target > abs(known_correlation(action, delta)) + 0.3)
         return len(votes) > 0 and sum(votes) > len(votes) / 2
 
     @functools.cached_property
@@ -178,13 +180,10 @@ class Evidence:
         return np.where(inside, self.step_start[episode] + t, -1)
 
 
-def correlation(x: np.ndarray, y: np.ndarray) -> float:
-    """Pearson correlation; 0 where either side does not vary."""
-    if len(x) < 2:
-        return 0.0
-    x, y = x.astype(np.float64) - np.mean(x, dtype=np.float64), y.astype(np.float64) - np.mean(y, dtype=np.float64)
-    scale = np.sqrt((x @ x) * (y @ y))
-    return float(x @ y / scale) if scale > 1e-20 else 0.0
+def known_correlation(x: np.ndarray, y: np.ndarray) -> float:
+    """:func:`ptr_fast.diagnostics.correlation`; 0 where it says nothing."""
+    value = diagnostics.correlation(x, y)
+    return 0.0 if math.isnan(value) else value
 
 
 def _speed(motion: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ptr_robot.datasets.grippers import read_unit
-from ptr_robot.diagnosis.evidence import Evidence, correlation
+from ptr_robot.diagnosis.evidence import Evidence, known_correlation
 from ptr_robot.diagnosis.finding import Finding, percent
 
 __all__ = ["gripper_motion", "gripper_sign"]
@@ -46,7 +46,7 @@ def gripper_sign(evidence: Evidence) -> list[Finding]:
     if state_dim is not None and len(evidence.states) > FOLLOW_STEPS:
         state = evidence.states[:, state_dim]
         same = evidence.step_episode[FOLLOW_STEPS:] == evidence.step_episode[:-FOLLOW_STEPS]
-        fit = correlation(action[:-FOLLOW_STEPS][same], state[FOLLOW_STEPS:][same])
+        fit = known_correlation(action[:-FOLLOW_STEPS][same], state[FOLLOW_STEPS:][same])
         declared = _closes_upwards(evidence.meta.action.units[action_dim])
         fit *= -1.0 if declared != _closes_upwards(evidence.meta.state.units[state_dim]) else 1.0
         if fit < INVERTED:

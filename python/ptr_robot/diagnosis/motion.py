@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ptr_robot.diagnosis.evidence import Evidence, correlation
+from ptr_robot.diagnosis.evidence import Evidence, known_correlation
 from ptr_robot.diagnosis.finding import Finding, named, percent
 from ptr_robot.diagnosis.sample import CameraSample
 
@@ -224,7 +224,7 @@ def _state_lag(evidence: Evidence) -> Lag | None:
     series = []
     for i, j in evidence.pairs:
         action = evidence.actions[:, i]
-        if abs(correlation(action[:-1], action[1:])) < 0.999:
+        if abs(known_correlation(action[:-1], action[1:])) < 0.999:
             series.append((action, rows, evidence.state_deltas[rows, j]))
     return _best_lag(series, evidence.step_episode)
 

@@ -1,58 +1,58 @@
-"""Names of the numbers that an update reports, and how they follow from its per-element terms.
-
-``REFERENCE_NAMES`` maps the reference's logged names to ours. Two of its numbers, ``dr3_loss`` and ``pixel_norm_next``,
-need the online encoder at s', which costs one more encoder forward and has no influence on training: they are not part
-of an update.
-"""
+"""The per-element terms of an update, and the numbers that it reports of them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import torch
 
+from ptr_fast.nets import TanhGaussian
 from ptr_fast.types import Batch
 
-if TYPE_CHECKING:
-    from ptr_fast.learners.cql import CqlTerms
+__all__ = ["CqlTerms", "cql_info"]
 
-__all__ = ["REFERENCE_NAMES", "cql_info"]
 
-REFERENCE_NAMES = {
-    "critic_loss": "train/critic_loss",
-    "bellman_loss": "train/bellman_loss",
-    "cql_loss_mean": "train/cql_loss",
-    "cql_loss_max": "train/cql_loss_max",
-    "cql_loss_min": "train/cql_loss_min",
-    "cql_loss_std": "train/cql_loss_std",
-    "lse_q": "q/lse",
-    "q_pi_avg": "q/policy",
-    "q_pi_max": "q/policy_max",
-    "q_pi_min": "q/policy_min",
-    "q_random": "q/random",
-    "q_data_avg": "q/data",
-    "q_data_max": "q/data_max",
-    "q_data_min": "q/data_min",
-    "q_data_std": "q/data_std",
-    "diff_pi_data_mean": "q/policy_minus_data",
-    "diff_rand_data_mean": "q/random_minus_data",
-    "target_actor_entropy": "actor/next_entropy",
-    "log_pis_mean": "actor/sample_log_prob",
-    "log_pis_max": "actor/sample_log_prob_max",
-    "log_pis_min": "actor/sample_log_prob_min",
-    "pixel_norm_current": "critic/embedding_norm",
-    "actor_loss": "actor/loss",
-    "entropy": "actor/entropy",
-    "q_pi_in_actor": "actor/q",
-    "mean_pi_norm": "actor/mean_norm",
-    "std_pi_norm": "actor/std_norm",
-    "mean_pi_avg": "actor/mean",
-    "std_pi_avg": "actor/std",
-    "dataset_actions_log_prob_mean": "actor/log_prob_data",
-    "temperature": "temperature/value",
-    "temperature_loss": "temperature/loss",
-    "new_temperature": "temperature/next_value",
-}
+@dataclass(frozen=True, kw_only=True)
+class CqlTerms:
+    """Per-element quantities of one update, detached.
+
+    Attributes:
+        next_policy, policy: law of the action at s' and at s.
+        next_actions_BKA, policy_actions_BKA, actor_actions_BA: sampled actions.
+        next_log_prob_BK, policy_log_prob_BK, actor_log_prob_B: their log densities.
+        embedding_BD, next_target_embedding_BD: online critic at s, target critic at s'.
+        next_q_EBK, target_B: target critic at s', Bellman target.
+        q_data_EB, q_policy_EBK, q_random_EBK, log_sum_exp_EB: online critic before its update.
+        new_embedding_BD, actor_q_EB: critic after its update, at the actor's actions.
+        critic_loss, bellman_loss, cql_loss, actor_loss, entropy, temperature, temperature_loss, new_temperature: 0-d.
+    """
+
+    next_policy: TanhGaussian
+    policy: TanhGaussian
+    next_actions_BKA: torch.Tensor
+    policy_actions_BKA: torch.Tensor
+    actor_actions_BA: torch.Tensor
+    next_log_prob_BK: torch.Tensor
+    policy_log_prob_BK: torch.Tensor
+    actor_log_prob_B: torch.Tensor
+    embedding_BD: torch.Tensor
+    next_target_embedding_BD: torch.Tensor
+    next_q_EBK: torch.Tensor
+    target_B: torch.Tensor
+    q_data_EB: torch.Tensor
+    q_policy_EBK: torch.Tensor
+    q_random_EBK: torch.Tensor
+    log_sum_exp_EB: torch.Tensor
+    new_embedding_BD: torch.Tensor
+    actor_q_EB: torch.Tensor
+    critic_loss: torch.Tensor
+    bellman_loss: torch.Tensor
+    cql_loss: torch.Tensor
+    actor_loss: torch.Tensor
+    entropy: torch.Tensor
+    temperature: torch.Tensor
+    temperature_loss: torch.Tensor
+    new_temperature: torch.Tensor
 
 
 @torch.no_grad()
