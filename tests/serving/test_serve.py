@@ -15,13 +15,16 @@ import pytest
 import toy_robot
 
 from ptr_fast.checkpoint import save_checkpoint
-from ptr_fast.config import ActConfig, CqlConfig, EncoderConfig, PolicySpec, TaskTable
+from ptr_fast.config import ActConfig, EncoderConfig, PolicySpec, TaskTable
 from ptr_fast.learners import make_learner
+from ptr_fast.learners.bc.config import BcConfig
+from ptr_fast.learners.cql.config import CqlConfig
+from ptr_fast.runtime.observation import Observation
 from ptr_fast.runtime.policy import Policy
 from ptr_fast.runtime.preprocess import fit_frame
 from ptr_robot.serving.client import RemotePolicy
-from ptr_robot.trials.contenders import RemoteActing
-from ptr_robot.verbs.serve import Args, check_port, main, make_infer
+from ptr_robot.trials.contenders import RemoteActing, remote_contender
+from ptr_robot.verbs.serve import Args, check_port, image_keys, main, make_infer
 
 TASK = "put carrot on plate"
 
@@ -249,3 +252,75 @@ def test_a_client_that_is_killed_leaves_its_place(checkpoint):
                 time.sleep(0.05)
         after.decide(np.zeros((toy_robot.SIZE, toy_robot.SIZE, 3), np.uint8), np.zeros(7), TASK)
         assert process.poll() is None
+
+
+@pytest.fixture(scope="module")
+def chunks(tmp_path_factory):
+    """A clone of two cameras that answers with chunks of ten actions from two observations."""
+    meta = toy_robot.toy_meta(("front", "wrist"))
+    tasks = TaskTable(names=(TASK,), num_slots=4)
+    spec = PolicySpec(cameras=meta.cameras, state=meta.state, action=meta.action, tasks=tasks, control_hz=5.0)
+    encoder = EncoderConfig(name="conv3", num_filters=8, embedding_dim=16)
+    config = BcConfig(encoder=encoder, hidden_dims=(16, 16), num_actions=10, num_observations=2)
+    folder = tmp_path_factory.mktemp("chunks")
+    return save_checkpoint(folder, 1, make_learner(config, spec), spec, ActConfig(), {"split": {"sources": []}})
+
+
+def two_cameras(seed: int = 0, num_observations: int = 2):
+    rng = np.random.default_rng(seed)
+    size = (num_observations, toy_robot.SIZE, toy_robot.SIZE, 3)
+    frames = {name: rng.integers(0, 256, size, dtype=np.uint8) for name in ("front", "wrist")}
+    return frames, rng.normal(size=(num_observations, 7)).astype(np.float32)
+
+
+def observations_of(frames, states):
+    return [Observation({n: f[t] for n, f in frames.items()}, state, TASK) for t, state in enumerate(states)]
+
+
+def test_a_served_chunk_is_the_local_one_and_the_loop_plays_it(chunks):
+    local, (frames, states) = Policy.load(chunks), two_cameras()
+    before, newest = observations_of(frames, states)
+    expected, _ = local.act(newest, (before,))
+    alone, _ = local.act(newest, local.reset())
+    assert expected.shape == (10, 7)
+    with serving(chunks, "--engine", "eager") as (url, _, _):
+        contender = remote_contender(url)
+        assert [camera.name for camera in contender.spec.cameras] == ["front", "wrist"]
+        remote = contender.policy._remote
+        assert [image["key"] for image in remote.metadata["images"]] == ["observation/image", "observation/wrist_image"]
+        assert (remote.metadata["action"]["horizon"], remote.metadata["observations"]) == (10, 2)
+        keys = {"front": "observation/image", "wrist": "observation/wrist_image"}
+        served = remote.act({keys[name]: each for name, each in frames.items()}, states, TASK)
+        np.testing.assert_array_equal(served, expected)
+        one = remote.act({keys[name]: each[-1] for name, each in frames.items()}, states[-1], TASK)
+        np.testing.assert_array_equal(one, alone)
+        executor = contender.policy.make_executor({name: each.shape[1:3] for name, each in frames.items()}, TASK)
+        assert (executor.num_actions, executor.num_observations) == (10, 2)
+        np.testing.assert_array_equal(executor.act(frames, states), expected)
+        with pytest.raises(
+            RuntimeError, match="no 'observation/wrist_image'; it needs observation/image, observation/"
+        ):
+            remote.act({"observation/image": frames["front"]}, states, TASK)
+
+
+def test_keys_of_cameras_are_openpis_or_those_of_the_map(chunks):
+    cameras = ["front", "wrist"]
+    assert image_keys(cameras) == {"front": "observation/image", "wrist": "observation/wrist_image"}
+    mapped = image_keys(cameras, ["observation/exterior_image_1_left=front"])
+    assert mapped == {"front": "observation/exterior_image_1_left", "wrist": "observation/wrist_image"}
+    for pairs in (["a=side"], ["a"], ["a=front", "b=front"], ["=front"]):
+        with pytest.raises(
+            ValueError, match=r"expected KEY=CHECKPOINT .* cameras \['front', 'wrist'\], each once, got"
+        ):
+            image_keys(cameras, pairs)
+    with pytest.raises(ValueError, match="two cameras have the same key"):
+        image_keys(cameras, ["observation/wrist_image=front"])
+    policy, (frames, states) = Policy.load(chunks), two_cameras(num_observations=1)
+    infer = make_infer(policy, keys=mapped)
+    request = {mapped[name]: each[0] for name, each in frames.items()}
+    answer = infer({**request, "observation/state": states[0], "prompt": TASK})
+    np.testing.assert_array_equal(answer["actions"], policy.act(*observations_of(frames, states), policy.reset())[0])
+    frames, states = two_cameras(num_observations=3)
+    request = {mapped[name]: each for name, each in frames.items()}
+    with pytest.raises(ValueError, match=r"as many frames as states, 1 to 2, got \[3, 3, 3\]"):
+        infer({**request, "observation/state": states, "prompt": TASK})
