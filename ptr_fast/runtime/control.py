@@ -288,6 +288,9 @@ class ControlLoop:
 def _by_name(
     act: Callable[[dict[str, np.ndarray], np.ndarray], Any], cameras: tuple[str, ...]
 ) -> Callable[[list[np.ndarray], np.ndarray], Any]:
+    if len(cameras) == 1:
+        (camera,) = cameras
+        return lambda frames, state: act({camera: frames[0]}, state)
     return lambda frames, state: act(dict(zip(cameras, frames, strict=True)), state)
 
 

@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 
+from benchmarks import bench_chunks
 from ptr_fast.runtime.control import ControlLoop, LoopConfig, PythonPolicy
 from ptr_fast.runtime.safety import AxisLimits, SafetyLimits, names_of
 
@@ -225,3 +226,13 @@ def test_a_chunk_of_another_shape_stops(shape):
     assert outcome.reason == "stopped_policy"
     assert outcome.message.endswith(f"actions: expected 1 to 4 of 1 numbers, got the shape {shape}")
     assert arm.sent == []
+
+
+def test_latency_follows_a_moving_target_where_stale_play_lags():
+    """A camera two periods late and a policy of one and a half; 3.5 periods of the target's way are about 27 mm."""
+    late = {"camera_ms": 100, "policy_ms": 75, "num_steps": 45}
+    stale, _ = bench_chunks.track({"execute": 1}, **late)
+    aware, outcome = bench_chunks.track({"play": "latency"}, **late)
+    assert outcome.reason == ""
+    assert np.mean(stale.errors_m) > 0.015
+    assert np.mean(aware.errors_m) < 0.25 * np.mean(stale.errors_m)
