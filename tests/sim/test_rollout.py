@@ -6,6 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ptr_fast.checkpoint import save_checkpoint
+from ptr_fast.config import ActConfig, EncoderConfig, PolicySpec, TaskTable
+from ptr_fast.learners import make_learner
+from ptr_fast.learners.bc.config import BcConfig
+from ptr_fast.types import CameraSpec
+from ptr_robot.sim.environment import STATE_SPEC, action_spec
 from ptr_robot.sim.policies import ExpertSource, RandomSource
 from ptr_robot.sim.trials import TrialPlan, run_trials, trial_seed
 from ptr_robot.verbs.rollout import Args, main, rollout
@@ -159,3 +165,23 @@ def test_bad_input(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             rollout(Args(out=tmp_path / "out.json", **options))
+
+
+@pytest.mark.parametrize("play", ["receding", "ensemble", "latency"])
+def test_a_policy_of_chunks_and_two_cameras_is_tried_in_lock_step(tmp_path, play):
+    spec = PolicySpec(
+        cameras=tuple(CameraSpec(name=name, height=16, width=16) for name in ("front", "wrist")),
+        state=STATE_SPEC,
+        action=action_spec(4),
+        tasks=TaskTable(names=(PLAN.task,), num_slots=2),
+        control_hz=20.0,
+    )
+    encoder = EncoderConfig(name="conv3", num_filters=8, embedding_dim=16)
+    learner = make_learner(BcConfig(encoder=encoder, hidden_dims=(16,), num_actions=4, num_observations=2), spec)
+    checkpoint = save_checkpoint(tmp_path / "run", 1, learner, spec, ActConfig(), {"split": {"sources": []}})
+    out, late = tmp_path / "out.json", 1 if play == "latency" else 0
+    options = {"kitchen": "B", "trials": 1, "workers": 1, "max_steps": 6, "frame_delay": late}
+    assert main(Args(checkpoint=checkpoint, out=out, play=play, **options)) == 0
+    result = json.loads(out.read_text())
+    assert result["plan"]["cameras"] == ["front", "wrist"]
+    assert (result["plan"]["play"], result["mean_steps"]) == (play, 6)

@@ -18,13 +18,18 @@ from types import SimpleNamespace
 import pytest
 from kitchen_policy import TASK, save_policy
 
+from ptr_fast.checkpoint import save_checkpoint
+from ptr_fast.config import ActConfig, EncoderConfig, PolicySpec, TaskTable
 from ptr_fast.data.store import EpisodeStore
 from ptr_fast.errors import DataError
+from ptr_fast.learners import make_learner
+from ptr_fast.learners.bc.config import BcConfig
+from ptr_fast.types import CameraSpec
 from ptr_robot.cli import main
 from ptr_robot.device import pick_device
 from ptr_robot.robots.limits_file import write_limits
 from ptr_robot.robots.simulated import SimulatedRobot
-from ptr_robot.sim.environment import STATE_SPEC
+from ptr_robot.sim.environment import STATE_SPEC, action_spec
 from ptr_robot.trials.page import decisions_late, millisecond_ticks, pooled_legs, told_late
 from ptr_robot.trials.run import _slowness, _tell, robot_options
 from ptr_robot.trials.sheet import TrialRecord, TrialSheet
@@ -404,3 +409,39 @@ def test_marks_of_times_are_milliseconds_however_close_the_times_are():
     places, texts = zip(*millisecond_ticks(55.0, 75.0), strict=True)
     assert texts == ("55", "60", "65", "70", "75")
     assert [round(10**place) for place in places] == [55, 60, 65, 70, 75]
+
+
+def test_chunks_of_two_cameras_are_played_recorded_and_told(tmp_path):
+    """A clone of chunks on the simulated arm: each rule of playing, cameras by the map, frames of both in the store."""
+    spec = PolicySpec(
+        cameras=tuple(CameraSpec(name=name, height=32, width=32) for name in ("table", "wrist")),
+        state=STATE_SPEC,
+        action=action_spec(4),
+        tasks=TaskTable(names=(TASK,), num_slots=2),
+        control_hz=20.0,
+    )
+    encoder = EncoderConfig(name="conv3", num_filters=8, embedding_dim=16)
+    config = BcConfig(encoder=encoder, hidden_dims=(16, 16), num_actions=8, num_observations=2)
+    learner = make_learner(config, spec)
+    checkpoint = save_checkpoint(tmp_path / "run", 1, learner, spec, ActConfig(), {"split": {"sources": []}})
+    cameras = ("cameras=front,wrist",)
+    refused = run(checkpoint, tmp_path / "refused", "--trials", "1", options=cameras)
+    assert refused.returncode == 2
+    assert (
+        "no camera 'table': the checkpoint sees ['table', 'wrist'], simulated has ['front', 'wrist']" in refused.stderr
+    )
+    store = tmp_path / "store"
+    for play in (["receding", "--execute", "4"], ["ensemble"], ["latency"]):
+        out = tmp_path / play[0]
+        more = ["--play", *play, "--camera-map", "front=table", "--record", str(store), "--max-steps", "16"]
+        done = run(checkpoint, out, "--trials", "1", "--video", "none", *more, options=cameras)
+        assert done.returncode == 0, done.stderr
+        (trial,) = sheet(out)
+        assert trial["num_steps"] == 16
+        assert trial["legs_ms"]["policy"]["p50"] > 0
+        about = json.loads((out / "plan.json").read_text())["about"]
+        assert about["play"]["play"] == play[0]
+    opened = EpisodeStore.open(store)
+    assert [camera.name for camera in opened.meta.cameras] == ["table", "wrist"]
+    assert opened.num_episodes == 3
+    assert (opened.frame("table", 0) != opened.frame("wrist", 0)).any()
