@@ -10,6 +10,7 @@ from learner_kinds import KINDS, asked_for, small
 
 from ptr_fast.config import BcConfig, CqlConfig, EncoderConfig
 from ptr_fast.learners import Ranks, make_learner
+from ptr_fast.learners.preparation import prepare
 from ptr_fast.types import Batch
 
 ENCODER = EncoderConfig(name="conv3", num_filters=8, embedding_dim=16)
@@ -68,11 +69,37 @@ def check_different_weights(ranks: Ranks) -> None:
         ranks.check_equal({"same": torch.nn.LayerNorm(3), "net": net})
 
 
+def check_prepared(ranks: Ranks) -> None:
+    """What a learner fits before its first update is fitted by the first rank, and is the same bits on every one."""
+
+    class Learner:
+        net = torch.nn.Linear(2, 2)
+
+        def networks(self) -> dict[str, torch.nn.Module]:
+            return {"net": self.net}
+
+        def prepare(self, data: object) -> None:
+            fitted_by.append(ranks.rank)
+            torch.nn.init.constant_(self.net.weight, 7.0 + ranks.rank)
+            self.net.centre.copy_(torch.arange(3.0))
+
+    fitted_by: list[int] = []
+    learner = Learner()
+    learner.net.register_buffer("centre", torch.zeros(3))
+    torch.nn.init.constant_(learner.net.bias, float(ranks.rank))
+    prepare(learner, lambda: None, ranks)
+    assert fitted_by == ([0] if ranks.is_first else [])
+    ranks.check_equal(learner.networks())
+    assert learner.net.centre.tolist() == [0.0, 1.0, 2.0]
+    assert (learner.net.weight == 7.0).all()
+
+
 def main() -> None:
     dist.init_process_group("gloo")
     ranks = Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
     check_numbers(ranks)
     check_different_weights(ranks)
+    check_prepared(ranks)
     for name in CASES:
         check_learner(name, ranks)
     dist.barrier()

@@ -25,14 +25,16 @@ from ptr_fast.learners.traits import Panel, Traits
 
 @dataclass(frozen=True, kw_only=True)
 class LabConfig(LearnerConfig):
-    """A policy that acts by a linear map of the state.
+    """A policy that acts by a linear map of what it sees and of the state.
 
     Attributes:
         lr: learning rate.
+        encoder: image encoder.
         teacher: another run, whose actions count as much as the recorded ones.
     """
 
     lr: float = 1e-2
+    encoder: EncoderConfig = EncoderConfig(name="conv3", num_filters=4, pooling="mean", embedding_dim=8)
     teacher: RunReference | None = None
 
 
@@ -59,14 +61,14 @@ class FeaturesConfig(LearnerConfig):
 def lab_traits(config: LabConfig) -> Traits:
     return Traits(
         name="lab policy",
-        columns=frozenset({"state", "actions"}),
+        columns=frozenset({"images", "state", "actions"}),
         networks=("brain",),
-        made_of=(),
         capabilities=frozenset({"acts"}),
         modes=("mean",),
         ranking=("action_error", "min"),
         progress={"train/lab_loss": "lab"},
         panels=(Panel(heading="Lab loss", unit="scaled\\u00b2", series={"train/lab_loss": "lab"}),),
+        exports=True,
     )
 
 
@@ -124,16 +126,19 @@ from ptr_fast.nets.init import draw_weights
 
 
 class Brain(nn.Module):
-    def __init__(self, num_state, num_axes):
+    def __init__(self, encoder, num_state, num_axes):
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(num_axes, num_state))
+        self.encoder = encoder
+        self.weight = nn.Parameter(torch.empty(num_axes, encoder.num_outputs + num_state))
         self.register_buffer("usual", torch.zeros(num_axes))
 
     def initialise(self, generator):
+        self.encoder.initialise(generator)
         nn.init.normal_(self.weight, std=0.1, generator=generator)
 
     def forward(self, images, state, task_id, noise=None):
-        return (self.usual + state[:, -1] @ self.weight.t()).clamp(-1, 1)[:, None]
+        seen = torch.cat([self.encoder(images, len(state)), state[:, -1]], dim=1)
+        return (self.usual + seen @ self.weight.t()).clamp(-1, 1)[:, None]
 
 
 class LabNetworks:
@@ -141,7 +146,10 @@ class LabNetworks:
         self.config = config
 
     def make_networks(self, spec, names, seed=0):
-        return {name: draw_weights(Brain(spec.state.dim, spec.action.dim), seed, "brain") for name in names}
+        return {name: draw_weights(self.make(spec), seed, "brain") for name in names}
+
+    def make(self, spec):
+        return Brain(make_encoder(self.config.encoder, spec.cameras), spec.state.dim, spec.action.dim)
 
     def networks_for(self, mode):
         return ("brain",)
@@ -239,10 +247,11 @@ class LabLearner(_Learner):
         self.net.usual.copy_(torch.as_tensor(data.actions.mean(axis=0)))
 
     def update(self, batch, step):
-        acted = self.net({}, batch.state, None)
+        images = base.augmented(batch.images, None, torch.float32)
+        acted = self.net(images, batch.state, None)
         loss = (acted - batch.actions).square().mean()
         if self.teacher is not None:
-            loss = loss + (acted - self.teacher({}, batch.state, None)).square().mean()
+            loss = loss + (acted - self.teacher(images, batch.state, None)).square().mean()
         self.step(loss, step)
         return {"train/lab_loss": loss.detach()}
 
@@ -265,7 +274,7 @@ from ptr_robot.training.config import LoopConfig, PretrainConfig
 
 LOOP = LoopConfig(num_steps=7, batch_size=4, log_every=1, checkpoint_every=1, num_threads=1)
 RECIPES = {
-    "lab": ("a linear map of the state", PretrainConfig(learner=LabConfig(), loop=LOOP)),
+    "lab": ("a linear map of image and state", PretrainConfig(learner=LabConfig(), loop=LOOP)),
     "lab-taught": ("the same with a teacher", PretrainConfig(learner=TaughtConfig(), loop=LOOP)),
     "lab-features": ("an image encoder alone", PretrainConfig(learner=FeaturesConfig(), loop=LOOP)),
 }
