@@ -1,7 +1,7 @@
 """One camera, one observation and one action: what batches and updates cost today and cost before there could be more.
 
 ``before`` is the commit below, checked out and built in a temporary folder for the time of the run. Each state works in
-a process of its own, round by round.
+a process of its own, round by round. ``PTR_FAST_BENCH_BEFORE`` names a checkout that is built already.
 """
 
 from __future__ import annotations
@@ -37,6 +37,11 @@ class _State(Worker):
 
 @pytest.fixture(scope="module")
 def states(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, _State]]:
+    made = os.environ.get("PTR_FAST_BENCH_BEFORE")
+    if made is not None:
+        with _State(ROOT) as today, _State(Path(made)) as before:
+            yield _checked(today, before)
+        return
     tree = tmp_path_factory.mktemp("before") / "tree"
     git = ["git", "-C", str(ROOT), "worktree"]
     subprocess.run([*git, "add", "--quiet", "--detach", str(tree), BEFORE], check=True)
@@ -44,11 +49,15 @@ def states(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, _Stat
         build = [sys.executable, "setup.py", "build_ext", "--inplace"]
         subprocess.run(build, cwd=tree, check=True, capture_output=True)
         with _State(ROOT) as today, _State(tree) as before:
-            for state in (today, before):
-                assert state.ask("versions")["native"]
-            yield {"today": today, "before": before}
+            yield _checked(today, before)
     finally:
         subprocess.run([*git, "remove", "--force", str(tree)], check=True)
+
+
+def _checked(today: _State, before: _State) -> dict[str, _State]:
+    for state in (today, before):
+        assert state.ask("versions")["native"], "a native module is missing"
+    return {"today": today, "before": before}
 
 
 def _compared(states: dict[str, _State], case: str, setup: dict, work: str, count: int, rounds: int) -> None:

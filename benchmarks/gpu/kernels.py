@@ -17,6 +17,7 @@ import torch
 from benchmarks.cases import StepCase, make_learner
 from benchmarks.gpu.timing import Bench
 from benchmarks.harness import compare
+from benchmarks.peers.plain_batch import only
 from ptr_fast.kernels import dispatch
 from ptr_fast.kernels.augment import yuv420
 
@@ -277,13 +278,13 @@ def augment(bench: Bench) -> list[OpCase]:
     num_images, size = (4, 16) if bench.small else (512, 128)
     dtype = torch.float32 if bench.dry else torch.bfloat16
     case = StepCase(encoder="conv3", num_batch=num_images, num_filters=8)
-    draws = make_learner(case, bench.device).draw(range(num_images), 1)
+    params = only(make_learner(case, bench.device).draw(range(num_images), 1).augment)
     images = torch.randint(0, 256, (num_images, size, size, 3), dtype=torch.uint8, device=bench.device)
     label = f"{num_images} frames of {size}x{size} to {dtype}"
     out = []
     for layout, frames in (("", images), (" from YUV 4:2:0", yuv420.encode(images))):
         moved = frames.numel() + images.numel() * dtype.itemsize
-        call = lambda frames=frames: module.augment(frames, draws.augment, dtype)  # noqa: E731
+        call = lambda frames=frames: module.augment(frames, params, dtype)  # noqa: E731
         # The reference works image by image, in hundreds of launches.
         out.append(
             OpCase("augment", label + layout, call, num_bytes=(moved, moved), compiled="planar", untimed=("reference",))

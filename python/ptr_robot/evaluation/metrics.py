@@ -148,7 +148,7 @@ def evaluate_checkpoint(
             "networks": "averaged" if averaged else "online",
             "data": {
                 **data.to_json(),
-                "camera": data.store.stored_names[info.spec.cameras[0].name],
+                "camera": data.store.stored_names.get(info.spec.cameras[0].name, info.spec.cameras[0].name),
                 "num_episodes": len(values),
                 "num_steps": sum(len(v.rewards) for v in values),
             },
@@ -187,7 +187,7 @@ def record_of(info: CheckpointInfo, store: EpisodeStore, episode: int, rewards: 
             camera.name: resize(
                 np.stack([store.frame(camera.name, record) for record in records]), camera.height, camera.width
             )
-            for camera in spec.cameras
+            for camera in (spec.cameras if "images" in traits_of(info.config).columns else ())
         },
         states=store.state[first : first + num_frames],
         task_id=int(rows.task_id[0]),
