@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from ptr_fast.data.decode import SimpleJpegDecoder
-from ptr_fast.data.loader import (
-    Sampler,
+from ptr_fast.data.columns import (
     TransitionTable,
     empty_columns,
     fill_columns,
     past_records,
     split_by_source,
 )
+from ptr_fast.data.decode import SimpleJpegDecoder
+from ptr_fast.data.loader import Sampler
 from ptr_fast.data.store import EpisodeStore
 from ptr_fast.errors import DataError
 from ptr_fast.types import FRAMES, TRANSITION, Batch, Window

@@ -14,8 +14,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import torch
 
+from ptr_fast.data.columns import TransitionTable, check_sources
 from ptr_fast.data.frames import FrameSource, FrameSourceInfo
-from ptr_fast.data.loader import TransitionTable, check_sources
 from ptr_fast.kernels.augment import augment, yuv420
 from ptr_fast.types import FRAMES, TRANSITION, Batch, PooledFrames, Window
 

@@ -106,3 +106,15 @@ def test_a_renamed_store_shows_the_same_frames(home, tmp_path):
     (source,) = select_prior(DataConfig(stores=(home / "store",)), seed=0)
     spec = make_spec([source], ["front"], 0)
     assert with_cameras_of(source, spec, []).store.stored_names == store.stored_names
+
+
+def test_a_run_on_states_alone_is_trained_and_evaluated_without_a_frame(home, tmp_path, monkeypatch):
+    def touched(*_):
+        raise AssertionError("a frame was read")
+
+    for name in ("frame_parts", "frame_bytes", "frame", "verify"):
+        monkeypatch.setattr(EpisodeStore, name, touched)
+    told = ["pretrain", "smoke", "--data.stores", home / "store", "--data.validation-share", "0.4", *SMALL]
+    blind = ["--learner.encoder.name", "none", "--learner.critic-head", "plain"]
+    assert ptr_fast(*told, *blind, "--out", tmp_path / "run") == 0
+    assert ptr_fast("evaluate", "--checkpoint", tmp_path / "run") == 0
