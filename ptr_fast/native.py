@@ -22,7 +22,7 @@ __all__ = [
     "why_not_on",
 ]
 
-_INTERFACE = 7  # of csrc/bindings; a module with another one was built from other sources
+_INTERFACE = 8  # of csrc/bindings; a module with another one was built from other sources
 
 
 @functools.cache

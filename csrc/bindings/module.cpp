@@ -39,7 +39,7 @@ bool keep_freed_memory() {
 PYBIND11_MODULE(_native, module) {
   using namespace ptr_fast;
   module.doc() = "The native floor of ptr_fast; imported by ptr_fast.native alone.";
-  module.attr("interface") = 7;  // changes whenever a signature does; ptr_fast.native compares it with its own
+  module.attr("interface") = 8;  // changes whenever a signature does; ptr_fast.native compares it with its own
   module.def("build_info", &build_info);
   module.def("set_isa", &set_isa, py::arg("name"));
   module.def("isa_name", &isa_name);
