@@ -13,7 +13,8 @@ from ptr_fast.config import ActConfig, BcConfig, CqlConfig, EncoderConfig, Rewar
 from ptr_fast.data.store import EpisodeStore
 from ptr_fast.learners import make_learner
 from ptr_fast.types import Batch
-from ptr_robot.training.sources import Source, make_spec
+from ptr_robot.training.matching import make_spec
+from ptr_robot.training.sources import Source
 
 ENCODER = EncoderConfig(name="conv3", num_filters=4, num_groups=2, pooling="mean", embedding_dim=8)
 CQL = CqlConfig(encoder=ENCODER, hidden_dims=(16,), num_action_samples=2)

@@ -27,7 +27,9 @@ from ptr_fast.valuation import value_episode
 from ptr_robot.evaluation.metrics import record_of
 from ptr_robot.training.config import DataConfig
 from ptr_robot.training.divergence import find_divergence
-from ptr_robot.training.sources import Source, make_spec, select_prior, transitions_of
+from ptr_robot.training.episode_choice import select_prior
+from ptr_robot.training.matching import make_spec
+from ptr_robot.training.sources import Source, transitions_of
 
 __all__ = ["Demonstrations", "Training"]
 

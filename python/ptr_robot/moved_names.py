@@ -54,7 +54,7 @@ MOVED = {
     "store_summary": ("inspection.store_summary",),
     "train": ("training.run_folder", "training.loop"),
     "train_config": ("training.config",),
-    "train_data": ("training.sources",),
+    "train_data": ("training.sources", "training.episode_choice", "training.matching"),
     "train_frames": ("training.batches",),
     "train_log": ("training.log",),
     "trained_on": ("training.trained_on",),

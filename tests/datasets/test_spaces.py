@@ -193,7 +193,8 @@ def test_the_layout_of_a_run(tmp_path, run):
     from ptr_fast.checkpoint import save_checkpoint
     from ptr_fast.config import ActConfig, BcConfig, EncoderConfig
     from ptr_fast.learners import make_learner
-    from ptr_robot.training.sources import Source, check_matches, make_spec
+    from ptr_robot.training.matching import check_matches, make_spec
+    from ptr_robot.training.sources import Source
 
     store = converted(run, data(tmp_path), control_hz=7.0)
     spec = make_spec([Source(role="prior", store=store, train=np.arange(4), validation=np.arange(4, 6))], [], 2)
@@ -346,7 +347,8 @@ def test_doctor_names_tasks_that_are_counters(tmp_path, run):
 def test_a_robot_takes_no_unit_for_another(tmp_path, run):
     """What is unknown fits no robot that knows its units, and any that says nothing."""
     from ptr_robot.robots.interface import check_fits
-    from ptr_robot.training.sources import Source, make_spec
+    from ptr_robot.training.matching import make_spec
+    from ptr_robot.training.sources import Source
 
     store = converted(run, data(tmp_path), action_names=NAMES, state_names=NAMES)
     spec = make_spec([Source(role="prior", store=store, train=np.arange(4), validation=np.arange(4, 6))], [], 0)
@@ -365,7 +367,8 @@ def test_a_robot_takes_no_unit_for_another(tmp_path, run):
 
 
 def test_a_killed_conversion_is_not_trained_on(tmp_path, run):
-    from ptr_robot.training.sources import Source, check_matches, make_spec
+    from ptr_robot.training.matching import check_matches, make_spec
+    from ptr_robot.training.sources import Source
 
     store = converted(run, data(tmp_path))
     source = Source(role="prior", store=store, train=np.arange(4), validation=np.arange(4, 6))

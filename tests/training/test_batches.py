@@ -12,7 +12,8 @@ from ptr_fast.learners.distributed import Ranks
 from ptr_fast.learners.registry import traits_of
 from ptr_robot.training.batches import open_batches
 from ptr_robot.training.config import DataConfig, LoopConfig
-from ptr_robot.training.sources import Source, make_spec
+from ptr_robot.training.matching import make_spec
+from ptr_robot.training.sources import Source
 
 
 @pytest.mark.parametrize("frames", ["device", "host", "jpeg"])

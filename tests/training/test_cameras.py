@@ -12,7 +12,8 @@ from ptr_fast.data.frames import open_frames
 from ptr_fast.data.store import EpisodeStore
 from ptr_fast.resize import resize
 from ptr_robot.training.config import DataConfig
-from ptr_robot.training.sources import make_spec, select_prior, with_cameras_of
+from ptr_robot.training.episode_choice import select_prior
+from ptr_robot.training.matching import make_spec, with_cameras_of
 
 BOTH = ["--data.cameras", "wrist", "front"]
 

@@ -17,7 +17,8 @@ from ptr_fast.learners.registry import traits_of
 from ptr_robot.training import batches as batches_module
 from ptr_robot.training.batches import open_batches
 from ptr_robot.training.config import DataConfig, FinetuneConfig, LoopConfig
-from ptr_robot.training.sources import make_spec, select_prior, select_target
+from ptr_robot.training.episode_choice import select_prior, select_target
+from ptr_robot.training.matching import make_spec
 from ptr_robot.training.weights import parse_weights
 
 LEVER, CARROT, POT = "turn lever", "put carrot on plate", "flip pot upright"

@@ -11,8 +11,9 @@ from ptr_fast.checkpoint import CheckpointInfo, read_checkpoint
 from ptr_fast.config import PolicySpec, to_dict
 from ptr_robot.training.ancestry import ancestors_of
 from ptr_robot.training.config import DataConfig
+from ptr_robot.training.matching import make_spec, with_tasks
 from ptr_robot.training.run_record import RunRecord, recorded_sources
-from ptr_robot.training.sources import Source, make_spec, with_tasks
+from ptr_robot.training.sources import Source
 from ptr_robot.training.store_places import StorePlaces
 
 __all__ = ["upgraded"]

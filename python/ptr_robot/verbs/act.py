@@ -45,7 +45,7 @@ def main(args: Args) -> int:
     from ptr_robot.chosen_checkpoint import chosen_checkpoint
     from ptr_robot.device import pick_device
     from ptr_robot.evaluation.held_out import episodes_of, observed
-    from ptr_robot.training.sources import check_matches
+    from ptr_robot.training.matching import check_matches
 
     if args.every < 1:
         raise ValueError(f"every must be at least 1, got {args.every}")

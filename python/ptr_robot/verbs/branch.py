@@ -107,9 +107,9 @@ def branch(told: Branch, info: CheckpointInfo, left: RunRecord, ranks: Ranks, is
     from ptr_robot.evaluation.ranking import best_first
     from ptr_robot.training.ancestry import parent_and_ancestors
     from ptr_robot.training.loop import open_run, train
+    from ptr_robot.training.matching import check_matches, with_tasks
     from ptr_robot.training.rates import check_schedule
     from ptr_robot.training.run_record import RunRecord
-    from ptr_robot.training.sources import check_matches, with_tasks
     from ptr_robot.training.store_places import StorePlaces
     from ptr_robot.training.trained_on import held_out_only
 
@@ -160,7 +160,8 @@ def _check_nets(was: LearnerConfig, now: LearnerConfig) -> None:
 
 
 def _sources(told: Branch, left: RunRecord, places: StorePlaces, is_drawn_anew: bool) -> list[Source]:
-    from ptr_robot.training.sources import reopen, select_prior, select_target
+    from ptr_robot.training.episode_choice import select_prior, select_target
+    from ptr_robot.training.sources import reopen
     from ptr_robot.training.weights import parse_weights
 
     if isinstance(told, PretrainBranch) and is_drawn_anew:

@@ -146,7 +146,7 @@ def _camera_sizes(text: str, policy: Policy) -> dict[str, tuple[int, int]]:
 def _samples(args: Args, policy: Policy, for_calibration: bool = False) -> list[Carry]:
     """Observations spread over episodes, each after those that a policy needs before it; frames in the store's size."""
     from ptr_robot.evaluation.held_out import episodes_of, observed
-    from ptr_robot.training.sources import check_matches
+    from ptr_robot.training.matching import check_matches
 
     store, episodes, _ = episodes_of(args.store, (), policy.info, any_task=True)
     check_matches(store, policy.spec, with_bounds=False)

@@ -72,11 +72,12 @@ def with_encoder(config: EncoderFinetuneConfig, ranks: Ranks) -> int:
     from ptr_robot.chosen_checkpoint import chosen_checkpoint
     from ptr_robot.evaluation.ranking import best_first
     from ptr_robot.training.ancestry import parent_and_ancestors
+    from ptr_robot.training.episode_choice import select_target
     from ptr_robot.training.loop import open_run, train
+    from ptr_robot.training.matching import check_matches, tell_cameras, with_cameras_of, with_tasks
     from ptr_robot.training.rates import check_schedule, over
     from ptr_robot.training.references import settled
     from ptr_robot.training.run_record import RunRecord
-    from ptr_robot.training.sources import check_matches, select_target, tell_cameras, with_cameras_of, with_tasks
     from ptr_robot.training.trained_on import held_out_only
 
     info = read_checkpoint(chosen_checkpoint(config.encoder_from, to=sys.stdout))
@@ -129,10 +130,11 @@ def finetune(config: FinetuneConfig, ranks: Ranks) -> int:
     from ptr_robot.evaluation.metrics import rewards_of
     from ptr_robot.evaluation.ranking import best_first
     from ptr_robot.training.ancestry import parent_and_ancestors
+    from ptr_robot.training.episode_choice import select_target
     from ptr_robot.training.loop import open_run, train
+    from ptr_robot.training.matching import check_matches, tell_cameras, with_cameras_of, with_tasks
     from ptr_robot.training.rates import over, scaled
     from ptr_robot.training.run_record import RunRecord
-    from ptr_robot.training.sources import check_matches, select_target, tell_cameras, with_cameras_of, with_tasks
     from ptr_robot.training.trained_on import held_out_only
 
     info = read_checkpoint(chosen_checkpoint(config.checkpoint, to=sys.stdout))

@@ -51,11 +51,12 @@ def pretrain(config: PretrainConfig, ranks: Ranks) -> int:
     """
     from ptr_fast.nets.encoders.weights_file import with_digest
     from ptr_robot.evaluation.ranking import best_first
+    from ptr_robot.training.episode_choice import select_prior
     from ptr_robot.training.loop import open_run, train
+    from ptr_robot.training.matching import make_spec, tell_cameras
     from ptr_robot.training.rates import check_schedule, over
     from ptr_robot.training.references import settled
     from ptr_robot.training.run_record import RunRecord
-    from ptr_robot.training.sources import make_spec, select_prior, tell_cameras
     from ptr_robot.training.trained_on import held_out_only
     from ptr_robot.training.weights import parse_weights
 
