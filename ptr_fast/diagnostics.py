@@ -27,16 +27,18 @@ __all__ = [
     "monte_carlo_returns",
     "rank_correlation",
     "ranks",
-    "reported_divergence",
     "selection_score",
     "summarize",
     "telling_moments",
     "value_range",
+    "widened",
     "wilson_interval",
 ]
 
 RANGE_SLACK = 0.25
-"""How far Q may leave the range of possible returns before a step counts as outside, in widths of that range."""
+"""How far Q may leave the range of possible returns before a checkpoint is not chosen, in widths of that range."""
+ALARM_SLACK = 0.5
+"""The same before a training is stopped: what looks lost for a moment may come back."""
 MAX_SHARE_OUTSIDE = 0.05
 """Share of steps outside the widened range above which a critic counts as diverged."""
 MAX_BIAS = 0.25
@@ -291,7 +293,7 @@ def divergence(metrics: dict[str, float], limits: tuple[float, float], averaged:
     if math.isnan(share):
         return "Q is not finite"
     if share > MAX_SHARE_OUTSIDE:
-        low, high = _widened(limits)
+        low, high = widened(limits)
         return f"Q outside [{low:.4g}, {high:.4g}] at {100 * share:.0f} % of the steps"
     return None
 
@@ -321,22 +323,6 @@ def misestimation(metrics: dict[str, float], limits: tuple[float, float]) -> str
     return f"{words} [{low:.4g}, {high:.4g}]" + (f", and {above}" if above else "")
 
 
-def reported_divergence(numbers: dict[str, float], limits: tuple[float, float] | None) -> str | None:
-    """Why a checkpoint must not be chosen by what training reported of its batches, or None; as :func:`divergence`.
-
-    Args:
-        numbers: of one report; ``q/data`` is the mean Q of recorded actions.
-        limits: :func:`value_range`; None for a policy without a critic.
-    """
-    for name, value in numbers.items():
-        if isinstance(value, int | float) and not math.isfinite(value):
-            return f"{name} is {value}"
-    if limits is None or "q/data" not in numbers:
-        return None
-    (low, high), q = _widened(limits), numbers["q/data"]
-    return None if low <= q <= high else f"mean Q {q:.4g} outside [{low:.4g}, {high:.4g}]"
-
-
 def telling_moments(q: np.ndarray, advantage: np.ndarray, num_moments: int = 3) -> list[tuple[int, str]]:
     """Steps worth a look: the largest rise of Q over one step, the largest and the smallest advantage.
 
@@ -363,12 +349,13 @@ def _mean(values: np.ndarray | Sequence[float]) -> float:
     return float(values.mean()) if values.size else math.nan
 
 
-def _widened(limits: tuple[float, float]) -> tuple[float, float]:
+def widened(limits: tuple[float, float], slack: float = RANGE_SLACK) -> tuple[float, float]:
+    """The range (low, high) with ``slack`` of its width added on both sides."""
     low, high = limits
-    slack = RANGE_SLACK * (high - low)
-    return low - slack, high + slack
+    margin = slack * (high - low)
+    return low - margin, high + margin
 
 
 def _share_outside(q: np.ndarray, limits: tuple[float, float]) -> float:
-    low, high = _widened(limits)
+    low, high = widened(limits)
     return float(np.mean((q < low) | (q > high))) if np.isfinite(q).all() else math.nan

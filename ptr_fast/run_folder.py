@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ptr_fast.config import RewardConfig, from_dict
-from ptr_fast.diagnostics import reported_divergence, value_range
+from ptr_fast.config import LearnerConfig, RewardConfig, from_dict
+from ptr_fast.diagnostics import RANGE_SLACK
 from ptr_fast.errors import DataError
+from ptr_fast.learners.divergence import reported_divergence
 
 __all__ = [
     "DAMAGED_ADVICE",
@@ -208,10 +209,10 @@ def _check(run: Path, folder: Path) -> tuple[str, str]:
     row = _last_report(run / "metrics.jsonl", step)
     if row is None:
         return "", UNKNOWN
-    found = reported_divergence(row, _limits(folder))
+    found = reported_divergence(row, *_told(folder), RANGE_SLACK)
     where = f"training reported at step {row['step']}"
     passed = f"what {where} passes the divergence check"
-    return (f"diverged ({where}: {found})", "") if found else ("", passed)
+    return (f"diverged ({where}: {found.reason})", "") if found else ("", passed)
 
 
 def _evaluation(run: Path, folder: Path) -> dict[str, Any] | None:
@@ -238,13 +239,19 @@ def _last_report(metrics: Path, step: int) -> dict[str, float] | None:
     return last
 
 
-def _limits(folder: Path) -> tuple[float, float] | None:
-    """Smallest and largest return; None for a policy without a critic."""
-    discount = read_json(folder / MODEL / "config.json").get("learner", {}).get("discount")
-    if discount is None:
-        return None
+def _told(folder: Path) -> tuple[RewardConfig, LearnerConfig]:
+    """The rewards and the learner of a checkpoint.
+
+    Raises:
+        DataError: nobody has registered the learner, or its configuration is broken.
+    """
+    config = folder / MODEL / "config.json"
     rewards = read_json(folder / MODEL / "train_config.json").get("config", {}).get("rewards")
-    return value_range(RewardConfig() if rewards is None else from_dict(RewardConfig, rewards, "rewards"), discount)
+    try:
+        learner = from_dict(LearnerConfig, read_json(config).get("learner"), "learner")
+        return RewardConfig() if rewards is None else from_dict(RewardConfig, rewards, "rewards"), learner
+    except ValueError as error:
+        raise DataError(f"{config}: {error}") from error
 
 
 def _step(folder: Path) -> int:

@@ -20,6 +20,7 @@ from ptr_fast.learners.capabilities import Inputs
 from ptr_fast.learners.registry import acts_of, traits_of, values_of
 from ptr_fast.losses import bellman_errors, td_target
 from ptr_fast.nets.init import keyed_generator
+from ptr_fast.runtime.preprocess import to_unit
 
 __all__ = ["RecordedEpisode", "value_episode"]
 
@@ -128,7 +129,7 @@ def _value_frames(
     past = np.arange(1 - traits.window.num_observations, 1)
     seen_FT = np.maximum(numbers[:, None] + past, 0)  # before its first step an episode repeats the first observation
     inputs = Inputs(
-        {camera: _scaled(torch.as_tensor(all_[seen_FT.ravel()]).to(device)) for camera, all_ in episode.frames.items()},
+        {camera: to_unit(torch.as_tensor(all_[seen_FT.ravel()]).to(device)) for camera, all_ in episode.frames.items()},
         torch.as_tensor(episode.states[seen_FT]).to(device),
         torch.full((len(numbers),), episode.task_id, dtype=torch.int64, device=device),
     )
@@ -188,8 +189,3 @@ def _acted(
     noise = [] if shape is None else [torch.randn((len(inputs.state), *shape), generator=generator)]
     noise = [each.to(inputs.state.device) for each in noise]
     return acts.acting_module(networks, act, spec)(*inputs, *noise)[:, 0]
-
-
-def _scaled(frames_FHWC: torch.Tensor) -> torch.Tensor:
-    """uint8 frames as a net's input: float32 ``[F, 3, H, W]`` in [0, 1]."""
-    return frames_FHWC.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.channels_last).div_(255.0)

@@ -20,7 +20,7 @@ PUBLIC = {  # of version 0.1, by module
     "convert_checkpoint": "Args convert main",
     "demo": "Args Stage main run_stages",
     "differences": "differences",
-    "divergence": "Divergence Remedy find_divergence last_sound_checkpoint remedies",
+    "divergence": "Divergence Remedy last_sound_checkpoint remedies",
     "doctor": "Args diagnose main",
     "evaluate": "Args METRICS evaluate_checkpoint evaluation_key evaluation_path main saved_evaluation write_evaluation",
     "evaluation_data": "EvaluationData held_out run_folder spread told_kind",

@@ -19,14 +19,14 @@ from ptr_fast.data.device_frames import DeviceFrames
 from ptr_fast.data.frames import FrameSource, open_frames
 from ptr_fast.data.sampler import MixtureSampler
 from ptr_fast.data.store import EpisodeStore
-from ptr_fast.diagnostics import selection_score, summarize, value_range
+from ptr_fast.diagnostics import ALARM_SLACK, selection_score, summarize, value_range
 from ptr_fast.learners import CqlLearner, Draws
 from ptr_fast.learners.cql.terms import cql_info
+from ptr_fast.learners.divergence import reported_divergence
 from ptr_fast.types import TRANSITION, Batch
 from ptr_fast.valuation import value_episode
 from ptr_robot.evaluation.metrics import record_of
 from ptr_robot.training.config import DataConfig
-from ptr_robot.training.divergence import find_divergence
 from ptr_robot.training.episode_choice import select_prior
 from ptr_robot.training.matching import make_spec
 from ptr_robot.training.sources import Source, transitions_of
@@ -190,7 +190,7 @@ class Training:
             info, broken = self.step.info, self.step.not_finite()
             numbers = dict(zip(info, torch.stack(list(info.values())).tolist(), strict=True))
         done = self.step.num_done
-        found = find_divergence(numbers, self.data.rewards, self.variant.config)
+        found = reported_divergence(numbers, self.data.rewards, self.variant.config, ALARM_SLACK)
         if self.alarm is None and (broken or found):
             self.alarm = broken[1] if broken else done
         shown = {key: value for key, value in numbers.items() if key in SHOWN or key.startswith(("target/", "sink/"))}

@@ -8,9 +8,19 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ptr_fast.config import LearnerConfig, RewardConfig, rate_names
-from ptr_fast.diagnostics import value_range
+from ptr_fast.diagnostics import value_range, widened
+from ptr_fast.learners.registry import traits_of
 
-__all__ = ["EARLIER", "SPENT", "Divergence", "Remedy", "of_broken_numbers", "of_rewards"]
+__all__ = [
+    "EARLIER",
+    "SPENT",
+    "Divergence",
+    "Remedy",
+    "of_broken_numbers",
+    "of_rewards",
+    "reported_divergence",
+    "value_limits",
+]
 
 LARGE_RETURN = 500.0
 """Returns beyond this make squared errors that learning rates of 1e-4 to 1e-3 do not stand."""
@@ -33,6 +43,38 @@ class Divergence:
     kind: Literal["not_finite", "too_low", "too_high"]
     name: str
     reason: str
+
+
+def value_limits(rewards: RewardConfig, config: LearnerConfig) -> tuple[float, float] | None:
+    """Smallest and largest return there can be; None for a learner that knows no values."""
+    discount = traits_of(config).discount
+    return None if discount is None else value_range(rewards, discount)
+
+
+def reported_divergence(
+    numbers: Mapping[str, float], rewards: RewardConfig, config: LearnerConfig, slack: float
+) -> Divergence | None:
+    """Whether a run has diverged, by the numbers that one update reported.
+
+    The value of recorded actions lies between the smallest and the largest return there can be. Values of random
+    actions may be far lower: the regulariser pushes them down.
+
+    Args:
+        numbers: of one report; anything that is no number is passed over.
+        slack: how far the mean Q of recorded actions may leave that range, in its widths.
+    """
+    for name, value in numbers.items():
+        if isinstance(value, int | float) and not math.isfinite(value):
+            return Divergence(kind="not_finite", name=name, reason=f"{name} is {value}")
+    limits, name = value_limits(rewards, config), traits_of(config).value_of_data
+    if limits is None or name not in numbers:
+        return None
+    value, (low, high), (lowest, highest) = numbers[name], limits, widened(limits, slack)
+    if lowest <= value <= highest:
+        return None
+    told = f"outside [{low:.4g}, {high:.4g}] by more than {low - lowest:.4g}"
+    reason = f"mean Q of recorded actions {value:.4g} is {told}"
+    return Divergence(kind="too_low" if value < low else "too_high", name=name, reason=reason)
 
 
 @dataclass(frozen=True, kw_only=True)

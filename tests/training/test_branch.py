@@ -173,7 +173,7 @@ def test_the_alarm_gives_the_command_of_a_branch(home, tmp_path, capsys, monkeyp
     out, often = tmp_path / "a run", ["--batch-size", "4", "--log-every", "1", "--checkpoint-every", "1"]
     sunk = Divergence(kind="too_low", name="q/data", reason="it sank")
     with monkeypatch.context() as patch:
-        patch.setattr(train, "find_divergence", lambda numbers, *_: sunk if numbers["lr/critic"] < 2.7e-4 else None)
+        patch.setattr(train, "reported_divergence", lambda numbers, *_: sunk if numbers["lr/critic"] < 2.7e-4 else None)
         cosine = ["--learner.lr-schedule", "cosine", "--num-steps", "9"]
         words = ["pretrain", "smoke", "--data.stores", home / "store", "--out", out, *often, *cosine]
         assert ptr_fast(*words) == 3

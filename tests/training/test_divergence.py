@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 
 from ptr_fast.config import BcConfig, CqlConfig, RewardConfig
-from ptr_robot.training.divergence import Divergence, find_divergence, last_sound_checkpoint, remedies
+from ptr_fast.diagnostics import ALARM_SLACK
+from ptr_fast.learners.divergence import Divergence, reported_divergence
+from ptr_robot.training.divergence import last_sound_checkpoint, remedies
 
 CQL = CqlConfig(lr_schedule="cosine", lr_schedule_steps=12_000)
 SUNK = {  # recipe `sim`, seed 1, update 7300
@@ -23,7 +25,7 @@ RISEN = SUNK | {"q/data": 40.0, "q/policy": 41.0, "q/target": 40.5, "temperature
 
 
 def advice(numbers, config=CQL, step=7300, rewards=RewardConfig(), precision="fp32", found=None):
-    found = found or find_divergence(numbers, rewards, config)
+    found = found or reported_divergence(numbers, rewards, config, ALARM_SLACK)
     return remedies(found, numbers, step, rewards, config, 4, precision)
 
 
@@ -33,16 +35,16 @@ def settings(*args, **kwargs) -> dict[str, float]:
 
 @pytest.mark.parametrize(("value", "kind"), [(-42.0, None), (-44.0, "too_low"), (28.0, "too_high"), (27.0, None)])
 def test_the_side_that_q_left_is_seen(value, kind):
-    found = find_divergence({"q/data": value, "q/random": -500.0}, RewardConfig(), CQL)
+    found = reported_divergence({"q/data": value, "q/random": -500.0}, RewardConfig(), CQL, ALARM_SLACK)
     assert (found and found.kind) == kind
     assert found is None or f"{value:g} is outside [-25, 10]" in found.reason
 
 
 def test_a_number_that_is_not_finite_is_named_whatever_the_learner():
     for config in (CQL, BcConfig()):
-        found = find_divergence({"train/loss": math.nan, "q/data": 0.0}, RewardConfig(), config)
+        found = reported_divergence({"train/loss": math.nan, "q/data": 0.0}, RewardConfig(), config, ALARM_SLACK)
         assert found == Divergence(kind="not_finite", name="train/loss", reason="train/loss is nan")
-    assert find_divergence({"train/bc_loss": 3.0}, RewardConfig(), BcConfig()) is None
+    assert reported_divergence({"train/bc_loss": 3.0}, RewardConfig(), BcConfig(), ALARM_SLACK) is None
 
 
 def test_sunken_q_with_a_conservative_term_and_a_risen_temperature():

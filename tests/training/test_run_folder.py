@@ -87,7 +87,8 @@ def test_unselected_it_is_the_newest_that_the_divergence_check_passes(run):
     reported(run, {"step": 3, "q/data": -2.0}, {"step": 5, "q/data": -40.0})
     step, why, unfit = told(run)
     assert (step, unfit) == (4, "")
-    assert "(step 6 diverged (training reported at step 5: mean Q -40 outside [-33.75, 18.75]))" in why
+    diverged = "mean Q of recorded actions -40 is outside [-25, 10] by more than 8.75"
+    assert f"(step 6 diverged (training reported at step 5: {diverged}))" in why
     assert why.endswith("what training reported at step 3 passes the divergence check")
     reported(run, {"step": 3, "q/data": -2.0}, {"step": 5, "q/data": -2.0, "actor/loss": float("nan")})
     assert told(run)[0] == 4

@@ -10,41 +10,11 @@ from typing import Any
 
 from ptr_fast.checkpoint import list_checkpoints
 from ptr_fast.config import LearnerConfig, RewardConfig
-from ptr_fast.diagnostics import value_range
 from ptr_fast.learners.base import scheduled_lr
-from ptr_fast.learners.divergence import Divergence, Remedy, of_broken_numbers, of_rewards
+from ptr_fast.learners.divergence import Divergence, Remedy, of_broken_numbers, of_rewards, value_limits
 from ptr_fast.learners.registry import kind_of, traits_of
 
-__all__ = ["Divergence", "Remedy", "find_divergence", "last_sound_checkpoint", "remedies"]
-
-SLACK = 0.5
-"""How far the mean Q of recorded actions may leave the range of possible returns, in widths of that range."""
-
-
-def find_divergence(numbers: Mapping[str, float], rewards: RewardConfig, config: LearnerConfig) -> Divergence | None:
-    """Whether a run has diverged, by the numbers of one update.
-
-    The value of recorded actions lies between the smallest and the largest return there can be; half of that width is
-    slack. Values of random actions may be far lower: the regulariser pushes them down.
-    """
-    for name, value in numbers.items():
-        if not math.isfinite(value):
-            return Divergence(kind="not_finite", name=name, reason=f"{name} is {value}")
-    limits, name = value_limits(rewards, config), traits_of(config).value_of_data
-    if limits is None or not name:
-        return None
-    value, (low, high) = numbers[name], limits
-    slack = SLACK * (high - low)
-    if low - slack <= value <= high + slack:
-        return None
-    reason = f"mean Q of recorded actions {value:.3g} is outside [{low:.3g}, {high:.3g}] by more than {slack:.3g}"
-    return Divergence(kind="too_low" if value < low else "too_high", name=name, reason=reason)
-
-
-def value_limits(rewards: RewardConfig, config: LearnerConfig) -> tuple[float, float] | None:
-    """Smallest and largest return there can be; None for a learner that knows no values."""
-    discount = traits_of(config).discount
-    return None if discount is None else value_range(rewards, discount)
+__all__ = ["Divergence", "Remedy", "last_sound_checkpoint", "remedies"]
 
 
 def remedies(

@@ -24,9 +24,11 @@ from ptr_fast.checkpoint import (
 )
 from ptr_fast.config import RewardConfig
 from ptr_fast.cuda_graph import CapturedStep, EagerStep, why_not_captured
+from ptr_fast.diagnostics import ALARM_SLACK
 from ptr_fast.errors import DataError
 from ptr_fast.learners import make_learner
 from ptr_fast.learners.distributed import Ranks
+from ptr_fast.learners.divergence import Divergence, reported_divergence
 from ptr_fast.learners.encoder_transfer import take_encoder
 from ptr_fast.learners.preparation import prepare
 from ptr_fast.learners.registry import traits_of
@@ -34,7 +36,7 @@ from ptr_fast.run_folder import picked_step
 from ptr_fast.value_reach import describe_reach
 from ptr_robot.training.batches import Batches, open_batches
 from ptr_robot.training.config import LoopConfig
-from ptr_robot.training.divergence import Divergence, find_divergence, last_sound_checkpoint, remedies
+from ptr_robot.training.divergence import last_sound_checkpoint, remedies
 from ptr_robot.training.log import RunLog, check_wandb
 from ptr_robot.training.precision import encoder_dtype
 from ptr_robot.training.processes import StopRequest, branch_command, is_lost_contact, prepare_process, resume_command
@@ -257,7 +259,7 @@ def _diverged(step: EagerStep, numbers: dict[str, float], run: Run) -> Divergenc
     """What has gone wrong since the last report, by the numbers of every update and of the last one, or None."""
     broken = step.not_finite()
     if broken is None:
-        return find_divergence(numbers, run.rewards, run.learner.config)
+        return reported_divergence(numbers, run.rewards, run.learner.config, ALARM_SLACK)
     name, when = broken
     return Divergence(kind="not_finite", name=name, reason=f"{name} was not finite at step {when}")
 
