@@ -237,6 +237,8 @@ def test_cameras_meet_by_name_or_by_the_map():
         (["image_0"], ["front=wrist"], r"got 'front=wrist': the checkpoint sees \['image_0'\], arm has \['front"),
         (["image_0"], ["front"], r"got 'front'"),
         (["image_0"], ["front=image_0", "top=image_0"], r"got 'top=image_0'"),
+        (["front", "wrist"], ["front=front", "front=wrist"], r"got 'front=wrist'"),
+        (["front", "wrist"], ["front=wrist"], r"one camera, 'front', would be 'front' and 'wrist': the"),
     ],
 )
 def test_a_missing_camera_is_one_error_that_lists_both_sides(wanted, pairs, message):

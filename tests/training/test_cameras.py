@@ -1,5 +1,6 @@
 """Runs that look through several cameras: trained, resumed, evaluated, fine-tuned on a store with other names."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from ptr_fast.data.store import EpisodeStore
 from ptr_fast.resize import resize
 from ptr_robot.training.config import DataConfig
 from ptr_robot.training.episode_choice import select_prior
-from ptr_robot.training.matching import make_spec, with_cameras_of
+from ptr_robot.training.matching import make_spec, with_camera_names
 
 BOTH = ["--data.cameras", "wrist", "front"]
 
@@ -89,6 +90,33 @@ def test_a_target_with_other_names_is_fine_tuned_on_with_a_map(home, tmp_path, c
     assert read_record(tmp_path / "branch")["split"]["sources"][1]["cameras"] == mine["cameras"]
 
 
+def test_another_store_is_looked_at_by_every_verb_through_a_map(home, tmp_path, capsys):
+    other = two_cameras(tmp_path / "other", 4, names=("table", "hand"), seed=5)
+    swapped = two_cameras(tmp_path / "same", 4, seed=5)
+    there = ["--store", other, "--camera-map", "hand=wrist", "table=front"]
+    acted = []
+    for told in (there, ["--store", swapped]):
+        capsys.readouterr()
+        assert ptr_fast("act", "--checkpoint", home / "base", *told, "--json") == 0
+        acted.append(capsys.readouterr().out)
+    assert acted[0] == acted[1]
+    base = stopped(home / "base", tmp_path / "run")
+    for verb in ("act", "evaluate", "export", "select"):
+        of = [verb, "--run" if verb == "select" else "--checkpoint", base]
+        assert ptr_fast(*of, "--store", other) == 2
+        assert "the store has ['table', 'hand']; name them with --camera-map STORE" in capsys.readouterr().err
+        assert ptr_fast(*of, "--camera-map", "hand=wrist") == 2
+        assert "camera-map: expected --store STORE beside it" in capsys.readouterr().err
+    assert ptr_fast("evaluate", "--checkpoint", base, *there, "--json") == 0
+    evaluation = json.loads(capsys.readouterr().out)
+    assert evaluation["data"]["cameras"] == ["hand", "table"]
+    assert evaluation["data"]["camera_names"] == {"hand": "wrist", "table": "front"}
+    assert ptr_fast("report", "--run", base, "--out", tmp_path / "page.html") == 0
+    page = (tmp_path / "page.html").read_text()
+    assert "frame of hand, step" in page
+    assert "frame of table, step" in page
+
+
 def test_a_renamed_store_shows_the_same_frames(home, tmp_path):
     store = EpisodeStore.open(home / "store")
     swapped = store.renamed({"wrist": "front"})
@@ -106,7 +134,7 @@ def test_a_renamed_store_shows_the_same_frames(home, tmp_path):
         store.renamed({"wrist": "x", "front": "x"})
     (source,) = select_prior(DataConfig(stores=(home / "store",)), seed=0)
     spec = make_spec([source], ["front"], 0)
-    assert with_cameras_of(source, spec, []).store.stored_names == store.stored_names
+    assert with_camera_names(store, spec, []).stored_names == store.stored_names
 
 
 def test_a_run_on_states_alone_is_trained_and_evaluated_without_a_frame(home, tmp_path, monkeypatch):

@@ -13,8 +13,10 @@ import numpy as np
 from ptr_fast.checkpoint import CheckpointInfo
 from ptr_fast.data.store import EpisodeStore
 from ptr_fast.errors import DataError
+from ptr_fast.learners.registry import traits_of
 from ptr_fast.runtime.observation import Carry, Observation
 from ptr_fast.runtime.policy import Policy
+from ptr_robot.training.matching import with_camera_names
 from ptr_robot.training.run_record import SourceRecord, recorded_sources
 from ptr_robot.training.sources import find_episodes, first_few
 from ptr_robot.training.store_places import StorePlaces
@@ -51,7 +53,8 @@ class EvaluationData:
         return False if self.num_trained_on else None if self.unknown else True
 
     def to_json(self) -> dict[str, Any]:
-        """What an evaluation keeps of it."""
+        """What an evaluation keeps of it; ``camera_names`` where the checkpoint has others than the store."""
+        renamed = {stored: name for name, stored in self.store.stored_names.items() if stored != name}
         return {
             "store": str(self.store.path.resolve()),
             "fingerprint": self.store.fingerprint(),
@@ -60,6 +63,7 @@ class EvaluationData:
             "num_trained_on": self.num_trained_on,
             "unknown": self.unknown,
             "note": self.note,
+            **({"camera_names": renamed} if renamed else {}),
         }
 
 
@@ -97,13 +101,16 @@ def held_out(
 
     Raises:
         DataError: the run's split or its store is missing, or no episode is left.
-        ValueError: a task that the checkpoint does not know, or a moved store that the run's record does not name.
+        ValueError: a task that the checkpoint does not know, a moved store that the run's record does not name, or a
+            camera of the checkpoint that the other store does not have.
     """
     record = _record(info)
     places = places.of_checkpoint(info)
     trained, known = TrainedOn(record, places), None if any_task else info.spec.tasks.names
     if places.given is not None:
         store = EpisodeStore.open(places.given)
+        if places.camera_map or "images" in traits_of(info.config).columns:
+            store = with_camera_names(store, info.spec, places.camera_map)
         episodes = _of_task(store, np.arange(store.num_episodes), task, known)
         if not len(episodes):
             raise ValueError(
@@ -209,13 +216,12 @@ def run_folder(checkpoint: Path) -> Path:
 
 
 def episodes_of(
-    options: tuple[str, ...], episode_ids: tuple[str, ...], info: CheckpointInfo, any_task: bool
+    places: StorePlaces, episode_ids: tuple[str, ...], info: CheckpointInfo, any_task: bool
 ) -> tuple[EpisodeStore, list[int], bool | None]:
-    """The store that ``--store`` gives, or a run's own; numbers of the episodes, the named ones or the first two that
+    """The store that ``places`` give, or a run's own; numbers of the episodes, the named ones or the first two that
     were not trained on; whether none of them was (None: unknown). ``any_task``: also of tasks that the checkpoint does
     not know."""
-    places, any_task = StorePlaces.parse(options, takes_given=True), any_task or bool(episode_ids)
-    data = held_out(info, places=places, max_episodes=0, any_task=any_task)
+    data = held_out(info, places=places, max_episodes=0, any_task=any_task or bool(episode_ids))
     if not episode_ids:
         return data.store, [int(e) for e in data.episodes[:2]], data.is_held_out
     number = {episode_id: i for i, episode_id in enumerate(data.store.episodes.episode_id)}

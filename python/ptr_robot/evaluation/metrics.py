@@ -148,7 +148,7 @@ def evaluate_checkpoint(
             "networks": "averaged" if averaged else "online",
             "data": {
                 **data.to_json(),
-                "camera": data.store.stored_names.get(info.spec.cameras[0].name, info.spec.cameras[0].name),
+                "cameras": [data.store.stored_names.get(camera.name, camera.name) for camera in info.spec.cameras],
                 "num_episodes": len(values),
                 "num_steps": sum(len(v.rewards) for v in values),
             },

@@ -79,7 +79,8 @@ def _open(places: StorePlaces, recorded: Path) -> tuple[EpisodeStore | None, str
 def _episode(episode: dict[str, Any], evaluation: dict[str, Any], store: EpisodeStore | None) -> str:
     curves = {key: _array(values) for key, values in episode["curves"].items()}
     steps = curves["step"]
-    camera = evaluation["data"]["camera"]
+    data = evaluation["data"]
+    cameras = data["cameras"] if "cameras" in data else [data["camera"]]  # older evaluations tell the first alone
     acting, other = ("q_averaged", "q") if evaluation["networks"] == "averaged" else ("q", "q_averaged")
     moments = telling_moments(curves[acting], curves["advantage"])
     marks = [
@@ -93,7 +94,7 @@ def _episode(episode: dict[str, Any], evaluation: dict[str, Any], store: Episode
     title = f"“{episode['task']}”: {words} of {episode['num_steps']} steps"
     out = [
         f'<figure><h4>{escape(title)} <span class="unit">{escape(episode["episode_id"])}</span></h4>',
-        _strip(store, camera, first, steps) if store is not None and first is not None else "",
+        *(_strip(store, camera, first, steps) for camera in cameras if store is not None and first is not None),
         f'<div class="legend"><span><span class="key c0"></span>Q of the recorded action ({NETWORKS[acting]})</span>'
         f'<span><span class="key c0 d1"></span>the same, {NETWORKS[other]}</span>'
         '<span><span class="key c1"></span>V: the policy’s mean action</span>'
@@ -107,7 +108,7 @@ def _episode(episode: dict[str, Any], evaluation: dict[str, Any], store: Episode
             height=140,
             zero_line=True,
         ),
-        _moments(store, camera, first, curves, moments, acting),
+        _moments(store, cameras, first, curves, moments, acting),
         "</figure>",
     ]
     return "".join(out)
@@ -143,14 +144,18 @@ def _strip(store: EpisodeStore, camera: str, first: int, steps: np.ndarray) -> s
     images = []
     for i in range(count):
         step = round((i + 0.5) / count * last)
-        uri = frame_uri(store.frame(camera, first + step))
-        images.append(f'<img src="{uri}" alt="frame at step {step}" title="step {step}">')
+        images.append(_image(store, camera, first, step))
     return f'<div class="strip">{"".join(images)}</div>'
+
+
+def _image(store: EpisodeStore, camera: str, first: int, step: int) -> str:
+    uri, told = frame_uri(store.frame(camera, first + step)), escape(f"{camera}, step {step}")
+    return f'<img src="{uri}" alt="frame of {told}" title="{told}">'
 
 
 def _moments(
     store: EpisodeStore | None,
-    camera: str,
+    cameras: Sequence[str],
     first: int | None,
     curves: dict[str, np.ndarray],
     moments: Sequence[tuple[int, str]],
@@ -160,7 +165,7 @@ def _moments(
     for number, (i, reason) in enumerate(moments, 1):
         step, image = int(curves["step"][i]), ""
         if store is not None and first is not None:
-            image = f'<img src="{frame_uri(store.frame(camera, first + step))}" alt="frame at step {step}">'
+            image = "".join(_image(store, camera, first, step) for camera in cameras)
         rise = curves[acting][i] - curves[acting][i - 1] if i else math.nan
         amount = f"{rise if reason.startswith('largest rise') else curves['advantage'][i]:+.2f}".replace("-", MINUS)
         out.append(

@@ -114,13 +114,13 @@ def match_cameras(name: str, has: Sequence[str], wanted: Sequence[str], pairs: S
         Name in the checkpoint -> name at the robot, in the order of ``wanted``.
 
     Raises:
-        ValueError: a camera is missing, unknown or named twice; lists both sides.
+        ValueError: a camera is missing, unknown, named twice or wanted for two; lists both sides.
     """
     both = f"the checkpoint sees {list(wanted)}, {name} has {list(has)}"
     named: dict[str, str] = {}
     for pair in pairs:
         ours, equals, theirs = pair.partition("=")
-        if not equals or ours not in has or theirs not in wanted or theirs in named:
+        if not equals or ours not in has or theirs not in wanted or theirs in named or ours in named.values():
             raise ValueError(f"{name}: camera-map: expected ROBOT=CHECKPOINT, each once, got {pair!r}: {both}")
         named[theirs] = ours
     if not named and len(has) == len(wanted) == 1:
@@ -130,6 +130,11 @@ def match_cameras(name: str, has: Sequence[str], wanted: Sequence[str], pairs: S
     if missing:
         told = f"no camera {', '.join(map(repr, missing))}: {both}; name them with --camera-map ROBOT=CHECKPOINT"
         raise ValueError(f"{name}: {told}")
+    twice = next((ours for ours in matched.values() if list(matched.values()).count(ours) > 1), None)
+    if twice is not None:
+        alike = [theirs for theirs, ours in matched.items() if ours == twice]
+        told = f"one camera, {twice!r}, would be {' and '.join(map(repr, alike))}: {both}"
+        raise ValueError(f"{name}: camera-map: {told}; name another with --camera-map ROBOT=CHECKPOINT")
     return matched
 
 

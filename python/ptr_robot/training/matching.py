@@ -12,7 +12,7 @@ from ptr_fast.errors import DataError
 from ptr_fast.types import CameraSpec
 from ptr_robot.training.sources import Source
 
-__all__ = ["check_matches", "make_spec", "tell_cameras", "with_cameras_of", "with_tasks"]
+__all__ = ["check_matches", "make_spec", "tell_cameras", "with_camera_names", "with_tasks"]
 
 
 def make_spec(sources: Sequence[Source], cameras: Sequence[str], num_task_slots: int) -> PolicySpec:
@@ -51,8 +51,8 @@ def tell_cameras(sources: Sequence[Source], spec: PolicySpec, advice: str) -> No
         print(f"the {mine} {told}, not {', '.join(map(repr, others))}: {advice}")
 
 
-def with_cameras_of(target: Source, spec: PolicySpec, pairs: Sequence[str]) -> Source:
-    """A target whose cameras go by the names that a checkpoint has for them.
+def with_camera_names(store: EpisodeStore, spec: PolicySpec, pairs: Sequence[str]) -> EpisodeStore:
+    """A store whose cameras go by the names that a checkpoint has for them.
 
     Args:
         pairs: ``STORE=CHECKPOINT``, of ``--camera-map``; a camera that no pair names keeps its name.
@@ -60,21 +60,21 @@ def with_cameras_of(target: Source, spec: PolicySpec, pairs: Sequence[str]) -> S
     Raises:
         ValueError: a pair that is none, or a camera that is missing, unknown or named twice; lists both sides.
     """
-    has, wanted = [c.name for c in target.store.meta.cameras], [c.name for c in spec.cameras]
+    has, wanted = [c.name for c in store.meta.cameras], [c.name for c in spec.cameras]
     both = f"the checkpoint sees {wanted}, the store has {has}"
     named: dict[str, str] = {}
     for pair in pairs:
         stored, equals, name = pair.partition("=")
         if not equals or stored not in has or name not in wanted or stored in named or name in named.values():
             told = f"camera-map: expected STORE=CHECKPOINT, each once, got {pair!r}: {both}"
-            raise ValueError(f"{target.store.path}: {told}")
+            raise ValueError(f"{store.path}: {told}")
         named[stored] = name
-    store = target.store.renamed(named)
+    store = store.renamed(named)
     missing = [name for name in wanted if name not in store.stored_names]
     if missing:
         told = f"no camera {', '.join(map(repr, missing))}: {both}; name them with --camera-map STORE=CHECKPOINT"
         raise ValueError(f"{store.path}: {told}")
-    return replace(target, store=store)
+    return store
 
 
 def _camera(store: EpisodeStore, name: str) -> CameraSpec:

@@ -23,6 +23,7 @@ class StorePlaces:
 
     Attributes:
         given: a store to look at in place of the run's own; None: none was named.
+        camera_map: ``STORE=CHECKPOINT`` for its cameras that the checkpoint calls by another name.
         moved: new places by old ones; an old place is a recorded path, or a folder above it whose content has moved.
         since: the same, as ``resume`` was told after a checkpoint was saved.
     """
@@ -30,13 +31,15 @@ class StorePlaces:
     given: Path | None = None
     moved: Mapping[Path, Path] = field(default_factory=dict)
     since: Mapping[Path, Path] = field(default_factory=dict)
+    camera_map: tuple[str, ...] = ()
 
     @staticmethod
-    def parse(options: Iterable[str], takes_given: bool = False) -> StorePlaces:
+    def parse(options: Iterable[str], takes_given: bool = False, camera_map: tuple[str, ...] = ()) -> StorePlaces:
         """Reads ``OLD=NEW``, and where ``takes_given`` one path alone.
 
         Raises:
-            ValueError: an option without ``=`` where there must be one, an empty side, or something named twice.
+            ValueError: an option without ``=`` where there must be one, an empty side, something named twice, or a
+                ``camera_map`` without a path: the record of a run says what it calls the cameras of its own stores.
         """
         given: Path | None = None
         moved: dict[Path, Path] = {}
@@ -51,7 +54,10 @@ class StorePlaces:
                 raise ValueError(f"--store: expected OLD=NEW, the recorded and the new place of a store, got {text!r}")
             if moved.setdefault(Path(os.path.realpath(old)), Path(new)) != Path(new):
                 raise ValueError(f"--store: {old} is named twice")
-        return StorePlaces(given, moved)
+        if camera_map and given is None:
+            told = "expected --store STORE beside it; what the cameras of a run's own stores are called is recorded"
+            raise ValueError(f"camera-map: {told}")
+        return StorePlaces(given, moved, camera_map=camera_map)
 
     def place(self, recorded: Path) -> Path:
         """Where a recorded store lies now, as far as these places say."""

@@ -21,6 +21,7 @@ class Args:
         checkpoint: run (the checkpoint that select picked, else the newest that has not diverged), or one checkpoint.
         store: a store with other episodes than the run's held-out ones; or OLD=NEW for a store of the run's that has
             moved; repeat for several.
+        camera_map: STORE=CHECKPOINT for every camera of that other store whose name in the checkpoint is another.
         task: task name as the policy knows it; empty takes each episode's own.
         episode_ids: which episodes; empty takes the first two that were not trained on.
         mode: acting mode; empty takes the checkpoint's own.
@@ -31,6 +32,7 @@ class Args:
 
     checkpoint: Path
     store: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    camera_map: tuple[str, ...] = ()
     task: str = ""
     episode_ids: tuple[str, ...] = ()
     mode: Literal["", "mean", "ema_mean", "search"] = ""
@@ -46,11 +48,13 @@ def main(args: Args) -> int:
     from ptr_robot.device import pick_device
     from ptr_robot.evaluation.held_out import episodes_of, observed
     from ptr_robot.training.matching import check_matches
+    from ptr_robot.training.store_places import StorePlaces
 
     if args.every < 1:
         raise ValueError(f"every must be at least 1, got {args.every}")
     policy = Policy.load(chosen_checkpoint(args.checkpoint), device=pick_device(args.device), mode=args.mode or None)
-    store, episodes, held_out = episodes_of(args.store, args.episode_ids, policy.info, bool(args.task))
+    places = StorePlaces.parse(args.store, takes_given=True, camera_map=args.camera_map)
+    store, episodes, held_out = episodes_of(places, args.episode_ids, policy.info, bool(args.task))
     check_matches(store, policy.spec, with_bounds=False)
     rows = []
     for episode in episodes:

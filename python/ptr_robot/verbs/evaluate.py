@@ -38,6 +38,8 @@ class Args:
     store: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Store to evaluate on. Default: the episodes that the run held out. Or OLD=NEW for a store of the run's that has
     moved; repeat for several."""
+    camera_map: tuple[str, ...] = ()
+    """STORE=CHECKPOINT for every camera of that other store whose name in the checkpoint is another."""
     task: str = ""
     """Only episodes of this task (exact name). Default: all."""
     max_episodes: int = 20
@@ -61,7 +63,7 @@ def main(args: Args) -> int:
     from ptr_robot.device import pick_device
 
     info = read_checkpoint(chosen_checkpoint(args.checkpoint))
-    places = StorePlaces.parse(args.store, takes_given=True)
+    places = StorePlaces.parse(args.store, takes_given=True, camera_map=args.camera_map)
     data = held_out(info, places=places, task=args.task, max_episodes=args.max_episodes, seed=args.seed)
     with Progress(len(data.episodes), "evaluate", "ep") as progress:
         result = evaluate_checkpoint(

@@ -43,6 +43,8 @@ class Args:
     store: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Store with the frames to check on. Default: the run's own, its held-out episodes; OLD=NEW for one of the run's
     stores that has moved, repeat for several."""
+    camera_map: tuple[str, ...] = ()
+    """STORE=CHECKPOINT for every camera of that other store whose name in the checkpoint is another."""
     num_frames: int = 64
     """Frames to check on."""
     bound: float = 0.0
@@ -147,8 +149,10 @@ def _samples(args: Args, policy: Policy, for_calibration: bool = False) -> list[
     """Observations spread over episodes, each after those that a policy needs before it; frames in the store's size."""
     from ptr_robot.evaluation.held_out import episodes_of, observed
     from ptr_robot.training.matching import check_matches
+    from ptr_robot.training.store_places import StorePlaces
 
-    store, episodes, _ = episodes_of(args.store, (), policy.info, any_task=True)
+    places = StorePlaces.parse(args.store, takes_given=True, camera_map=args.camera_map)
+    store, episodes, _ = episodes_of(places, (), policy.info, any_task=True)
     check_matches(store, policy.spec, with_bounds=False)
     wanted = args.num_frames
     if for_calibration:

@@ -74,7 +74,7 @@ def with_encoder(config: EncoderFinetuneConfig, ranks: Ranks) -> int:
     from ptr_robot.training.ancestry import parent_and_ancestors
     from ptr_robot.training.episode_choice import select_target
     from ptr_robot.training.loop import open_run, train
-    from ptr_robot.training.matching import check_matches, tell_cameras, with_cameras_of, with_tasks
+    from ptr_robot.training.matching import check_matches, tell_cameras, with_camera_names, with_tasks
     from ptr_robot.training.rates import check_schedule, over
     from ptr_robot.training.references import settled
     from ptr_robot.training.run_record import RunRecord
@@ -87,7 +87,7 @@ def with_encoder(config: EncoderFinetuneConfig, ranks: Ranks) -> int:
         outcomes=config.outcomes,
         kinds=config.kinds,
     )
-    target = with_cameras_of(target, info.spec, config.camera_map)
+    target = replace(target, store=with_camera_names(target.store, info.spec, config.camera_map))
     parent, ancestors = parent_and_ancestors(info, "encoder")
     sources = held_out_only([*_prior_sources(info, config), target], ancestors)
     spec = with_tasks(info.spec, [task])
@@ -132,7 +132,7 @@ def finetune(config: FinetuneConfig, ranks: Ranks) -> int:
     from ptr_robot.training.ancestry import parent_and_ancestors
     from ptr_robot.training.episode_choice import select_target
     from ptr_robot.training.loop import open_run, train
-    from ptr_robot.training.matching import check_matches, tell_cameras, with_cameras_of, with_tasks
+    from ptr_robot.training.matching import check_matches, tell_cameras, with_camera_names, with_tasks
     from ptr_robot.training.rates import over, scaled
     from ptr_robot.training.run_record import RunRecord
     from ptr_robot.training.trained_on import held_out_only
@@ -143,7 +143,7 @@ def finetune(config: FinetuneConfig, ranks: Ranks) -> int:
         outcomes=config.outcomes,
         kinds=config.kinds,
     )
-    target = with_cameras_of(target, info.spec, config.camera_map)
+    target = replace(target, store=with_camera_names(target.store, info.spec, config.camera_map))
     parent, ancestors = parent_and_ancestors(info, "finetune")
     sources = held_out_only([*_prior_sources(info, config), target], ancestors)
     spec = with_tasks(info.spec, [task])

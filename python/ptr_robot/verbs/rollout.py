@@ -78,8 +78,8 @@ class Args:
     robot: str = ""
     """Try it on this robot in real time: simulated, replay, widowx or lerobot:TYPE."""
     robot_options: tuple[str, ...] = ()
-    """NAME=VALUE options of the robot, e.g. kitchen=H latency_ms=50 (simulated), store=DIR episode=3 (replay),
-    host=ADDRESS (widowx), port=/dev/ttyACM0 use_degrees=false (lerobot:TYPE)."""
+    """NAME=VALUE options of the robot, e.g. kitchen=H latency_ms=50 cameras=front,wrist (simulated), store=DIR
+    episode=3 (replay), host=ADDRESS (widowx), port=/dev/ttyACM0 use_degrees=false (lerobot:TYPE)."""
     against: tuple[Path, ...] = ()
     """Other runs or checkpoints that are tried in turns with the first, in blinded random order (with --robot)."""
     remote: str = ""

@@ -46,6 +46,8 @@ class Args:
     store: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Store to evaluate on. Default: the episodes that the run held out. Or OLD=NEW for a store of the run's that has
     moved; repeat for several."""
+    camera_map: tuple[str, ...] = ()
+    """STORE=CHECKPOINT for every camera of that other store whose name in the checkpoint is another."""
     task: str = ""
     """Only episodes of this task (exact name). Default: all."""
     max_episodes: int = 20
@@ -74,7 +76,7 @@ def select(args: Args) -> dict[str, Any]:
     with Progress(len(list_checkpoints(args.run)), "select", "checkpoint") as progress:
         evaluations = evaluate_run(
             args.run,
-            places=StorePlaces.parse(args.store, takes_given=True),
+            places=StorePlaces.parse(args.store, takes_given=True, camera_map=args.camera_map),
             task=args.task,
             max_episodes=args.max_episodes,
             seed=args.seed,
