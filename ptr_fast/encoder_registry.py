@@ -80,8 +80,9 @@ def find(name: str) -> EncoderKind:
     elif name not in _kinds and (entry := _entries().get(name)) is not None:
         try:
             entry.load()
-        except Exception as error:  # of another package: anything may happen there
-            raise ValueError(f"encoder {name!r}: its package {entry.value!r} cannot be loaded: {error}") from error
+        except (Exception, SystemExit) as error:  # of another package: anything may happen there
+            why = f"{type(error).__name__}: {error}"
+            raise ValueError(f"encoder {name!r}: its package {entry.value!r} cannot be loaded: {why}") from error
         if name not in _kinds:
             raise ValueError(f"encoder {name!r}: its package {entry.value!r} registers no encoder of this name")
     if name not in _kinds:

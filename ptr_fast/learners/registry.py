@@ -32,6 +32,7 @@ __all__ = [
     "GROUP",
     "LearnerKind",
     "acts_of",
+    "broken_entry_points",
     "encodes_of",
     "kind_named",
     "kind_of",
@@ -193,14 +194,18 @@ def _find() -> None:
             continue
         try:
             entry.load()
-        except Exception as error:  # noqa: BLE001 (somebody else's package; told where a learner is missed)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (another's package; told where a learner is missed)
             _BROKEN[entry.name] = f"{type(error).__name__}: {error}"
             continue
         _FOUND.add(entry.value)
         _BROKEN.pop(entry.name, None)
 
 
+def broken_entry_points() -> str:
+    """Which entry points could not be imported, and why, as the end of an error's message; empty: none."""
+    return "".join(f"; entry point {name!r} could not be imported: {why}" for name, why in _BROKEN.items())
+
+
 def _advice() -> str:
     """What to do where a learner is missed."""
-    broken = "".join(f"; entry point {name!r} could not be imported: {why}" for name, why in _BROKEN.items())
-    return broken or f"; install the package that has it (entry point group {GROUP!r})"
+    return broken_entry_points() or f"; install the package that has it (entry point group {GROUP!r})"

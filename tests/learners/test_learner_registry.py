@@ -13,6 +13,7 @@ from ptr_fast.config import ActConfig, BcConfig, CqlConfig, EncoderConfig, Learn
 from ptr_fast.errors import DataError
 from ptr_fast.learners import make_learner, registry
 from ptr_fast.learners.registry import acts_of, encodes_of, kinds, make_networks, traits_of, values_of
+from ptr_robot.recipes import recipe_named
 
 TINY = EncoderConfig(name="conv3", num_filters=4, embedding_dim=8, pooling="mean")
 
@@ -75,6 +76,12 @@ def test_a_tag_is_taken_once():
         registry.register(registry.LearnerKind(**{**vars(kind), "tag": "new", "config_class": int}))
 
 
+@pytest.mark.parametrize("config", [BcConfig, CqlConfig])
+def test_a_hidden_layer_of_no_units_is_refused(config):
+    with pytest.raises(ValueError, match=r"hidden_dims must be at least 1 each, got \[32, 0\]"):
+        config(hidden_dims=(32, 0))
+
+
 def test_a_broken_entry_point_is_told_where_its_learner_is_missed(tmp_path, monkeypatch):
     info = tmp_path / "lab-1.dist-info"
     info.mkdir()
@@ -84,6 +91,24 @@ def test_a_broken_entry_point_is_told_where_its_learner_is_missed(tmp_path, monk
     monkeypatch.setattr(registry, "_BROKEN", {})
     with pytest.raises(ValueError, match=r"entry point 'lab' could not be imported: ModuleNotFoundError: No module"):
         from_dict(LearnerConfig, {"type": "LabConfig"}, "learner")
+    with pytest.raises(ValueError, match=r"unknown recipe 'lab'.*entry point 'lab' could not be imported"):
+        recipe_named("lab")
+
+
+def test_a_module_that_exits_as_it_is_imported_ends_no_program(tmp_path, monkeypatch):
+    info = tmp_path / "lab-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lab\nVersion: 1\n")
+    groups = ("learners", "encoders")
+    (info / "entry_points.txt").write_text("".join(f"[ptr_fast.{group}]\nlab = lab_that_exits\n" for group in groups))
+    (tmp_path / "lab_that_exits.py").write_text("raise SystemExit(3)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(registry, "_BROKEN", {})
+    assert {"CqlConfig", "BcConfig"} <= set(kinds())
+    with pytest.raises(ValueError, match="entry point 'lab' could not be imported: SystemExit: 3"):
+        from_dict(LearnerConfig, {"type": "LabConfig"}, "learner")
+    with pytest.raises(ValueError, match="its package 'lab_that_exits' cannot be loaded: SystemExit: 3"):
+        EncoderConfig(name="lab")
 
 
 def test_capabilities_are_asked_for_and_refused_in_words():

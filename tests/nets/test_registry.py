@@ -96,7 +96,10 @@ def test_a_configuration_from_before_there_were_options_is_read(strangers):
     ("options", "message"),
     [
         ({"name": "resnt34"}, r"encoder.name: expected one of \['resnet_small', .*'grid'.* \(did you mean 'resnet34'"),
-        ({"name": "broken"}, "'broken': its package 'broken_encoder' cannot be loaded: No module named"),
+        (
+            {"name": "broken"},
+            "'broken': its package 'broken_encoder' cannot be loaded: ModuleNotFoundError: No module named",
+        ),
         ({"name": "nothing"}, "'nothing': its package 'nothing_encoder' registers no encoder of this name"),
         ({"name": "conv3", "options": {"cells": 2}}, r"encoder.options: 'conv3' has none, got \{'cells': 2\}"),
         ({"name": "grid", "options": {"cell": 2}}, r"encoder.options: unknown key 'cell' \(did you mean 'cells'"),

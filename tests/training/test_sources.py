@@ -113,6 +113,8 @@ def test_weights_of_what_is_not_trained_on_are_refused(stores):
         chosen(stores["told"], weights=("tolt=2",))
     with pytest.raises(ValueError, match="no episode of the task 'turn lever' is trained on; tasks: "):
         chosen(stores["told"], weights=(f"task:{LEVER}=2",), exclude_tasks=(LEVER,))
+    with pytest.raises(ValueError, match=r"told is named twice, as 'told' and '.*/told'"):
+        chosen(stores["told"], weights=("told=2", f"{stores['told']}=3"))
 
 
 def test_weights_say_how_often_the_steps_are_drawn(stores, capsys):

@@ -107,6 +107,9 @@ def test_help_does_not_wait_for_torch(arguments):
         (["convert", "--source", "EMPTY", "--out", "NEW"], "not recognised as one of"),
         (["finetune", "--checkpoint", "FILE", "--target", "STORE", "--out", "NEW"], "FILE: no checkpoint here"),
         (["finetune", "--checkpoint", "STORE", "--target", "STORE", "--out", "NEW"], "STORE: no checkpoint here"),
+        (["finetune", "smoke-bc", "--target", "STORE", "--out", "NEW"], "smoke-bc: a recipe belongs to --encoder-from"),
+        (["finetune", "--encoder-from", "RUN", "--target", "STORE", "--out", "NEW"], "needs a recipe first"),
+        (["finetune", "smoke", "--encoder_from", "FILE", "--target", "STORE", "--out", "NEW"], "FILE: no checkpoint"),
         (["act", "--checkpoint", "RUN", "--store", "FILE"], "FILE: a file, not a store"),
         (["act", "--checkpoint", "RUN", "--task", "fly"], "unknown task 'fly'"),
         (["evaluate", "--checkpoint", "EMPTY"], "EMPTY: no checkpoint here"),
@@ -138,6 +141,15 @@ def test_a_wrong_place_or_value_is_one_line(verb, store, finished, tmp_path, arg
     else:
         one_line((code, errors), expected)
     assert not places["NEW"].exists()
+
+
+def test_an_encoder_taken_over_is_frozen_by_either_option(verb, store, finished, tmp_path):
+    frozen = []
+    for i, options in enumerate((["--learner.encoder.frozen"], ["--freeze-encoder"], [])):
+        out, target = tmp_path / str(i), ["--target", store, "--task", toy_robot.TASKS[0], "--num-demos", "1"]
+        assert verb("finetune", "smoke-bc", "--encoder-from", finished, *target, "--out", out, *LOOP, *options)[0] == 0
+        frozen.append(json.loads((out / "train_config.json").read_text())["config"]["learner"]["encoder"]["frozen"])
+    assert frozen == [True, True, False]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user who may not write here")

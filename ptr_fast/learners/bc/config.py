@@ -44,3 +44,4 @@ class BcConfig(LearnerConfig):
         for name in ("weight_decay", "max_grad_norm"):
             require(getattr(self, name) >= 0.0, f"{name} must not be negative, got {getattr(self, name)}")
         require(len(self.hidden_dims) >= 1, "hidden_dims must name at least one layer")
+        require(min(self.hidden_dims) >= 1, f"hidden_dims must be at least 1 each, got {list(self.hidden_dims)}")

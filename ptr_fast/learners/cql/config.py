@@ -64,6 +64,7 @@ class CqlConfig(LearnerConfig):
         require(self.num_action_samples >= 1, f"num_action_samples must be at least 1, got {self.num_action_samples}")
         require(self.init_temperature > 0.0, f"init_temperature must be positive, got {self.init_temperature}")
         require(len(self.hidden_dims) >= 1, "hidden_dims must name at least one layer")
+        require(min(self.hidden_dims) >= 1, f"hidden_dims must be at least 1 each, got {list(self.hidden_dims)}")
         require(
             self.encoder.sees_images or self.critic_head != "reinject_all",
             "encoder 'none' needs critic_head 'reinject_action' or 'plain': in the form 'reinject_all' no Q head sees "

@@ -39,11 +39,13 @@ def recipe_named(name: str) -> Any:
     """The configuration of a preset.
 
     Raises:
-        ValueError: there is none of this name; with the nearest.
+        ValueError: there is none of this name; with the nearest, and the learners that could not be imported.
     """
+    from ptr_fast.learners.registry import broken_entry_points
+
     recipes = all_recipes()
     if name in recipes:
         return recipes[name][1]
     close = difflib.get_close_matches(name, recipes, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
-    raise ValueError(f"unknown recipe {name!r}{hint}; recipes: {', '.join(recipes)}")
+    raise ValueError(f"unknown recipe {name!r}{hint}; recipes: {', '.join(recipes)}{broken_entry_points()}")

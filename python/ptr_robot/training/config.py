@@ -216,8 +216,9 @@ class FinetuneConfig:
         out: run folder; must be new or empty.
         task: task name in the target store; empty where it has only one.
         domains: only target episodes of these domains (kitchens, scenes); empty takes all.
-        outcomes, kinds: only target episodes of these, as for ``pretrain``; empty takes all. The old data are what the
-            checkpoint was trained on, with their weights.
+        outcomes: only target episodes of these outcomes; empty takes all. The old data are what the checkpoint was
+            trained on, with their weights.
+        kinds: only target episodes of these kinds (who acted), as the store names them; empty takes all.
         num_demos: demonstrations taken from the target, a seeded choice; the others are held out for evaluation.
         mix: share of the old data in every batch, exact over time; 0 trains on the new task alone.
         camera_map: STORE=CHECKPOINT for every camera of the target whose name in the checkpoint is another.
@@ -260,7 +261,14 @@ class EncoderFinetuneConfig:
     Attributes:
         encoder_from: run, or one of its checkpoints: its encoder, cameras, state, action and tasks are taken.
         freeze_encoder: its weights stay as they are; else they are trained on.
-        target, out, task, domains, outcomes, kinds, num_demos, camera_map: as for fine-tuning a whole checkpoint.
+        target: store with the new task.
+        out: run folder; must be new or empty.
+        task: task name in the target store; empty where it has only one.
+        domains: only target episodes of these domains (kitchens, scenes); empty takes all.
+        outcomes: only target episodes of these outcomes; empty takes all.
+        kinds: only target episodes of these kinds (who acted), as the store names them; empty takes all.
+        num_demos: demonstrations taken from the target, a seeded choice; the others are held out for evaluation.
+        camera_map: STORE=CHECKPOINT for every camera of the target whose name in the checkpoint is another.
         mix: share in every batch of the data that the encoder was trained on; 0 trains on the new task alone.
         store: OLD=NEW for every store of the encoder's run that has moved; repeat for several.
         learner: the method and its nets; its encoder must have the shapes of the one that is taken.

@@ -69,7 +69,7 @@ def parse_weights(texts: Iterable[str]) -> list[Weight]:
 
 
 def check_weights(weights: Sequence[Weight], stores: Sequence[Path], tasks: Iterable[str]) -> None:
-    """Refuses a weight of a store or task that is not trained on, and a name that fits two stores.
+    """Refuses a weight of a store or task that is not trained on, a name that fits two stores, and two of one store.
 
     Raises:
         ValueError: with those that are trained on.
@@ -84,6 +84,9 @@ def check_weights(weights: Sequence[Weight], stores: Sequence[Path], tasks: Iter
             raise ValueError(
                 f"data.weights: {told} named {weight.name!r}; give the path of one of {', '.join(map(str, stores))}"
             )
+    for store in stores:
+        if len(names := [weight.name for weight in weights if weight.is_of(store)]) > 1:
+            raise ValueError(f"data.weights: {store} is named twice, as {' and '.join(map(repr, names))}")
 
 
 def factors(weights: Sequence[Weight], store: Path, tasks: Iterable[str]) -> dict[str, float]:

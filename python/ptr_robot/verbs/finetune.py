@@ -35,7 +35,12 @@ def run(argv: list[str]) -> int:
         return branch.run("finetune", argv)
     options: dict[str, Any] = {"args": argv, "prog": "ptr-fast finetune", "description": __doc__}
     config: FinetuneConfig | EncoderFinetuneConfig
+    has_recipe = bool(argv) and not argv[0].startswith("-")
     if takes_encoder_alone(argv):
+        if not has_recipe and "-h" not in argv and "--help" not in argv:
+            raise ValueError(
+                "--encoder-from needs a recipe first, whose learner is trained: finetune RECIPE --encoder-from RUN"
+            )
         recipe = recipe_named(argv[0])
         default = EncoderFinetuneConfig(
             learner=recipe.learner, rewards=recipe.rewards, act=recipe.act, loop=recipe.loop
@@ -47,6 +52,11 @@ def run(argv: list[str]) -> int:
             config=(tyro.conf.AvoidSubcommands, tyro.conf.DisallowNone),
         )
     else:
+        if has_recipe:
+            raise ValueError(
+                f"{argv[0]}: a recipe belongs to --encoder-from RUN, which is not given; to train a checkpoint on as "
+                "it is, leave the recipe away and give --checkpoint RUN"
+            )
         config = tyro.cli(FinetuneConfig, **options, config=(tyro.conf.DisallowNone,))
     from ptr_robot.training.processes import joined
     from ptr_robot.training.run_folder import check_new, run_lock
@@ -58,7 +68,7 @@ def run(argv: list[str]) -> int:
 
 def takes_encoder_alone(argv: list[str]) -> bool:
     """Whether the options ask for the image encoder of a checkpoint in another learner."""
-    return any(word == "--encoder-from" or word.startswith("--encoder-from=") for word in argv)
+    return any(word.partition("=")[0].replace("_", "-") == "--encoder-from" for word in argv)
 
 
 def with_encoder(config: EncoderFinetuneConfig, ranks: Ranks) -> int:
@@ -98,7 +108,7 @@ def with_encoder(config: EncoderFinetuneConfig, ranks: Ranks) -> int:
     encoder = getattr(learner, "encoder", None)
     if not isinstance(encoder, EncoderConfig):
         raise ValueError(f"{type(learner).__name__} has no image encoder that could take over that of {info.path}")
-    learner = replace(learner, encoder=replace(encoder, frozen=config.freeze_encoder))  # type: ignore[call-arg]
+    learner = replace(learner, encoder=replace(encoder, frozen=config.freeze_encoder or encoder.frozen))  # type: ignore[call-arg]
     if not learner.lr_schedule_steps:
         learner = over(learner, learner.lr_schedule, config.loop.num_steps)
     check_schedule(learner, config.loop.num_steps, "give --learner.lr-schedule-steps as many, or 0")
