@@ -149,6 +149,12 @@ class RunsCode:
         ("lost", r"layer2.1.bn2.running_var is missing"),
         ("34", r"not a ResNet-18: it has a layer1.2.conv1"),
         ("more", r"attention.weight belongs to no ResNet"),
+        ("number", r"layer1.note: expected a tensor of finite numbers, got int"),
+        ("not finite", r"conv1.weight: expected a tensor of finite numbers, got numbers that are not finite"),
+        ("short norm", r"the numbers of bn1: expected \[64\] as of conv1.weight, got \[5\]"),
+        (b"hello world", r"expected a file of tensors alone .*KeyError: 101"),
+        (b"\x80\x02}q\x00X\x02\x00\x00\x00\xff\xff.", r"expected a file of tensors alone"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", r"a Git LFS pointer, not the data"),
     ],
 )
 def test_other_files_are_refused_in_a_line(content, message, tmp_path, capfd):
@@ -158,7 +164,15 @@ def test_other_files_are_refused_in_a_line(content, message, tmp_path, capfd):
         del file["layer2.1.bn2.running_var"]
     if content == "more":
         file["attention.weight"] = torch.zeros(3)
+    if content == "number":
+        file["layer1.note"] = 3
+    if content == "not finite":
+        file["conv1.weight"][0] = torch.nan
+    if content == "short norm":
+        file["bn1.weight"] = torch.ones(5)
     torch.save(file if isinstance(content, str) else content, path)
+    if isinstance(content, bytes):
+        path.write_bytes(content)
     with pytest.raises(DataError, match=message) as caught:
         draw_weights(FrozenResNet(18, path), 0, "trunk")
     assert str(caught.value).startswith(str(path))
