@@ -183,7 +183,7 @@ def test_a_fine_tune_begins_at_the_picked_one(run, tmp_path, capfd):
 def test_nothing_that_diverged_is_served(run):
     selected(run, None, excluded=(2, 4, 6))
     with pytest.raises(DataError, match=r"no checkpoint here is fit to move an arm.*name it by its step: .*000006"):
-        serve.main(serve.Args(checkpoint=run))
+        serve.main(serve.Args(checkpoint=run, port=0))
 
 
 def test_a_rollout_in_a_kitchen_takes_the_picked_one_by_either_name(kitchen_run, capfd):
