@@ -315,6 +315,9 @@ def test_keys_of_cameras_are_openpis_or_those_of_the_map(chunks):
             image_keys(cameras, pairs)
     with pytest.raises(ValueError, match="two cameras have the same key"):
         image_keys(cameras, ["observation/wrist_image=front"])
+    for key in ("observation/state", "prompt", "seed"):
+        with pytest.raises(ValueError, match=f"camera-map: '{key}' is no key of frames"):
+            image_keys(cameras, [f"{key}=front"])
     policy, (frames, states) = Policy.load(chunks), two_cameras(num_observations=1)
     infer = make_infer(policy, keys=mapped)
     request = {mapped[name]: each[0] for name, each in frames.items()}

@@ -165,7 +165,7 @@ def image_keys(cameras: Sequence[str], pairs: Sequence[str] = ()) -> dict[str, s
         pairs: ``KEY=CHECKPOINT``, of ``--camera-map``.
 
     Raises:
-        ValueError: a pair names no camera, or a key or a camera twice; lists the cameras.
+        ValueError: a pair names no camera, a key or a camera twice, or a key that is not of frames; says which.
     """
     named: dict[str, str] = {}
     for pair in pairs:
@@ -173,6 +173,8 @@ def image_keys(cameras: Sequence[str], pairs: Sequence[str] = ()) -> dict[str, s
         if not equals or not key or camera not in cameras or camera in named:
             told = f"expected KEY=CHECKPOINT with one of the checkpoint's cameras {list(cameras)}, each once"
             raise ValueError(f"camera-map: {told}, got {pair!r}")
+        if key in (STATE, PROMPT, SEED):
+            raise ValueError(f"camera-map: {key!r} is no key of frames, a request has something else there, got {pair!r}")
         named[camera] = key
     keys = {
         camera: named.get(camera, IMAGE if number == 0 else CAMERA_IMAGE.format(camera))
