@@ -174,7 +174,7 @@ def image_keys(cameras: Sequence[str], pairs: Sequence[str] = ()) -> dict[str, s
             told = f"expected KEY=CHECKPOINT with one of the checkpoint's cameras {list(cameras)}, each once"
             raise ValueError(f"camera-map: {told}, got {pair!r}")
         if key in (STATE, PROMPT, SEED):
-            raise ValueError(f"camera-map: {key!r} is no key of frames, a request has something else there, got {pair!r}")
+            raise ValueError(f"camera-map: {key!r} is no key of frames, it has another meaning, got {pair!r}")
         named[camera] = key
     keys = {
         camera: named.get(camera, IMAGE if number == 0 else CAMERA_IMAGE.format(camera))
