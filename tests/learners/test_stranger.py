@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -125,6 +126,12 @@ def test_a_teacher_is_recorded_with_its_digest_and_no_other_is_taken(ptr_fast, r
     assert Path(teacher["path"]).parent.parent == run
     assert len(teacher["weights"]) == 64
     ptr_fast("resume", out, "--num-steps", "3")
+    moved = Path(shutil.copytree(run, tmp_path / "moved", symlinks=True))
+    branch = ("pretrain", "--from", out, "--num-steps", "4", "--out", tmp_path / "branch")
+    ptr_fast(*branch, "--learner.teacher.path", moved)
+    of_branch = json.loads((tmp_path / "branch" / "train_config.json").read_text())["config"]["learner"]["teacher"]
+    assert Path(of_branch["path"]).parent.parent == moved
+    assert of_branch["weights"] == teacher["weights"]
     record["config"]["learner"]["teacher"]["weights"] = "0" * 64
     (out / "train_config.json").write_text(json.dumps(record))
     told = ptr_fast("resume", out, "--num-steps", "4", code=2)

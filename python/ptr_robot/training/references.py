@@ -14,8 +14,11 @@ from ptr_robot.chosen_checkpoint import chosen_checkpoint
 __all__ = ["settled"]
 
 
-def settled(config: LearnerConfig) -> LearnerConfig:
+def settled(config: LearnerConfig, left: LearnerConfig | None = None) -> LearnerConfig:
     """The configuration with the checkpoint that every reference means, and the digest of its weights.
+
+    Args:
+        left: of the run that a branch leaves: references that are still its own were settled when it began.
 
     Raises:
         ValueError: a reference that names no run.
@@ -24,7 +27,7 @@ def settled(config: LearnerConfig) -> LearnerConfig:
     changed: dict[str, Any] = {}
     for field in fields(config):
         reference = getattr(config, field.name)
-        if not isinstance(reference, RunReference):
+        if not isinstance(reference, RunReference) or reference == getattr(left, field.name, None):
             continue
         option = f"--learner.{field.name.replace('_', '-')}.path"
         if reference.path == Path():

@@ -28,10 +28,6 @@ if TYPE_CHECKING:
     from ptr_robot.training.sources import Source
     from ptr_robot.training.store_places import StorePlaces
 
-if TYPE_CHECKING:
-    from ptr_fast.checkpoint import CheckpointInfo
-    from ptr_robot.training.run_record import RunRecord
-
 __all__ = ["branch", "is_branch", "run"]
 
 
@@ -109,11 +105,13 @@ def branch(told: Branch, info: CheckpointInfo, left: RunRecord, ranks: Ranks, is
     from ptr_robot.training.loop import open_run, train
     from ptr_robot.training.matching import check_matches, with_tasks
     from ptr_robot.training.rates import check_schedule
+    from ptr_robot.training.references import settled
     from ptr_robot.training.run_record import RunRecord
     from ptr_robot.training.store_places import StorePlaces
     from ptr_robot.training.trained_on import held_out_only
 
     _check_nets(left.learner, told.learner)
+    told = replace(told, learner=settled(told.learner, left.learner))
     if told.loop.num_steps <= info.step:
         raise ValueError(
             f"{info.path}: the branch begins at step {info.step} and is to end at step {told.loop.num_steps}: "
