@@ -222,7 +222,10 @@ def open_reference(reference: RunReference) -> CheckpointInfo:
     Raises:
         DataError: it is not there, it is damaged, or it has other weights than the configuration says.
     """
-    info = read_checkpoint(reference.path)
+    try:
+        info = read_checkpoint(reference.path)
+    except DataError as error:
+        raise DataError(f"{error} (the learner refers to it, and cannot be trained without)") from error
     if reference.weights and weights_digest(info) != reference.weights:
         raise DataError(
             f"{info.path}: the learner needs this checkpoint with the weights {reference.weights[:12]}..., got "

@@ -132,6 +132,10 @@ def test_a_teacher_is_recorded_with_its_digest_and_no_other_is_taken(ptr_fast, r
     of_branch = json.loads((tmp_path / "branch" / "train_config.json").read_text())["config"]["learner"]["teacher"]
     assert Path(of_branch["path"]).parent.parent == moved
     assert of_branch["weights"] == teacher["weights"]
+    shutil.rmtree(moved)
+    told = ptr_fast("resume", tmp_path / "branch", "--num-steps", "5", code=2)
+    assert f"{moved}" in told
+    assert "the learner refers to it" in told
     record["config"]["learner"]["teacher"]["weights"] = "0" * 64
     (out / "train_config.json").write_text(json.dumps(record))
     told = ptr_fast("resume", out, "--num-steps", "4", code=2)
