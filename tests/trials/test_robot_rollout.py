@@ -441,6 +441,8 @@ def test_chunks_of_two_cameras_are_played_recorded_and_told(tmp_path):
         assert trial["legs_ms"]["policy"]["p50"] > 0
         about = json.loads((out / "plan.json").read_text())["about"]
         assert about["play"]["play"] == play[0]
+        told = {"receding": "receding, asked every 4 steps", "ensemble": "ensemble, decay 0.01", "latency": "latency"}
+        assert f"<td>play</td><td>{told[play[0]]}</td>" in (out / "report.html").read_text()
     opened = EpisodeStore.open(store)
     assert [camera.name for camera in opened.meta.cameras] == ["table", "wrist"]
     assert opened.num_episodes == 3

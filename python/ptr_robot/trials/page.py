@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Any
 
 import numpy as np
 
@@ -173,12 +174,20 @@ def _safety_table(sheet: TrialSheet, limits: SafetyLimits) -> str:
 
 def _setting(sheet: TrialSheet) -> str:
     about = sheet.about
-    rows = [[escape(name), escape(str(value))] for name, value in about.items() if name not in ("policies", "options")]
+    told = {**about, "play": _played(about["play"])} if "play" in about else about
+    rows = [[escape(name), escape(str(value))] for name, value in told.items() if name not in ("policies", "options")]
     rows += [[escape(f"robot's {name}"), escape(str(value))] for name, value in about["options"].items()]
     for policy in about["policies"]:
         rest = ", ".join(f"{name} {value}" for name, value in policy.items() if name != "label")
         rows.append([escape(f"policy {policy['label']}"), escape(rest)])
     return _table(["what", "how"], rows)
+
+
+def _played(play: Mapping[str, Any]) -> str:
+    """How chunks were played, in words."""
+    asked = f"asked every {play['execute']} steps" if play["execute"] else ""
+    decay = f"decay {play['ensemble_decay']:g}" if play["play"] == "ensemble" else ""
+    return ", ".join(word for word in (play["play"], asked, decay) if word)
 
 
 def _milliseconds(value: float) -> str:
