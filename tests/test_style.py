@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,9 @@ def test_native_sources_are_formatted_by_the_pinned_clang_format():
     files = [str(file) for file in (ROOT / "csrc").rglob("*") if file.suffix in (".h", ".cpp", ".cu", ".cuh")]
     done = subprocess.run([program, "--dry-run", "-Werror", *files], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[:2000]
+
+
+def test_no_two_test_files_have_one_name():
+    """Pytest imports them by their bare names: of two alike, one is not collected."""
+    names = Counter(path.name for folder in ("tests", "benchmarks") for path in (ROOT / folder).rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []

@@ -21,7 +21,8 @@ def run(*arguments: str) -> None:
     assert bench_gpu.main(["--dry", "--out", "/nonexistent", *arguments]) == 0
 
 
-PARTS = ["build", "tests", "roofline", "act", "sanitizer", "curves", "replay", "decode", "counters"]
+PARTS: list = ["build", "tests", "roofline", "sanitizer", "replay", "decode", "counters"]
+PARTS += [pytest.param(part, marks=pytest.mark.slow) for part in ("act", "curves")]
 PARTS += ["step/r34_64/eager", "step/r34_64/ablations", "step/r34_64/compiled", "step/r34_256/autotuned"]
 
 
