@@ -150,6 +150,13 @@ def _onnxruntime(graph: ActingGraph, model: Callable[[], bytes]) -> Engine:
     return OnnxRuntimeEngine(graph, model)
 
 
+class NotCompiledError(RuntimeError):
+    """OpenVINO does not compile this policy on this processor."""
+
+    def __init__(self, error: RuntimeError) -> None:
+        super().__init__(f"OpenVINO does not compile this policy here ({' '.join(str(error).split())})")
+
+
 class OpenVinoEngine:
     """OpenVINO's CPU plugin in float32 on as many threads as torch uses."""
 
@@ -157,7 +164,11 @@ class OpenVinoEngine:
         import openvino
 
         core = openvino.Core()
-        compiled = core.compile_model(core.read_model(model()), "CPU", dict(_openvino_properties()))
+        read = core.read_model(model())
+        try:
+            compiled = core.compile_model(read, "CPU", dict(_openvino_properties()))
+        except RuntimeError as error:
+            raise NotCompiledError(error) from error
         self._request, self._names = compiled.create_infer_request(), graph.input_names
 
     def run(self, *inputs: np.ndarray) -> np.ndarray:
@@ -249,13 +260,18 @@ def make_engine(name: str, graph: ActingGraph, model: Callable[[], bytes]) -> tu
     for candidate in PREFERENCE[device.type] if name == "auto" else (name,):
         why = why_not(candidate, device)
         if why is None:
-            engine = ENGINES[candidate](graph, model)
-            if candidate == "eager":
-                return candidate, engine, reasons
-            difference = _difference(engine, graph)
-            if difference <= BOUND:
-                return candidate, engine, [*reasons, f"within {difference:.1e} of eager, of the action's half range"]
-            why = f"its action differs from the eager one by {difference:.2g} of the half range, allowed are {BOUND:g}"
+            try:
+                engine = ENGINES[candidate](graph, model)
+                if candidate == "eager":
+                    return candidate, engine, reasons
+                difference = _difference(engine, graph)
+                if difference <= BOUND:
+                    told = f"within {difference:.1e} of eager, of the action's half range"
+                    return candidate, engine, [*reasons, told]
+                told = f"by {difference:.2g} of the half range, allowed are {BOUND:g}"
+                why = f"its action differs from the eager one {told}"
+            except NotCompiledError as error:
+                why = str(error)
         if name != "auto":
             raise RuntimeError(f"engine {name!r} cannot run: {why}")
         reasons.append(f"not {candidate}: {why}")
@@ -290,7 +306,8 @@ def native_executor(graph: ActingGraph, model: bytes, frame_sizes: Mapping[str, 
         What :class:`ptr_fast.runtime.control.ControlLoop` takes as a policy.
 
     Raises:
-        RuntimeError: OpenVINO or the native module is missing, or OpenVINO refuses the model.
+        NotCompiledError: OpenVINO refuses the model.
+        RuntimeError: OpenVINO or the native module is missing.
         ValueError: a graph that takes noise.
     """
     if graph.noise_shape is not None:
@@ -306,7 +323,10 @@ def native_executor(graph: ActingGraph, model: bytes, frame_sizes: Mapping[str, 
     ]
     window = graph.window
     shape = (window.num_observations, graph.num_state, window.num_actions, graph.num_axes)
-    return module.OpenVinoExecutor(os.fspath(library), model, properties, cameras, *shape, slot)
+    try:
+        return module.OpenVinoExecutor(os.fspath(library), model, properties, cameras, *shape, slot)
+    except RuntimeError as error:
+        raise NotCompiledError(error) from error
 
 
 def _openvino_library() -> Path | str:

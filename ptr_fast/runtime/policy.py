@@ -25,6 +25,7 @@ from ptr_fast.runtime.engine import (
     RESIZES,
     EagerEngine,
     Engine,
+    NotCompiledError,
     OpenVinoEngine,
     first_choice,
     make_engine,
@@ -239,12 +240,16 @@ class Policy(CheckpointNetworks):
         can_native = native.module() is not None and why_not("openvino", self.device) is None
         if wants_native and can_native and self._noise_shape is None and self.traits.exports:
             model = self._exported()[0] if self._acts_by_file else self.to_onnx()
-            executor = native_executor(self.graph(), model, sizes, self.spec.tasks.slot(task))
-            difference = 0.0 if self._acts_by_file else self._difference(executor, sizes, task)
-            if difference <= BOUND:
-                return executor
+            try:
+                executor = native_executor(self.graph(), model, sizes, self.spec.tasks.slot(task))
+                difference = 0.0 if self._acts_by_file else self._difference(executor, sizes, task)
+                if difference <= BOUND:
+                    return executor
+                why = f"engine 'openvino' acts differently: by {difference:.2g}, allowed are {BOUND:g}"
+            except NotCompiledError as error:
+                why = str(error)
             if self._engine_wanted != "auto":
-                raise RuntimeError(f"engine 'openvino' acts differently: by {difference:.2g}, allowed are {BOUND:g}")
+                raise RuntimeError(why)
         self.warm_up(sizes)
         seeds = count(seed)
 

@@ -167,6 +167,22 @@ def test_an_engine_that_acts_differently_is_not_used(checkpoint, monkeypatch):
         make_engine("onnxruntime", policy.graph(), bytes)
 
 
+def test_an_openvino_that_does_not_compile_the_net_is_passed_over_and_told(checkpoint, monkeypatch):
+    openvino = pytest.importorskip("openvino")
+
+    def refuse(self, *args):
+        raise RuntimeError("Exception from core.cpp:117:\nbad combination\n")
+
+    monkeypatch.setattr(openvino.Core, "compile_model", refuse)
+    with pytest.raises(RuntimeError, match=r"'openvino' cannot run: OpenVINO does not .* here \(.*: bad combination\)"):
+        Policy.load(checkpoint, engine="openvino").warm_up()
+    monkeypatch.setitem(engines.PREFERENCE, "cpu", ("openvino", "eager"))
+    policy = Policy.load(checkpoint, engine="auto")
+    policy.warm_up()
+    told = "not openvino: OpenVINO does not compile this policy here (Exception from core.cpp:117: bad combination)"
+    assert policy.explain() == f"eager ({told})"
+
+
 class EagerRecorder:
     """Stands in for a CUDA graph: the replay runs the work again."""
 
