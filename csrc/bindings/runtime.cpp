@@ -319,16 +319,18 @@ void bind_runtime(py::module_& module) {
       .def(
           "add",
           [](ChunkPlayer& player, const Floats& chunk, int64_t captured_ns, int64_t tick) {
+            check(chunk.ndim() == 2 && chunk.shape(0) <= player.num_actions() && chunk.shape(1) == player.num_axes(),
+                  "chunk: expected at most [", player.num_actions(), ", ", player.num_axes(), "]");
             player.add(chunk.data(), chunk.shape(0), {captured_ns, captured_ns, tick});
           },
           py::arg("chunk"), py::arg("captured_ns"), py::arg("tick"))
       .def(
           "take",
           [](ChunkPlayer& player, int64_t tick, int64_t reaches_ns) -> py::object {
-            float action[kMaxAxes] = {};
-            const ChunkPlayer::Played played = player.take(tick, reaches_ns, action);
+            py::array_t<float> action(player.num_axes());
+            const ChunkPlayer::Played played = player.take(tick, reaches_ns, action.mutable_data());
             if (played.entry < 0) return py::none();
-            return py::make_tuple(played.entry, py::array_t<float>(player.num_axes(), action));
+            return py::make_tuple(played.entry, action);
           },
           py::arg("tick"), py::arg("reaches_ns"));
   py::class_<PhaseLock>(module, "PhaseLock")

@@ -9,7 +9,7 @@
 namespace ptr_fast {
 
 ChunkPlayer::ChunkPlayer(PlayConfig config, int64_t num_actions, int64_t num_axes)
-    : config_(config), num_actions_(num_actions), num_axes_(num_axes) {
+    : config_(config), num_actions_(num_actions), num_axes_(num_axes), sums_(num_axes) {
   check(config.execute >= 0 && config.execute <= num_actions, "loop: execute: expected 0 to ", num_actions,
         ", the actions of a chunk, got ", config.execute);
   check(std::isfinite(config.decay) && std::abs(config.decay) <= 10, "loop: ensemble_decay: expected -10 to 10, got ",
@@ -56,8 +56,9 @@ ChunkPlayer::Played ChunkPlayer::take(int64_t tick, int64_t reaches_ns, float* a
   return {entry, chunk.from};
 }
 
-ChunkPlayer::Played ChunkPlayer::take_mean(int64_t tick, float* action) const {
-  double sums[64] = {}, total = 0.0, weight = 1.0;
+ChunkPlayer::Played ChunkPlayer::take_mean(int64_t tick, float* action) {
+  std::fill(sums_.begin(), sums_.end(), 0.0);
+  double total = 0.0, weight = 1.0;
   Played played{-1, {}};
   const int64_t count = int64_t(chunks_.size());
   const double next_weight = std::exp(-config_.decay);
@@ -65,12 +66,12 @@ ChunkPlayer::Played ChunkPlayer::take_mean(int64_t tick, float* action) const {
     const Chunk& chunk = chunks_[(newest_ + i) % count];
     const int64_t entry = tick - chunk.from.tick;
     if (entry < 0 || entry >= chunk.size) continue;
-    for (int64_t a = 0; a < num_axes_; ++a) sums[a] += weight * double(chunk.actions[entry * num_axes_ + a]);
+    for (int64_t a = 0; a < num_axes_; ++a) sums_[a] += weight * double(chunk.actions[entry * num_axes_ + a]);
     total += weight;
     weight *= next_weight;
     played = {entry, chunk.from};
   }
-  for (int64_t a = 0; played.entry >= 0 && a < num_axes_; ++a) action[a] = float(sums[a] / total);
+  for (int64_t a = 0; played.entry >= 0 && a < num_axes_; ++a) action[a] = float(sums_[a] / total);
   return played;
 }
 

@@ -40,6 +40,7 @@ class ChunkPlayer {
   // std::invalid_argument where the settings contradict each other. H: most actions in a chunk.
   ChunkPlayer(PlayConfig config, int64_t num_actions, int64_t num_axes);
 
+  int64_t num_actions() const { return num_actions_; }
   int64_t num_axes() const { return num_axes_; }
 
   // Whether the policy is to be asked in this step. Ticks count control periods, those that were missed too.
@@ -58,12 +59,13 @@ class ChunkPlayer {
     int64_t size = 0;
     From from{};
   };
-  Played take_mean(int64_t tick, float* action) const;
+  Played take_mean(int64_t tick, float* action);
   const Chunk& newest() const { return chunks_[newest_]; }
 
   const PlayConfig config_;
   const int64_t num_actions_, num_axes_;
   std::vector<Chunk> chunks_;      // a ring: H of them in kEnsemble, else one
+  std::vector<double> sums_;       // [A], of kEnsemble
   int64_t newest_ = 0, next_ = 0;  // next_: entry after the last one played
   int64_t steps_since_ = 0;        // steps played since the policy was asked
   bool has_asked_ = false;

@@ -122,3 +122,20 @@ def test_a_chunk_of_one_action_is_played_once_and_exactly(kind):
 def test_settings_that_contradict_each_other_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         player(**arguments)
+
+
+@pytest.mark.parametrize("rule", ["receding", "ensemble"])
+def test_an_action_may_have_any_number_of_axes(rule):
+    """A policy of two hands and a base has more than a control loop takes."""
+    chunks = native.require().ChunkPlayer(rule, 0, 0.01, PERIOD_NS, 2, 100)
+    wide = np.arange(200, dtype=np.float32).reshape(2, 100)
+    chunks.asked()
+    chunks.add(wide, 0, 0)
+    for tick in range(2):
+        np.testing.assert_array_equal(chunks.take(tick, tick * PERIOD_NS)[1], wide[tick])
+
+
+@pytest.mark.parametrize("shape", [(5, 1), (4, 2), (4,)])
+def test_a_chunk_that_is_larger_than_agreed_is_refused(shape):
+    with pytest.raises(ValueError, match=r"chunk: expected at most \[4, 1\]"):
+        player("receding").add(np.zeros(shape, np.float32), 0, 0)
