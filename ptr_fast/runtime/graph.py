@@ -9,7 +9,7 @@ or the output.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from ptr_fast.learners.capabilities import ActsInTwo
 from ptr_fast.runtime.preprocess import GraphResize
 from ptr_fast.types import Window
 
-__all__ = ["ActingGraph", "MainGraph", "SideGraph", "noise_for"]
+__all__ = ["ActingGraph", "MainGraph", "SideGraph", "frame_names", "noise_for"]
 
 Sizes = Mapping[str, tuple[int, int]]
 
@@ -28,6 +28,11 @@ Sizes = Mapping[str, tuple[int, int]]
 def noise_for(seed: int, shape: tuple[int, ...]) -> torch.Tensor:
     """Standard normal noise float32 ``shape`` on the CPU; the same on every device and in every engine."""
     return torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed))[0]
+
+
+def frame_names(cameras: Collection[str]) -> tuple[str, ...]:
+    """The inputs of frames: ``frame`` of a single camera, ``frame_CAMERA`` of each of several."""
+    return ("frame",) if len(cameras) == 1 else tuple(f"frame_{name}" for name in cameras)
 
 
 class ActingGraph(nn.Module):
@@ -75,8 +80,8 @@ class ActingGraph(nn.Module):
 
     @property
     def frame_names(self) -> tuple[str, ...]:
-        """The inputs of frames: ``frame`` of a single camera, ``frame_CAMERA`` of each of several."""
-        return ("frame",) if len(self.frame_sizes) == 1 else tuple(f"frame_{name}" for name in self.frame_sizes)
+        """Of its cameras; see :func:`frame_names`."""
+        return frame_names(self.frame_sizes)
 
     @property
     def input_names(self) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ from ptr_fast.runtime.engine import (
     why_not,
 )
 from ptr_fast.runtime.export import describe, read_exported, to_onnx
-from ptr_fast.runtime.graph import ActingGraph, noise_for
+from ptr_fast.runtime.graph import ActingGraph, frame_names, noise_for
 from ptr_fast.runtime.networks import CheckpointNetworks
 from ptr_fast.runtime.observation import Carry, Observation, past_of
 from ptr_fast.runtime.preprocess import arrays_of
@@ -125,11 +125,11 @@ class Policy(CheckpointNetworks):
             ValueError: a missing camera, an unknown task, or a frame or state of the wrong shape or type.
         """
         past = past_of(observation, carry, self.window.num_observations)
-        return self._answer(past, seed), self._kept(past)
+        return self._answer(past, seed), past[1:]
 
     def observe(self, observation: Observation, carry: Carry) -> Carry:
         """The carry after a control period in which the policy is not asked, as its chunk is still being played."""
-        return self._kept(past_of(observation, carry, self.window.num_observations))
+        return past_of(observation, carry, self.window.num_observations)[1:]
 
     def decide(self, image: np.ndarray, state: np.ndarray, task: str, seed: int = 0) -> np.ndarray:
         """One action float32 ``[A]`` of a policy of one camera that needs no past: the first of its chunk.
@@ -143,10 +143,6 @@ class Policy(CheckpointNetworks):
         if self.window.num_observations > 1:
             raise ValueError(f"decide: this policy needs {self.window.num_observations} observations; use act")
         return self._answer((Observation({self.spec.camera.name: image}, state, task),), seed)[0]
-
-    @staticmethod
-    def _kept(past: Carry) -> Carry:
-        return past[1:]
 
     def _answer(self, past: Sequence[Observation], seed: int) -> np.ndarray:
         """Chunk ``[H, A]`` for T observations."""
@@ -168,8 +164,7 @@ class Policy(CheckpointNetworks):
         frames, states, task_id = arrays_of(past, self.spec, frame_sizes or self.frame_sizes)
         if self.window.num_observations == 1:
             frames, states = {name: each[0] for name, each in frames.items()}, states[0]
-        names = ("frame",) if len(frames) == 1 else tuple(f"frame_{name}" for name in frames)
-        given = {**dict(zip(names, frames.values(), strict=True)), "state": states, "task_id": task_id}
+        given = {**dict(zip(frame_names(frames), frames.values(), strict=True)), "state": states, "task_id": task_id}
         if self._noise_shape is not None:
             given["noise"] = noise_for(seed, self._noise_shape).numpy()
         return given
