@@ -23,6 +23,7 @@ __all__ = [
     "Precision",
     "PretrainBranch",
     "PretrainConfig",
+    "TargetConfig",
 ]
 
 Outcome = Literal["success", "failure", "unknown"]
@@ -207,11 +208,10 @@ class FinetuneBranch(Branch):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneConfig:
-    """Train a checkpoint on with a few demonstrations of a new task; nothing is re-initialised.
+class TargetConfig:
+    """Demonstrations of a new task, and the old data that is mixed in.
 
     Attributes:
-        checkpoint: run, or one of its checkpoints.
         target: store with the new task.
         out: run folder; must be new or empty.
         task: task name in the target store; empty where it has only one.
@@ -223,13 +223,8 @@ class FinetuneConfig:
         mix: share of the old data in every batch, exact over time; 0 trains on the new task alone.
         camera_map: STORE=CHECKPOINT for every camera of the target whose name in the checkpoint is another.
         store: OLD=NEW for every store of the checkpoint's run that has moved; repeat for several.
-        lr_scale: factor on the checkpoint's learning rates.
-        lr_schedule: ``constant``, ``cosine`` to zero over this run, or ``same`` as the checkpoint's kind.
-        act_mode: how the new checkpoints act; ``same`` as the checkpoint.
-        loop: length, saving, reporting.
     """
 
-    checkpoint: Path = tyro.MISSING
     target: Path = tyro.MISSING
     out: Path = tyro.MISSING
     task: str = ""
@@ -240,37 +235,45 @@ class FinetuneConfig:
     mix: float = 0.9
     camera_map: tuple[str, ...] = ()
     store: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    lr_scale: float = 1.0
-    lr_schedule: Literal["same", "constant", "cosine"] = "same"
-    act_mode: Literal["same", "mean", "ema_mean", "search"] = "same"
-    loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = LoopConfig(num_steps=20_000, checkpoint_every=2_000)
 
     def __post_init__(self) -> None:
         if self.num_demos < 1:
             raise ValueError(f"num_demos must be at least 1, got {self.num_demos}")
         if not 0.0 <= self.mix < 1.0:
             raise ValueError(f"mix must lie in [0, 1), got {self.mix}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(TargetConfig):
+    """Train a checkpoint on with a few demonstrations of a new task; nothing is re-initialised.
+
+    Attributes:
+        checkpoint: run, or one of its checkpoints.
+        lr_scale: factor on the checkpoint's learning rates.
+        lr_schedule: ``constant``, ``cosine`` to zero over this run, or ``same`` as the checkpoint's kind.
+        act_mode: how the new checkpoints act; ``same`` as the checkpoint.
+        loop: length, saving, reporting.
+    """
+
+    checkpoint: Path = tyro.MISSING
+    lr_scale: float = 1.0
+    lr_schedule: Literal["same", "constant", "cosine"] = "same"
+    act_mode: Literal["same", "mean", "ema_mean", "search"] = "same"
+    loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = LoopConfig(num_steps=20_000, checkpoint_every=2_000)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0.0 < self.lr_scale < math.inf:
             raise ValueError(f"lr_scale must be positive and finite, got {self.lr_scale}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderFinetuneConfig:
+class EncoderFinetuneConfig(TargetConfig):
     """Train a recipe's learner with the image encoder of another run's checkpoint, whatever learner trained that.
 
     Attributes:
         encoder_from: run, or one of its checkpoints: its encoder, cameras, state, action and tasks are taken.
         freeze_encoder: its weights stay as they are; else they are trained on.
-        target: store with the new task.
-        out: run folder; must be new or empty.
-        task: task name in the target store; empty where it has only one.
-        domains: only target episodes of these domains (kitchens, scenes); empty takes all.
-        outcomes: only target episodes of these outcomes; empty takes all.
-        kinds: only target episodes of these kinds (who acted), as the store names them; empty takes all.
-        num_demos: demonstrations taken from the target, a seeded choice; the others are held out for evaluation.
-        camera_map: STORE=CHECKPOINT for every camera of the target whose name in the checkpoint is another.
-        mix: share in every batch of the data that the encoder was trained on; 0 trains on the new task alone.
-        store: OLD=NEW for every store of the encoder's run that has moved; repeat for several.
         learner: the method and its nets; its encoder must have the shapes of the one that is taken.
         rewards: reward labels, made when the data is loaded.
         act: how the checkpoints act unless told otherwise.
@@ -279,23 +282,7 @@ class EncoderFinetuneConfig:
 
     encoder_from: Path = tyro.MISSING
     freeze_encoder: bool = False
-    target: Path = tyro.MISSING
-    out: Path = tyro.MISSING
-    task: str = ""
-    domains: tuple[str, ...] = ()
-    outcomes: tuple[Outcome, ...] = ()
-    kinds: tuple[str, ...] = ()
-    num_demos: int = 10
-    mix: float = 0.9
-    camera_map: tuple[str, ...] = ()
-    store: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     learner: LearnerConfig = tyro.MISSING
     rewards: RewardConfig = RewardConfig()
     act: ActConfig = ActConfig()
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = LoopConfig()
-
-    def __post_init__(self) -> None:
-        if self.num_demos < 1:
-            raise ValueError(f"num_demos must be at least 1, got {self.num_demos}")
-        if not 0.0 <= self.mix < 1.0:
-            raise ValueError(f"mix must lie in [0, 1), got {self.mix}")

@@ -12,18 +12,19 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
 from ptr_fast.config import EncoderConfig, to_dict
 from ptr_robot.recipes import recipe_named
-from ptr_robot.training.config import EncoderFinetuneConfig, FinetuneConfig
+from ptr_robot.training.config import EncoderFinetuneConfig, FinetuneConfig, TargetConfig
 from ptr_robot.verbs import branch
 
 if TYPE_CHECKING:
     from ptr_fast.checkpoint import CheckpointInfo
     from ptr_fast.learners import Ranks
+    from ptr_robot.training.run_record import RunRecord
     from ptr_robot.training.sources import Source
 
 __all__ = ["finetune", "run"]
@@ -81,29 +82,14 @@ def with_encoder(config: EncoderFinetuneConfig, ranks: Ranks) -> int:
     from ptr_fast.learners.registry import encodes_of
     from ptr_robot.chosen_checkpoint import chosen_checkpoint
     from ptr_robot.evaluation.ranking import best_first
-    from ptr_robot.training.ancestry import parent_and_ancestors
-    from ptr_robot.training.episode_choice import select_target
     from ptr_robot.training.loop import open_run, train
-    from ptr_robot.training.matching import check_matches, tell_cameras, with_camera_names, with_tasks
     from ptr_robot.training.rates import check_schedule, over
     from ptr_robot.training.references import settled
-    from ptr_robot.training.run_record import RunRecord
-    from ptr_robot.training.trained_on import held_out_only
 
     info = read_checkpoint(chosen_checkpoint(config.encoder_from, to=sys.stdout))
     encodes_of(info.config)
-    target, task = select_target(
-        *(config.target, config.task, config.domains, config.num_demos, config.loop.seed),
-        outcomes=config.outcomes,
-        kinds=config.kinds,
-    )
-    target = replace(target, store=with_camera_names(target.store, info.spec, config.camera_map))
-    parent, ancestors = parent_and_ancestors(info, "encoder")
-    sources = held_out_only([*_prior_sources(info, config), target], ancestors)
-    spec = with_tasks(info.spec, [task])
-    for source in sources:
-        check_matches(source.store, spec, with_bounds=source.role == "target")
-    tell_cameras(sources, spec, "the encoder was trained so")
+    config = replace(config, encoder_from=info.path)
+    record, sources = _begun(info, config, "encoder", "the encoder was trained so")
     learner = settled(config.learner)
     encoder = getattr(learner, "encoder", None)
     if not isinstance(encoder, EncoderConfig):
@@ -112,18 +98,8 @@ def with_encoder(config: EncoderFinetuneConfig, ranks: Ranks) -> int:
     if not learner.lr_schedule_steps:
         learner = over(learner, learner.lr_schedule, config.loop.num_steps)
     check_schedule(learner, config.loop.num_steps, "give --learner.lr-schedule-steps as many, or 0")
-    paths = {"out": config.out.resolve(), "encoder_from": info.path, "target": config.target.resolve()}
-    config = replace(config, **paths, task=task, learner=learner)  # type: ignore[arg-type]
-    record = RunRecord(
-        verb="finetune",
-        config=to_dict(config),
-        spec=spec,
-        mix=config.mix,
-        sources=tuple(source.record() for source in sources),
-        parent=parent,
-        ancestors=ancestors,
-    )
-    return train(open_run(config.out, record, sources, ranks, lambda: info), best_first)
+    record = record.with_config(learner=learner)
+    return train(open_run(config.out.resolve(), record, sources, ranks, lambda: info), best_first)
 
 
 def finetune(config: FinetuneConfig, ranks: Ranks) -> int:
@@ -139,33 +115,52 @@ def finetune(config: FinetuneConfig, ranks: Ranks) -> int:
     from ptr_robot.chosen_checkpoint import chosen_checkpoint
     from ptr_robot.evaluation.metrics import rewards_of
     from ptr_robot.evaluation.ranking import best_first
+    from ptr_robot.training.loop import open_run, train
+    from ptr_robot.training.rates import over, scaled
+
+    info = read_checkpoint(chosen_checkpoint(config.checkpoint, to=sys.stdout))
+    config = replace(config, checkpoint=info.path)
+    record, sources = _begun(info, config, "finetune", "the checkpoint was trained so")
+    schedule = info.config.lr_schedule if config.lr_schedule == "same" else config.lr_schedule
+    learner = over(scaled(info.config, config.lr_scale), schedule, config.loop.num_steps)
+    act = info.act if config.act_mode == "same" else replace(info.act, mode=config.act_mode)
+    if "rewards" not in info.run.get("config", {}):
+        print(f"{info.path}: its record says nothing about rewards, the published labels are taken: {rewards_of(info)}")
+    record = record.with_config(learner=learner, rewards=rewards_of(info), act=act)
+    return train(open_run(config.out.resolve(), record, sources, ranks, lambda: info), best_first)
+
+
+def _begun(
+    info: CheckpointInfo,
+    config: FinetuneConfig | EncoderFinetuneConfig,
+    kind: Literal["finetune", "encoder"],
+    why_these_cameras: str,
+) -> tuple[RunRecord, list[Source]]:
+    """The record of a new run on the target's demonstrations and the checkpoint's old data, and its sources.
+
+    Args:
+        info: what the run goes on from, as ``kind`` of its :func:`~ptr_robot.training.ancestry.parent_and_ancestors`.
+        why_these_cameras: said where a store has others.
+    """
     from ptr_robot.training.ancestry import parent_and_ancestors
     from ptr_robot.training.episode_choice import select_target
-    from ptr_robot.training.loop import open_run, train
     from ptr_robot.training.matching import check_matches, tell_cameras, with_camera_names, with_tasks
-    from ptr_robot.training.rates import over, scaled
     from ptr_robot.training.run_record import RunRecord
     from ptr_robot.training.trained_on import held_out_only
 
-    info = read_checkpoint(chosen_checkpoint(config.checkpoint, to=sys.stdout))
     target, task = select_target(
         *(config.target, config.task, config.domains, config.num_demos, config.loop.seed),
         outcomes=config.outcomes,
         kinds=config.kinds,
     )
     target = replace(target, store=with_camera_names(target.store, info.spec, config.camera_map))
-    parent, ancestors = parent_and_ancestors(info, "finetune")
+    parent, ancestors = parent_and_ancestors(info, kind)
     sources = held_out_only([*_prior_sources(info, config), target], ancestors)
     spec = with_tasks(info.spec, [task])
     for source in sources:
         check_matches(source.store, spec, with_bounds=source.role == "target")
-    tell_cameras(sources, spec, "the checkpoint was trained so")
-    config = replace(config, out=config.out.resolve(), checkpoint=info.path, target=config.target.resolve(), task=task)
-    schedule = info.config.lr_schedule if config.lr_schedule == "same" else config.lr_schedule
-    learner = over(scaled(info.config, config.lr_scale), schedule, config.loop.num_steps)
-    act = info.act if config.act_mode == "same" else replace(info.act, mode=config.act_mode)
-    if "rewards" not in info.run.get("config", {}):
-        print(f"{info.path}: its record says nothing about rewards, the published labels are taken: {rewards_of(info)}")
+    tell_cameras(sources, spec, why_these_cameras)
+    config = replace(config, out=config.out.resolve(), target=config.target.resolve(), task=task)
     record = RunRecord(
         verb="finetune",
         config=to_dict(config),
@@ -174,11 +169,11 @@ def finetune(config: FinetuneConfig, ranks: Ranks) -> int:
         sources=tuple(source.record() for source in sources),
         parent=parent,
         ancestors=ancestors,
-    ).with_config(learner=learner, rewards=rewards_of(info), act=act)
-    return train(open_run(config.out, record, sources, ranks, lambda: info), best_first)
+    )
+    return record, sources
 
 
-def _prior_sources(info: CheckpointInfo, config: FinetuneConfig | EncoderFinetuneConfig) -> list[Source]:
+def _prior_sources(info: CheckpointInfo, config: TargetConfig) -> list[Source]:
     from ptr_robot.training.run_record import recorded_sources
     from ptr_robot.training.sources import reopen
     from ptr_robot.training.store_places import StorePlaces
