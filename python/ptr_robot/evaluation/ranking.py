@@ -1,9 +1,4 @@
-"""Rank the checkpoints of a run on held-out demonstrations and pick one.
-
-Demonstrations are expert data, so under a good critic Q rises along them. The score and the guard against diverged
-critics are defined in ptr_fast.diagnostics (selection_score, divergence); cloned policies are ranked by action error.
-A critic whose values are far from the recorded returns (misestimation) is picked only where there is no other.
-"""
+"""The evaluations of a run's checkpoints, and their order (what each number is: :mod:`ptr_fast.diagnostics`)."""
 
 from __future__ import annotations
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-import tyro
+from typing import Any
 
 from ptr_fast.checkpoint import read_checkpoint
 from ptr_robot.chosen_checkpoint import chosen_checkpoint
@@ -24,38 +22,22 @@ from ptr_robot.evaluation.metrics import (
     format_number,
     write_evaluation,
 )
+from ptr_robot.evaluation.options import EvaluationOptions
 from ptr_robot.training.store_places import StorePlaces
 
 __all__ = ["Args", "main"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args:
+class Args(EvaluationOptions):
     """Offline metrics of a checkpoint on held-out demonstrations."""
 
     checkpoint: Path
     """Run (the checkpoint that select picked, else the newest that has not diverged), or one checkpoint."""
-    store: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Store to evaluate on. Default: the episodes that the run held out. Or OLD=NEW for a store of the run's that has
-    moved; repeat for several."""
-    camera_map: tuple[str, ...] = ()
-    """STORE=CHECKPOINT for every camera of that other store whose name in the checkpoint is another."""
-    task: str = ""
-    """Only episodes of this task (exact name). Default: all."""
-    max_episodes: int = 20
-    """At most this many episodes, a seeded choice spread over tasks and outcomes; 0 takes all."""
-    seed: int = 0
-    """Seed of that choice and of the sampled actions."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the nets run; auto takes a GPU where there is one."""
     out: Path | None = None
     """JSON file to write. Default: RUN/evaluation/<step>.json."""
     json: bool = False
     """Print the result as JSON instead of tables."""
-
-    def __post_init__(self) -> None:
-        if self.max_episodes < 0:
-            raise ValueError(f"max_episodes must not be negative, got {self.max_episodes}")
 
 
 def main(args: Args) -> int:

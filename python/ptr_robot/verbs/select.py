@@ -12,16 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import tyro
-
 from ptr_fast.checkpoint import list_checkpoints
 from ptr_fast.files import write_atomically
 from ptr_robot.evaluation.held_out import told_kind
-from ptr_robot.evaluation.metrics import (
-    METRICS,
-    NO_GUARANTEE,
-    format_number,
-)
+from ptr_robot.evaluation.metrics import METRICS, NO_GUARANTEE, format_number
+from ptr_robot.evaluation.options import EvaluationOptions
 from ptr_robot.evaluation.ranking import evaluate_run, rank
 from ptr_robot.training.store_places import StorePlaces
 
@@ -33,7 +28,7 @@ COLUMNS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args:
+class Args(EvaluationOptions):
     """Rank the checkpoints of a run and pick one."""
 
     run: Path
@@ -43,25 +38,8 @@ class Args:
         "preference", "bellman_error", "return_correlation", "separation_auc", "action_error", "log_prob",
     ] = "auto"  # fmt: skip
     """What to rank by; auto takes the selection score, and the action error for behaviour cloning."""
-    store: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Store to evaluate on. Default: the episodes that the run held out. Or OLD=NEW for a store of the run's that has
-    moved; repeat for several."""
-    camera_map: tuple[str, ...] = ()
-    """STORE=CHECKPOINT for every camera of that other store whose name in the checkpoint is another."""
-    task: str = ""
-    """Only episodes of this task (exact name). Default: all."""
-    max_episodes: int = 20
-    """At most this many episodes, a seeded choice spread over tasks and outcomes; 0 takes all."""
-    seed: int = 0
-    """Seed of that choice and of the sampled actions."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the nets run; auto takes a GPU where there is one."""
     json: bool = False
     """Print the selection as JSON instead of tables."""
-
-    def __post_init__(self) -> None:
-        if self.max_episodes < 0:
-            raise ValueError(f"max_episodes must not be negative, got {self.max_episodes}")
 
 
 def select(args: Args) -> dict[str, Any]:
