@@ -3,7 +3,7 @@ import shutil
 
 import numpy as np
 import pytest
-from valued_run import BC, make_run, make_store
+from valued_run import BC, make_run
 
 from ptr_fast.checkpoint import list_checkpoints, read_checkpoint
 from ptr_fast.errors import DataError
@@ -11,21 +11,6 @@ from ptr_robot.cli import main as cli
 from ptr_robot.evaluation.held_out import held_out, spread
 from ptr_robot.evaluation.metrics import METRICS, SCHEMA_VERSION, evaluate_checkpoint, evaluation_path, saved_evaluation
 from ptr_robot.training.store_places import StorePlaces
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("evaluate")
-
-
-@pytest.fixture(scope="module")
-def store(folder):
-    return make_store(folder / "store")
-
-
-@pytest.fixture(scope="module")
-def run(folder, store):
-    return make_run(folder / "run", store)
 
 
 def test_writes_all_metrics_and_bounded_curves(run, store, capsys):

@@ -3,7 +3,7 @@ import re
 import shutil
 
 import pytest
-from valued_run import BC, make_run, make_store
+from valued_run import BC, make_run
 
 import ptr_robot.evaluation.ranking as select_module
 from ptr_fast import diagnostics
@@ -73,21 +73,6 @@ def test_cloned_policies_are_ranked_by_action_error():
         rank(evaluations, "score")
     with pytest.raises(ValueError, match="at least one"):
         rank([])
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("select")
-
-
-@pytest.fixture(scope="module")
-def store(folder):
-    return make_store(folder / "store")
-
-
-@pytest.fixture(scope="module")
-def run(folder, store):
-    return make_run(folder / "run", store)
 
 
 def test_the_verb_writes_a_selection_and_says_what_it_is_worth(run, capsys):

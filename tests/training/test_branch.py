@@ -2,15 +2,12 @@
 
 import shlex
 import shutil
-from pathlib import Path
 
 import pytest
 from changing_world import (
     as_version_1,
-    copy_home,
     episodes,
     grow,
-    make_home,
     moved,
     new_task,
     numbers,
@@ -25,17 +22,6 @@ from ptr_robot.training import loop as train
 from ptr_robot.training.ancestry import trained_on
 from ptr_robot.training.divergence import Divergence
 from ptr_robot.training.processes import branch_command
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
-    return make_home(tmp_path_factory.mktemp("home"))
-
-
-@pytest.fixture
-def world(home, tmp_path) -> Path:
-    return copy_home(home, tmp_path)
-
 
 VERBS = {"base": "pretrain", "fine": "finetune"}
 

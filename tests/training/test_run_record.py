@@ -3,17 +3,14 @@
 import json
 import shutil
 from dataclasses import fields, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from changing_world import (
     SMALL,
     as_version_1,
-    copy_home,
     episodes,
     grow,
-    make_home,
     make_store,
     moved,
     new_task,
@@ -75,16 +72,6 @@ RULES = {  # every field of a record, and what becomes of it when the run goes o
     "wandb": KEPT,
     "versions": PROGRAM,
 }
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
-    return make_home(tmp_path_factory.mktemp("home"))
-
-
-@pytest.fixture
-def world(home, tmp_path) -> Path:
-    return copy_home(home, tmp_path)
 
 
 def leaves(value, where=""):
