@@ -43,6 +43,7 @@ def pytest_configure(config):
 REALTIME = ("cameras/", "robots/", "runtime/", "serving/", "trials/")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in this hook too
 def pytest_collection_modifyitems(items):
     """Where tests run side by side (``-n 2 --dist loadgroup``), a file's stay in one process: they share fixtures.
 

@@ -43,3 +43,10 @@ def test_no_two_test_files_have_one_name():
     """Pytest imports them by their bare names: of two alike, one is not collected."""
     names = Counter(path.name for folder in ("tests", "benchmarks") for path in (ROOT / folder).rglob("test_*.py"))
     assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_xdist_keeps_the_tests_of_a_file_in_one_process(request):
+    """It names their groups in a way that pytest 9.2 does not read, and says nothing."""
+    if not getattr(request.config.option, "loadgroup", False):
+        pytest.skip("not run with -n 2 --dist loadgroup")
+    assert request.node.nodeid.endswith("@test_style.py")

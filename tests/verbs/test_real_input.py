@@ -87,6 +87,13 @@ def tuned(store, base) -> Path:
     return out
 
 
+@pytest.fixture(scope="module")
+def selection(tuned) -> dict:
+    """What ``select`` says of that run; its evaluations lie in the run folder."""
+    ptr_fast("select", "--run", tuned)
+    return json.loads((tuned / "selection.json").read_text())
+
+
 def drawn(run: Path) -> dict[int, list[list[int]]]:
     """``[source, episode]`` of every sample, by step; only steps that were trained, not those prepared ahead."""
     rows = [json.loads(line) for line in run.with_suffix(".drawn").read_text().splitlines()]
@@ -168,9 +175,7 @@ def test_the_mix_is_exact_over_the_run(store, tuned):
         assert {ids[episode] for s, episode in samples if s == number} <= set(source["train"])
 
 
-def test_select_picks_a_checkpoint_that_is_there_on_the_held_out_episode(tuned):
-    ptr_fast("select", "--run", tuned)
-    selection = json.loads((tuned / "selection.json").read_text())
+def test_select_picks_a_checkpoint_that_is_there_on_the_held_out_episode(tuned, selection):
     names = [path.name for path in list_checkpoints(tuned)]
     assert names == ["000010", "000020", "000030"]
     assert sorted(entry["checkpoint"] for entry in selection["ranking"]) == names
@@ -179,6 +184,7 @@ def test_select_picks_a_checkpoint_that_is_there_on_the_held_out_episode(tuned):
     assert selection["data"]["num_episodes"] == 1
 
 
+@pytest.mark.usefixtures("selection")
 def test_the_report_is_one_file_that_loads_nothing(tuned):
     ptr_fast("report", "--run", tuned)
     page = (tuned / "report.html").read_text()
