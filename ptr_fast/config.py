@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ActConfig",
+    "ActMode",
     "AugmentConfig",
     "BcConfig",
     "CqlConfig",
@@ -40,7 +41,7 @@ __all__ = [
 ]
 
 CriticHead = Literal["reinject_all", "reinject_action", "plain"]
-ActMode = Literal["mean", "ema_mean", "search"]
+ActMode = Literal["mean", "ema_mean", "sample", "search"]
 Option = int | float | bool | str
 T = TypeVar("T")
 
@@ -229,8 +230,9 @@ class ActConfig:
     """How a policy acts; recorded with every result.
 
     Attributes:
-        mode: ``mean`` (tanh of the actor's mean), ``ema_mean`` (the same of the averaged actor), or ``search``: the
-            best of ``num_candidates`` samples of the averaged actor by the minimum over the averaged critics.
+        mode: ``mean`` (the mode of the actor's law, e.g. tanh of its mean), ``ema_mean`` (the same of the averaged
+            actor), ``sample`` (one sample of the averaged actor's law), or ``search``: the best of ``num_candidates``
+            such samples by the minimum over the averaged critics.
         num_candidates: samples in ``search`` (the reference's best-of-50).
         num_elites: in ``search``, the mean of so many best samples is taken (one step of the cross-entropy method);
             1 is the reference's. The single best of many samples lies at the edge of what the critic knows.

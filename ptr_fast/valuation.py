@@ -153,7 +153,8 @@ def _value_frames(
             raise ValueError(f"{traits.name} values actions and has no law to sample them from")
         values, num_samples = values_of(config), traits.num_value_samples
         shape = (len(numbers), num_samples, action_FA.shape[1])
-        policy_FKA = online.sample(torch.randn(shape, generator=generator).to(device))
+        noise_shape = (len(numbers), num_samples, online.noise_dim)
+        policy_FKA = online.sample(torch.randn(noise_shape, generator=generator).to(device))
         random_FKA = torch.rand(shape, generator=generator).mul_(2.0).sub_(1.0).to(device)
         candidates_FCA = torch.cat([action_FA[:, None], mean_FA[:, None], policy_FKA, random_FKA], dim=1)
         q_EFC = values.q(networks, inputs, candidates_FCA)

@@ -9,7 +9,7 @@ from torch import nn
 
 from ptr_fast.nets.policy import Actor
 
-__all__ = ["ModeActing"]
+__all__ = ["ModeActing", "SampleActing"]
 
 
 class ModeActing(nn.Module):
@@ -28,3 +28,21 @@ class ModeActing(nn.Module):
     ) -> torch.Tensor:
         """Scaled actions ``[B, 1, A]``."""
         return self.actor.mean_action(images, state_BTS[:, -1], task_id_B)[:, None]
+
+
+class SampleActing(nn.Module):
+    """One sample of an actor's law of the present action; see :class:`ptr_fast.learners.capabilities.Acts`."""
+
+    def __init__(self, actor: Actor) -> None:
+        super().__init__()
+        self.actor = actor
+
+    def forward(
+        self,
+        images: Mapping[str, torch.Tensor],
+        state_BTS: torch.Tensor,
+        task_id_B: torch.Tensor,
+        noise_BN: torch.Tensor,
+    ) -> torch.Tensor:
+        """Scaled actions ``[B, 1, A]`` for noise ``[B, noise_dim]`` of the law."""
+        return self.actor(images, state_BTS[:, -1], task_id_B).sample(noise_BN)[:, None]

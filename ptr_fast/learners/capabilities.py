@@ -36,13 +36,20 @@ class Inputs(NamedTuple):
 
 
 class Distribution(Protocol):
-    """A law of the present action."""
+    """A law of the present action.
+
+    Attributes:
+        noise_dim: standard normal numbers that one sample takes: A of a Gaussian.
+    """
+
+    @property
+    def noise_dim(self) -> int: ...
 
     def mode(self) -> torch.Tensor:
         """``[B, A]``."""
 
     def sample(self, eps: torch.Tensor) -> torch.Tensor:
-        """Actions for standard normal noise ``[B, A]`` or ``[B, K, A]``."""
+        """Actions ``[B, A]`` or ``[B, K, A]`` for standard normal noise ``[B, noise_dim]`` or ``[B, K, noise_dim]``."""
 
     def log_prob(self, actions_BA: torch.Tensor) -> torch.Tensor:
         """Log density ``[B]``, nats, of given actions."""

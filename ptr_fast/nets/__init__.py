@@ -3,6 +3,7 @@
 from ptr_fast.nets.build import Temperature, make_actor
 from ptr_fast.nets.critic import Critic, EnsembleHead, Hoisted
 from ptr_fast.nets.encoders import Encoder, ImageEncoder, make_encoder
+from ptr_fast.nets.mixture import Mixture, MixturePolicy
 from ptr_fast.nets.policy import Actor, TanhGaussian, UnitGaussian
 
 __all__ = [
@@ -12,6 +13,8 @@ __all__ = [
     "EnsembleHead",
     "Hoisted",
     "ImageEncoder",
+    "Mixture",
+    "MixturePolicy",
     "TanhGaussian",
     "Temperature",
     "UnitGaussian",

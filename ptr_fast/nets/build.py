@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -10,7 +11,7 @@ from torch import nn
 from ptr_fast.config import EncoderConfig, PolicySpec
 from ptr_fast.nets.encoders import make_encoder
 from ptr_fast.nets.init import draw_weights
-from ptr_fast.nets.policy import Actor, MeanPolicy, TanhGaussianPolicy
+from ptr_fast.nets.policy import Actor
 
 __all__ = ["Temperature", "make_actor"]
 
@@ -28,12 +29,12 @@ class Temperature(nn.Module):
 
 def make_actor(
     encoder: EncoderConfig,
-    policy: type[TanhGaussianPolicy] | type[MeanPolicy],
+    policy: Callable[..., nn.Module],
     hidden_dims: tuple[int, ...],
     spec: PolicySpec,
     seed: int = 0,
 ) -> Actor:
-    """An actor whose policy is of a class, its weights drawn from ``(seed, "actor")``."""
+    """An actor whose policy a class makes of the nets' sizes, its weights drawn from ``(seed, "actor")``."""
     images = make_encoder(encoder, spec.cameras)
     head = policy(images.num_outputs, spec.state.dim, spec.tasks.num_slots, spec.action.dim, hidden_dims)
     return draw_weights(Actor(images, head), seed, "actor")

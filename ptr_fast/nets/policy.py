@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -35,6 +36,11 @@ class TanhGaussian:
 
     mean_BA: torch.Tensor
     log_std_BA: torch.Tensor
+
+    @property
+    def noise_dim(self) -> int:
+        """Standard normal numbers that one sample takes: A."""
+        return self.mean_BA.shape[-1]
 
     @property
     def std_BA(self) -> torch.Tensor:
@@ -88,6 +94,11 @@ class UnitGaussian:
     """A Gaussian of unit variance about ``mean``; its mode is clipped to the action range [-1, 1]."""
 
     mean_BA: torch.Tensor
+
+    @property
+    def noise_dim(self) -> int:
+        """Standard normal numbers that one sample takes: A."""
+        return self.mean_BA.shape[-1]
 
     def mode(self) -> torch.Tensor:
         """``clip(mean, -1, 1)``, ``[B, A]``."""
@@ -192,9 +203,14 @@ class Actor(nn.Module):
 
     Shapes: images by camera name ``[B, 3, H, W]`` float in [0, 1], state ``[B, S]``, task_id ``[B]``; actions
     ``[B, A]`` in [-1, 1].
+
+    Args:
+        encoder: of the images.
+        policy: a module from embedding, state and task to a law of the action that has ``mode()``, ``sample(noise)``,
+            ``log_prob(actions)`` and ``noise_dim``; it draws its weights in ``initialise(generator)``.
     """
 
-    def __init__(self, encoder: Encoder, policy: TanhGaussianPolicy | MeanPolicy) -> None:
+    def __init__(self, encoder: Encoder, policy: Any) -> None:
         super().__init__()
         self.encoder, self.policy = encoder, policy
 
@@ -203,10 +219,8 @@ class Actor(nn.Module):
         self.encoder.initialise(generator)
         self.policy.initialise(generator)
 
-    def forward(
-        self, images: Mapping[str, torch.Tensor], state_BS: torch.Tensor, task_id_B: torch.Tensor
-    ) -> TanhGaussian | UnitGaussian:
-        """The distribution over actions."""
+    def forward(self, images: Mapping[str, torch.Tensor], state_BS: torch.Tensor, task_id_B: torch.Tensor) -> Any:
+        """The policy's law of the action."""
         return self.policy(self.encoder(images, state_BS.shape[0]), state_BS, task_id_B)
 
     def mean_action(

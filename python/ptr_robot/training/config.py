@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from ptr_fast.config import ActConfig, LearnerConfig, RewardConfig
+from ptr_fast.config import ActConfig, ActMode, LearnerConfig, RewardConfig
 from ptr_robot.training.weights import parse_weights
 
 __all__ = [
@@ -258,7 +258,7 @@ class FinetuneConfig(TargetConfig):
     checkpoint: Path = tyro.MISSING
     lr_scale: float = 1.0
     lr_schedule: Literal["same", "constant", "cosine"] = "same"
-    act_mode: Literal["same", "mean", "ema_mean", "search"] = "same"
+    act_mode: Literal["same", ActMode] = "same"
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = LoopConfig(num_steps=20_000, checkpoint_every=2_000)
 
     def __post_init__(self) -> None:

@@ -10,6 +10,8 @@ from typing import Literal
 import numpy as np
 import tyro
 
+from ptr_fast.config import ActMode
+
 __all__ = ["Args", "main"]
 
 
@@ -35,7 +37,7 @@ class Args:
     camera_map: tuple[str, ...] = ()
     task: str = ""
     episode_ids: tuple[str, ...] = ()
-    mode: Literal["", "mean", "ema_mean", "search"] = ""
+    mode: Literal["", ActMode] = ""
     every: int = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
     json: bool = False

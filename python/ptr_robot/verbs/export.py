@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import tyro
 
+from ptr_fast.config import ActMode
+
 if TYPE_CHECKING:
     from ptr_fast.runtime.observation import Carry, Observation
     from ptr_fast.runtime.policy import Policy
@@ -38,8 +40,8 @@ class Args:
     """Size of the cameras' frames as HEIGHTxWIDTH, e.g. 480x640. Default: the checkpoint's own, nothing is resized."""
     task: str = ""
     """Fix the task. Default: the task is an input (task_id)."""
-    mode: Literal["", "mean", "ema_mean", "search"] = ""
-    """Acting mode; the file of search has its noise as an input. Default: the checkpoint's own."""
+    mode: Literal["", ActMode] = ""
+    """Acting mode; the files of sample and search have their noise as an input. Default: the checkpoint's own."""
     store: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Store with the frames to check on. Default: the run's own, its held-out episodes; OLD=NEW for one of the run's
     stores that has moved, repeat for several."""

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ptr_fast.config import ActMode
+
 __all__ = ["Args", "main", "rollout"]
 
 
@@ -34,7 +36,7 @@ class Args:
     """How many."""
     seed: int = 0
     """Of the starts."""
-    mode: Literal["", "mean", "ema_mean", "search"] = ""
+    mode: Literal["", ActMode] = ""
     """Acting mode. Default: the checkpoint's own."""
     candidates: int = 0
     """Candidates of search mode; 0 takes the checkpoint's own number."""

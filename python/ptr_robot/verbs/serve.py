@@ -6,8 +6,8 @@ control period and the next ones) and ``server_timing``. Of a checkpoint with se
 ``observation/image`` and each other one ``observation/NAME_image``, e.g. ``observation/wrist_image``, unless
 --camera-map says otherwise. A checkpoint that looks at T observations takes frames [T, H, W, 3] and states [T, S], the
 oldest first; a single observation stands for all of them. openpi-client's ``ActionChunkBroker`` takes the metadata's
-``action.horizon``, or less, as its ``action_horizon``. Where a checkpoint draws noise to act (mode search), ``seed``
-(an integer from 0) names the noise of a request; without it every request has another. ``GET /healthz`` answers OK.
+``action.horizon``, or less, as its ``action_horizon``. Where a checkpoint draws noise to act (modes sample and search),
+``seed`` (an integer from 0) names the noise of a request; without it every request has another. ``GET /healthz`` answers OK.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
+from ptr_fast.config import ActMode
 from ptr_fast.types import CameraSpec
 
 __all__ = ["Args", "image_keys", "main", "make_infer", "metadata_of"]
@@ -55,8 +56,8 @@ class Args:
     """Certificate chain, PEM; with tls-key the server speaks wss."""
     tls_key: Path | None = None
     """Private key, PEM."""
-    mode: str = ""
-    """Acting mode: mean, ema_mean or search. Default: the checkpoint's own."""
+    mode: Literal["", ActMode] = ""
+    """Acting mode. Default: the checkpoint's own."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the policy runs; auto takes a GPU where there is one and the engine runs on it."""
     engine: str = "auto"
