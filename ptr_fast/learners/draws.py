@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import torch
 
-from ptr_fast.config import AugmentConfig, BcConfig, CqlConfig
+from ptr_fast.config import AugmentConfig, CqlConfig
 from ptr_fast.kernels import counter_random
 from ptr_fast.kernels.augment import NUM_WORDS, AugmentParams, draw_augment
 from ptr_fast.kernels.counter_random import Stream
+from ptr_fast.learners.imitation.config import ImitationConfig
 
 __all__ = ["BcDraws", "Draws", "draw_bc", "draw_cql", "draw_images"]
 
@@ -54,13 +55,20 @@ class Draws:
 
 @dataclass(frozen=True, kw_only=True)
 class BcDraws:
-    """Random numbers of one update of behaviour cloning, by camera; None: the images are already augmented."""
+    """Random numbers of one update of a learner that imitates.
+
+    Attributes:
+        augment: by camera, of the images; None: they are already augmented, or not looked at.
+        dropout: uniform in [0, 1), ``[B, W]`` for W hidden units of a sample; None: none is dropped.
+    """
 
     augment: dict[str, AugmentParams] | None = None
+    dropout: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> BcDraws:
         """The same numbers on ``device``."""
-        return BcDraws(augment=_moved(self.augment, device))
+        dropout = None if self.dropout is None else self.dropout.to(device, non_blocking=True)
+        return BcDraws(augment=_moved(self.augment, device), dropout=dropout)
 
 
 def _moved(params: dict[str, AugmentParams] | None, device: torch.device | str) -> dict[str, AugmentParams] | None:
@@ -134,15 +142,18 @@ def draw_cql(
 
 
 def draw_bc(
-    config: BcConfig,
+    config: ImitationConfig,
     cameras: Sequence[str],
     samples_B: torch.Tensor | range,
     seed: int,
     step: int | torch.Tensor,
     device: torch.device | str | None = None,
+    num_dropped: int = 0,
 ) -> BcDraws:
-    """The draws of update ``step``; arguments of :func:`draw_cql`."""
-    if not config.encoder.sees_images:
-        return BcDraws()
-    (augment,) = draw_images(config.augment, cameras, [Stream.AUGMENT], samples_B, seed, step, device)
-    return BcDraws(augment=augment)
+    """The draws of update ``step``; arguments of :func:`draw_cql`, and how many units of a sample may be dropped."""
+    augment = dropout = None
+    if config.encoder.sees_images:
+        (augment,) = draw_images(config.augment, cameras, [Stream.AUGMENT], samples_B, seed, step, device)
+    if config.dropout > 0.0:
+        dropout = counter_random.uniform(seed, Stream.DROPOUT, step, samples_B, num_dropped, device)
+    return BcDraws(augment=augment, dropout=dropout)

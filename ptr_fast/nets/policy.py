@@ -14,11 +14,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ptr_fast.nets.dropout import Dropout
 from ptr_fast.nets.encoders.base import Encoder
 from ptr_fast.nets.init import orthogonal_
 from ptr_fast.nets.layers import Dense, select_task
 
-__all__ = ["Actor", "MeanPolicy", "PolicyTrunk", "TanhGaussian", "TanhGaussianPolicy", "UnitGaussian"]
+__all__ = ["Actor", "MeanPolicy", "PolicyTrunk", "TanhGaussian", "TanhGaussianPolicy", "UnitGaussian", "UnitLaplace"]
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 _HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
@@ -114,6 +115,27 @@ class UnitGaussian:
         return (-0.5 * (actions_BA - self.mean_BA).square() - _HALF_LOG_2PI).sum(dim=-1)
 
 
+@dataclass(frozen=True)
+class UnitLaplace:
+    """Independent Laplace laws of scale 1 about ``mean``: the L1 loss; its mode is clipped to the range [-1, 1]."""
+
+    mean_BA: torch.Tensor
+
+    def mode(self) -> torch.Tensor:
+        """``clip(mean, -1, 1)``, ``[B, A]``."""
+        return self.mean_BA.clamp(-1.0, 1.0)
+
+    def sample(self, eps: torch.Tensor) -> torch.Tensor:
+        """Actions for standard normal noise ``[B, A]`` or ``[B, K, A]``, clipped to [-1, 1]."""
+        mean = self.mean_BA if eps.dim() == 2 else self.mean_BA[:, None, :]
+        size = -torch.special.log_ndtr(-eps.abs()) - math.log(2.0)  # -log P(a normal is larger): exponential of rate 1
+        return (mean + size * eps.sign()).clamp(-1.0, 1.0)
+
+    def log_prob(self, actions_BA: torch.Tensor) -> torch.Tensor:
+        """Log density ``[B]`` of given actions under the unclipped law."""
+        return (-(actions_BA - self.mean_BA).abs() - math.log(2.0)).sum(dim=-1)
+
+
 def _orthogonal(layer: Dense, gain: float, generator: torch.Generator) -> None:
     orthogonal_(layer.weight, gain, generator)
     nn.init.zeros_(layer.bias)
@@ -136,7 +158,14 @@ class PolicyTrunk(nn.Module):
             assert isinstance(layer, Dense)
             _orthogonal(layer, 1.0, generator)
 
-    def forward(self, embedding_BD: torch.Tensor, state_BS: torch.Tensor, task_id_B: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self,
+        embedding_BD: torch.Tensor,
+        state_BS: torch.Tensor,
+        task_id_B: torch.Tensor,
+        dropout: Dropout | None = None,
+    ) -> torch.Tensor:
+        """Units ``[B, H]`` of the last layer; ``dropout`` follows every layer's ReLU."""
         inputs = torch.cat([embedding_BD, state_BS], dim=1)
         if inputs.shape[1] != self.num_dense_inputs:
             raise ValueError(
@@ -149,8 +178,8 @@ class PolicyTrunk(nn.Module):
         hidden = F.linear(inputs, w_dense, first.bias) + select_task(w_task, 1, task_id_B).t()
         hidden = hidden.relu_()
         for layer in self.layers[1:]:
-            hidden = layer(hidden).relu_()
-        return hidden
+            hidden = layer(hidden if dropout is None else dropout(hidden)).relu_()
+        return hidden if dropout is None else dropout(hidden)
 
 
 class TanhGaussianPolicy(nn.Module):
@@ -194,8 +223,14 @@ class MeanPolicy(nn.Module):
         self.trunk.initialise(generator)
         _orthogonal(self.mean, 1e-2, generator)
 
-    def forward(self, embedding_BD: torch.Tensor, state_BS: torch.Tensor, task_id_B: torch.Tensor) -> UnitGaussian:
-        return UnitGaussian(self.mean(self.trunk(embedding_BD, state_BS, task_id_B)))
+    def forward(
+        self,
+        embedding_BD: torch.Tensor,
+        state_BS: torch.Tensor,
+        task_id_B: torch.Tensor,
+        dropout: Dropout | None = None,
+    ) -> UnitGaussian:
+        return UnitGaussian(self.mean(self.trunk(embedding_BD, state_BS, task_id_B, dropout)))
 
 
 class Actor(nn.Module):

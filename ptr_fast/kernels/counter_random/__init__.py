@@ -34,6 +34,7 @@ class Stream(enum.IntEnum):
     AUGMENT = 4
     NEXT_AUGMENT = 5
     BATCH = 6  # which transitions make up a batch
+    DROPOUT = 20
 
 
 dispatch.register(

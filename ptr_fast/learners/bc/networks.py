@@ -5,8 +5,7 @@ Shapes: B states, T observations, H actions of a chunk, A action.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import cast
+from collections.abc import Mapping
 
 import torch
 from torch import nn
@@ -14,11 +13,15 @@ from torch import nn
 from ptr_fast.config import ActConfig, PolicySpec
 from ptr_fast.learners.bc.config import BcConfig
 from ptr_fast.learners.capabilities import Inputs
+from ptr_fast.learners.imitation.networks import ImitationNetworks, observed
+from ptr_fast.nets.dropout import Dropout
 from ptr_fast.nets.encoders import make_encoder
 from ptr_fast.nets.init import draw_weights
-from ptr_fast.nets.policy import Actor, MeanPolicy, UnitGaussian
+from ptr_fast.nets.policy import Actor, MeanPolicy, UnitGaussian, UnitLaplace
 
 __all__ = ["BcNetworks", "ChunkActing", "chunk_law", "make_actor"]
+
+LAWS: dict[str, type[UnitGaussian | UnitLaplace]] = {"mse": UnitGaussian, "l1": UnitLaplace}
 
 
 def make_actor(config: BcConfig, spec: PolicySpec, seed: int = 0) -> Actor:
@@ -31,28 +34,22 @@ def make_actor(config: BcConfig, spec: PolicySpec, seed: int = 0) -> Actor:
     return draw_weights(Actor(encoder, policy), seed, "actor")
 
 
-def chunk_law(actor: Actor, inputs: Inputs, num_actions: int) -> UnitGaussian:
-    """The law of a chunk, mean ``[B, H, A]``: what is seen of the T observations lies side by side."""
-    num_states, num_past = inputs.state.shape[:2]
-    embedding = actor.encoder(inputs.images, num_states * num_past)
-    embedding = embedding.view(num_states, num_past * actor.encoder.num_outputs)
-    mean = actor.policy(embedding, inputs.state.flatten(1), inputs.task_id).mean_BA
-    return UnitGaussian(mean.unflatten(1, (num_actions, -1)))
+def chunk_law(
+    actor: Actor, inputs: Inputs, config: BcConfig, dropout: Dropout | None = None
+) -> UnitGaussian | UnitLaplace:
+    """The law of a chunk, mean ``[B, H, A]``."""
+    mean = actor.policy(*observed(actor.encoder, inputs), inputs.task_id, dropout).mean_BA
+    return LAWS[config.loss](mean.unflatten(1, (config.num_actions, -1)))
 
 
-class BcNetworks:
-    """What the networks of a configuration can do; the protocols of :mod:`ptr_fast.learners.capabilities`."""
+class BcNetworks(ImitationNetworks):
+    """See :class:`ptr_fast.learners.imitation.networks.ImitationNetworks`."""
 
-    def __init__(self, config: BcConfig) -> None:
-        self.config = config
+    config: BcConfig
 
-    def make_networks(self, spec: PolicySpec, names: Sequence[str], seed: int = 0) -> dict[str, nn.Module]:
-        """See :class:`~ptr_fast.learners.capabilities.MakesNetworks`."""
-        return {name: make_actor(self.config, spec, seed) for name in names}
-
-    def networks_for(self, mode: str) -> tuple[str, ...]:
-        """See :class:`~ptr_fast.learners.capabilities.Acts`."""
-        return {"mean": ("actor",), "ema_mean": ("ema_actor",)}[mode]
+    def make_actor(self, spec: PolicySpec, seed: int = 0) -> Actor:
+        """Actor, weights drawn from ``(seed, "actor")``."""
+        return make_actor(self.config, spec, seed)
 
     def noise_shape(self, act: ActConfig, spec: PolicySpec) -> tuple[int, ...] | None:
         """See :class:`~ptr_fast.learners.capabilities.Acts`."""
@@ -60,32 +57,22 @@ class BcNetworks:
 
     def acting_module(self, networks: Mapping[str, nn.Module], act: ActConfig, spec: PolicySpec) -> nn.Module:
         """See :class:`~ptr_fast.learners.capabilities.Acts`."""
-        return ChunkActing(cast(Actor, networks[self.networks_for(act.mode)[0]]), self.config.num_actions)
+        return ChunkActing(self.actor_of(networks, averaged=act.mode != "mean"), self.config)
 
-    def distribution(self, networks: Mapping[str, nn.Module], inputs: Inputs, averaged: bool = False) -> UnitGaussian:
+    def distribution(
+        self, networks: Mapping[str, nn.Module], inputs: Inputs, averaged: bool = False
+    ) -> UnitGaussian | UnitLaplace:
         """See :class:`~ptr_fast.learners.capabilities.Acts`."""
-        actor = cast(Actor, networks["ema_actor" if averaged else "actor"])
-        return UnitGaussian(chunk_law(actor, inputs, self.config.num_actions).mean_BA[:, 0])
-
-    def encoder_network(self) -> str:
-        """See :class:`~ptr_fast.learners.capabilities.Encodes`."""
-        return "actor"
-
-    def encoder_of(self, networks: Mapping[str, nn.Module]) -> nn.Module:
-        """See :class:`~ptr_fast.learners.capabilities.Encodes`."""
-        return cast(Actor, networks["actor"]).encoder
-
-    def embed(self, networks: Mapping[str, nn.Module], images: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """See :class:`~ptr_fast.learners.capabilities.Encodes`."""
-        return self.encoder_of(networks)(images, len(next(iter(images.values()))))
+        law = chunk_law(self.actor_of(networks, averaged), inputs, self.config)
+        return type(law)(law.mean_BA[:, 0])
 
 
 class ChunkActing(nn.Module):
     """The most likely chunk; see :class:`ptr_fast.learners.capabilities.Acts`."""
 
-    def __init__(self, actor: Actor, num_actions: int) -> None:
+    def __init__(self, actor: Actor, config: BcConfig) -> None:
         super().__init__()
-        self.actor, self.num_actions = actor, num_actions
+        self.actor, self.config = actor, config
 
     def forward(
         self,
@@ -95,4 +82,4 @@ class ChunkActing(nn.Module):
         noise: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Scaled actions ``[B, H, A]``."""
-        return chunk_law(self.actor, Inputs(images, state_BTS, task_id_B), self.num_actions).mode()
+        return chunk_law(self.actor, Inputs(images, state_BTS, task_id_B), self.config).mode()

@@ -6,11 +6,11 @@ import difflib
 import importlib
 from typing import Any
 
-from ptr_robot.recipes import bridge, sim, smoke
+from ptr_robot.recipes import bridge, imitation, sim, smoke
 
 __all__ = ["RECIPES", "all_recipes", "recipe_named"]
 
-RECIPES = {**bridge.RECIPES, **sim.RECIPES, **smoke.RECIPES}
+RECIPES = {**bridge.RECIPES, **sim.RECIPES, **smoke.RECIPES, **imitation.RECIPES}
 
 
 def all_recipes() -> dict[str, tuple[str, Any]]:

@@ -1,0 +1,1 @@
+"""What the learners that imitate recorded actions share; no learner itself."""

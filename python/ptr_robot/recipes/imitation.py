@@ -1,0 +1,62 @@
+"""Methods that imitate, each for state-only kitchens, kitchens of 64 px and Bridge, and as a smoke test.
+
+All recipes of a kind (``states-``, ``sim-``, ``smoke-``) have the same sizes, rates and number of updates, so that the
+methods can be compared.
+"""
+
+from typing import Any
+
+from ptr_fast.config import ActConfig, ActMode, BcConfig, EncoderConfig
+from ptr_robot.recipes import sim, smoke
+from ptr_robot.training.config import DataConfig, LoopConfig, PretrainConfig
+
+KINDS: dict[str, tuple[str, dict[str, Any], LoopConfig]] = {
+    # kind: (where, what all its learners have, length)
+    "states": (
+        "state-only kitchens",
+        {"encoder": EncoderConfig(name="none"), "hidden_dims": (256, 256), "lr": 1e-3, "lr_schedule": "cosine"},
+        LoopConfig(num_steps=6_000, batch_size=128, checkpoint_every=2_000, log_every=100, num_threads=1),
+    ),
+    "sim": (
+        "toy kitchens",
+        {"encoder": sim.ENCODER, "hidden_dims": (128, 128), "lr": 1e-3, "lr_schedule": "cosine"},
+        sim.LOOP,
+    ),
+    "smoke": ("seconds", {"encoder": smoke.ENCODER, "hidden_dims": (32, 32)}, smoke.LOOP),
+}
+SUCCESSES = DataConfig(outcomes=("success",))
+CHUNKS: dict[str, Any] = {"num_actions": 8, "loss": "l1"}
+"""Of 0.4 s in the kitchens, which take 20 decisions a second; of Bridge's 5 a second they are half as long."""
+
+
+def of_every_kind(
+    name: str, about: str, learner: type, mode: ActMode, data: DataConfig = DataConfig(), **options: Any
+) -> dict[str, tuple[str, PretrainConfig]]:
+    """The recipes of a method, by name."""
+    return {
+        f"{kind}-{name}": (
+            f"{where}: {about}",
+            PretrainConfig(data=data, learner=learner(**sizes, **options), act=ActConfig(mode=mode), loop=loop),
+        )
+        for kind, (where, sizes, loop) in KINDS.items()
+    }
+
+
+def of_bridge(
+    name: str, about: str, learner: type, mode: ActMode, data: DataConfig = DataConfig(), **options: Any
+) -> dict[str, tuple[str, PretrainConfig]]:
+    """The recipe of a method with the published encoder, rate and number of updates."""
+    config = PretrainConfig(data=data, learner=learner(**{"lr": 1e-4, **options}), act=ActConfig(mode=mode))
+    return {f"bridge-{name}": (f"Bridge: {about}", config)}
+
+
+CLONING, OF_SUCCESSES = "behaviour cloning", "behaviour cloning of the successful episodes"
+OF_CHUNKS = "L1 regression of chunks of actions, for rollout --play ensemble"
+
+RECIPES = {
+    "states-bc": of_every_kind("bc", CLONING, BcConfig, "mean")["states-bc"],  # the others have their own files
+    **of_every_kind("bc-success", OF_SUCCESSES, BcConfig, "mean", SUCCESSES),
+    **of_bridge("bc-success", OF_SUCCESSES, BcConfig, "mean", SUCCESSES),
+    **of_every_kind("chunks", OF_CHUNKS, BcConfig, "mean", **CHUNKS),
+    **of_bridge("chunks", OF_CHUNKS, BcConfig, "mean", **{**CHUNKS, "num_actions": 4, "dropout": 0.1}),
+}
