@@ -281,7 +281,7 @@ class TaskTable:
         total = len(self.names) + len(fresh)
         _require(
             total <= self.num_slots,
-            f"the checkpoint has {self.num_slots} task slots, {len(self.names)} taken; no room for {fresh}",
+            f"the policy has {self.num_slots} task slots, {len(self.names)} taken; no room for {fresh}",
         )
         return TaskTable(names=self.names + tuple(fresh), num_slots=self.num_slots)
 

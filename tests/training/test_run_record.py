@@ -37,6 +37,7 @@ RULES = {  # every field of a record, and what becomes of it when the run goes o
     "config.data.stores": PLACE,
     "config.target": PLACE,
     "config.data": KEPT,
+    "config.joint": KEPT,
     "config.learner": KEPT,
     "config.rewards": KEPT,
     "config.act": KEPT,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,6 +23,7 @@ __all__ = [
     "Precision",
     "PretrainBranch",
     "PretrainConfig",
+    "TargetChoice",
     "TargetConfig",
 ]
 
@@ -35,7 +36,8 @@ class DataConfig:
     """Which episodes are trained on.
 
     Attributes:
-        stores: store folders; they must agree in camera sizes, state and action space.
+        stores: store folders; they must agree in camera sizes, state and action space. None where a run trains on the
+            demonstrations of a new task alone (``--target STORE --mix 0``).
         cameras: camera names, in the order of their embeddings; empty takes the first of the store.
         tasks: only these tasks (exact names); empty takes all.
         exclude_tasks: not these tasks.
@@ -47,7 +49,7 @@ class DataConfig:
         validation_share: share of the episodes of each task held out for evaluation, in [0, 1).
     """
 
-    stores: tuple[Path, ...] = tyro.MISSING
+    stores: tuple[Path, ...] = ()
     cameras: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     exclude_tasks: tuple[str, ...] = ()
@@ -137,12 +139,51 @@ class LoopConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TargetChoice:
+    """Which demonstrations of a new task are trained on, and how much of the other data with them.
+
+    Attributes:
+        target: store with the new task.
+        task: task name in the target store; empty where it has only one.
+        domains: only target episodes of these domains (kitchens, scenes); empty takes all.
+        outcomes: only target episodes of these outcomes; empty takes all.
+        kinds: only target episodes of these kinds (who acted), as the store names them; empty takes all.
+        num_demos: demonstrations taken from the target, a seeded choice; the others are held out for evaluation.
+        mix: share of the other data in every batch, exact over time; 0 trains on the new task alone.
+        camera_map: STORE=POLICY for every camera of the target that the policy knows by another name.
+    """
+
+    target: Path | None = None
+    task: str = ""
+    domains: tuple[str, ...] = ()
+    outcomes: tuple[Outcome, ...] = ()
+    kinds: tuple[str, ...] = ()
+    num_demos: int = 10
+    mix: float = 0.9
+    camera_map: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.num_demos < 1:
+            raise ValueError(f"num_demos must be at least 1, got {self.num_demos}")
+        if not 0.0 <= self.mix < 1.0:
+            raise ValueError(f"mix must lie in [0, 1), got {self.mix}")
+        if self.target is None:
+            for f in fields(TargetChoice):
+                if getattr(self, f.name) != f.default:
+                    option = f.name.replace("_", "-")
+                    raise ValueError(
+                        f"--{option} is about demonstrations of a new task: name their store with --target"
+                    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
-    """Train from scratch on one or several stores.
+    """Train from scratch on one or several stores, and where ``target`` is given on demonstrations of a new task too.
 
     Attributes:
         out: run folder; must be new or empty.
         data: which episodes.
+        joint: the demonstrations of a new task.
         learner: the method and its nets.
         rewards: reward labels, made when the data is loaded.
         act: how the checkpoints act unless told otherwise.
@@ -152,6 +193,7 @@ class PretrainConfig:
 
     out: Path = tyro.MISSING
     data: DataConfig = DataConfig()
+    joint: Annotated[TargetChoice, tyro.conf.arg(name="")] = TargetChoice()
     learner: LearnerConfig = tyro.MISSING
     rewards: RewardConfig = RewardConfig()
     act: ActConfig = ActConfig()
@@ -208,39 +250,17 @@ class FinetuneBranch(Branch):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TargetConfig:
-    """Demonstrations of a new task, and the old data that is mixed in.
+class TargetConfig(TargetChoice):
+    """Demonstrations of a new task, and the old data that is mixed in: what the checkpoint was trained on, as it was.
 
     Attributes:
-        target: store with the new task.
         out: run folder; must be new or empty.
-        task: task name in the target store; empty where it has only one.
-        domains: only target episodes of these domains (kitchens, scenes); empty takes all.
-        outcomes: only target episodes of these outcomes; empty takes all. The old data are what the checkpoint was
-            trained on, with their weights.
-        kinds: only target episodes of these kinds (who acted), as the store names them; empty takes all.
-        num_demos: demonstrations taken from the target, a seeded choice; the others are held out for evaluation.
-        mix: share of the old data in every batch, exact over time; 0 trains on the new task alone.
-        camera_map: STORE=CHECKPOINT for every camera of the target whose name in the checkpoint is another.
         store: OLD=NEW for every store of the checkpoint's run that has moved; repeat for several.
     """
 
     target: Path = tyro.MISSING
     out: Path = tyro.MISSING
-    task: str = ""
-    domains: tuple[str, ...] = ()
-    outcomes: tuple[Outcome, ...] = ()
-    kinds: tuple[str, ...] = ()
-    num_demos: int = 10
-    mix: float = 0.9
-    camera_map: tuple[str, ...] = ()
     store: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-
-    def __post_init__(self) -> None:
-        if self.num_demos < 1:
-            raise ValueError(f"num_demos must be at least 1, got {self.num_demos}")
-        if not 0.0 <= self.mix < 1.0:
-            raise ValueError(f"mix must lie in [0, 1), got {self.mix}")
 
 
 @dataclass(frozen=True, kw_only=True)

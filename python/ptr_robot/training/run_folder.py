@@ -139,7 +139,7 @@ def _check_same_run(data: dict[str, Any], newest: CheckpointInfo, path: Path) ->
     if "changes" in then and "changes" in data:
         told = {change["field"] for change in data["changes"]}
         for name, was, now in differences(then["config"], data["config"]):
-            if name not in told and name not in ("out", "data.stores", "target"):
+            if name not in told and name not in ("out", "data.stores", "target", "joint.target"):
                 raise DataError(
                     f"{path}: config.{name} is {now!r}, and {newest.path} was trained with {was!r}; put that back: "
                     f"to change a setting begin a branch, ptr-fast {data['verb']} --from {path.parent}"

@@ -229,10 +229,13 @@ class RunRecord:
         paths = [path.resolve() for path in stores]
         config = {**self.config, "out": str(out.resolve())}
         if self.verb == "pretrain":
-            data = config["data"]
-            moved = dict(zip(map(Path, data["stores"]), paths, strict=False))
+            data, priors = config["data"], paths
+            if any(source.role == "target" for source in self.sources):
+                *priors, target = paths
+                config["joint"] = {**config["joint"], "target": str(target)}
+            moved = dict(zip(map(Path, data["stores"]), priors, strict=False))
             weights = [w.placed(lambda old: moved.get(old, old)) for w in parse_weights(data.get("weights", ()))]
-            config["data"] = {**data, "stores": list(map(str, paths)), "weights": list(map(str, weights))}
+            config["data"] = {**data, "stores": list(map(str, priors)), "weights": list(map(str, weights))}
         else:
             config["target"] = str(paths[-1])
         sources = tuple(replace(source, store=path) for source, path in zip(self.sources, paths, strict=True))

@@ -163,10 +163,13 @@ def _sources(told: Branch, left: RunRecord, places: StorePlaces, is_drawn_anew: 
     from ptr_robot.training.weights import parse_weights
 
     if isinstance(told, PretrainBranch) and is_drawn_anew:
+        targets = reopen([source for source in left.sources if source.role == "target"], places)
+        if targets and left.mix == 0:
+            raise ValueError("data: the run that it leaves trains on the demonstrations of a new task alone, mix 0")
         stores = tuple(places.place(path.resolve()) for path in told.data.stores)
         weights = tuple(str(weight.placed(places.place)) for weight in parse_weights(told.data.weights))
         data = replace(told.data, stores=stores, weights=weights)
-        return select_prior(data, told.loop.seed, _parts(left, places))
+        return [*select_prior(data, told.loop.seed, _parts(left, places)), *targets]
     if isinstance(told, PretrainBranch):
         return reopen(left.sources, places)
     assert isinstance(told, FinetuneBranch)

@@ -143,22 +143,14 @@ def _begun(
         why_these_cameras: said where a store has others.
     """
     from ptr_robot.training.ancestry import parent_and_ancestors
-    from ptr_robot.training.episode_choice import select_target
-    from ptr_robot.training.matching import check_matches, tell_cameras, with_camera_names, with_tasks
+    from ptr_robot.training.demonstrations import chosen_demonstrations, with_demonstrations
+    from ptr_robot.training.matching import tell_cameras
     from ptr_robot.training.run_record import RunRecord
-    from ptr_robot.training.trained_on import held_out_only
 
-    target, task = select_target(
-        *(config.target, config.task, config.domains, config.num_demos, config.loop.seed),
-        outcomes=config.outcomes,
-        kinds=config.kinds,
-    )
-    target = replace(target, store=with_camera_names(target.store, info.spec, config.camera_map))
+    target, task = chosen_demonstrations(config, config.loop.seed)
     parent, ancestors = parent_and_ancestors(info, kind)
-    sources = held_out_only([*_prior_sources(info, config), target], ancestors)
-    spec = with_tasks(info.spec, [task])
-    for source in sources:
-        check_matches(source.store, spec, with_bounds=source.role == "target")
+    priors = _prior_sources(info, config)
+    sources, spec = with_demonstrations(priors, target, task, info.spec, config.camera_map, ancestors)
     tell_cameras(sources, spec, why_these_cameras)
     config = replace(config, out=config.out.resolve(), target=config.target.resolve(), task=task)
     record = RunRecord(

@@ -1,5 +1,8 @@
 """Train a policy on broad data: ``ptr-fast pretrain RECIPE --data.stores STORE ... --out RUN``.
 
+``--target STORE --num-demos 10 --mix 0.9`` trains from scratch on demonstrations of a new task as well, a tenth of
+every batch; ``--target STORE --mix 0`` without ``--data.stores`` on them alone.
+
 ``--from CHECKPOINT --out RUN`` in place of the recipe goes on from a checkpoint with changed settings, in a new run.
 """
 
@@ -17,7 +20,9 @@ from ptr_robot.training.config import PretrainConfig
 from ptr_robot.verbs import branch
 
 if TYPE_CHECKING:
+    from ptr_fast.config import PolicySpec
     from ptr_fast.learners import Ranks
+    from ptr_robot.training.sources import Source
 
 __all__ = ["pretrain", "run"]
 
@@ -51,17 +56,14 @@ def pretrain(config: PretrainConfig, ranks: Ranks) -> int:
     """
     from ptr_fast.nets.encoders.weights_file import with_digest
     from ptr_robot.evaluation.ranking import best_first
-    from ptr_robot.training.episode_choice import select_prior
     from ptr_robot.training.loop import open_run, train
-    from ptr_robot.training.matching import make_spec, tell_cameras
+    from ptr_robot.training.matching import tell_cameras
     from ptr_robot.training.rates import check_schedule, over
     from ptr_robot.training.references import settled
     from ptr_robot.training.run_record import RunRecord
-    from ptr_robot.training.trained_on import held_out_only
     from ptr_robot.training.weights import parse_weights
 
-    sources = held_out_only(select_prior(config.data, config.loop.seed))
-    spec = make_spec(sources, config.data.cameras, config.num_task_slots)
+    config, sources, spec = _chosen(config)
     tell_cameras(sources, spec, "--data.cameras takes others")
     config = replace(config, learner=settled(config.learner))
     if not config.learner.lr_schedule_steps:
@@ -74,5 +76,35 @@ def pretrain(config: PretrainConfig, ranks: Ranks) -> int:
     data = replace(config.data, stores=stores, weights=weights)
     config = replace(config, out=config.out.resolve(), data=data)
     recorded = tuple(source.record() for source in sources)
-    record = RunRecord(verb="pretrain", config=to_dict(config), spec=spec, mix=1.0, sources=recorded)
+    mix = 1.0 if config.joint.target is None else config.joint.mix
+    record = RunRecord(verb="pretrain", config=to_dict(config), spec=spec, mix=mix, sources=recorded)
     return train(open_run(config.out, record, sources, ranks), best_first)
+
+
+def _chosen(config: PretrainConfig) -> tuple[PretrainConfig, list[Source], PolicySpec]:
+    """The configuration with the target's task and place settled, the sources of the run and what its policy sees.
+
+    Raises:
+        ValueError: no data is named, or more than is trained on.
+    """
+    from ptr_robot.training.demonstrations import chosen_demonstrations, with_demonstrations
+    from ptr_robot.training.episode_choice import select_prior
+    from ptr_robot.training.matching import make_spec
+    from ptr_robot.training.trained_on import held_out_only
+
+    data, joint, seed = config.data, config.joint, config.loop.seed
+    if joint.target is None:
+        if not data.stores:
+            raise ValueError("no data to train on: name the stores with --data.stores STORE ...")
+        sources = held_out_only(select_prior(data, seed))
+        return config, sources, make_spec(sources, data.cameras, config.num_task_slots)
+    if bool(data.stores) != (joint.mix > 0):
+        advice = f"mix {joint.mix:g} needs other data: name it with --data.stores, or give --mix 0"
+        if data.stores:
+            advice = "mix 0 trains on the target alone: leave --data.stores away, or give a larger --mix"
+        raise ValueError(advice)
+    target, task = chosen_demonstrations(joint, seed)
+    priors = select_prior(data, seed) if data.stores else []
+    spec = make_spec(priors or [target], data.cameras, config.num_task_slots)
+    sources, spec = with_demonstrations(priors, target, task, spec, joint.camera_map)
+    return replace(config, joint=replace(joint, target=joint.target.resolve(), task=task)), sources, spec
