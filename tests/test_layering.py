@@ -37,7 +37,7 @@ FORBIDDEN = {
 # Rooms of the programs by floor, the lowest first: a room imports rooms of lower floors alone, so there is no circle.
 FLOORS = (
     ("device", "chosen_checkpoint", "moved_names", "console", "cameras", "datasets", "serving", "published"),
-    ("training", "diagnosis", "sim"),
+    ("training", "diagnosis", "sim", "stages"),
     ("evaluation", "recipes", "robots"),
     ("report",),
     ("inspection", "trials"),

@@ -1,4 +1,4 @@
-"""The demo's stages: in order, once, again when something before them changed; and the whole of it in small."""
+"""The demo's plan and table, and the whole of it in small."""
 
 import json
 import subprocess
@@ -6,47 +6,8 @@ import sys
 
 import pytest
 
-from ptr_robot.verbs.demo import Args, Stage, plan, print_table, run_stages
+from ptr_robot.verbs.demo import Args, plan, print_table
 from ptr_robot.verbs.info import instruction_set, processor
-
-
-@pytest.fixture
-def out(tmp_path):
-    for folder in ("logs", "done"):
-        (tmp_path / folder).mkdir()
-    return tmp_path
-
-
-def stages(first="convert"):
-    return [Stage("one", [first, "--help"]), Stage("two", ["inspect", "--help"], after=["one"])]
-
-
-def ran(capsys) -> list[str]:
-    return [line.split("]")[0][1:] for line in capsys.readouterr().out.splitlines() if "] $ " in line]
-
-
-def test_stages_run_once_and_again_when_something_before_them_changed(out, capsys):
-    run_stages(stages(), out, 2)
-    assert ran(capsys) == ["one", "two"]
-    run_stages(stages(), out, 2)
-    assert ran(capsys) == []
-    run_stages(stages("doctor"), out, 2)
-    assert ran(capsys) == ["one", "two"]
-    assert (out / "logs" / "two.log").read_text()
-
-
-def test_a_stage_that_fails_names_its_log(out):
-    with pytest.raises(RuntimeError, match=r"stage one failed with exit code 2; see .*one\.log"):
-        run_stages([Stage("one", ["inspect", str(out / "nothing")])], out, 1)
-    run_stages([Stage("one", ["inspect", str(out / "nothing")], accepts=(2,))], out, 1)
-
-
-def test_a_run_made_with_other_options_is_not_taken_up(out):
-    run = out / "run"
-    run.mkdir()
-    (run / "train_config.json").write_text("{}")
-    with pytest.raises(ValueError, match="other options"):
-        run_stages([Stage("train", ["pretrain", "smoke", "--out", str(run)])], out, 1)
 
 
 def test_every_stage_waits_for_stages_before_it():

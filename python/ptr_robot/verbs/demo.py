@@ -5,19 +5,19 @@ Every stage is one ``ptr-fast`` command that is printed before it runs; a stage 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import shlex
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Args", "Stage", "main", "run_stages"]
+from ptr_robot.stages import LocalProcesses, Stage, run_stages
+
+__all__ = ["Args", "main", "plan", "print_table"]
+
+SECONDS_BETWEEN_LINES = 5.0
+"""Of what a running stage prints, so that a console can be followed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,35 +59,12 @@ HELD_OUT = 10
 NUM_STEPS = {"ptr": (4000, 600, 1500), "bc": (1500, 400, 1000)}
 
 
-@dataclass
-class Stage:
-    """One command of the demo.
-
-    Attributes:
-        name: shown before its lines; also the name of its log.
-        verb: arguments of ``ptr-fast``.
-        after: stages that must have finished.
-        accepts: exit codes after which the demo goes on.
-        key: changes when the command or anything it waits for changes, so that a finished stage runs again; filled in
-            by :func:`run_stages`.
-    """
-
-    name: str
-    verb: list[str]
-    after: list[str] = field(default_factory=list)
-    accepts: tuple[int, ...] = (0,)
-    key: str = ""
-
-
 def main(args: Args) -> int:
     """Runs all stages, prints the table of success rates and names the report."""
     out = args.out
-    for folder in ("logs", "done"):
-        (out / folder).mkdir(parents=True, exist_ok=True)
     begin = time.monotonic()
     workers = args.workers or min(4, os.cpu_count() or 1)
-    stages = plan(args, workers)
-    run_stages(stages, out, workers)
+    run_stages(plan(args, workers), out, LocalProcesses(workers), show_every_s=SECONDS_BETWEEN_LINES)
     print_table(sorted((out / "rollouts").glob("*.json")), args.seed)
     print(f"\nreport: {out / 'report.html'}   ({time.monotonic() - begin:.0f} s)")
     return 0
@@ -173,116 +150,6 @@ def _rollout(args: Args, policy: str, label: str, name: str) -> list[str]:
         *["--trials", str(args.trials), "--seed", str(args.seed), "--workers", "1"],
         *["--out", str(args.out / "rollouts" / f"{name}.json")],
     ]
-
-
-def run_stages(stages: Sequence[Stage], out: Path, workers: int) -> None:
-    """Runs stages as soon as those they wait for have finished, at most ``workers`` at a time.
-
-    Raises:
-        RuntimeError: a stage failed; names its log. The others are stopped; a later call goes on from here.
-        KeyboardInterrupt: passed on after the running stages have stopped, each having saved what it can.
-    """
-    keys: dict[str, str] = {}
-    for stage in stages:
-        lineage = json.dumps([stage.verb, [keys[name] for name in stage.after]])
-        stage.key = keys[stage.name] = hashlib.sha256(lineage.encode()).hexdigest()[:16]
-    finished = {s.name for s in stages if _marker(s, out).exists()}
-    for stage in stages:
-        if stage.name in finished:
-            print(f"[{stage.name}] done before")
-    running: dict[str, _Process] = {}
-    try:
-        while len(finished) < len(stages):
-            for stage in stages:
-                ready = stage.name not in finished and stage.name not in running and set(stage.after) <= finished
-                if ready and len(running) < workers:
-                    running[stage.name] = _Process(stage, out)
-            for name, process in list(running.items()):
-                code = process.poll()
-                if code is None:
-                    continue
-                del running[name]
-                if code not in process.stage.accepts:
-                    raise RuntimeError(f"stage {name} failed with exit code {code}; see {process.log}")
-                _marker(process.stage, out).touch()
-                finished.add(name)
-                print(f"[{name}] done in {process.seconds:.0f} s", flush=True)
-            time.sleep(0.05)
-    finally:
-        for process in running.values():
-            process.stop()
-
-
-def _marker(stage: Stage, out: Path) -> Path:
-    return out / "done" / f"{stage.name}-{stage.key}"
-
-
-class _Process:
-    """A stage on its way: its lines go to a log, and a few of them to the console."""
-
-    SECONDS_BETWEEN_LINES = 5.0
-
-    def __init__(self, stage: Stage, out: Path) -> None:
-        self.stage, self.log = stage, out / "logs" / f"{stage.name}.log"
-        self.begin = time.monotonic()
-        verb = _resumed(stage, out)
-        print(f"[{stage.name}] $ ptr-fast {shlex.join(verb)}", flush=True)
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "ptr_robot", *verb],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            errors="replace",
-            env={**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), "PYTHONUNBUFFERED": "1"},
-        )
-        self.reader = threading.Thread(target=self._read, daemon=True)
-        self.reader.start()
-
-    def _read(self) -> None:
-        shown = time.monotonic()
-        with open(self.log, "a", encoding="utf-8") as log:
-            for line in self.process.stdout or ():
-                log.write(line)
-                log.flush()
-                urgent = "error" in line or "alarm" in line
-                if urgent or time.monotonic() - shown >= self.SECONDS_BETWEEN_LINES:
-                    shown = time.monotonic()
-                    print(f"[{self.stage.name}] {line.rstrip()}", flush=True)
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self.begin
-
-    def poll(self) -> int | None:
-        code = self.process.poll()
-        if code is not None:
-            self.reader.join(timeout=5.0)
-        return code
-
-    def stop(self) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(timeout=30.0)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-
-
-def _resumed(stage: Stage, out: Path) -> list[str]:
-    """A training that was stopped half-way goes on instead of beginning again.
-
-    Raises:
-        ValueError: the run that is there was begun with other arguments.
-    """
-    started = _marker(stage, out).with_suffix(".started")
-    if stage.verb[0] in ("pretrain", "finetune"):
-        run = Path(stage.verb[stage.verb.index("--out") + 1])
-        if (run / "train_config.json").exists():
-            if not started.exists():
-                raise ValueError(f"{run}: made by a demo with other options; name another --out, or remove {out}")
-            return ["resume", str(run)]
-    started.touch()
-    return stage.verb
 
 
 def print_table(results: Sequence[Path], seed: int) -> None:

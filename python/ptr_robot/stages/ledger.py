@@ -1,0 +1,103 @@
+"""What is known on disk about stages: which have begun, which have finished and how long they took.
+
+Note "the lock of a stage": the process of a stage inherits an open file with a lock. Where the program that started it
+was killed, the process works on and the lock is held until it ends; a second start waits for that, then goes on.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from ptr_fast.files import write_atomically
+from ptr_robot.stages.stage import Stage
+
+__all__ = ["Ledger"]
+
+
+class Ledger:
+    """The folders ``stages`` and ``logs`` of a folder of stages.
+
+    Args:
+        root: the folder; it is made where there is none.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root, self._stages, self._logs = root, root / "stages", root / "logs"
+        for folder in (self._stages, self._logs):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def log(self, stage: Stage) -> Path:
+        """File with everything that the stage's command printed, over all starts."""
+        return self._logs / f"{stage.name}.log"
+
+    def finished(self, stage: Stage) -> dict[str, Any] | None:
+        """What was written when the stage finished: ``seconds``, ``is_whole``, ``exit_code``; None where it has not.
+
+        A file that cannot be read counts as not finished: the stage's command finds what is there.
+        """
+        try:
+            row = json.loads(self._done(stage).read_bytes())
+            return row if isinstance(row["seconds"], int | float) else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def finish(self, stage: Stage, exit_code: int, seconds: float) -> None:
+        """Writes that the stage has finished. ``seconds``: of its last start, which is the whole only if it was one."""
+        row = {"name": stage.name, "kind": stage.kind, "work": stage.work, "exit_code": exit_code}
+        is_whole = len(self._started(stage).read_text(encoding="utf-8").splitlines()) == 1
+        row |= {"seconds": round(seconds, 2), "is_whole": is_whole, "verb": stage.verb}
+        row["finished"] = time.strftime("%Y-%m-%d %H:%M:%S")
+        write_atomically(self._done(stage), (json.dumps(row) + "\n").encode())
+
+    def take_lock(self, stage: Stage) -> IO[str] | None:
+        """The stage's lock, to be handed to its process; None while another process has it."""
+        file = open(self._stages / f"{stage.name}.lock", "w")  # noqa: SIM115 (its process holds it)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return None
+        return file
+
+    def command(self, stage: Stage) -> list[str]:
+        """The arguments of ``ptr-fast`` that begin a stage, or go on with a training that was stopped half-way.
+
+        Raises:
+            ValueError: the run that is there was begun by another command.
+        """
+        started = self._started(stage)
+        if stage.is_training:
+            run = Path(stage.verb[stage.verb.index("--out") + 1])
+            if (run / "train_config.json").exists():
+                if not started.exists():
+                    raise ValueError(f"{run}: made with other options; name another --out, or remove {run}")
+                return ["resume", str(run)]
+        return stage.verb
+
+    def begin(self, stage: Stage) -> None:
+        """Notes that the stage's command is about to run."""
+        with open(self._started(stage), "a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+
+    def to_do(self, stages: Sequence[Stage]) -> list[Stage]:
+        """Those that have to run, in order: not finished, or finished but what they made is gone and is needed."""
+        done = {stage.name for stage in stages if self.finished(stage)}
+        needed: set[str] = set()
+        wanted = []
+        for stage in reversed(stages):
+            is_gone = stage.makes is not None and not stage.makes.exists()
+            if stage.name not in done or (is_gone and stage.name in needed):
+                wanted.append(stage)
+                needed.update(stage.after)
+        return wanted[::-1]
+
+    def _done(self, stage: Stage) -> Path:
+        return self._stages / f"{stage.name}-{stage.key}.done"
+
+    def _started(self, stage: Stage) -> Path:
+        return self._stages / f"{stage.name}-{stage.key}.started"
