@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -132,9 +133,7 @@ def evaluate_checkpoint(
         values.append(value_episode(info.config, networks, record, info.spec, averaged=averaged, seed=seed))
         if advance is not None:
             advance()
-    metrics = summarize(values, limits)
-    if limits is not None:
-        metrics["score"] = selection_score(metrics, averaged)
+    metrics = metrics_of(values, limits, averaged)
     shown = _choose_curves(data, values)
     return _finite(
         {
@@ -164,6 +163,19 @@ def evaluate_checkpoint(
             "seconds": round(time.monotonic() - begin, 3),
         }
     )
+
+
+def metrics_of(values: Sequence[EpisodeValues], limits: tuple[float, float] | None, averaged: bool) -> dict[str, float]:
+    """Those of :data:`METRICS` that there are, NaN where the episodes cannot tell.
+
+    Args:
+        limits: as for :func:`ptr_fast.diagnostics.summarize`.
+        averaged: the checkpoint acts by averaged networks.
+    """
+    metrics = summarize(values, limits)
+    if limits is not None:
+        metrics["score"] = selection_score(metrics, averaged)
+    return metrics
 
 
 def record_of(info: CheckpointInfo, store: EpisodeStore, episode: int, rewards: RewardConfig) -> RecordedEpisode:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import datetime
 import importlib.util
 import json
+import math
 import os
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -103,12 +104,15 @@ class RunLog:
         rates: Mapping[str, float],
         wait_seconds: float,
         busy_seconds: float | None = None,
+        measure: Callable[[], dict[str, float]] | None = None,
     ) -> dict[str, float]:
         """Reads the update's numbers back from the device (the only place that does) and writes them everywhere.
 
         ``rates``: learning rates of the update by optimiser. ``wait_seconds``: waited for data since the start.
-        ``busy_seconds``: that a GPU works on a step. With several ranks the numbers are those of
-        the whole batch, and the data wait is that of the rank that waited longest.
+        ``busy_seconds``: that a GPU works on a step. ``measure``: asked for metrics on held-out episodes, which are
+        written as ``held_out/<name>`` and not returned; its time is told as ``perf/held_out_s`` and counts for no
+        other number. With several ranks the numbers are those of the whole batch, the data wait is that of the rank
+        that waited longest, and the first one measures.
         """
         info, wait_seconds = self.ranks.whole_batch(info), self.ranks.largest(wait_seconds)
         names = list(info)
@@ -122,10 +126,18 @@ class RunLog:
         if busy_seconds is not None:
             numbers["perf/gpu_busy_share"] = min(1.0, busy_seconds * numbers["perf/steps_per_s"])
         numbers["perf/memory_bytes"] = float(_memory_bytes())
-        self.last_time, self.last_step, self.last_wait = now, step, wait_seconds
-        self.write(step, numbers)
         self._print_line(step, numbers)
+        more = {} if measure is None else self._measured(measure)
+        self.write(step, {**numbers, **more})
+        self.last_time, self.last_step, self.last_wait = time.monotonic(), step, wait_seconds
         return numbers
+
+    def _measured(self, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
+        """What the first rank measures on held-out episodes, but for what is not finite; nothing on the others."""
+        begin, found = time.monotonic(), {}
+        self.ranks.on_first(lambda: found.update(measure()))
+        held_out = {f"held_out/{name}": value for name, value in found.items() if math.isfinite(value)}
+        return {**held_out, "perf/held_out_s": time.monotonic() - begin}
 
     def write(self, step: int, numbers: dict[str, float]) -> None:
         """Adds numbers at a step to every log."""

@@ -46,6 +46,8 @@ from ptr_robot.training.sources import Source, training_data
 
 __all__ = ["Run", "open_run", "train"]
 
+Numbers = dict[str, float]
+
 
 @dataclass(kw_only=True)
 class Run:
@@ -103,12 +105,16 @@ def open_run(
     return Run(out=out, record=record, sources=sources, learner=learner)
 
 
-def train(run: Run, best_first: Callable[[Path, str], list[str]]) -> int:
+def train(
+    run: Run, best_first: Callable[[Path, str], list[str]], held_out_metrics: Callable[[Run], Callable[[], Numbers]]
+) -> int:
     """Trains until ``loop.num_steps`` updates are done, from the newest checkpoint in ``run.out`` where there is one.
 
     Args:
         best_first: names of a run's checkpoints by its folder and a device, ranked; asked which to keep
             (:func:`ptr_robot.evaluation.ranking.best_first`).
+        held_out_metrics: what measures the learner as it is at the moment on held-out episodes; asked where
+            ``loop.evaluate_every`` says so (:func:`ptr_robot.evaluation.during_training.held_out_metrics`).
 
     Returns:
         0; 128 plus the signal's number where one stopped the run after saving; 3 where the divergence alarm did.
@@ -150,7 +156,8 @@ def train(run: Run, best_first: Callable[[Path, str], list[str]]) -> int:
             traits_of(record.learner),
         )
         stack.enter_context(contextlib.closing(log))
-        return _loop(run, batches, log, stack.enter_context(StopRequest(ranks)), first_step, best_first)
+        measure = held_out_metrics(run) if loop.evaluate_every else None
+        return _loop(run, batches, log, stack.enter_context(StopRequest(ranks)), first_step, best_first, measure)
 
 
 def _tell_reach(run: Run, first_step: int) -> None:
@@ -227,6 +234,7 @@ def _loop(
     stop: StopRequest,
     first_step: int,
     best_first: Callable[[Path, str], list[str]],
+    measure: Callable[[], Numbers] | None,
 ) -> int:
     ranks = run.learner.ranks
     loop, step, told = run.loop, _make_step(run, batches, first_step), None
@@ -236,9 +244,10 @@ def _loop(
         if step.why_eager != told:
             told = step.why_eager
             print(f"steps are launched op by op: {told}")
-        if done % loop.log_every == 0 or done == loop.num_steps:
-            rates = run.learner.learning_rates(done - 1)
-            numbers = log.report(done, step.info, rates, batches.wait_seconds, step.clock.seconds_per_step())
+        is_measured = measure is not None and (done % loop.evaluate_every == 0 or done == loop.num_steps)
+        if done % loop.log_every == 0 or done == loop.num_steps or is_measured:
+            rates, busy = run.learner.learning_rates(done - 1), step.clock.seconds_per_step()
+            numbers = log.report(done, step.info, rates, batches.wait_seconds, busy, measure if is_measured else None)
             found = _diverged(step, numbers, run)
             if ranks.largest(found is not None) and loop.stop_on_divergence:
                 _alarm(run, found or ELSEWHERE, numbers, done)

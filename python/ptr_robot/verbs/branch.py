@@ -100,6 +100,7 @@ def branch(told: Branch, info: CheckpointInfo, left: RunRecord, ranks: Ranks, is
     Returns:
         As :func:`ptr_robot.training.loop.train`.
     """
+    from ptr_robot.evaluation.during_training import held_out_metrics
     from ptr_robot.evaluation.ranking import best_first
     from ptr_robot.training.ancestry import parent_and_ancestors
     from ptr_robot.training.loop import open_run, train
@@ -140,7 +141,7 @@ def branch(told: Branch, info: CheckpointInfo, left: RunRecord, ranks: Ranks, is
     changed = differences({**before.config, "out": None}, {**record.config, "out": None})
     changes = [f"{name} {before} -> {after}" for name, before, after in changed]
     print(f"a branch of {info.path} with {'; '.join(changes) or 'nothing changed'}")
-    return train(open_run(told.out, record, sources, ranks, lambda: info), best_first)
+    return train(open_run(told.out, record, sources, ranks, lambda: info), best_first, held_out_metrics)
 
 
 def _check_nets(was: LearnerConfig, now: LearnerConfig) -> None:

@@ -81,6 +81,7 @@ def with_encoder(config: EncoderFinetuneConfig, ranks: Ranks) -> int:
     from ptr_fast.checkpoint import read_checkpoint
     from ptr_fast.learners.registry import encodes_of
     from ptr_robot.chosen_checkpoint import chosen_checkpoint
+    from ptr_robot.evaluation.during_training import held_out_metrics
     from ptr_robot.evaluation.ranking import best_first
     from ptr_robot.training.loop import open_run, train
     from ptr_robot.training.rates import check_schedule, over
@@ -99,7 +100,7 @@ def with_encoder(config: EncoderFinetuneConfig, ranks: Ranks) -> int:
         learner = over(learner, learner.lr_schedule, config.loop.num_steps)
     check_schedule(learner, config.loop.num_steps, "give --learner.lr-schedule-steps as many, or 0")
     record = record.with_config(learner=learner)
-    return train(open_run(config.out.resolve(), record, sources, ranks, lambda: info), best_first)
+    return train(open_run(config.out.resolve(), record, sources, ranks, lambda: info), best_first, held_out_metrics)
 
 
 def finetune(config: FinetuneConfig, ranks: Ranks) -> int:
@@ -113,6 +114,7 @@ def finetune(config: FinetuneConfig, ranks: Ranks) -> int:
     """
     from ptr_fast.checkpoint import read_checkpoint
     from ptr_robot.chosen_checkpoint import chosen_checkpoint
+    from ptr_robot.evaluation.during_training import held_out_metrics
     from ptr_robot.evaluation.metrics import rewards_of
     from ptr_robot.evaluation.ranking import best_first
     from ptr_robot.training.loop import open_run, train
@@ -127,7 +129,7 @@ def finetune(config: FinetuneConfig, ranks: Ranks) -> int:
     if "rewards" not in info.run.get("config", {}):
         print(f"{info.path}: its record says nothing about rewards, the published labels are taken: {rewards_of(info)}")
     record = record.with_config(learner=learner, rewards=rewards_of(info), act=act)
-    return train(open_run(config.out.resolve(), record, sources, ranks, lambda: info), best_first)
+    return train(open_run(config.out.resolve(), record, sources, ranks, lambda: info), best_first, held_out_metrics)
 
 
 def _begun(

@@ -55,6 +55,7 @@ def pretrain(config: PretrainConfig, ranks: Ranks) -> int:
         As :func:`ptr_robot.training.loop.train`.
     """
     from ptr_fast.nets.encoders.weights_file import with_digest
+    from ptr_robot.evaluation.during_training import held_out_metrics
     from ptr_robot.evaluation.ranking import best_first
     from ptr_robot.training.loop import open_run, train
     from ptr_robot.training.matching import tell_cameras
@@ -78,7 +79,7 @@ def pretrain(config: PretrainConfig, ranks: Ranks) -> int:
     recorded = tuple(source.record() for source in sources)
     mix = 1.0 if config.joint.target is None else config.joint.mix
     record = RunRecord(verb="pretrain", config=to_dict(config), spec=spec, mix=mix, sources=recorded)
-    return train(open_run(config.out, record, sources, ranks), best_first)
+    return train(open_run(config.out, record, sources, ranks), best_first, held_out_metrics)
 
 
 def _chosen(config: PretrainConfig) -> tuple[PretrainConfig, list[Source], PolicySpec]:

@@ -36,6 +36,8 @@ class Args:
         lr: with ``constant``, the rate: of CQL the critic's, to which the others keep their ratio.
         frames: where the frames lie from now on, as for ``pretrain``; ``same`` as until now. Changing to or from
             ``device-yuv420`` changes their pixels a little, and with them the result.
+        evaluate_every: updates between evaluations on held-out episodes from now on, as for ``pretrain``; 0: none. Not
+            given: as until now.
         store: OLD=NEW for every store of the run that has moved; repeat for several.
     """
 
@@ -44,6 +46,7 @@ class Args:
     lr_schedule: Literal["same", "constant", "cosine"] = "same"
     lr: float = 0.0
     frames: Literal["same", "auto", "device", "device-yuv420", "host", "map", "jpeg"] = "same"
+    evaluate_every: int | None = None
     store: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
@@ -57,6 +60,7 @@ class Args:
 
 def main(args: Args) -> int:
     """Reads the run's record and trains on from its newest checkpoint."""
+    from ptr_robot.evaluation.during_training import held_out_metrics
     from ptr_robot.evaluation.ranking import best_first
     from ptr_robot.training.loop import open_run, train
     from ptr_robot.training.processes import joined, only_first_speaks
@@ -72,7 +76,7 @@ def main(args: Args) -> int:
         sources = reopen(record.sources, places)
         record = told(record.placed(args.run, [source.store.path for source in sources]), args)
         weights = None if record.parent is None else partial(parent_checkpoint, args.run, record.parent)
-        return train(open_run(args.run, record, sources, ranks, weights), best_first)
+        return train(open_run(args.run, record, sources, ranks, weights), best_first, held_out_metrics)
 
 
 def _tell_alarm(run: Path, record: RunRecord) -> None:
@@ -101,6 +105,8 @@ def told(record: RunRecord, args: Args) -> RunRecord:
     loop = replace(loop, num_steps=args.num_steps or loop.num_steps)
     if args.frames != "same":
         loop = replace(loop, frames=args.frames)
+    if args.evaluate_every is not None:
+        loop = replace(loop, evaluate_every=args.evaluate_every)
     if args.lr_schedule == "constant":
         learner = with_rate(learner, args.lr)
     elif args.lr_schedule == "cosine":
