@@ -62,12 +62,12 @@ def test_a_chunk_is_learned_and_acted_out():
 
 def test_one_action_and_one_observation_are_what_they_were():
     """The nets have the parameters, names and bits of those that know no window."""
-    from ptr_fast.learners.bc.networks import make_actor
+    from ptr_fast.learners.bc import BcNetworks
     from ptr_fast.nets.build import make_actor as make_actor_of
     from ptr_fast.nets.policy import MeanPolicy
 
     spec, config = make_spec(), BcConfig(encoder=ENCODER, hidden_dims=(16,))
-    ours, plain = make_actor(config, spec, 3), make_actor_of(ENCODER, MeanPolicy, (16,), spec, 3)
+    ours, plain = BcNetworks(config).make_actor(spec, 3), make_actor_of(ENCODER, MeanPolicy, (16,), spec, 3)
     batch = make_batch(spec)
     for name, value in plain.state_dict().items():
         assert torch.equal(ours.state_dict()[name], value), name

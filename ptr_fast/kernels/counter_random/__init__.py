@@ -35,6 +35,8 @@ class Stream(enum.IntEnum):
     NEXT_AUGMENT = 5
     BATCH = 6  # which transitions make up a batch
     DROPOUT = 20
+    FLOW_NOISE = 21
+    FLOW_TIME = 22
 
 
 dispatch.register(

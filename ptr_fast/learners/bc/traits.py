@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ptr_fast.learners.bc.config import BcConfig
-from ptr_fast.learners.traits import Capability, Panel, Traits
-from ptr_fast.types import Window
+from ptr_fast.learners.imitation.traits import imitation_traits
+from ptr_fast.learners.traits import Panel, Traits
 
 __all__ = ["traits"]
 
@@ -16,21 +16,13 @@ PANELS = (
 
 def traits(config: BcConfig) -> Traits:
     """Of one configuration."""
-    sees_images = config.encoder.sees_images
-    columns = {"state", "task_id", "actions"} | ({"images"} if sees_images else set())
-    columns |= {"action_mask"} if config.num_actions > 1 else set()
-    capabilities: set[Capability] = {"acts"}
-    return Traits(
+    return imitation_traits(
+        config,
         name="behaviour cloning",
-        columns=frozenset(columns),
-        window=Window(num_observations=config.num_observations, num_actions=config.num_actions),
-        networks=("actor", "ema_actor"),
-        made_of=("encoder", "hidden_dims", "num_actions", "num_observations"),
-        capabilities=frozenset(capabilities | ({"encodes"} if sees_images else set())),
+        num_actions=config.num_actions,
+        made_of=("hidden_dims", "num_actions"),
         modes=("mean", "ema_mean"),
         ranking=("action_error", "min"),
         progress={"train/bc_loss": "bc"},
         panels=PANELS,
-        exports=sees_images,
-        bfloat16=True,
     )

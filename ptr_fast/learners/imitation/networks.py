@@ -14,10 +14,11 @@ from torch import nn
 
 from ptr_fast.config import ActConfig, PolicySpec
 from ptr_fast.learners.capabilities import Distribution, Inputs
-from ptr_fast.nets.encoders import Encoder
+from ptr_fast.nets.encoders import Encoder, make_encoder
+from ptr_fast.nets.init import draw_weights
 from ptr_fast.nets.policy import Actor
 
-__all__ = ["ImitationNetworks", "observed"]
+__all__ = ["ImitationNetworks", "LawActing", "observed"]
 
 
 def observed(encoder: Encoder, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
@@ -30,15 +31,29 @@ def observed(encoder: Encoder, inputs: Inputs) -> tuple[torch.Tensor, torch.Tens
 class ImitationNetworks(ABC):
     """What the networks of a configuration can do; the protocols of :mod:`ptr_fast.learners.capabilities`.
 
-    The trained actor acts in the mode ``mean``, its average in all others.
+    The trained actor acts in the mode ``mean``, its average in all others. A method adds its policy and its law.
     """
 
     def __init__(self, config: Any) -> None:
         self.config = config
 
     @abstractmethod
+    def make_policy(self, embedding_dim: int, state_dim: int, num_task_slots: int, action_dim: int) -> Any:
+        """The policy that sees embeddings, states (of T observations side by side) and tasks of these sizes."""
+
+    @abstractmethod
+    def law(self, actor: Actor, inputs: Inputs) -> Any:
+        """The law of the present action, or of a chunk; what it has of :class:`Distribution` its modes need."""
+
+    def noise_dim(self, spec: PolicySpec) -> int:
+        """Standard normal numbers that one sample of the law takes."""
+        return spec.action.dim
+
     def make_actor(self, spec: PolicySpec, seed: int = 0) -> Actor:
         """Actor, weights drawn from ``(seed, "actor")``."""
+        encoder, num_past = make_encoder(self.config.encoder, spec.cameras), self.config.num_observations
+        sizes = encoder.num_outputs * num_past, spec.state.dim * num_past, spec.tasks.num_slots, spec.action.dim
+        return draw_weights(Actor(encoder, self.make_policy(*sizes)), seed, "actor")
 
     def make_networks(self, spec: PolicySpec, names: Sequence[str], seed: int = 0) -> dict[str, nn.Module]:
         """See :class:`~ptr_fast.learners.capabilities.MakesNetworks`."""
@@ -48,23 +63,19 @@ class ImitationNetworks(ABC):
         """See :class:`~ptr_fast.learners.capabilities.Acts`."""
         return ("actor" if mode == "mean" else "ema_actor",)
 
-    def actor_of(self, networks: Mapping[str, nn.Module], averaged: bool) -> Actor:
-        """The trained actor, or its average."""
-        return cast(Actor, networks["ema_actor" if averaged else "actor"])
-
-    @abstractmethod
     def noise_shape(self, act: ActConfig, spec: PolicySpec) -> tuple[int, ...] | None:
         """See :class:`~ptr_fast.learners.capabilities.Acts`."""
+        return (self.noise_dim(spec),) if act.mode == "sample" else None
 
-    @abstractmethod
     def acting_module(self, networks: Mapping[str, nn.Module], act: ActConfig, spec: PolicySpec) -> nn.Module:
         """See :class:`~ptr_fast.learners.capabilities.Acts`."""
+        return LawActing(self, cast(Actor, networks[self.networks_for(act.mode)[0]]))
 
-    @abstractmethod
     def distribution(
         self, networks: Mapping[str, nn.Module], inputs: Inputs, averaged: bool = False
     ) -> Distribution | None:
         """See :class:`~ptr_fast.learners.capabilities.Acts`."""
+        return self.law(cast(Actor, networks["ema_actor" if averaged else "actor"]), inputs)
 
     def encoder_network(self) -> str:
         """See :class:`~ptr_fast.learners.capabilities.Encodes`."""
@@ -77,3 +88,26 @@ class ImitationNetworks(ABC):
     def embed(self, networks: Mapping[str, nn.Module], images: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """See :class:`~ptr_fast.learners.capabilities.Encodes`."""
         return self.encoder_of(networks)(images, len(next(iter(images.values()))))
+
+
+class LawActing(nn.Module):
+    """A sample of an actor's law for the noise that is given, else the law's mode.
+
+    See :class:`ptr_fast.learners.capabilities.Acts`.
+    """
+
+    def __init__(self, networks: ImitationNetworks, actor: Actor) -> None:
+        super().__init__()
+        self._networks, self.actor, self.config = networks, actor, networks.config
+
+    def forward(
+        self,
+        images: Mapping[str, torch.Tensor],
+        state_BTS: torch.Tensor,
+        task_id_B: torch.Tensor,
+        noise: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Scaled actions ``[B, H, A]``."""
+        law = self._networks.law(self.actor, Inputs(images, state_BTS, task_id_B))
+        actions = law.mode() if noise is None else law.sample(noise)
+        return actions if actions.dim() == 3 else actions[:, None]

@@ -7,6 +7,7 @@ methods can be compared.
 from typing import Any
 
 from ptr_fast.config import ActConfig, ActMode, BcConfig, EncoderConfig
+from ptr_fast.learners.flow_bc import FlowBcConfig
 from ptr_robot.recipes import sim, smoke
 from ptr_robot.training.config import DataConfig, LoopConfig, PretrainConfig
 
@@ -51,6 +52,7 @@ def of_bridge(
 
 
 CLONING, OF_SUCCESSES = "behaviour cloning", "behaviour cloning of the successful episodes"
+OF_FLOW = "flow matching of chunks of actions"
 OF_CHUNKS = "L1 regression of chunks of actions, for rollout --play ensemble"
 
 RECIPES = {
@@ -59,4 +61,6 @@ RECIPES = {
     **of_bridge("bc-success", OF_SUCCESSES, BcConfig, "mean", SUCCESSES),
     **of_every_kind("chunks", OF_CHUNKS, BcConfig, "mean", **CHUNKS),
     **of_bridge("chunks", OF_CHUNKS, BcConfig, "mean", **{**CHUNKS, "num_actions": 4, "dropout": 0.1}),
+    **of_every_kind("flow", OF_FLOW, FlowBcConfig, "sample", num_actions=8),
+    **of_bridge("flow", OF_FLOW, FlowBcConfig, "sample", num_actions=4, dropout=0.1),
 }

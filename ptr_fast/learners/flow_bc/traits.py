@@ -1,0 +1,29 @@
+"""What flow behaviour cloning says about itself."""
+
+from __future__ import annotations
+
+from ptr_fast.learners.flow_bc.config import FlowBcConfig
+from ptr_fast.learners.imitation.traits import imitation_traits
+from ptr_fast.learners.traits import Panel, Traits
+
+__all__ = ["traits"]
+
+PANELS = (Panel(heading="Flow loss", unit="scaled²", series={"train/flow_loss": "squared error of the velocity"}),)
+
+
+def traits(config: FlowBcConfig) -> Traits:
+    """Of one configuration.
+
+    It has no density and no mean, and the error of a sample would prefer a policy that knows one way only: its
+    checkpoints are not ranked, the newest counts.
+    """
+    return imitation_traits(
+        config,
+        name="flow behaviour cloning",
+        num_actions=config.num_actions,
+        made_of=("hidden_dims", "num_actions"),
+        modes=("sample",),
+        ranking=None,
+        progress={"train/flow_loss": "flow"},
+        panels=PANELS,
+    )

@@ -1,0 +1,68 @@
+"""Flow behaviour cloning: the velocity from noise to recorded chunks of actions.
+
+Source: flow matching on straight paths (Lipman et al. 2023, Liu et al. 2023), as the behaviour policy of FQL (Park et
+al. 2025) and of Q-chunking (Li et al. 2025): ``x_t = (1 - t) noise + t chunk``, target ``chunk - noise``, t uniform.
+
+Shapes: B batch, H actions of a chunk, A action.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from ptr_fast.config import PolicySpec
+from ptr_fast.kernels import counter_random
+from ptr_fast.kernels.counter_random import Stream
+from ptr_fast.learners.capabilities import Inputs
+from ptr_fast.learners.distributed import Ranks
+from ptr_fast.learners.flow_bc.config import FlowBcConfig
+from ptr_fast.learners.flow_bc.draws import FlowDraws
+from ptr_fast.learners.flow_bc.networks import FlowBcNetworks
+from ptr_fast.learners.flow_bc.traits import traits
+from ptr_fast.learners.imitation.networks import observed
+from ptr_fast.learners.imitation.update import ImitationLearner
+from ptr_fast.nets.dropout import Dropout
+from ptr_fast.types import Batch
+
+__all__ = ["FlowBcLearner"]
+
+
+class FlowBcLearner(ImitationLearner):
+    """See :class:`ptr_fast.learners.imitation.update.ImitationLearner`."""
+
+    config: FlowBcConfig
+
+    def __init__(
+        self,
+        config: FlowBcConfig,
+        spec: PolicySpec,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        encoder_dtype: torch.dtype | None = None,
+        ranks: Ranks | None = None,
+    ) -> None:
+        networks, told = FlowBcNetworks(config), traits(config)
+        super().__init__(config, spec, seed, device, encoder_dtype, ranks, networks=networks, traits=told)
+
+    def draw(self, samples: torch.Tensor | range, step: int | torch.Tensor) -> FlowDraws:
+        """See :meth:`ImitationLearner.draw`."""
+        drawn, shape = super().draw(samples, step), (self.config.num_actions, self.spec.action.dim)
+        num_words = shape[0] * shape[1]
+        noise = counter_random.normal(self.seed, Stream.FLOW_NOISE, step, samples, num_words, self.device)
+        time = counter_random.uniform(self.seed, Stream.FLOW_TIME, step, samples, 1, self.device)
+        return FlowDraws(augment=drawn.augment, dropout=drawn.dropout, noise=noise.view(-1, *shape), time=time[:, 0])
+
+    def loss(
+        self, inputs: Inputs, batch: Batch, draws: FlowDraws, dropout: Dropout | None
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Squared error of the velocity, mean over the chunk and the batch; see :meth:`ImitationLearner.loss`."""
+        time_B11 = draws.time[:, None, None]
+        noised = (1.0 - time_B11) * draws.noise + time_B11 * batch.actions
+        policy = self.actor.policy
+        seen_BC = policy(*observed(self.actor.encoder, inputs), inputs.task_id)
+        velocity = policy.velocity(seen_BC, noised.flatten(1), draws.time[:, None], dropout)
+        error_BHA = (velocity.view_as(noised) - (batch.actions - draws.noise)).square()
+        if self.config.num_actions > 1:  # what lies behind the end of an episode counts for nothing
+            error_BHA = error_BHA * batch.action_mask[..., None]
+        loss = error_BHA.mean()
+        return loss, {"train/flow_loss": loss.detach(), "actor/velocity_abs": velocity.detach().abs().mean()}
