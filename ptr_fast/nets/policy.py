@@ -121,6 +121,11 @@ class UnitLaplace:
 
     mean_BA: torch.Tensor
 
+    @property
+    def noise_dim(self) -> int:
+        """Standard normal numbers that one sample takes: A."""
+        return self.mean_BA.shape[-1]
+
     def mode(self) -> torch.Tensor:
         """``clip(mean, -1, 1)``, ``[B, A]``."""
         return self.mean_BA.clamp(-1.0, 1.0)

@@ -11,7 +11,7 @@ from typing import cast
 from torch import nn
 
 from ptr_fast.learners.bc.config import BcConfig
-from ptr_fast.learners.capabilities import Inputs
+from ptr_fast.learners.capabilities import Distribution, Inputs
 from ptr_fast.learners.imitation.networks import ImitationNetworks, observed
 from ptr_fast.nets.dropout import Dropout
 from ptr_fast.nets.policy import Actor, MeanPolicy, UnitGaussian, UnitLaplace
@@ -43,9 +43,7 @@ class BcNetworks(ImitationNetworks):
         """Of a chunk, mean ``[B, H, A]``."""
         return chunk_law(actor, inputs, self.config)
 
-    def distribution(
-        self, networks: Mapping[str, nn.Module], inputs: Inputs, averaged: bool = False
-    ) -> UnitGaussian | UnitLaplace:
+    def distribution(self, networks: Mapping[str, nn.Module], inputs: Inputs, averaged: bool = False) -> Distribution:
         """See :class:`~ptr_fast.learners.capabilities.Acts`."""
         law = self.law(cast(Actor, networks["ema_actor" if averaged else "actor"]), inputs)
         return type(law)(law.mean_BA[:, 0])
