@@ -1,6 +1,6 @@
 """Networks: image encoders, the actor, the critic. Images are BCHW in shape and channels_last in memory."""
 
-from ptr_fast.nets.build import Temperature, make_actor
+from ptr_fast.nets.build import Temperature, make_actor, make_critic
 from ptr_fast.nets.critic import Critic, EnsembleHead, Hoisted
 from ptr_fast.nets.encoders import Encoder, ImageEncoder, make_encoder
 from ptr_fast.nets.mixture import Mixture, MixturePolicy
@@ -19,5 +19,6 @@ __all__ = [
     "Temperature",
     "UnitGaussian",
     "make_actor",
+    "make_critic",
     "make_encoder",
 ]

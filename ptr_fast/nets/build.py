@@ -8,12 +8,13 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from ptr_fast.config import EncoderConfig, PolicySpec
+from ptr_fast.config import CriticHead, EncoderConfig, PolicySpec
+from ptr_fast.nets.critic import Critic, EnsembleHead
 from ptr_fast.nets.encoders import make_encoder
 from ptr_fast.nets.init import draw_weights
 from ptr_fast.nets.policy import Actor
 
-__all__ = ["Temperature", "make_actor"]
+__all__ = ["Temperature", "make_actor", "make_critic"]
 
 
 class Temperature(nn.Module):
@@ -38,3 +39,25 @@ def make_actor(
     images = make_encoder(encoder, spec.cameras)
     head = policy(images.num_outputs, spec.state.dim, spec.tasks.num_slots, spec.action.dim, hidden_dims)
     return draw_weights(Actor(images, head), seed, "actor")
+
+
+def make_critic(
+    encoder: EncoderConfig,
+    form: CriticHead,
+    num_critics: int,
+    hidden_dims: tuple[int, ...],
+    spec: PolicySpec,
+    seed: int = 0,
+) -> Critic:
+    """A critic's encoder and heads, the weights drawn from ``(seed, "critic")``."""
+    images = make_encoder(encoder, spec.cameras)
+    head = EnsembleHead(
+        form,
+        num_critics,
+        embedding_dim=images.num_outputs,
+        state_dim=spec.state.dim,
+        num_task_slots=spec.tasks.num_slots,
+        action_dim=spec.action.dim,
+        hidden_dims=hidden_dims,
+    )
+    return draw_weights(Critic(images, head), seed, "critic")

@@ -3,8 +3,8 @@
 Inputs: ``frame`` uint8 ``[H, W, 3]`` RGB of a policy of one camera, ``frame_CAMERA`` of each of several; ``state``
 float32 ``[S]``; ``task_id`` int64 ``[1]`` (absent where the task is fixed); ``noise`` float32, standard normal (where
 the mode draws any, e.g. ``[K, A]`` in ``search``). Policies that look at T past observations take frames
-``[T, H, W, 3]`` and states ``[T, S]``, the oldest first. Output: ``action`` float32 ``[A]``, raw units, or ``[H, A]`` of a policy that
-answers with chunks of H actions. What else a user has to know stands in the file's metadata.
+``[T, H, W, 3]`` and states ``[T, S]``, the oldest first. Output: ``action`` float32 ``[A]``, raw units, or ``[H, A]``
+of a policy that answers with chunks of H actions. What else a user has to know stands in the file's metadata.
 """
 
 from __future__ import annotations

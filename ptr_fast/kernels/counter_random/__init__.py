@@ -34,6 +34,8 @@ class Stream(enum.IntEnum):
     AUGMENT = 4
     NEXT_AUGMENT = 5
     BATCH = 6  # which transitions make up a batch
+    NEXT_PROPOSALS = 10  # of CQL with cloned proposals
+    PROPOSALS = 11
     DROPOUT = 20
     FLOW_NOISE = 21
     FLOW_TIME = 22

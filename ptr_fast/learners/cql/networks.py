@@ -17,12 +17,11 @@ from ptr_fast.learners.capabilities import Inputs
 from ptr_fast.learners.cql.config import CqlConfig
 from ptr_fast.nets.build import Temperature
 from ptr_fast.nets.build import make_actor as make_actor_of
-from ptr_fast.nets.critic import Critic, EnsembleHead
-from ptr_fast.nets.encoders import make_encoder
-from ptr_fast.nets.init import draw_weights
+from ptr_fast.nets.build import make_critic as make_critic_of
+from ptr_fast.nets.critic import Critic
 from ptr_fast.nets.policy import Actor, TanhGaussian, TanhGaussianPolicy
 
-__all__ = ["CqlNetworks", "SearchActing", "choose", "make_actor", "make_critic"]
+__all__ = ["CqlNetworks", "CriticNetworks", "SearchActing", "choose", "make_actor", "make_critic"]
 
 
 def make_actor(config: CqlConfig, spec: PolicySpec, seed: int = 0) -> Actor:
@@ -32,28 +31,49 @@ def make_actor(config: CqlConfig, spec: PolicySpec, seed: int = 0) -> Actor:
 
 def make_critic(config: CqlConfig, spec: PolicySpec, seed: int = 0) -> Critic:
     """Critic encoder and heads, weights drawn from ``(seed, "critic")``."""
-    encoder = make_encoder(config.encoder, spec.cameras)
-    head = EnsembleHead(
-        config.critic_head,
-        config.num_critics,
-        embedding_dim=encoder.num_outputs,
-        state_dim=spec.state.dim,
-        num_task_slots=spec.tasks.num_slots,
-        action_dim=spec.action.dim,
-        hidden_dims=config.hidden_dims,
-    )
-    return draw_weights(Critic(encoder, head), seed, "critic")
+    return make_critic_of(config.encoder, config.critic_head, config.num_critics, config.hidden_dims, spec, seed)
 
 
-class CqlNetworks:
-    """What the networks of a configuration can do; the protocols of :mod:`ptr_fast.learners.capabilities`."""
-
-    def __init__(self, config: CqlConfig) -> None:
-        self.config = config
+class CriticNetworks:
+    """Networks of which one is called ``critic`` and one ``target_critic``: how these value and encode."""
 
     def make_networks(self, spec: PolicySpec, names: Sequence[str], seed: int = 0) -> dict[str, nn.Module]:
         """See :class:`~ptr_fast.learners.capabilities.MakesNetworks`."""
         return {name: self._make(spec, name, seed) for name in names}
+
+    def _make(self, spec: PolicySpec, name: str, seed: int) -> nn.Module:
+        """One network of this name."""
+        raise NotImplementedError
+
+    def value_networks(self, averaged: bool = False) -> tuple[str, ...]:
+        """See :class:`~ptr_fast.learners.capabilities.Values`."""
+        return ("target_critic" if averaged else "critic",)
+
+    def q(
+        self, networks: Mapping[str, nn.Module], inputs: Inputs, actions_BKA: torch.Tensor, averaged: bool = False
+    ) -> torch.Tensor:
+        """See :class:`~ptr_fast.learners.capabilities.Values`."""
+        critic = networks[self.value_networks(averaged)[0]]
+        return critic(inputs.images, inputs.state[:, -1], inputs.task_id, actions_BKA)
+
+    def encoder_network(self) -> str:
+        """See :class:`~ptr_fast.learners.capabilities.Encodes`."""
+        return "critic"
+
+    def encoder_of(self, networks: Mapping[str, nn.Module]) -> nn.Module:
+        """See :class:`~ptr_fast.learners.capabilities.Encodes`."""
+        return cast(Critic, networks["critic"]).encoder
+
+    def embed(self, networks: Mapping[str, nn.Module], images: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """See :class:`~ptr_fast.learners.capabilities.Encodes`."""
+        return self.encoder_of(networks)(images, len(next(iter(images.values()))))
+
+
+class CqlNetworks(CriticNetworks):
+    """What the networks of a configuration can do; the protocols of :mod:`ptr_fast.learners.capabilities`."""
+
+    def __init__(self, config: CqlConfig) -> None:
+        self.config = config
 
     def _make(self, spec: PolicySpec, name: str, seed: int) -> nn.Module:
         if name == "temperature":
@@ -78,29 +98,6 @@ class CqlNetworks:
     def distribution(self, networks: Mapping[str, nn.Module], inputs: Inputs, averaged: bool = False) -> TanhGaussian:
         """See :class:`~ptr_fast.learners.capabilities.Acts`."""
         return networks["ema_actor" if averaged else "actor"](inputs.images, inputs.state[:, -1], inputs.task_id)
-
-    def value_networks(self, averaged: bool = False) -> tuple[str, ...]:
-        """See :class:`~ptr_fast.learners.capabilities.Values`."""
-        return ("target_critic" if averaged else "critic",)
-
-    def q(
-        self, networks: Mapping[str, nn.Module], inputs: Inputs, actions_BKA: torch.Tensor, averaged: bool = False
-    ) -> torch.Tensor:
-        """See :class:`~ptr_fast.learners.capabilities.Values`."""
-        critic = networks[self.value_networks(averaged)[0]]
-        return critic(inputs.images, inputs.state[:, -1], inputs.task_id, actions_BKA)
-
-    def encoder_network(self) -> str:
-        """See :class:`~ptr_fast.learners.capabilities.Encodes`."""
-        return "critic"
-
-    def encoder_of(self, networks: Mapping[str, nn.Module]) -> nn.Module:
-        """See :class:`~ptr_fast.learners.capabilities.Encodes`."""
-        return cast(Critic, networks["critic"]).encoder
-
-    def embed(self, networks: Mapping[str, nn.Module], images: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """See :class:`~ptr_fast.learners.capabilities.Encodes`."""
-        return self.encoder_of(networks)(images, len(next(iter(images.values()))))
 
 
 class SearchActing(nn.Module):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from ptr_fast.learners.cql.config import CqlConfig
 from ptr_fast.learners.traits import Capability, Panel, Traits
 
-__all__ = ["traits"]
+__all__ = ["COLUMNS", "CRITIC_PANELS", "traits"]
 
 COLUMNS = frozenset({"state", "next_state", "task_id", "actions", "rewards", "masks"})
-PANELS = (
+CRITIC_PANELS = (
     Panel(heading="Critic: Bellman loss", unit="reward²", series={"train/bellman_loss": "Bellman"}),
     Panel(heading="Critic: conservative term", unit="reward", series={"train/cql_loss": "CQL"}),
     Panel(
@@ -17,6 +17,9 @@ PANELS = (
         series={"q/data": "recorded", "q/policy": "policy"},
     ),
     Panel(heading="Q of random actions", unit="reward", series={"q/random": "random"}),
+)
+PANELS = (
+    *CRITIC_PANELS,
     Panel(heading="Actor loss", unit="", series={"actor/loss": "actor"}),
     Panel(heading="Policy entropy", unit="nats", series={"actor/entropy": "entropy"}),
     Panel(heading="Temperature", unit="", series={"temperature/value": "temperature"}),

@@ -24,7 +24,7 @@ from ptr_fast.config import PolicySpec
 from ptr_fast.learners import base
 from ptr_fast.learners.cql.config import CqlConfig
 from ptr_fast.learners.cql.networks import make_actor, make_critic
-from ptr_fast.learners.cql.terms import CqlTerms, cql_info
+from ptr_fast.learners.cql.terms import CqlTerms, cql_info, critic_terms
 from ptr_fast.learners.cql.traits import traits
 from ptr_fast.learners.distributed import Ranks
 from ptr_fast.learners.draws import Draws, draw_cql
@@ -152,7 +152,7 @@ class CqlLearner:
         self, batch: Batch, images: Images, next_images: Images, draws: Draws
     ) -> tuple[dict, TanhGaussian]:
         """Update critic and target; return the terms and the policy at s, whose graph the actor step goes on with."""
-        config, head, num_samples = self.config, self.critic.head, self.config.num_action_samples
+        config, head = self.config, self.critic.head
         with torch.no_grad():
             next_policy = self.actor(next_images, batch.next_state[:, -1], batch.task_id)
             next_actions, next_log_prob = next_policy.sample_with_log_prob(draws.next_eps)
@@ -165,16 +165,10 @@ class CqlLearner:
         policy = self.actor.policy(seen, batch.state[:, -1], batch.task_id)
         with torch.no_grad():
             policy_actions, policy_log_prob = policy.sample_with_log_prob(draws.policy_eps)
-            actions = torch.cat([batch.actions[:, :1], policy_actions, draws.random_actions], dim=1)
-            log_weight = losses.cql_log_weight(policy_log_prob, num_samples, self.spec.action.dim)
         hoisted = head.hoist(embedding, batch.state[:, -1], batch.task_id)
-        q, log_sum_exp = head.q_and_log_sum_exp(hoisted, actions, log_weight)
-        q_data, q_policy, q_random = q.split([1, num_samples, num_samples], dim=2)
-        q_data = q_data.squeeze(2)
-        bellman_loss = losses.bellman_errors(q_data, target).mean()
-        cql_loss = (log_sum_exp - q_data).mean()
-        loss = bellman_loss + config.cql_alpha * cql_loss
-        _step(self._critic_adam, loss, self._critic_backward)
+        sampled = (policy_actions, policy_log_prob, draws.random_actions)
+        terms = critic_terms(head, hoisted, batch.actions[:, 0], *sampled, target, config.cql_alpha)
+        _step(self._critic_adam, terms.critic_loss, self._critic_backward)
         return {
             "next_policy": next_policy,
             "next_actions_BKA": next_actions,
@@ -185,13 +179,7 @@ class CqlLearner:
             "next_target_embedding_BD": next_embedding,
             "next_q_EBK": next_q,
             "target_B": target,
-            "q_data_EB": q_data.detach(),
-            "q_policy_EBK": q_policy.detach(),
-            "q_random_EBK": q_random.detach(),
-            "log_sum_exp_EB": log_sum_exp.detach(),
-            "critic_loss": loss.detach(),
-            "bellman_loss": bellman_loss.detach(),
-            "cql_loss": cql_loss.detach(),
+            **terms.detached(),
         }, policy
 
     def _actor_step(self, batch: Batch, images: Images, policy: TanhGaussian, draws: Draws) -> dict:

@@ -7,7 +7,8 @@ control period and the next ones) and ``server_timing``. Of a checkpoint with se
 --camera-map says otherwise. A checkpoint that looks at T observations takes frames [T, H, W, 3] and states [T, S], the
 oldest first; a single observation stands for all of them. openpi-client's ``ActionChunkBroker`` takes the metadata's
 ``action.horizon``, or less, as its ``action_horizon``. Where a checkpoint draws noise to act (modes sample and search),
-``seed`` (an integer from 0) names the noise of a request; without it every request has another. ``GET /healthz`` answers OK.
+``seed`` (an integer from 0) names the noise of a request; without it every request has another.
+``GET /healthz`` answers OK.
 """
 
 from __future__ import annotations
