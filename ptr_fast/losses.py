@@ -13,6 +13,7 @@ import torch
 __all__ = [
     "actor_loss",
     "bellman_errors",
+    "cloned_actor_loss",
     "cloning_loss",
     "cql_log_weight",
     "td_target",
@@ -55,6 +56,18 @@ def cql_log_weight(log_prob_BK: torch.Tensor, num_random: int, action_dim: int) 
 def actor_loss(log_prob_B: torch.Tensor, q_EB: torch.Tensor, temperature: torch.Tensor) -> torch.Tensor:
     """``mean(temperature * log_prob - min over heads of Q)``; the temperature is a constant."""
     return (temperature.detach() * log_prob_B - q_EB.amin(dim=0)).mean()
+
+
+def cloned_actor_loss(
+    q_EB: torch.Tensor, scale: torch.Tensor, log_prob_data_B: torch.Tensor, cloning_weight: float
+) -> torch.Tensor:
+    """``mean(-min over heads of Q / scale - cloning_weight * log pi(recorded action))``.
+
+    The scale, the batch's mean of that minimum's size, is a constant: the weight then means the same at any reward.
+    Source: the deterministic policy gradient with behaviour cloning of Fujimoto and Gu 2021 (TD3+BC), with the log
+    density of Park et al. 2024 (arXiv 2406.09329).
+    """
+    return -(q_EB.amin(dim=0) / scale.detach()).mean() + cloning_weight * cloning_loss(log_prob_data_B)
 
 
 def temperature_loss(temperature: torch.Tensor, entropy: torch.Tensor, target_entropy: float) -> torch.Tensor:

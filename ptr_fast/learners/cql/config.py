@@ -33,6 +33,8 @@ class CqlConfig(LearnerConfig):
         temperature_lr: Adam learning rate of the entropy weight.
         init_temperature: initial entropy weight.
         target_entropy: nats; None means minus the number of action dimensions.
+        cloning_weight: of a cloning term in the actor's loss, which is then -Q / mean |Q| - weight * log pi(recorded
+            action); that term keeps the actor's spread, and the temperature takes no part. 0: the published loss.
         ema_tau: rate of the averaged actor kept for acting (it has no influence on training).
         augment: random crop and colour jitter.
     """
@@ -51,6 +53,7 @@ class CqlConfig(LearnerConfig):
     temperature_lr: float = 3e-4
     init_temperature: float = 1.0
     target_entropy: float | None = None
+    cloning_weight: float = 0.0
     ema_tau: float = 0.005
     augment: AugmentConfig = AugmentConfig()
 
@@ -60,6 +63,7 @@ class CqlConfig(LearnerConfig):
         require(0.0 < self.tau <= 1.0, f"tau must lie in (0, 1], got {self.tau}")
         require(0.0 < self.ema_tau <= 1.0, f"ema_tau must lie in (0, 1], got {self.ema_tau}")
         require(self.cql_alpha >= 0.0, f"cql_alpha must not be negative, got {self.cql_alpha}")
+        require(self.cloning_weight >= 0.0, f"cloning_weight must not be negative, got {self.cloning_weight}")
         require(self.num_critics >= 1, f"num_critics must be at least 1, got {self.num_critics}")
         require(self.num_action_samples >= 1, f"num_action_samples must be at least 1, got {self.num_action_samples}")
         require(self.init_temperature > 0.0, f"init_temperature must be positive, got {self.init_temperature}")

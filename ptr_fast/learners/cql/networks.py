@@ -122,14 +122,14 @@ class SearchActing(nn.Module):
         """Scaled actions ``[B, 1, A]``."""
         inputs, beside = (images, state_BTS, task_id_B, noise_BKA), self._stream_beside(state_BTS.device)
         if beside is None:
-            candidates_BKA, embedding_BD = self.main(*inputs), self.side(images)
+            candidates_BKA, embedding_BD = self.main(*inputs), self.critic.encoder(images, len(state_BTS))
         else:
             # A fork and a join, which a capture turns into branches of its graph. What the other stream allocates is
             # freed after the join, and its next work begins with a fork again: no memory is taken while it is read.
             here = torch.cuda.current_stream(state_BTS.device)
             beside.wait_stream(here)
             with torch.cuda.stream(beside):
-                embedding_BD = self.side(images)
+                embedding_BD = self.critic.encoder(images, len(state_BTS))
             candidates_BKA = self.main(*inputs)
             here.wait_stream(beside)
         return self.join(candidates_BKA, embedding_BD, state_BTS, task_id_B)

@@ -194,7 +194,12 @@ class CqlLearner:
             policy = self.actor.policy(embedding, batch.state[:, -1], batch.task_id)
         actions, log_prob = policy.sample_with_log_prob(draws.actor_eps)
         q = self.critic.head.q(hoisted, actions[:, None]).squeeze(2)
-        loss = losses.actor_loss(log_prob, q, self.temperature())
+        if self.config.cloning_weight > 0.0:
+            scale = self.ranks.mean(q.detach().amin(dim=0).abs().mean())
+            data_log_prob = policy.log_prob(batch.actions[:, 0])
+            loss = losses.cloned_actor_loss(q, scale, data_log_prob, self.config.cloning_weight)
+        else:
+            loss = losses.actor_loss(log_prob, q, self.temperature())
         _step(self._actor_adam, loss, self._actor_backward)
         return {
             "actor_actions_BA": actions.detach(),
@@ -208,7 +213,8 @@ class CqlLearner:
     def _temperature_step(self, entropy: torch.Tensor) -> dict:
         temperature = self.temperature()
         loss = losses.temperature_loss(temperature, entropy, self.target_entropy)
-        _step(self._temperature_adam, loss, torch.Tensor.backward)  # of the whole batch's entropy, so it is the mean
+        if self.config.cloning_weight == 0.0:  # else nothing reads it
+            _step(self._temperature_adam, loss, torch.Tensor.backward)  # of the whole batch's entropy: it is the mean
         return {
             "temperature": temperature.detach(),
             "temperature_loss": loss.detach(),

@@ -6,11 +6,11 @@ import difflib
 import importlib
 from typing import Any
 
-from ptr_robot.recipes import bridge, imitation, sim, smoke
+from ptr_robot.recipes import bridge, conservative, imitation, sim, smoke
 
 __all__ = ["RECIPES", "all_recipes", "recipe_named"]
 
-RECIPES = {**bridge.RECIPES, **sim.RECIPES, **smoke.RECIPES, **imitation.RECIPES}
+RECIPES = {**bridge.RECIPES, **sim.RECIPES, **smoke.RECIPES, **imitation.RECIPES, **conservative.RECIPES}
 
 
 def all_recipes() -> dict[str, tuple[str, Any]]:
