@@ -172,6 +172,7 @@ def test_native_sources_have_no_torch_and_python_only_in_bindings() -> None:
 MAY_NAME_A_LEARNER = {
     "ptr_fast/config.py": "public names that lie with their learners now",
     "python/ptr_robot/recipes/bridge.py": "a recipe is a learner with its settings",
+    "python/ptr_robot/recipes/conservative.py": "a recipe is a learner with its settings",
     "python/ptr_robot/recipes/imitation.py": "a recipe is a learner with its settings",
     "python/ptr_robot/recipes/sim.py": "a recipe is a learner with its settings",
     "python/ptr_robot/recipes/smoke.py": "a recipe is a learner with its settings",
