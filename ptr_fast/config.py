@@ -292,7 +292,7 @@ class PolicySpec:
 
     Attributes:
         cameras: of each the size of the frame the nets were trained on, its name and the resize kernel that made it.
-            Their order is that of the embeddings.
+            Their order is that of the embeddings. None where the data are states alone.
         state, action: names, units, bounds.
         tasks: task table.
         control_hz: control rate of the data.
@@ -306,7 +306,6 @@ class PolicySpec:
 
     def __post_init__(self) -> None:
         names = [camera.name for camera in self.cameras]
-        _require(bool(names), "cameras must name at least one camera")
         _require(len(set(names)) == len(names), f"camera names must be distinct, got {names}")
 
     @property

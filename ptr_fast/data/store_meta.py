@@ -59,7 +59,7 @@ class StoreMeta:
     """Everything about a store that holds for all of its episodes.
 
     Attributes:
-        cameras: one per frame column.
+        cameras: one per frame column; none in a store of states and actions alone.
         action: names, units and bounds of the raw actions.
         state: names and units of the states.
         control_hz: steps per second.
@@ -78,8 +78,6 @@ class StoreMeta:
 
     def __post_init__(self) -> None:
         names = [camera.name for camera in self.cameras]
-        if not names:
-            raise ValueError("a store needs at least one camera")
         if len(set(names)) != len(names):
             raise ValueError(f"camera names must be distinct, got {names}")
         if not self.control_hz > 0:

@@ -17,8 +17,11 @@ def make_encoder(config: EncoderConfig, cameras: Sequence[CameraSpec]) -> Encode
     """An encoder of these cameras; its weights are not drawn yet.
 
     Raises:
-        ValueError: an encoder or an option that is not known, or cameras of several sizes are to share one encoder.
+        ValueError: an encoder or an option that is not known, cameras of several sizes are to share one encoder, or
+            there is no camera and the encoder looks at frames.
     """
+    if not cameras and config.sees_images:
+        raise ValueError(f"encoder.name: {config.name!r} looks at frames, and the data have none; take 'none'")
     if config.cameras == "own" and len(cameras) > 1 and config.sees_images:
         return OwnEncoders([make_encoder(config, [camera]) for camera in cameras])
     sizes = {(camera.height, camera.width) for camera in cameras}

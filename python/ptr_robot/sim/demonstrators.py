@@ -12,17 +12,18 @@ What is stored as the action:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 
 from ptr_robot.sim.experts import CLOSE, OPEN, PutExpert, make_expert, toward
+from ptr_robot.sim.operators import SKILLS, Operator, draw_skill
 from ptr_robot.sim.worlds import PutWorld, StockWorld
 
 __all__ = ["EXPERT_NOISE", "KINDS", "Demonstrator", "Kind", "Move", "make_demonstrator"]
 
-Kind = Literal["expert", "noisy", "failed"]
-KINDS: tuple[Kind, ...] = ("expert", "noisy", "failed")
+Kind = Literal["expert", "noisy", "failed", "teleop", "teleop-good", "teleop-poor"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 EXPERT_NOISE = 0.12
 NOISY_NOISE = 0.11
 
@@ -43,7 +44,13 @@ class Move:
 
 
 class Demonstrator(Protocol):
-    """A source of moves for one episode."""
+    """A source of moves for one episode.
+
+    Attributes:
+        who: a few words about this one in particular, or empty.
+    """
+
+    who: str
 
     def move(self) -> Move:
         """The move in the present state."""
@@ -59,6 +66,8 @@ def _executed(command: np.ndarray, noise: np.ndarray) -> np.ndarray:
 class _Steady:
     """The expert on an imprecise arm."""
 
+    who = ""
+
     def __init__(self, world: PutWorld | StockWorld, rng: np.random.Generator) -> None:
         self.expert, self.rng = make_expert(world), rng
 
@@ -69,6 +78,8 @@ class _Steady:
 
 class _Noisy:
     """The expert with drifting noise and now and then a wrong move of a few decisions, which it then corrects."""
+
+    who = ""
 
     def __init__(self, world: PutWorld | StockWorld, rng: np.random.Generator) -> None:
         self.expert, self.rng = make_expert(world), rng
@@ -93,6 +104,8 @@ class _Noisy:
 class _Wander:
     """Smooth random motion over the table."""
 
+    who = ""
+
     def __init__(self, world: PutWorld | StockWorld, rng: np.random.Generator) -> None:
         self.world, self.rng = world, rng
         self.num_left = int(rng.integers(25, 40))
@@ -114,6 +127,8 @@ class _Wander:
 class _Misplace:
     """Puts the object neatly beside the container."""
 
+    who = ""
+
     def __init__(self, world: PutWorld, rng: np.random.Generator) -> None:
         self.world, self.rng = world, rng
         foot = world.container_position()
@@ -134,6 +149,8 @@ class _Misplace:
 
 class _Drop:
     """Carries the object part of the way, lets go, and goes away."""
+
+    who = ""
 
     def __init__(self, world: PutWorld, rng: np.random.Generator) -> None:
         self.world, self.rng, self.expert = world, rng, PutExpert(world)
@@ -158,6 +175,8 @@ class _Drop:
 
 class _Miss:
     """Closes the fingers beside the object and acts out the rest with nothing in them."""
+
+    who = ""
 
     def __init__(self, world: PutWorld, rng: np.random.Generator) -> None:
         self.world, self.rng = world, rng
@@ -187,6 +206,21 @@ class _Miss:
         return Move(executed=executed, stored=executed, is_last=len(self.plan) == 1 and self.num_here >= patience - 1)
 
 
+class _Teleoperated:
+    """A fallible operator; see :mod:`ptr_robot.sim.operators`."""
+
+    def __init__(self, world: PutWorld | StockWorld, mix: str, rng: np.random.Generator) -> None:
+        self.who = f"{(skill := draw_skill(mix, rng))} operator"
+        self.operator = Operator(world, SKILLS[skill], rng)
+
+    def move(self) -> Move:
+        executed, is_last = self.operator.command()
+        return Move(executed=executed, stored=executed, is_last=is_last)
+
+
+OPERATORS: dict[str, str] = {"teleop": "mixed", "teleop-good": "good", "teleop-poor": "poor"}
+
+
 def make_demonstrator(kind: Kind, world: PutWorld | StockWorld, rng: np.random.Generator) -> Demonstrator:
     """The demonstrator of one episode, after the environment was reset; ``rng`` is its own.
 
@@ -199,6 +233,8 @@ def make_demonstrator(kind: Kind, world: PutWorld | StockWorld, rng: np.random.G
         return _Steady(world, rng)
     if kind == "noisy":
         return _Noisy(world, rng)
+    if kind in OPERATORS:
+        return _Teleoperated(world, OPERATORS[kind], rng)
     if not isinstance(world, PutWorld):
         return _Wander(world, rng)
     failures = (_Misplace, _Drop, _Miss, _Wander)

@@ -8,7 +8,7 @@ Registered as ``ptr_robot/Kitchen-v0`` (``import ptr_robot.sim``)::
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
@@ -17,18 +17,22 @@ from gymnasium.spaces import Box, Dict
 from ptr_fast.types import ActionSpec, CameraSpec, StateSpec
 from ptr_robot.sim.kitchens import find_kitchen, nearest
 from ptr_robot.sim.rendering import SceneRenderer
-from ptr_robot.sim.tasks import find_task
+from ptr_robot.sim.tasks import PutTask, StockTask, find_task
 from ptr_robot.sim.worlds import PutWorld, StartRange, StockWorld, make_world
 
 __all__ = [
     "CAMERAS",
     "CAMERA_NAME",
+    "FULL_STATE_SPEC",
     "STATE_SPEC",
     "KitchenEnv",
+    "Observe",
     "action_spec",
     "camera_spec",
     "check_cameras",
+    "check_observable",
     "make_environment",
+    "state_spec",
 ]
 
 CAMERA_NAME = "image_0"
@@ -39,7 +43,13 @@ CAMERAS = {
     "wrist": "gripperPOV",
 }
 """``image_0`` and ``front`` are the same view of the table; ``wrist`` looks along the gripper and moves with it."""
+Observe = Literal["frames", "state"]
 STATE_SPEC = StateSpec(names=("hand_x", "hand_y", "hand_z", "gripper_opening"), units=("m", "m", "m", "0.1 m"))
+FULL_STATE_SPEC = StateSpec(
+    names=(*STATE_SPEC.names, *(f"{what}_{axis}" for what in ("object", "container") for axis in "xyz")),
+    units=(*STATE_SPEC.units, *("m",) * 6),
+)
+"""State of a kitchen without frames: the centre of the object and the foot of the container are known, too."""
 
 
 def action_spec(action_repeat: int = 4) -> ActionSpec:
@@ -92,6 +102,26 @@ def check_options(**options: int) -> None:
             raise ValueError(f"{name} must lie in {low}..{high}, got {value}")
 
 
+def state_spec(observe: Observe) -> StateSpec:
+    """Names and units of the environment's state."""
+    return FULL_STATE_SPEC if observe == "state" else STATE_SPEC
+
+
+def check_observable(observe: Observe, task: PutTask | StockTask) -> None:
+    """Refuses what a task does not show.
+
+    Raises:
+        ValueError: not ``frames`` or ``state``, or a state-only kitchen of one of Meta-World's own tasks.
+    """
+    if observe not in ("frames", "state"):
+        raise ValueError(f"observe must be 'frames' or 'state', got {observe!r}")
+    if observe == "state" and not isinstance(task, PutTask):
+        raise ValueError(
+            f"observe state is for tasks 'put <object> in|on <container>': {task.instruction!r} has no object and "
+            "container whose positions could be told; observe frames"
+        )
+
+
 def check_cameras(names: Sequence[str]) -> tuple[str, ...]:
     """The names of cameras of the toy kitchens, as they were given.
 
@@ -110,7 +140,8 @@ class KitchenEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     """A robot arm with a gripper at a kitchen table.
 
     Observation: ``image`` uint8 ``[H, W, 3]`` RGB of the first camera, the same of each further camera under its name,
-    and ``state`` float32 ``[4]`` (:data:`STATE_SPEC`).
+    and ``state`` float32 ``[4]`` (:data:`STATE_SPEC`). With ``observe="state"`` nothing is drawn and no OpenGL is
+    needed: there is the ``state`` float32 ``[10]`` alone (:data:`FULL_STATE_SPEC`).
     Action: float32 ``[4]`` in [-1, 1]: hand displacement x, y, z (1 is ``action_repeat`` cm) and gripper (-1 opens, +1
     closes). Values outside are clipped.
     Reward: 1 in a state where the task is done, else 0. ``info["success"]`` says the same.
@@ -126,7 +157,8 @@ class KitchenEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         start: ``easy`` or ``wide`` range of the starting positions (put tasks).
         distractors: other objects on the table, 0 to 5 (put tasks).
         hold_steps: decisions after the first state of success.
-        cameras: names out of :data:`CAMERAS`.
+        cameras: names out of :data:`CAMERAS`; those of ``frames``.
+        observe: ``frames`` or ``state``.
         render_mode: ``rgb_array``: :meth:`render` gives a frame of ``render_size``.
         render_size: pixels.
 
@@ -149,6 +181,7 @@ class KitchenEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         distractors: int = 0,
         hold_steps: int = 3,
         cameras: Sequence[str] = (CAMERA_NAME,),
+        observe: Observe = "frames",
         render_mode: str | None = None,
         render_size: int = 256,
     ) -> None:
@@ -162,8 +195,9 @@ class KitchenEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         )
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
-        self.cameras = check_cameras(cameras)
         self.task, self.kitchen = find_task(task), find_kitchen(kitchen)
+        check_observable(observe, self.task)
+        self.observe, self.cameras = observe, check_cameras(cameras) if observe == "frames" else ()
         self.image_size, self.render_size, self.render_mode = image_size, render_size, render_mode
         self.action_repeat, self.max_steps, self.hold_steps = action_repeat, max_steps, hold_steps
         self.world: PutWorld | StockWorld = make_world(
@@ -171,9 +205,13 @@ class KitchenEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         )
         self._renderers: dict[tuple[int, str], SceneRenderer] = {}
         self.metadata = {**self.metadata, "render_fps": round(self.control_hz)}
-        low, high = np.array([-1.5, -1.5, -1.5, 0.0], np.float32), np.array([1.5, 1.5, 1.5, 1.0], np.float32)
+        is_opening = np.array([name == "gripper_opening" for name in self.state_spec.names])
+        low, high = (
+            np.where(is_opening, 0.0, -1.5).astype(np.float32),
+            np.where(is_opening, 1.0, 1.5).astype(np.float32),
+        )
         image = Box(0, 255, (image_size, image_size, 3), np.uint8)
-        images = {name: image for name in ("image", *self.cameras[1:])}
+        images = {"image" if index == 0 else name: image for index, name in enumerate(self.cameras)}
         self.observation_space: Any = Dict({**images, "state": Box(low, high, dtype=np.float32)})
         self.action_space = Box(-1.0, 1.0, (4,), np.float32)
         self._num_steps = self._num_held = 0
@@ -182,6 +220,10 @@ class KitchenEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     def control_hz(self) -> float:
         """Decisions per simulated second."""
         return self.world.STEP_HZ / self.action_repeat
+
+    @property
+    def state_spec(self) -> StateSpec:
+        return state_spec(self.observe)
 
     @property
     def action_spec(self) -> ActionSpec:
@@ -193,8 +235,7 @@ class KitchenEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
 
     def images(self, observation: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The images of an observation by the names of their cameras, in their order."""
-        first, *others = self.cameras
-        return {first: observation["image"], **{name: observation[name] for name in others}}
+        return {name: observation["image" if index == 0 else name] for index, name in enumerate(self.cameras)}
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -235,8 +276,16 @@ class KitchenEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         self._renderers.clear()
 
     def _observe(self) -> dict[str, np.ndarray]:
-        first, *others = (self.picture(self.image_size, name) for name in self.cameras)
-        return {"image": first, **dict(zip(self.cameras[1:], others, strict=True)), "state": self.world.state()}
+        pictures = [self.picture(self.image_size, name) for name in self.cameras]
+        images = {"image" if index == 0 else self.cameras[index]: each for index, each in enumerate(pictures)}
+        return {**images, "state": self._state()}
+
+    def _state(self) -> np.ndarray:
+        if self.observe == "frames":
+            return self.world.state()
+        assert isinstance(self.world, PutWorld)
+        places = (self.world.item_position(), self.world.container_position())
+        return np.concatenate([self.world.state(), *places]).astype(np.float32)
 
 
 def make_environment(task: str, kitchen: str, **options: Any) -> KitchenEnv:

@@ -22,7 +22,7 @@ class EpisodeKey:
     """Names one episode; the same key (and the same environment options) always gives the same episode.
 
     Attributes:
-        task: instruction. kitchen: letter. kind: ``expert``, ``noisy`` or ``failed``.
+        task: instruction. kitchen: letter. kind: one of :data:`ptr_robot.sim.demonstrators.KINDS`.
         seed: of the collection. index: of the episode within (task, kitchen, kind, seed).
     """
 
@@ -44,9 +44,11 @@ class RecordedEpisode:
 
     Attributes:
         key: its name. attempt: which of its sub-seeds gave it (0, unless an attempt missed its aim).
-        frames: of each camera by its name: uint8 ``[T + 1, H, W, 3]`` RGB, or as many JPEG files.
-        states: float32 ``[T + 1, 4]``. actions: float32 ``[T, 4]``.
+        frames: of each camera by its name: uint8 ``[T + 1, H, W, 3]`` RGB, or as many JPEG files; empty where only the
+            state was observed.
+        states: float32 ``[T + 1, S]``. actions: float32 ``[T, 4]``.
         outcome: ``success`` or ``failure``, by the simulator's own criterion at the last state.
+        who: about its demonstrator in particular, e.g. the operator's skill.
     """
 
     key: EpisodeKey
@@ -55,6 +57,7 @@ class RecordedEpisode:
     states: np.ndarray
     actions: np.ndarray
     outcome: str
+    who: str = ""
 
 
 def record(env: KitchenEnv, key: EpisodeKey, attempt: int = 0) -> RecordedEpisode:
@@ -79,13 +82,14 @@ def record(env: KitchenEnv, key: EpisodeKey, attempt: int = 0) -> RecordedEpisod
         states=np.stack(states),
         actions=np.stack(actions),
         outcome="success" if info["success"] else "failure",
+        who=demonstrator.who,
     )
 
 
 def record_episode(env: KitchenEnv, key: EpisodeKey) -> RecordedEpisode:
     """The episode of a key: the first attempt that is what its kind promises.
 
-    An ``expert`` episode ends in success, a ``failed`` one in failure; a ``noisy`` one may end either way.
+    An ``expert`` episode ends in success, a ``failed`` one in failure; the others may end either way.
 
     Raises:
         RuntimeError: forty attempts in a row missed their aim.

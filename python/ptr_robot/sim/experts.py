@@ -67,7 +67,8 @@ class PutExpert:
         """Of the fingertips over the object's centre: a little below it, but clear of the table."""
         return max(-0.008, 0.012 - self.world.item.half_size[2])
 
-    def _target(self) -> np.ndarray:
+    def target(self) -> np.ndarray:
+        """Where the object shall lie, on the table: metres ``[3]``."""
         foot = self.world.container_position()
         if self.offset is not None:
             foot[:2] += self.offset
@@ -81,11 +82,11 @@ class PutExpert:
         if self.offset is None:
             return world.is_placed()
         item = world.item_position()
-        near = np.linalg.norm(item[:2] - self._target()[:2]) < 0.03
+        near = np.linalg.norm(item[:2] - self.target()[:2]) < 0.03
         return bool(near and item[2] < 1.5 * world.item.half_size[2] + 0.01)
 
     def _retreat(self) -> np.ndarray:
-        tips, target = self.world.fingertips(), self._target()
+        tips, target = self.world.fingertips(), self.target()
         return np.array([tips[0], tips[1], max(target[2] + 0.15, tips[2])])
 
     def _approach(self, tips: np.ndarray, grip: np.ndarray, apart: float) -> np.ndarray:
@@ -98,7 +99,7 @@ class PutExpert:
         return toward(error, OPEN)
 
     def _carry(self, tips: np.ndarray, item: np.ndarray) -> np.ndarray:
-        world, target = self.world, self._target()
+        world, target = self.world, self.target()
         half = world.item.half_size[2]
         rim, floor = (world.container.rim, world.container.floor) if self.offset is None else (0.0, 0.0)
         error = np.zeros(3)

@@ -12,7 +12,7 @@ import numpy as np
 
 from ptr_fast.runtime.observation import Observation
 from ptr_fast.runtime.playing import PlayConfig, PlayedPolicy
-from ptr_robot.sim.environment import STATE_SPEC, KitchenEnv, action_spec
+from ptr_robot.sim.environment import KitchenEnv, action_spec
 from ptr_robot.sim.experts import make_expert
 
 __all__ = ["ActingPolicy", "CheckpointSource", "ExpertSource", "PolicySource", "RandomSource"]
@@ -85,7 +85,7 @@ class CheckpointSource:
         policy = self.load()
         wanted = action_spec(env.action_repeat)
         for what, expected, got in (
-            ("state names", STATE_SPEC.names, policy.spec.state.names),
+            ("state names", env.state_spec.names, policy.spec.state.names),
             ("action names", wanted.names, policy.spec.action.names),
             ("action units", wanted.units, policy.spec.action.units),
         ):

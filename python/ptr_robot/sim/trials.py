@@ -17,7 +17,7 @@ from ptr_fast.runtime.control import Play
 from ptr_fast.runtime.observation import Observation
 from ptr_fast.runtime.playing import PlayConfig
 from ptr_robot.console.video import write_video
-from ptr_robot.sim.environment import CAMERA_NAME, KitchenEnv, make_environment
+from ptr_robot.sim.environment import CAMERA_NAME, KitchenEnv, Observe, make_environment
 from ptr_robot.sim.policies import ActingPolicy, PolicySource
 from ptr_robot.sim.tasks import find_task
 from ptr_robot.sim.worlds import PutWorld, World
@@ -34,7 +34,8 @@ class TrialPlan:
         policy_task: what the policy is told; empty: ``task``.
         image_size, action_repeat, max_steps, start, distractors: as in
             :class:`~ptr_robot.sim.environment.KitchenEnv`; a trial ends at the first state of success.
-        cameras: of the kitchen, in the order of the checkpoint's.
+        cameras: of the kitchen, in the order of the checkpoint's; observe: ``state`` tells the positions of object and
+            container instead, and draws nothing.
         frame_delay, state_delay: so many decisions old are the frame and the state that the policy sees, 0 or more, as
             with a late camera and a late arm; the first one is seen until then. Both together are actions that act so
             late.
@@ -57,6 +58,7 @@ class TrialPlan:
     execute: int = 0
     ensemble_decay: float = 0.01
     cameras: tuple[str, ...] = (CAMERA_NAME,)
+    observe: Observe = "frames"
 
     def __post_init__(self) -> None:
         for name in ("frame_delay", "state_delay"):
@@ -64,7 +66,7 @@ class TrialPlan:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
     def environment(self) -> KitchenEnv:
-        names = ("cameras", "image_size", "action_repeat", "max_steps", "start")
+        names = ("cameras", "observe", "image_size", "action_repeat", "max_steps", "start")
         options = {name: getattr(self, name) for name in names}
         return make_environment(self.task, self.kitchen, distractors=self.distractors, hold_steps=0, **options)
 
@@ -271,6 +273,7 @@ def _read_log(path: Path, header: dict[str, Any]) -> dict[int, Trial]:
         for name in ("frame_delay", "state_delay", "play", "execute", "ensemble_decay"):  # logs from before they were
             rows[0]["plan"].setdefault(name, getattr(TrialPlan, name))
         rows[0]["plan"].setdefault("cameras", list(TrialPlan.cameras))
+        rows[0]["plan"].setdefault("observe", TrialPlan.observe)
     if rows[0] != header:
         return {}
     return {row["index"]: Trial(**row) for row in rows[1:]}

@@ -95,7 +95,7 @@ class PutWorld(World):
         self._item_qpos, self._item_qvel = _free_joint(model, "item")
         self._finger_qvel = [model.joint(name).dofadr.item() for name in ("r_close", "l_close")]
         self._pads = (model.geom("leftpad_geom").id, model.geom("rightpad_geom").id)
-        self._item_geoms = {i for i in range(model.ngeom) if model.geom(i).name.startswith("item_touch")}
+        self._is_item = np.array([model.geom(i).name.startswith("item_touch") for i in range(model.ngeom)])
         self._mocap = model.body("mocap").mocapid.item()
         mujoco.mj_resetData(model, self.data)
         self._park()
@@ -182,13 +182,9 @@ class PutWorld(World):
 
     def num_pads_touching(self) -> int:
         """How many of the two finger pads touch the object."""
-        pads = set()
-        for contact in self.data.contact:
-            pair = (contact.geom1, contact.geom2)
-            for geom, other in (pair, pair[::-1]):
-                if other in self._item_geoms and geom in self._pads:
-                    pads.add(geom)
-        return len(pads)
+        one, other = self.data.contact.geom1, self.data.contact.geom2  # int32 [contacts]
+        touching = np.concatenate([one[self._is_item[other]], other[self._is_item[one]]])
+        return sum(bool((touching == pad).any()) for pad in self._pads)
 
     def finger_speed(self) -> float:
         """Of the faster finger, metres per second."""

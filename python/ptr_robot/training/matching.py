@@ -19,14 +19,14 @@ def make_spec(sources: Sequence[Source], cameras: Sequence[str], num_task_slots:
     """What the policy will see and command, from the first store; the others must agree.
 
     Args:
-        cameras: their names, in order; empty takes the first one of the store.
+        cameras: their names, in order; empty takes the first one of the store, or none where it has none.
 
     Raises:
         ValueError: no such camera, or two stores differ in camera size, state, action space or control rate.
     """
     meta = sources[0].store.meta
     _check_finished(sources[0].store)
-    chosen = [_camera(sources[0].store, name) for name in cameras or [meta.cameras[0].name]]
+    chosen = [_camera(sources[0].store, name) for name in cameras or [camera.name for camera in meta.cameras[:1]]]
     names = sorted({source.store.episodes.task[i] for source in sources for i in source.train})
     num_slots = num_task_slots or len(names) + max(8, len(names))
     spec = PolicySpec(

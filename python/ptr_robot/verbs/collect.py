@@ -32,6 +32,9 @@ class Args:
     """Number of episodes per task and kitchen."""
     kinds: tuple[str, ...] = ("expert:0.7", "noisy:0.2", "failed:0.1")
     """Kinds of episodes and their shares."""
+    observe: Literal["frames", "state"] = "frames"
+    """What the store holds of the scene: the cameras' frames beside hand and gripper; or, without any frame, the
+    positions of object and container in the state (put tasks), for learners whose encoder.name is none."""
     cameras: tuple[str, ...] = ("image_0",)
     """What sees the scene: front (called image_0 where it is alone) and wrist, which the arm carries."""
     image_size: int = 64
@@ -87,9 +90,10 @@ def parse_kinds(kinds: Sequence[str], num_episodes: int) -> dict[str, int]:
     Raises:
         ValueError: an unknown kind, a share that is no positive number, or a kind named twice.
     """
+    from ptr_robot.sim.demonstrators import KINDS
     from ptr_robot.sim.kitchens import nearest
 
-    known = ["expert", "noisy", "failed"]
+    known: list[str] = list(KINDS)
     shares: dict[str, float] = {}
     for text in kinds:
         name, _, share = text.partition(":")
@@ -117,7 +121,7 @@ def plan(args: Args) -> list[Any]:
     Raises:
         ValueError: an unknown task, kitchen or kind, or a number out of range.
     """
-    from ptr_robot.sim.environment import check_cameras, check_options
+    from ptr_robot.sim.environment import check_cameras, check_observable, check_options
     from ptr_robot.sim.episodes import EpisodeKey
     from ptr_robot.sim.kitchens import find_kitchen
     from ptr_robot.sim.tasks import find_task
@@ -125,12 +129,15 @@ def plan(args: Args) -> list[Any]:
     for name, value, low in (("episodes", args.episodes, 1), ("workers", args.workers, 1), ("seed", args.seed, 0)):
         if value < low:
             raise ValueError(f"{name} must be at least {low}, got {value}")
-    check_options(**{name: value for name, value in environment_options(args).items() if name != "start"})
-    check_cameras(args.cameras)
+    check_options(**{name: value for name, value in environment_options(args).items() if isinstance(value, int)})
+    if args.observe == "frames":
+        check_cameras(args.cameras)
     if not 1 <= args.jpeg_quality <= 100:
         raise ValueError(f"jpeg-quality must lie in 1..100, got {args.jpeg_quality}")
     counts = parse_kinds(args.kinds, args.episodes)
     tasks = dict.fromkeys(find_task(task).instruction for task in args.task)
+    for task in tasks:
+        check_observable(args.observe, find_task(task))
     kitchens = dict.fromkeys(find_kitchen(name).name for name in args.kitchens)
     return [
         EpisodeKey(task=task, kitchen=kitchen, kind=kind, seed=args.seed, index=index)  # type: ignore[arg-type]
@@ -154,6 +161,7 @@ def environment_options(args: Args) -> dict[str, Any]:
         "max_steps": args.max_steps,
         "start": args.start,
         "distractors": args.distractors,
+        "observe": args.observe,
     }
 
 
@@ -162,23 +170,25 @@ def store_meta(args: Args) -> Any:
     from dataclasses import replace
 
     from ptr_fast.data.store import StoreMeta
-    from ptr_robot.sim.environment import STATE_SPEC, action_spec, camera_spec
+    from ptr_robot.sim.environment import action_spec, camera_spec, state_spec
     from ptr_robot.sim.worlds import World
 
     source: dict[str, Any] = {"format": "toy kitchens", **environment_options(args)}
     source["task_per_kitchen"] = args.task_per_kitchen
-    if args.encoding == "jpeg":
+    if args.observe == "frames" and args.encoding == "jpeg":
         source["jpeg_quality"] = args.jpeg_quality
+    names = args.cameras if args.observe == "frames" else ()
     return StoreMeta(
-        cameras=tuple(replace(camera_spec(args.image_size, name), encoding=args.encoding) for name in args.cameras),
+        cameras=tuple(replace(camera_spec(args.image_size, name), encoding=args.encoding) for name in names),
         action=action_spec(args.action_repeat),
-        state=STATE_SPEC,
+        state=state_spec(args.observe),
         control_hz=World.STEP_HZ / args.action_repeat,
         source=source,
     )
 
 
 def _check_same_options(path: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
+    stored = {"observe": "frames", **stored}  # of stores from before there was a choice
     for name in sorted(set(stored) | set(wanted)):
         if stored.get(name) != wanted.get(name):
             raise ValueError(
@@ -195,7 +205,7 @@ def _recorded(args: Args, keys: Sequence[Any]) -> Iterator[Any]:
     from ptr_robot.sim.workers import ordered_map
 
     quality = args.jpeg_quality if args.encoding == "jpeg" else None
-    options = {**environment_options(args), "cameras": args.cameras}
+    options: dict[str, Any] = {**environment_options(args), "cameras": args.cameras}
     jobs = [RecordingJob(keys=tuple(chunk), options=options, jpeg_quality=quality) for chunk in _chunks(keys)]
     for job, recorded in zip(jobs, ordered_map(run_job, jobs, args.workers), strict=True):
         for key, episode in zip(job.keys, recorded, strict=True):
@@ -208,7 +218,7 @@ def _recorded(args: Args, keys: Sequence[Any]) -> Iterator[Any]:
                 outcome=episode.outcome,
                 kind=key.kind,
                 domain=key.kitchen,
-                source=f"toy kitchens, attempt {episode.attempt}",
+                source=", ".join(filter(None, ["toy kitchens", f"attempt {episode.attempt}", episode.who])),
             )
 
 

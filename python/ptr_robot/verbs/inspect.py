@@ -60,7 +60,7 @@ def main(args: Args) -> int:
     summary = summarize(store)
     if not args.json:
         _print(summary, args.max_tasks)
-    files = [] if args.sheet == "none" else _write_sheet(args, store, summary)
+    files = [] if args.sheet == "none" or not store.meta.cameras else _write_sheet(args, store, summary)
     if args.json:
         json.dump(
             {**summary.to_json(), "sheet": [str(file) for file in files]}, sys.stdout, indent=2, ensure_ascii=False
@@ -69,6 +69,8 @@ def main(args: Args) -> int:
     else:
         for file in files:
             print(f"wrote {file}")
+        if args.sheet != "none" and not store.meta.cameras:
+            print("no contact sheet: the store holds states and actions alone")
     return 0
 
 

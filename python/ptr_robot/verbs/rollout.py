@@ -181,14 +181,12 @@ def rollout(args: Args) -> dict[str, Any]:
 
     task, kitchen = find_task(args.task).instruction, find_kitchen(args.kitchen).name
     told = args.policy_task or store_task_name(task, kitchen, per_kitchen=args.task_per_kitchen)
-    source, about, size, repeat, cameras = _source(args, told)
+    source, about, seen = _source(args, told)
     plan = TrialPlan(
         task=task,
         kitchen=kitchen,
         seed=args.seed,
         policy_task=told,
-        image_size=size,
-        action_repeat=repeat,
         max_steps=args.max_steps,
         start=args.start,
         distractors=args.distractors,
@@ -197,7 +195,7 @@ def rollout(args: Args) -> dict[str, Any]:
         play=args.play,
         execute=args.execute,
         ensemble_decay=args.ensemble_decay,
-        cameras=cameras,
+        **seen,
     )
     out = args.out or _default_out(args, about, plan)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -296,9 +294,9 @@ def _labels(paths: list[Path], first: str) -> list[str]:
     raise ValueError(f"{twice}: is named twice; --label gives the first one another name")
 
 
-def _source(args: Args, told: str) -> tuple[Any, dict[str, Any], int, int, tuple[str, ...]]:
-    """The policy's source, what identifies it, its image size (pixels), action repeat and cameras of the kitchen."""
-    from ptr_robot.sim.environment import CAMERA_NAME
+def _source(args: Args, told: str) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """The policy's source, what identifies it, and what the kitchen shows and takes: fields of the plan of trials."""
+    from ptr_robot.sim.environment import FULL_STATE_SPEC
     from ptr_robot.sim.policies import CheckpointSource, ExpertSource, RandomSource
 
     named = _named(args, ", --policy random or --policy expert")
@@ -306,7 +304,7 @@ def _source(args: Args, told: str) -> tuple[Any, dict[str, Any], int, int, tuple
         if named is not None or args.mode or args.candidates:
             raise ValueError(f"policy {args.policy!r} takes no run, checkpoint, mode or candidates")
         about = {"policy": args.label or args.policy, "mode": "-", "checkpoint": None, "step": None}
-        return (RandomSource() if args.policy == "random" else ExpertSource()), about, 64, 4, (CAMERA_NAME,)
+        return (RandomSource() if args.policy == "random" else ExpertSource()), about, {}
     if named is None:
         raise ValueError("name one of --run, --checkpoint, --policy random or --policy expert")
     from ptr_robot.chosen_checkpoint import chosen_checkpoint
@@ -322,7 +320,6 @@ def _source(args: Args, told: str) -> tuple[Any, dict[str, Any], int, int, tuple
     repeat = World.STEP_HZ / policy.spec.control_hz
     if repeat != round(repeat):
         raise ValueError(f"{path}: control rate {policy.spec.control_hz} Hz does not divide {World.STEP_HZ} Hz")
-    size = max(max(camera.height, camera.width) for camera in policy.spec.cameras)
     about = {
         "policy": args.label or run_folder(path).name,
         "mode": policy.mode,
@@ -331,7 +328,12 @@ def _source(args: Args, told: str) -> tuple[Any, dict[str, Any], int, int, tuple
         "weights": _weights_digest(policy.info.path),
         **({"candidates": policy.act_config.num_candidates} if policy.mode == "search" else {}),
     }
-    return source, about, size, round(repeat), _cameras(args, [camera.name for camera in policy.spec.cameras])
+    seen: dict[str, Any] = {"action_repeat": round(repeat)}
+    if policy.spec.state.names == FULL_STATE_SPEC.names:
+        return source, about, {**seen, "observe": "state"}
+    size = max((max(camera.height, camera.width) for camera in policy.spec.cameras), default=64)
+    cameras = _cameras(args, [camera.name for camera in policy.spec.cameras])
+    return source, about, {**seen, "image_size": size, "cameras": cameras}
 
 
 def _cameras(args: Args, wanted: list[str]) -> tuple[str, ...]:
