@@ -40,7 +40,7 @@ FLOORS = (
     ("training", "diagnosis", "sim", "stages"),
     ("evaluation", "recipes", "robots"),
     ("report",),
-    ("inspection", "trials"),
+    ("inspection", "trials", "comparison"),
     ("verbs",),
     ("cli",),
     ("__main__",),

@@ -24,6 +24,7 @@ VERBS = {
     "export": "a checkpoint -> one ONNX file, from camera frame to the robot's units",
     "serve": "a checkpoint's actions over a websocket, in openpi's protocol",
     "report": "one HTML page about runs, checkpoints and trials",
+    "compare": "a grid of methods, data sets and seeds on the same trials, with intervals and a page",
     "demo": "the whole way in toy kitchens, from data to a table of success rates",
     "convert-checkpoint": "a checkpoint of the published JAX code -> one of ours",
     "info": "what was built, what runs where and why not; for bug reports",

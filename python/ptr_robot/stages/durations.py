@@ -14,10 +14,11 @@ class Durations:
     """Seconds per unit of work, by kind of stage.
 
     Args:
-        known: seconds per unit of work by kind, or by verb, for kinds of which no stage has finished yet.
+        known: for kinds of which no stage has finished yet, by kind or by verb: seconds to begin, and seconds per unit
+            of work.
     """
 
-    def __init__(self, known: Mapping[str, float] | None = None) -> None:
+    def __init__(self, known: Mapping[str, tuple[float, float]] | None = None) -> None:
         self._known = dict(known or {})
         self._learned: dict[str, list[float]] = {}
 
@@ -28,15 +29,12 @@ class Durations:
 
     def predict(self, stage: Stage) -> float | None:
         """Seconds that a stage will take; None where nothing is known about its kind or verb."""
-        for name, table in (
-            (stage.kind, self._learned),
-            (stage.kind, self._known),
-            (stage.verb[0], self._learned),
-            (stage.verb[0], self._known),
-        ):
-            if name in table:
-                rate = table[name]
-                return stage.work * (statistics.median(rate) if isinstance(rate, list) else rate)
+        for name in (stage.kind, stage.verb[0]):
+            if name in self._learned:
+                return stage.work * statistics.median(self._learned[name])
+            if name in self._known:
+                begin, each = self._known[name]
+                return begin + stage.work * each
         return None
 
     def left(self, stages: Sequence[Stage], slots: int, running: Mapping[str, float] | None = None) -> float | None:

@@ -6,10 +6,11 @@ was killed, the process works on and the lock is held until it ends; a second st
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,10 +25,12 @@ class Ledger:
 
     Args:
         root: the folder; it is made where there is none.
+        machine: written into the mark of each stage that finishes: what it ran on.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root, self._stages, self._logs = root, root / "stages", root / "logs"
+    def __init__(self, root: Path, machine: Mapping[str, Any] | None = None) -> None:
+        self.machine = dict(machine or {})
+        self._stages, self._logs = root / "stages", root / "logs"
         for folder in (self._stages, self._logs):
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -36,7 +39,7 @@ class Ledger:
         return self._logs / f"{stage.name}.log"
 
     def finished(self, stage: Stage) -> dict[str, Any] | None:
-        """What was written when the stage finished: ``seconds``, ``is_whole``, ``exit_code``; None where it has not.
+        """What was written when the stage finished: ``seconds``, ``is_whole``, ``machine``; None where it has not.
 
         A file that cannot be read counts as not finished: the stage's command finds what is there.
         """
@@ -50,9 +53,23 @@ class Ledger:
         """Writes that the stage has finished. ``seconds``: of its last start, which is the whole only if it was one."""
         row = {"name": stage.name, "kind": stage.kind, "work": stage.work, "exit_code": exit_code}
         is_whole = len(self._started(stage).read_text(encoding="utf-8").splitlines()) == 1
-        row |= {"seconds": round(seconds, 2), "is_whole": is_whole, "verb": stage.verb}
+        row |= {"seconds": round(seconds, 2), "is_whole": is_whole, "verb": stage.verb, "machine": self.machine}
         row["finished"] = time.strftime("%Y-%m-%d %H:%M:%S")
         write_atomically(self._done(stage), (json.dumps(row) + "\n").encode())
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Around the work of the one program that may start stages here.
+
+        Raises:
+            RuntimeError: another one does.
+        """
+        with open(self._stages / ".lock", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RuntimeError(f"{self._stages.parent}: another process is running these stages") from error
+            yield
 
     def take_lock(self, stage: Stage) -> IO[str] | None:
         """The stage's lock, to be handed to its process; None while another process has it."""
@@ -85,9 +102,12 @@ class Ledger:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}\n")
 
     def to_do(self, stages: Sequence[Stage]) -> list[Stage]:
-        """Those that have to run, in order: not finished, or finished but what they made is gone and is needed."""
+        """Those that have to run, in order: not finished, or finished but what they made is gone and is needed.
+
+        Needed is what a stage to do waits for, and what no other stage waits for: that is what all are there for.
+        """
         done = {stage.name for stage in stages if self.finished(stage)}
-        needed: set[str] = set()
+        needed = {stage.name for stage in stages} - {name for stage in stages for name in stage.after}
         wanted = []
         for stage in reversed(stages):
             is_gone = stage.makes is not None and not stage.makes.exists()

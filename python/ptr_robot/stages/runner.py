@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,6 +77,7 @@ def run_stages(
     show_every_s: float = 0.0,
     seconds: float = 0.0,
     durations: Durations | None = None,
+    machine: Mapping[str, Any] | None = None,
     each: Callable[[Stage], None] | None = None,
 ) -> Result:
     """Runs the stages that have not finished yet.
@@ -89,20 +90,22 @@ def run_stages(
         show_every_s: every so many seconds a line of each running stage is shown; 0 shows none.
         seconds: stop after so long; 0 runs to the end. A later call goes on.
         durations: what stages take; learns from this call and from the marks of earlier ones.
+        machine: what the stages run on; written into their marks.
         each: called after each stage that has finished, in this call.
 
     Raises:
-        RuntimeError: a stage failed, and ``keep_going`` is off; names its log. The others are stopped.
+        RuntimeError: a stage failed, and ``keep_going`` is off; names its log. The others are stopped. Or another
+            program runs the stages of this folder.
         KeyboardInterrupt: passed on after the running stages have stopped, each having saved what it can.
     """
     fill_in_keys(stages, root)
-    ledger, durations = Ledger(root), durations or Durations()
+    ledger, durations = Ledger(root, machine), durations or Durations()
     to_do = ledger.to_do(stages)
     names = {stage.name for stage in to_do}
     for stage in stages:
         if (row := ledger.finished(stage)) is not None and row.get("is_whole"):
             durations.learn(stage, row["seconds"])
-    with Board(len(stages)) as board:
+    with ledger.alone(), Board(len(stages)) as board:
         if before := len(stages) - len(to_do):
             board.tell(f"{before} of {len(stages)} stages are done already")
         work = _Work(to_do, {stage.name for stage in stages} - names, ledger, place, board, durations)

@@ -22,8 +22,8 @@ class Stage:
         verb: arguments of ``ptr-fast``.
         after: names of the stages that must have finished.
         accepts: exit codes that count as finished.
-        makes: file or folder that later stages read. Where it is gone, a finished stage runs again, but only if a
-            later stage that has not finished needs it. None: nothing is looked for.
+        makes: file or folder that is there afterwards. Where it is gone, a finished stage runs again if a later stage
+            that has not finished needs it, or if no other stage waits for it at all. None: nothing is looked for.
         kind: stages of one kind take about as long per unit of work. Default: the verb.
         work: how much there is to do: updates, episodes or trials.
         key: changes when the command or anything it waits for changes, so that a finished stage runs again; filled in
@@ -56,9 +56,11 @@ class Stage:
 def digest_of(verb: Sequence[str], keys: Sequence[str], root: Path) -> str:
     """Short digest of a command and of the keys of everything it waits for.
 
-    Paths inside ``root`` count relative to it: a folder that was moved as a whole keeps its keys.
+    Paths inside ``root`` count relative to it: a folder that was moved as a whole keeps its keys. ``--workers N`` does
+    not count: how many processes make something does not change it.
     """
-    lineage = json.dumps([[word.replace(f"{root}/", "") for word in verb], list(keys)])
+    counted = [w for before, w in zip(["", *verb], verb, strict=False) if "--workers" not in (before, w)]
+    lineage = json.dumps([[word.replace(f"{root}/", "") for word in counted], list(keys)])
     return hashlib.sha256(lineage.encode()).hexdigest()[:16]
 
 

@@ -1,0 +1,187 @@
+"""A grid: which methods are compared on which data sets with which seeds; from a small YAML file or a preset."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from ptr_robot.comparison.data_sets import DataPlan, find_data_set
+from ptr_robot.comparison.methods import Method, find_method
+
+__all__ = ["PRESETS", "Grid", "Updates", "load_grid", "read_grid"]
+
+Scale = Literal["states", "sim", "smoke", "bridge"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Updates:
+    """Gradient updates of each kind of training; 0 takes the recipe's own number.
+
+    Attributes:
+        pretrain: on the prior data, of policies and of encoders.
+        finetune: after pre-training, with the target's demonstrations.
+        joint: on both from the first update.
+        target: on the target's demonstrations alone, also with a pre-trained encoder.
+    """
+
+    pretrain: int = 0
+    finetune: int = 600
+    joint: int = 0
+    target: int = 1500
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """What is compared; every value may stand in the YAML file under its name.
+
+    Attributes:
+        name: of the grid, also of its results file.
+        scale: beginning of the recipes' names. With ``states`` data and trials are without frames.
+        methods: names of ``ptr_robot.comparison.methods``.
+        data: data sets: names of ``ptr_robot.sim.data_sets``, or own ones by name
+            (:class:`ptr_robot.comparison.data_sets.DataPlan`).
+        seeds: of the trainings: initial weights, batches, noise and the choice of demonstrations.
+        data_seed: of the data sets, which all methods share.
+        trials: per policy; on the same starts for all policies.
+        trial_seed: of the starts.
+        num_demos: demonstrations in the new task.
+        mix: share of the prior data in batches of fine-tuning and of joint training.
+        lr_scale: factor on the learning rates in fine-tuning.
+        updates: of the trainings.
+        checkpoints: how many each run keeps, evenly spread; all of them are tried. The table shows the one that
+            ``select`` picks, the last one, and the best one as the oracle.
+        before: the pre-trained policies are tried as well before they have seen a demonstration of the target.
+        baseline: method with which the others are compared trial by trial.
+        options: more options of the trainings, by method.
+        films: trials that are filmed, the first ones of each method and data set.
+    """
+
+    name: str
+    scale: Scale = "sim"
+    methods: tuple[str, ...]
+    data: Mapping[str, DataPlan]
+    seeds: tuple[int, ...] = (0,)
+    data_seed: int = 0
+    trials: int = 50
+    trial_seed: int = 1000
+    num_demos: int = 10
+    mix: float = 0.5
+    lr_scale: float = 0.3
+    updates: Updates = Updates()
+    checkpoints: int = 3
+    before: bool = True
+    baseline: str = "bc"
+    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    films: int = 4
+
+    def __post_init__(self) -> None:
+        for name in ("trials", "num_demos", "checkpoints"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"grid {self.name}: {name} must be at least 1, got {getattr(self, name)}")
+        for name in ("methods", "data", "seeds"):
+            if not getattr(self, name) or len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise ValueError(f"grid {self.name}: {name} must name at least one, and each once")
+        if not 0.0 <= self.mix < 1.0:
+            raise ValueError(f"grid {self.name}: mix must lie in [0, 1), got {self.mix}")
+        for name in (*self.methods, *self.options):
+            find_method(name)
+        if self.baseline not in self.methods:
+            known = ", ".join(self.methods)
+            raise ValueError(f"grid {self.name}: baseline {self.baseline!r} is not one of its methods: {known}")
+
+    def chosen_methods(self) -> list[Method]:
+        """The methods in order."""
+        return [find_method(name) for name in self.methods]
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as JSON values."""
+        return json.loads(json.dumps(asdict(self)))
+
+
+def read_grid(path: Path) -> Grid:
+    """A grid from a YAML file.
+
+    Raises:
+        ValueError: the file is missing or not YAML, or a value is unknown or wrong; the file and the field are named.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: expected names and values such as 'methods: [bc, cql]', got {values!r}")
+    try:
+        return _grid({"name": path.stem, **values})
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _grid(values: dict[str, Any]) -> Grid:
+    known = {f.name for f in fields(Grid)}
+    for name in values:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise ValueError(f"unknown name {name!r}{hint}; known: {', '.join(sorted(known))}")
+    for name in ("methods", "data"):
+        if name not in values:
+            raise ValueError(f"{name!r} is missing")
+    data = values["data"]
+    if isinstance(data, str) or not isinstance(data, list | dict):
+        raise ValueError(f"data: expected a list of names, or names with their plans, got {data!r}")
+    own = data if isinstance(data, dict) else dict.fromkeys(data)
+    values = {**values, "data": {name: find_data_set(name, plan) for name, plan in own.items()}}
+    for name in ("methods", "seeds"):
+        if name in values:
+            if not isinstance(values[name], list):
+                raise ValueError(f"{name}: expected a list, got {values[name]!r}")
+            values[name] = tuple(values[name])
+    if "updates" in values:
+        values["updates"] = Updates(**values["updates"])
+    options = values.get("options") or {}
+    values["options"] = {name: tuple(map(str, words)) for name, words in options.items()}
+    _check_types(values)
+    return Grid(**values)
+
+
+def _check_types(values: Mapping[str, Any]) -> None:
+    for f in fields(Grid):
+        if f.name not in values or f.type not in ("int", "float", "bool", "str"):
+            continue
+        wanted = {"int": int, "float": (int, float), "bool": bool, "str": str}[f.type]
+        value = values[f.name]
+        if not isinstance(value, wanted) or (isinstance(value, bool) and f.type != "bool"):  # type: ignore[arg-type]
+            raise ValueError(f"{f.name}: expected {f.type}, got {value!r}")
+
+
+PRESETS: dict[str, tuple[str, dict[str, Any]]] = {}
+"""Grids by name: a sentence and the values of the file."""
+
+
+def load_grid(text: str, **changes: Any) -> Grid:
+    """A preset's grid, or that of a YAML file.
+
+    Args:
+        text: name of a preset, or path of a file.
+        changes: values in place of the grid's.
+
+    Raises:
+        ValueError: neither a preset nor a file, or a wrong value.
+    """
+    if text in PRESETS:
+        grid = _grid({"name": text, **PRESETS[text][1]})
+    elif Path(text).suffix in (".yaml", ".yml") or Path(text).exists():
+        grid = read_grid(Path(text))
+    else:
+        close = difflib.get_close_matches(text, PRESETS, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise ValueError(f"unknown grid {text!r}{hint}: presets are {', '.join(PRESETS)}; else name a .yaml file")
+    return replace(grid, **changes) if changes else grid

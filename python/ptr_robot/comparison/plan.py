@@ -1,0 +1,286 @@
+"""From a grid to stages and cells: which commands run, and which trials belong to which place of the table.
+
+Two stages with the same command and the same past are one stage, so methods share data and pre-training by themselves.
+Every run has the beginning of its key in its name: changed settings make new runs and leave the old ones alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ptr_robot.comparison.data_sets import DataPlan
+from ptr_robot.comparison.grid import Grid
+from ptr_robot.comparison.methods import Method, find_method, recipe_of
+from ptr_robot.recipes import recipe_named
+from ptr_robot.stages.stage import Stage, digest_of
+
+__all__ = ["Cell", "Plan", "make_plan"]
+
+Phase = Literal["before", "after"]
+OUT = "{out}"
+"""Stands in a command for the path of what it makes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """Trials of one method, data set, seed and acting mode.
+
+    Attributes:
+        phase: ``before`` the policy has seen a demonstration of the target, or ``after``, which is also the phase of
+            data sets without a target.
+        run: of the policy. trained_by: names of the trainings that it comes from, in order.
+        trials: result file of ``rollout`` by checkpoint (its step).
+        tried_by: the stages of those trials, likewise.
+        last_step: of the run.
+        filmed: ``rollout`` result of the filmed trials, or None.
+    """
+
+    data: str
+    method: str
+    seed: int
+    phase: Phase
+    mode: str
+    run: Path
+    trained_by: tuple[str, ...]
+    trials: dict[int, Path]
+    tried_by: dict[int, str]
+    last_step: int
+    filmed: Path | None = None
+
+
+@dataclass
+class Plan:
+    """The stages of a grid in the order in which they should begin, and its cells.
+
+    Attributes:
+        left_out: methods that make no sense on a data set, in words.
+    """
+
+    stages: list[Stage] = field(default_factory=list)
+    cells: list[Cell] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A run: its folder, its stage, the steps of its checkpoints, and the trainings that led to it."""
+
+    run: Path
+    stage: Stage
+    steps: tuple[int, ...]
+    lineage: tuple[str, ...]
+
+    @property
+    def last(self) -> Path:
+        return self.run / "checkpoints" / f"{self.steps[-1]:06d}"
+
+
+def make_plan(grid: Grid, root: Path, workers: int = 1) -> Plan:
+    """The plan of a grid in a folder.
+
+    Args:
+        workers: processes that collect side by side.
+
+    Raises:
+        ValueError: a recipe of a method is not there at the grid's scale.
+    """
+    planner = _Planner(grid, root, workers)
+    for seed in grid.seeds:  # whole rounds first: what is stopped early has every cell with fewer seeds
+        for name, data in grid.data.items():
+            for method in grid.chosen_methods():
+                planner.add_cells(name, data, method, seed)
+    return planner.plan
+
+
+class _Planner:
+    def __init__(self, grid: Grid, root: Path, workers: int) -> None:
+        self.grid, self.root, self.workers, self.plan = grid, root, workers, Plan()
+        self._known: dict[str, tuple[Stage, Path]] = {}
+        self._keys: dict[str, str] = {}
+
+    def add_cells(self, name: str, data: DataPlan, method: Method, seed: int) -> None:
+        """The stages and cells of one method on one data set with one seed."""
+        grid = self.grid
+        target = self._store(f"{name}-target", data.target) if data.target else None
+        if target is None and method.route != "finetune":
+            note = f"{method.name} on {name}: the data set has no target"
+            if note not in self.plan.left_out:
+                self.plan.left_out.append(note)
+            return
+        first = self._first(name, data, method, seed, target)
+        if method.route != "finetune" or target is None:
+            self._add_trials(name, data, method, seed, "after", first)
+            return
+        if grid.before:
+            self._add_trials(name, data, method, seed, "before", first)
+        self._add_trials(name, data, method, seed, "after", self._finetuned(name, method, seed, first, target))
+
+    def _first(
+        self, name: str, data: DataPlan, method: Method, seed: int, target: tuple[Path, list[str]] | None
+    ) -> _Trained:
+        """What a method trains first, or all that it trains."""
+        grid, label = self.grid, f"{name}-{method.name}-{seed}"
+        recipe = recipe_of(grid.scale, method.recipe)
+        mine = [*method.options, *grid.options.get(method.name, ())]
+        demos = ["--target", str(target[0]), "--num-demos", str(grid.num_demos)] if target else []
+        if method.route == "target":
+            assert target is not None
+            verb = ["pretrain", recipe, *demos, "--mix", "0", *mine]
+            return self._train(f"{label}-target", verb, recipe, grid.updates.target, seed, target[1])
+        prior, waits = self._store(f"{name}-prior", data.prior)
+        stores = ["--data.stores", str(prior)]
+        if method.route == "joint":
+            assert target is not None
+            verb = ["pretrain", recipe, *stores, *demos, "--mix", f"{grid.mix:g}", *mine]
+            return self._train(f"{label}-joint", verb, recipe, grid.updates.joint, seed, [*waits, *target[1]])
+        if method.route == "encoder":
+            assert target is not None
+            encoder = recipe_of(grid.scale, method.encoder)
+            trained = self._train(
+                f"{label}-encoder", ["pretrain", encoder, *stores], encoder, grid.updates.pretrain, seed, waits
+            )
+            verb = ["finetune", recipe, "--encoder-from", str(trained.last), *demos, "--mix", "0", *mine]
+            verb += ["--freeze-encoder"] if method.freeze else []
+            waits = [trained.stage.name, *target[1]]
+            return self._train(f"{label}-target", verb, recipe, grid.updates.target, seed, waits, trained.lineage)
+        lineage: tuple[str, ...] = ()
+        if method.critic:
+            critic = self._first(name, data, find_method(method.critic), seed, target)
+            mine += ["--learner.critic.run", str(critic.last)]
+            waits, lineage = [*waits, critic.stage.name], critic.lineage
+        verb = ["pretrain", recipe, *stores, *mine]
+        return self._train(f"{label}-pretrain", verb, recipe, grid.updates.pretrain, seed, waits, lineage)
+
+    def _finetuned(
+        self, name: str, method: Method, seed: int, first: _Trained, target: tuple[Path, list[str]]
+    ) -> _Trained:
+        grid = self.grid
+        verb = ["finetune", "--checkpoint", str(first.last), "--target", str(target[0])]
+        verb += ["--num-demos", str(grid.num_demos), "--mix", f"{grid.mix:g}", "--lr-scale", f"{grid.lr_scale:g}"]
+        recipe, waits = recipe_of(grid.scale, method.recipe), [first.stage.name, *target[1]]
+        label = f"{name}-{method.name}-{seed}-finetune"
+        return self._train(label, verb, recipe, grid.updates.finetune, seed, waits, first.lineage)
+
+    def _store(self, name: str, words: Sequence[str]) -> tuple[Path, list[str]]:
+        """A store's path and the stages that make it."""
+        if not words[0].startswith("--"):
+            return Path(words[0]).resolve(), []
+        verb = ["collect", *words, "--seed", str(self.grid.data_seed), "--out", OUT, "--workers", str(self.workers)]
+        if self.grid.scale == "states":
+            verb += ["--observe", "state"]
+        episodes = float(words[words.index("--episodes") + 1]) if "--episodes" in words else 40.0
+        stage, path = self._add(name, verb, [], "data", makes="meta.json", work=episodes)
+        return path, [stage.name]
+
+    def _train(
+        self,
+        name: str,
+        verb: list[str],
+        recipe: str,
+        num_steps: int,
+        seed: int,
+        waits: list[str],
+        lineage: tuple[str, ...] = (),
+    ) -> _Trained:
+        usual = recipe_named(recipe).loop.num_steps
+        num_steps = num_steps or usual
+        every = math.ceil(num_steps / self.grid.checkpoints)
+        verb = [*verb, "--num-steps", str(num_steps), "--checkpoint-every", str(every), "--keep-last", "0"]
+        verb += ["--seed", str(seed), "--no-stop-on-divergence", "--out", OUT]
+        kind = f"{verb[0]} {recipe}"
+        stage, run = self._add(name, verb, waits, "runs", makes="train_config.json", work=num_steps, kind=kind)
+        steps = tuple(sorted({*range(every, num_steps, every), num_steps}))
+        return _Trained(run, stage, steps, (*lineage, stage.name))
+
+    def _add_trials(
+        self, name: str, data: DataPlan, method: Method, seed: int, phase: Phase, trained: _Trained
+    ) -> None:
+        """Selects among a run's checkpoints and tries them all; before fine-tuning, what it begins from alone."""
+        grid, label = self.grid, f"{name}-{method.name}-{seed}"
+        steps, chosen = trained.steps, [trained.stage.name]
+        if phase == "before":
+            steps = steps[-1:]
+        else:
+            verb = ["select", "--run", str(trained.run)]
+            # Exit code 1: no checkpoint is fit to be picked; then the last one counts as picked, and the row says so.
+            kind = f"select {recipe_of(grid.scale, method.recipe)}"
+            work = float(len(steps))
+            stage = self._stage(f"{label}-select", verb, chosen, kind=kind, work=work, accepts=(0, 1))
+            chosen = [stage.name]
+        for mode in method.modes:
+            trials, tried_by = {}, {}
+            for step in steps:
+                verb = self._rollout(data, method, trained.run / "checkpoints" / f"{step:06d}", mode)
+                verb += ["--trials", str(grid.trials)]
+                kind = f"rollout {recipe_of(grid.scale, method.recipe)} {mode}"
+                stage, path = self._add(
+                    f"{label}-{phase}-{step}-{mode}",
+                    verb,
+                    chosen,
+                    "trials",
+                    suffix=".json",
+                    work=grid.trials,
+                    kind=kind,
+                )
+                trials[step], tried_by[step] = path, stage.name
+            filmed = None
+            if grid.films and seed == grid.seeds[0] and mode == method.modes[0] and phase == "after":
+                verb = self._rollout(data, method, trained.run, mode)
+                films = str(min(grid.films, grid.trials))
+                verb += ["--trials", films, "--videos", films, "--video", "gif", "--video-size", "96"]
+                work = float(films)
+                _, filmed = self._add(f"{label}-film", verb, chosen, "films", suffix=".json", work=work, kind="films")
+            self.plan.cells.append(
+                Cell(
+                    data=name,
+                    method=method.name,
+                    seed=seed,
+                    phase=phase,
+                    mode=mode,
+                    run=trained.run,
+                    trained_by=trained.lineage,
+                    trials=trials,
+                    tried_by=tried_by,
+                    last_step=steps[-1],
+                    filmed=filmed,
+                )
+            )
+
+    def _rollout(self, data: DataPlan, method: Method, policy: Path, mode: str) -> list[str]:
+        verb = ["rollout", "--checkpoint", str(policy), "--mode", mode, "--label", method.title, "--task", data.task]
+        verb += ["--kitchen", data.kitchen, "--start", data.start, "--max-steps", str(data.max_steps)]
+        return [*verb, "--seed", str(self.grid.trial_seed), "--workers", "1", "--out", OUT]
+
+    def _add(
+        self,
+        name: str,
+        verb: list[str],
+        after: list[str],
+        folder: str,
+        *,
+        makes: str = "",
+        suffix: str = "",
+        **options: Any,
+    ) -> tuple[Stage, Path]:
+        """The stage of a command and the path of what it makes; the one that is there already where it is the same."""
+        digest = digest_of(verb, [self._keys[other] for other in after], self.root)
+        if digest not in self._known:
+            path = self.root / folder / f"{name}-{digest[:8]}{suffix}"
+            whole = [str(path) if word == OUT else word for word in verb]
+            stage = self._stage(name, whole, after, makes=path / makes if makes else path, **options)
+            self._known[digest] = stage, path
+        return self._known[digest]
+
+    def _stage(self, name: str, verb: list[str], after: list[str], **options: Any) -> Stage:
+        stage = Stage(name, verb, after=list(dict.fromkeys(after)), **options)
+        key = digest_of(stage.verb, [self._keys[other] for other in stage.after], self.root)
+        if self._keys.get(name) not in (None, key):
+            raise ValueError(f"two different stages are called {name!r}")
+        if name not in self._keys:
+            self._keys[name] = key
+            self.plan.stages.append(stage)
+        return stage

@@ -1,0 +1,193 @@
+"""Compare methods on the same data, demonstrations and starts: ``ptr-fast compare GRID``.
+
+GRID is a preset or a YAML file. Every training and every set of trials is a ``ptr-fast`` command of its own; what has
+finished is not run again, so the same command goes on after any stop. It writes rows (JSON lines) and one HTML page.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+if TYPE_CHECKING:
+    from ptr_robot.comparison.grid import Grid
+    from ptr_robot.comparison.plan import Plan
+    from ptr_robot.stages import Stage
+
+__all__ = ["Args", "main"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Options of the verb."""
+
+    grid: Annotated[str, tyro.conf.Positional]
+    """Preset, or path of a YAML file."""
+    out: Path | None = None
+    """Folder for data, runs, trials, rows and the page. Default: outputs/compare/NAME."""
+    workers: int = 0
+    """Stages side by side; 0 takes the number of CPU cores. Where there are GPUs, trainings get one each."""
+    per_gpu: int = 1
+    """Trainings side by side on one GPU."""
+    minutes: float = 0.0
+    """Stop after so many minutes; 0 runs to the end. The same command goes on."""
+    dry: bool = False
+    """Print what would run, how many stages and how long they would take, and run nothing."""
+
+
+def main(args: Args) -> int:
+    """Runs what is missing of the grid, prints its table and writes rows and page.
+
+    Returns:
+        0 where the whole grid is done, 1 where stages failed or are left.
+    """
+    from ptr_robot.comparison.durations import KNOWN_SECONDS
+    from ptr_robot.comparison.grid import load_grid
+    from ptr_robot.comparison.plan import make_plan
+    from ptr_robot.comparison.rows import rows_of, write_rows
+    from ptr_robot.stages import Durations, fill_in_keys, run_stages
+    from ptr_robot.stages.ledger import Ledger
+
+    if args.workers < 0 or args.per_gpu < 1 or args.minutes < 0:
+        raise ValueError("workers and minutes must not be negative, and per-gpu must be at least 1")
+    grid = load_grid(args.grid)
+    out = args.out or Path("outputs/compare") / grid.name
+    workers = args.workers or os.cpu_count() or 1
+    plan = make_plan(grid, out, workers)
+    fill_in_keys(plan.stages, out)
+    durations = Durations(KNOWN_SECONDS)
+    if args.dry:
+        _tell_plan(plan, out, workers, durations)
+        return 0
+    machine = _machine()
+    ledger = Ledger(out, machine)
+
+    def write(stage: Stage) -> None:
+        if stage.verb[0] == "rollout":
+            write_rows(rows_of(grid, plan, ledger), out / "rows.jsonl")
+
+    result = run_stages(
+        plan.stages,
+        out,
+        _place(args, workers),
+        keep_going=True,
+        seconds=60.0 * args.minutes,
+        durations=durations,
+        machine=machine,
+        each=write,
+    )
+    rows = rows_of(grid, plan, ledger)
+    write_rows(rows, out / "rows.jsonl")
+    _tell_result(grid, plan, rows, out)
+    for what in result.failed.values():
+        print(what)
+    if result.skipped:
+        print(f"{len(result.skipped)} stages wait for one that failed; the same command tries again")
+    if result.left:
+        print(f"{len(result.left)} stages are left; the same command goes on")
+    return 1 if result.failed or result.left else 0
+
+
+def _place(args: Args, workers: int) -> Any:
+    from ptr_robot.stages import LocalProcesses
+    from ptr_robot.stages.local import visible_gpus
+
+    return LocalProcesses(workers, visible_gpus(), args.per_gpu)
+
+
+def _machine() -> dict[str, Any]:
+    """What rows say about where they were made."""
+    import datetime
+    import platform
+
+    import numpy as np
+    import torch
+
+    import ptr_fast
+    from ptr_robot.verbs.info import instruction_set, processor
+
+    return {
+        "versions": {
+            "ptr-fast": ptr_fast.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+        "cpu": processor(),
+        "cores": os.cpu_count(),
+        "torch_isa": instruction_set(),
+        **({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _tell_plan(plan: Plan, out: Path, workers: int, durations: Any) -> None:
+    """Every command, and how many stages of which kind there are and how long they take."""
+    import shlex
+    from collections import Counter
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from ptr_robot.console.progress import format_duration
+    from ptr_robot.stages.ledger import Ledger
+
+    to_do = plan.stages
+    if (out / "stages").is_dir():
+        ledger = Ledger(out)
+        for stage in plan.stages:
+            row = ledger.finished(stage)
+            if row is not None and row.get("is_whole"):
+                durations.learn(stage, row["seconds"])
+        to_do = ledger.to_do(plan.stages)
+    for stage in to_do:
+        print(f"[{stage.name}] ptr-fast {shlex.join(stage.verb)}")
+    kinds = Counter(stage.kind for stage in to_do)
+    table = Table("stages", "number", "seconds each", box=None)
+    for kind, number in kinds.items():
+        usual = durations.total(stage for stage in to_do if stage.kind == kind) / number
+        table.add_row(kind, str(number), f"{usual:.0f}")
+    console = Console(highlight=False)
+    console.print(table)
+    left = durations.left(to_do, workers)
+    console.print(
+        f"{len(to_do)} of {len(plan.stages)} stages to do, about {format_duration(left or 0.0)} on {workers} workers "
+        f"without a GPU",
+        soft_wrap=True,
+    )
+    for note in plan.left_out:
+        console.print(f"left out: {note}", soft_wrap=True)
+
+
+def _tell_result(grid: Grid, plan: Plan, rows: list[dict[str, Any]], out: Path) -> None:
+    """The table of success rates on a console."""
+    import math
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from ptr_robot.comparison.methods import find_method
+    from ptr_robot.comparison.summary import summarize
+
+    console = Console(highlight=False, width=max(Console().width, 120))
+    places = summarize(rows)
+    for data in grid.data:
+        table = Table(title=data, box=None)
+        for column in ("method", "acts by", "demonstrations", "checkpoint", "success", "95 %", "over seeds", "steps"):
+            table.add_column(column)
+        for place, summary in places.items():
+            if place.data != data:
+                continue
+            rate = summary.rate
+            intervals = [f"{low:.0%} to {high:.0%}" for low, high in (rate.wilson, rate.bootstrap)]
+            steps = "-" if math.isnan(summary.mean_steps) else f"{summary.mean_steps:.0f}"
+            success = f"{rate.successes}/{rate.num_trials}"
+            title = find_method(place.method).title
+            table.add_row(title, place.mode, place.phase, place.checkpoint, success, *intervals, steps)
+        if table.row_count:
+            console.print(table)
+    console.print(f"{len(rows)} rows: {out / 'rows.jsonl'}", soft_wrap=True)

@@ -1,0 +1,170 @@
+"""A tiny grid from data to rows: killed in the middle, gone on with, and with a stage that fails."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import nullcontext, redirect_stderr, redirect_stdout
+
+import pytest
+
+from ptr_fast.errors import DataError
+from ptr_robot import cli
+from ptr_robot.comparison.rows import read_rows
+from ptr_robot.verbs import compare
+
+GRID = """
+scale: smoke
+methods: [bc]
+trials: 2
+num_demos: 1
+checkpoints: 2
+films: 0
+before: false
+updates: {pretrain: 2, finetune: 2}
+data:
+  tiny:
+    prior: [--kitchens, A, --episodes, 2, --kinds, "expert:1", --image-size, 32, --max-steps, 25]
+    target: [--kitchens, H, --episodes, 2, --kinds, "expert:1", --image-size, 32, --max-steps, 25]
+    kitchen: H
+    max_steps: 2
+"""
+
+
+class Here:
+    """A place for stages without processes of their own, which take seconds to begin; they end where they start."""
+
+    slots = 1
+
+    def has_room(self, stage):
+        return True
+
+    def together(self):
+        return nullcontext()
+
+    def start(self, stage, verb, log, lock):
+        with open(log, "a") as out, redirect_stdout(out), redirect_stderr(out):
+            code = cli.main(verb)
+        lock.close()
+        return Ended(code)
+
+
+class Ended:
+    def __init__(self, code):
+        self.code = code
+
+    def poll(self):
+        return self.code
+
+    def ask_to_stop(self):
+        pass
+
+    def wait(self, seconds):
+        pass
+
+
+def compared(grid, out, monkeypatch):
+    monkeypatch.setattr(compare, "_place", lambda args, workers: Here())
+    told = io.StringIO()
+    with redirect_stdout(told):
+        code = compare.main(compare.Args(grid=str(grid), out=out, workers=1))
+    return code, told.getvalue()
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory):
+    path = tmp_path_factory.mktemp("grid") / "tiny.yaml"
+    path.write_text(GRID)
+    return path
+
+
+@pytest.fixture(scope="module")
+def killed(grid):
+    """The grid's folder after a start that was killed while it trained."""
+    out = grid.parent / "out"
+    program = (
+        f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})\n"
+        "import test_compare as t\n"
+        "t.compare._place = lambda args, workers: t.Here()\n"
+        f"t.compare.main(t.compare.Args(grid={str(grid)!r}, out=t.compare.Path({str(out)!r}), workers=1))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not list((out / "runs").glob("*/checkpoints/000001")) and time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr.read().decode()
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+    return out
+
+
+@pytest.fixture(scope="module")
+def done(grid, killed):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        return killed, *compared(grid, killed, monkeypatch)
+
+
+def test_a_killed_grid_goes_on(grid, done):
+    out, code, told = done
+    assert code == 0, told
+    assert "done already" in told
+    rows = read_rows(out / "rows.jsonl")
+    assert [row["checkpoint"] for row in rows] == ["selected", "last", "oracle"]
+    for row in rows:
+        assert (row["method"], row["phase"], row["mode"], row["num_trials"]) == ("bc", "after", "mean", 2)
+        assert row["environment"]["versions"]["torch"]
+        assert row["environment"]["cpu"]
+        assert len(row["training_seconds"]) == 2
+    assert rows[1]["step"] == 2
+
+
+def test_what_is_done_is_not_done_again(grid, done, monkeypatch):
+    out = done[0]
+    before = (out / "rows.jsonl").read_bytes()
+    (out / "rows.jsonl").write_text('{"damaged')
+    code, told = compared(grid, out, monkeypatch)
+    assert code == 0
+    assert "] $ " not in told
+    assert (out / "rows.jsonl").read_bytes() == before
+
+
+def test_a_damaged_result_of_trials_is_named(grid, done, monkeypatch):
+    out = done[0]
+    (file, *_) = sorted((out / "trials").glob("*.json"))
+    whole = file.read_bytes()
+    file.write_bytes(whole[:100])
+    with pytest.raises(DataError, match=rf"{file}: not a whole result of trials"):
+        compared(grid, out, monkeypatch)
+    file.unlink()
+    compared(grid, out, monkeypatch)  # what the rows need and is gone is made again
+    assert json.loads(file.read_bytes())["successes"] == json.loads(whole)["successes"]
+
+
+def test_a_stage_that_fails_leaves_the_others(grid, done, monkeypatch):
+    out, path = done[0], grid.parent / "failing.yaml"
+    path.write_text(GRID.replace("[bc]", "[bc, bc-target]") + "options: {bc-target: [--task, 'put cat on plate']}\n")
+    code, told = compared(path, out, monkeypatch)
+    assert code == 1
+    assert "stage tiny-bc-target-0-target failed with exit code 2" in told
+    assert "put cat on plate" in told  # the last lines of its log
+    assert {row["method"] for row in read_rows(out / "rows.jsonl")} == {"bc"}
+
+
+def test_a_damaged_line_of_rows_is_named(done, tmp_path):
+    first, *rest = (done[0] / "rows.jsonl").read_text().splitlines()
+    for line, what in ((first[:-9], "line 2"), ("3", "line 2"), (first.replace('"seed"', '"sead"'), "seed is missing")):
+        (tmp_path / "rows.jsonl").write_text("\n".join([first, line, *rest]))
+        with pytest.raises(DataError, match=what):
+            read_rows(tmp_path / "rows.jsonl")
+
+
+def test_the_dry_run_tells_how_many_stages_there_are(grid, capsys):
+    assert compare.main(compare.Args(grid=str(grid), out=grid.parent / "new", dry=True, workers=2)) == 0
+    told = capsys.readouterr().out
+    assert "ptr-fast finetune --checkpoint" in told
+    assert "7 of 7 stages to do, about" in told
+    assert not (grid.parent / "new").exists()

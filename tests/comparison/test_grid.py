@@ -1,0 +1,97 @@
+"""A grid from a file, its mistakes in one line, and its plan."""
+
+import pytest
+
+from ptr_robot.comparison.grid import load_grid
+from ptr_robot.comparison.plan import make_plan
+
+TINY = """
+scale: smoke
+methods: [bc, cql]
+seeds: [0, 1]
+trials: 2
+checkpoints: 2
+updates: {pretrain: 4, finetune: 4}
+data:
+  tiny:
+    prior: [--kitchens, A, --episodes, 4]
+    target: [--kitchens, H, --episodes, 4]
+    kitchen: H
+"""
+
+
+def grid_of(tmp_path, text):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(text)
+    return load_grid(str(path))
+
+
+def test_a_file_becomes_a_grid(tmp_path):
+    grid = grid_of(tmp_path, TINY)
+    assert (grid.name, grid.methods, grid.seeds, grid.updates.pretrain) == ("tiny", ("bc", "cql"), (0, 1), 4)
+    assert grid.data["tiny"].prior == ("--kitchens", "A", "--episodes", "4")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("methods: [bc, cql]", "methods: [bc, cgl]", r"unknown method 'cgl' \(did you mean 'cql'\?\)"),
+        ("seeds: [0, 1]", "seads: [0, 1]", r"unknown name 'seads' \(did you mean 'seeds'\?\)"),
+        ("methods: [bc, cql]", "methods: [cql]", "baseline 'bc' is not one of its methods"),
+        ("trials: 2", "trials: many", "trials: expected int, got 'many'"),
+        ("trials: 2", "trials: 0", "trials must be at least 1"),
+        ("    kitchen: H", "    kitchin: H", "data: tiny: unknown name 'kitchin'"),
+        ("    prior: [--kitchens, A, --episodes, 4]\n", "", "tiny: prior is missing"),
+        ("scale: smoke", "scale: [", "not YAML"),
+        ("updates: {pretrain: 4, finetune: 4}", "updates: {pretrian: 4}", "pretrian"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_the_file(tmp_path, old, new, message):
+    assert old in TINY
+    with pytest.raises(ValueError, match=rf"tiny\.yaml: .*{message}") as error:
+        grid_of(tmp_path, TINY.replace(old, new))
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_grid_names_the_presets():
+    with pytest.raises(ValueError, match="unknown grid 'dek'"):
+        load_grid("dek")
+
+
+def test_what_methods_share_is_one_stage(tmp_path):
+    grid = grid_of(tmp_path, TINY.replace("[bc, cql]", "[bc, bc-joint, cql]"))
+    stages = make_plan(grid, tmp_path / "out").stages
+    names = [stage.name for stage in stages]
+    assert len(set(names)) == len(names)
+    verbs = [stage.verb[0] for stage in stages]
+    assert verbs.count("collect") == 2  # for all methods and seeds
+    assert verbs.count("pretrain") == 2 * 3
+    assert verbs.count("finetune") == 2 * 2
+    for i, stage in enumerate(stages):
+        assert set(stage.after) <= set(names[:i]), stage.name
+
+
+def test_two_data_sets_with_the_same_prior_share_its_pre_training(tmp_path):
+    other = TINY[TINY.index("    prior") :].replace("kitchen: H", "kitchen: G").replace("kitchens, H", "kitchens, G")
+    plan = make_plan(grid_of(tmp_path, f"{TINY}  other:\n{other}"), tmp_path / "out")
+    verbs = [stage.verb[0] for stage in plan.stages]
+    assert verbs.count("collect") == 3
+    assert verbs.count("pretrain") == 2 * 2
+    assert verbs.count("finetune") == 2 * 2 * 2
+
+
+def test_other_settings_are_other_runs(tmp_path):
+    one = make_plan(grid_of(tmp_path, TINY), tmp_path / "out")
+    two = make_plan(grid_of(tmp_path, TINY.replace("finetune: 4", "finetune: 6")), tmp_path / "out")
+    before, after = (
+        {cell.run for cell in plan.cells if cell.phase == phase} for plan, phase in ((one, "before"), (one, "after"))
+    )
+    assert {cell.run for cell in two.cells if cell.phase == "before"} == before
+    assert not {cell.run for cell in two.cells if cell.phase == "after"} & after
+
+
+def test_without_a_target_pre_training_is_all(tmp_path):
+    text = TINY.replace("    target: [--kitchens, H, --episodes, 4]\n", "").replace("[bc, cql]", "[bc, bc-target]")
+    plan = make_plan(grid_of(tmp_path, text), tmp_path / "out")
+    assert {cell.phase for cell in plan.cells} == {"after"}
+    assert plan.left_out == ["bc-target on tiny: the data set has no target"]
