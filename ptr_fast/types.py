@@ -176,6 +176,7 @@ class Batch:
             places in a pool.
         state, next_state: float32 ``[B, T, S]``, raw units.
         task_id: int64 ``[B]``, slot in the task table.
+        observation_mask: bool ``[B, T]``, False before the first step of the episode, where its first one is repeated.
         actions: float32 ``[B, H, A]``, scaled to [-clip, clip].
         action_mask: bool ``[B, H]``, False after the last step of the episode.
         rewards: float32 ``[B]``; with ``rewards.num_steps`` n the discounted sum over the m <= n steps that the target
@@ -190,6 +191,7 @@ class Batch:
     state: torch.Tensor = _NOT_ASKED_FOR
     next_state: torch.Tensor = _NOT_ASKED_FOR
     task_id: torch.Tensor = _NOT_ASKED_FOR
+    observation_mask: torch.Tensor = _NOT_ASKED_FOR
     actions: torch.Tensor = _NOT_ASKED_FOR
     action_mask: torch.Tensor = _NOT_ASKED_FOR
     rewards: torch.Tensor = _NOT_ASKED_FOR
@@ -226,5 +228,5 @@ class Batch:
 
 FRAMES = ("images", "next_images")
 """The columns of a batch that hold frames, by camera."""
-TRANSITION = frozenset(f.name for f in fields(Batch)) - {"action_mask", "returns"}
+TRANSITION = frozenset(f.name for f in fields(Batch)) - {"observation_mask", "action_mask", "returns"}
 """The columns of a plain transition, which say all that there is to say about one step."""

@@ -87,6 +87,7 @@ def empty_columns(
         "state": (states, torch.float32),
         "next_state": (states, torch.float32),
         "task_id": ((), torch.int64),
+        "observation_mask": ((past,), torch.bool),
         "actions": ((ahead, table.action.shape[1]), torch.float32),
         "action_mask": ((ahead,), torch.bool),
         "rewards": ((), torch.float32),
@@ -158,6 +159,9 @@ def fill_columns(
             values[rows] = table.state.take(records[name], axis=0)
         elif name in ("rewards", "masks", "returns", "task_id"):
             values[rows] = getattr(table, name)[index]
+    if "observation_mask" in out:
+        steps_before = (table.record[index] - table.first_record[index])[:, None]
+        out["observation_mask"][rows] = steps_before >= np.arange(window.num_observations - 1, -1, -1)
     if "action_mask" in out or window.num_actions > 1:
         ahead, last = table.record[index][:, None] + np.arange(window.num_actions), table.last_record[index][:, None]
         if "action_mask" in out:

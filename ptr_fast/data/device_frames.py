@@ -146,7 +146,7 @@ class DeviceFrames:
         names = ["record"]
         if any(name.startswith("next_") for name in self._columns):
             names.append("next_record")
-        if self._window.num_observations > 1:
+        if self._window.num_observations > 1 or "observation_mask" in self._columns:
             names.append("first_record")
         if self._window.num_actions > 1 or "action_mask" in self._columns:
             names.append("last_record")
@@ -174,6 +174,9 @@ class DeviceFrames:
             if state in wanted:
                 columns[state] = _rows(self._state, now_B, past_BT)
         now_B, ahead_BH = place["record"], None
+        if "observation_mask" in wanted:
+            ages = torch.arange(window.num_observations - 1, -1, -1, device=self._device)
+            columns["observation_mask"] = (now_B - place["first_record"]).unsqueeze(1) >= ages
         if "last_record" in place:
             steps_BH = now_B.unsqueeze(1) + torch.arange(window.num_actions, device=self._device)
             ahead_BH = torch.minimum(steps_BH, place["last_record"].unsqueeze(1))

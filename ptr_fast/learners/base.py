@@ -55,6 +55,7 @@ def check_batch(batch: Batch, spec: PolicySpec, columns: Iterable[str], window: 
         "state": (states, None),
         "next_state": (states, None),
         "task_id": (scalars, torch.int64),
+        "observation_mask": ((num_batch, window.num_observations), torch.bool),
         "actions": ((*chunk, spec.action.dim), None),
         "action_mask": (chunk, torch.bool),
         "rewards": (scalars, None),

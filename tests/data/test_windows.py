@@ -23,7 +23,7 @@ from ptr_fast.types import FRAMES, TRANSITION, ActionSpec, Batch, CameraSpec, Po
 
 TASKS = TaskTable(names=("task",), num_slots=1)
 SIZES = {"front": (8, 12), "wrist": (6, 4), "top": (4, 8)}  # cameras need not have one size
-ALL = TRANSITION | {"action_mask", "returns"}
+ALL = TRANSITION | {"observation_mask", "action_mask", "returns"}
 AHEAD = RewardConfig(num_steps=2, lower_bound_returns=True)
 TIERS = ("map", "jpeg", "host", "device", "device-yuv420", "dali")
 
@@ -80,6 +80,7 @@ def defined(tables, stores, sampler, step, cameras, columns, window) -> dict[str
             row[f"{prefix}state"] = np.stack([store.state[one] for one in past])
             for camera in cameras:
                 row[f"{prefix}images.{camera}"] = np.stack([store.frame(camera, one) for one in past])
+        row["observation_mask"] = np.array([record - age >= first for age in reversed(range(window.num_observations))])
         ahead = [record + i for i in range(window.num_actions)]
         last = first + num_steps - 1
         row["actions"] = np.stack([table.action[min(one, last)] for one in ahead])

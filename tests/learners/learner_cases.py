@@ -34,6 +34,7 @@ def make_batch(spec: PolicySpec, num_batch: int = 6, seed: int = 0, window: Wind
         state=torch.randn(num_batch, num_past, spec.state.dim, generator=generator),
         next_state=torch.randn(num_batch, num_past, spec.state.dim, generator=generator),
         task_id=torch.randint(0, spec.tasks.num_slots, (num_batch,), generator=generator),
+        observation_mask=(torch.arange(num_past) == num_past - 1) | (torch.arange(num_batch) % 4 > 0)[:, None],
         actions=1.98 * torch.rand(num_batch, num_actions, spec.action.dim, generator=generator) - 0.99,
         action_mask=(torch.arange(num_actions) == 0) | ~terminal[:, None],
         rewards=torch.where(terminal, 10.0, -1.0),
