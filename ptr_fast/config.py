@@ -84,6 +84,7 @@ class EncoderConfig:
         options: what one encoder alone can be told, by name (``patch 8 depth 4`` of a ``vit``, ``weights model.pt`` of
             a frozen ResNet); ``ptr_fast/nets/encoders/NAME`` lists them.
         frozen: the weights stay what they are: no gradient, no state of an optimiser, no average of their own.
+        frozen_trunk: the same of the trunk alone; the pooling and the bottleneck behind it are trained.
     """
 
     name: str = "resnet34"
@@ -95,6 +96,7 @@ class EncoderConfig:
     cameras: Literal["shared", "own"] = "shared"
     options: dict[str, Option] = dataclasses.field(default_factory=dict)
     frozen: bool = False
+    frozen_trunk: bool = False
 
     def __post_init__(self) -> None:
         if self.options or self.name not in encoder_registry.BUILT_IN:  # else there is nothing to look up

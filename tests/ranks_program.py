@@ -41,7 +41,17 @@ def check_learner(name: str, ranks: Ranks) -> None:
     ranks.check_equal(together.networks())
     for network, reference in zip(together.networks().values(), alone.networks().values(), strict=True):
         for (key, weight), other in zip(network.named_parameters(), reference.parameters(), strict=True):
-            assert (weight - other).abs().max() < 2e-6, (name, key)
+            difference = with_influence(key, weight - other)
+            assert difference.abs().max() < 2e-6, (name, key)
+
+
+def with_influence(key: str, weight: torch.Tensor) -> torch.Tensor:
+    """Without the bias of an attention's keys: it moves all scores of a query alike, which the softmax takes away, so
+    its gradient is rounding alone, and Adam makes steps of full size of that."""
+    if not key.endswith("attn.qkv.bias"):
+        return weight
+    query, _, value = weight.chunk(3)
+    return torch.cat([query, value])
 
 
 def check_numbers(ranks: Ranks) -> None:

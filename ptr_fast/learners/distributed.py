@@ -69,6 +69,14 @@ class Ranks:
         dist.all_reduce(total)
         return total / self.world_size
 
+    def gather(self, value_BD: torch.Tensor) -> torch.Tensor:
+        """Rows of all ranks, in the order of the samples of the whole batch; gradients flow back to every rank's own.
+
+        Args:
+            value_BD: of this rank's samples, as many as every other rank has.
+        """
+        return value_BD if self.world_size == 1 else _Gather.apply(value_BD, self.rank, self.world_size)
+
     def whole_batch(self, info: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """What an update reports, of the whole batch instead of this rank's share.
 
@@ -164,6 +172,23 @@ class Ranks:
             dist.broadcast(done, 0)
         if not done:
             raise SystemExit(2)
+
+
+class _Gather(torch.autograd.Function):
+    """All ranks' rows, interleaved as note "Ranks" says; the gradient of a row is the sum of all ranks'."""
+
+    @staticmethod
+    def forward(ctx: Any, value_BD: torch.Tensor, rank: int, world_size: int) -> torch.Tensor:
+        ctx.rank, ctx.world_size = rank, world_size
+        gathered = [torch.empty_like(value_BD) for _ in range(world_size)]
+        dist.all_gather(gathered, value_BD.contiguous())
+        return torch.stack(gathered, dim=1).flatten(0, 1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:  # type: ignore[override]
+        total = grad.clone()
+        dist.all_reduce(total)
+        return total[ctx.rank :: ctx.world_size], None, None
 
 
 class _Parameters(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import nn
 
 from ptr_fast.checkpoint import CheckpointInfo, load_networks
@@ -26,18 +27,21 @@ def encoders_in(network: nn.Module) -> Iterator[tuple[str, Encoder]]:
 def take_encoder(info: CheckpointInfo, learner: Any) -> None:
     """Copies a checkpoint's image encoder into every one of a learner's networks that has one, averages included.
 
+    Where the checkpoint's learner has trained the trunk alone (``encoder_part`` of its traits), only that is copied.
+
     Raises:
         ValueError: the checkpoint has none, the learner has none, or they differ in shape; both are named.
     """
-    encodes, theirs = encodes_of(info.config), traits_of(info.config).name
+    encodes, traits = encodes_of(info.config), traits_of(info.config)
+    theirs = traits.name
     network = encodes.encoder_network()
     made = make_networks(info.config, info.spec, [network])
     load_networks(info, made)
-    given = encodes.encoder_of(made).state_dict()
+    given = _part(encodes.encoder_of(made), traits.encoder_part)
     mine, num_taken = traits_of(learner.config).name, 0
     for name, own in learner.networks().items():
         for place, encoder in encoders_in(own):
-            wanted = encoder.state_dict()
+            wanted = _part(encoder, traits.encoder_part)
             for key in sorted({*given, *wanted}):
                 sizes = [tuple(state[key].shape) if key in state else "no such weight" for state in (given, wanted)]
                 if sizes[0] != sizes[1]:
@@ -45,7 +49,13 @@ def take_encoder(info: CheckpointInfo, learner: Any) -> None:
                         f"the encoder of {theirs} in {info.path} does not fit {mine}, {name}.{place}: {key}: expected "
                         f"{sizes[1]}, got {sizes[0]}; give the learner the same encoder (--learner.encoder...)"
                     )
-            encoder.load_state_dict(given)
+            encoder.load_state_dict({**encoder.state_dict(), **given})
             num_taken += 1
     if not num_taken:
         raise ValueError(f"{mine} has no image encoder that could take over that of {info.path}")
+
+
+def _part(encoder: nn.Module, part: str) -> dict[str, torch.Tensor]:
+    """Weights of an encoder by name: all of them, or those of its trunks."""
+    state = encoder.state_dict()
+    return {key: value for key, value in state.items() if part == "whole" or "trunk" in key.split(".")}

@@ -53,6 +53,8 @@ class Traits:
         rate: the learning rate that is told and set; the others keep their ratio to it.
         progress: key of a number of an update -> its short name in the progress line.
         panels: charts of its numbers in a report.
+        encoder_part: what it trains of its image encoder. ``trunk``: not the pooling and the bottleneck behind that, so
+            whoever takes the encoder over takes the trunk alone.
         exports: its policy can be written as an ONNX file.
         bfloat16: its image encoders train in bfloat16.
     """
@@ -74,6 +76,7 @@ class Traits:
     rate: str = "lr"
     progress: Mapping[str, str] = field(default_factory=dict)
     panels: tuple[Panel, ...] = ()
+    encoder_part: Literal["whole", "trunk"] = "whole"
     exports: bool = False
     bfloat16: bool = False
 

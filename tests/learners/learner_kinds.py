@@ -15,12 +15,17 @@ __all__ = ["KINDS", "asked_for", "small"]
 
 KINDS = sorted(kinds())
 ENCODER = EncoderConfig(name="conv3", num_filters=4, pooling="spatial_softmax", embedding_dim=8)
+VIT = EncoderConfig(
+    name="vit", pooling="mean", embedding_dim=8, options={"patch": 4, "width": 16, "depth": 1, "heads": 2}
+)
 
 
 def small(tag: str) -> LearnerConfig:
     """The default configuration of a learner, its encoder and hidden layers small."""
     config = kinds()[tag].config_class()
-    changes = {"encoder": ENCODER, "hidden_dims": (16, 16)}
+    takes_vit = hasattr(config, "encoder") and config.encoder.name == "vit"
+    changes = {"encoder": VIT if takes_vit else ENCODER, "hidden_dims": (16, 16)}
+    changes |= {"decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2}
     names = {field.name for field in dataclasses.fields(config)}
     return dataclasses.replace(config, **{name: value for name, value in changes.items() if name in names})
 

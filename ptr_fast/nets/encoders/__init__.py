@@ -18,7 +18,7 @@ def make_encoder(config: EncoderConfig, cameras: Sequence[CameraSpec]) -> Encode
 
     Raises:
         ValueError: an encoder or an option that is not known, cameras of several sizes are to share one encoder, or
-            there is no camera and the encoder looks at frames.
+            there is no camera and the encoder looks at frames, or its trunk is to be frozen and it has none.
     """
     if not cameras and config.sees_images:
         raise ValueError(f"encoder.name: {config.name!r} looks at frames, and the data have none; take 'none'")
@@ -31,4 +31,10 @@ def make_encoder(config: EncoderConfig, cameras: Sequence[CameraSpec]) -> Encode
     height, width = min(sizes, default=(0, 0))
     encoder: Encoder = encoder_registry.find(config.name).make(config, config.typed_options(), height, width)
     encoder.cameras = tuple(camera.name for camera in cameras) if config.sees_images else ()
-    return encoder.requires_grad_(False) if config.frozen else encoder
+    if config.frozen:
+        encoder.requires_grad_(False)
+    elif config.frozen_trunk:
+        if not isinstance(encoder, ImageEncoder):
+            raise ValueError(f"encoder.frozen_trunk: {config.name!r} has no trunk; freeze the whole of it (frozen)")
+        encoder.trunk.requires_grad_(False)
+    return encoder

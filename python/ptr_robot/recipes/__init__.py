@@ -6,11 +6,12 @@ import difflib
 import importlib
 from typing import Any
 
-from ptr_robot.recipes import bridge, conservative, imitation, sim, smoke
+from ptr_robot.recipes import bridge, conservative, imitation, representation, sim, smoke
 
 __all__ = ["RECIPES", "all_recipes", "recipe_named"]
 
-RECIPES = {**bridge.RECIPES, **sim.RECIPES, **smoke.RECIPES, **imitation.RECIPES, **conservative.RECIPES}
+_FILES = (bridge, sim, smoke, imitation, conservative, representation)
+RECIPES = {name: recipe for file in _FILES for name, recipe in file.RECIPES.items()}
 
 
 def all_recipes() -> dict[str, tuple[str, Any]]:

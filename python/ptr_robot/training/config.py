@@ -297,7 +297,8 @@ class EncoderFinetuneConfig(TargetConfig):
 
     Attributes:
         encoder_from: run, or one of its checkpoints: its encoder, cameras, state, action and tasks are taken.
-        freeze_encoder: its weights stay as they are; else they are trained on.
+        freeze_encoder: its weights stay as they are; else they are trained on. Of a run that has trained the trunk of
+            its encoder alone (a masked autoencoder) only that is taken and stays.
         learner: the method and its nets; its encoder must have the shapes of the one that is taken.
         rewards: reward labels, made when the data is loaded.
         act: how the checkpoints act unless told otherwise.

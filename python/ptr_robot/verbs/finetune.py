@@ -79,7 +79,7 @@ def with_encoder(config: EncoderFinetuneConfig, ranks: Ranks) -> int:
         As :func:`ptr_robot.training.loop.train`.
     """
     from ptr_fast.checkpoint import read_checkpoint
-    from ptr_fast.learners.registry import encodes_of
+    from ptr_fast.learners.registry import encodes_of, traits_of
     from ptr_robot.chosen_checkpoint import chosen_checkpoint
     from ptr_robot.evaluation.during_training import held_out_metrics
     from ptr_robot.evaluation.ranking import best_first
@@ -95,7 +95,10 @@ def with_encoder(config: EncoderFinetuneConfig, ranks: Ranks) -> int:
     encoder = getattr(learner, "encoder", None)
     if not isinstance(encoder, EncoderConfig):
         raise ValueError(f"{type(learner).__name__} has no image encoder that could take over that of {info.path}")
-    learner = replace(learner, encoder=replace(encoder, frozen=config.freeze_encoder or encoder.frozen))  # type: ignore[call-arg]
+    if config.freeze_encoder:
+        is_whole = traits_of(info.config).encoder_part == "whole"
+        frozen = replace(encoder, frozen=True) if is_whole else replace(encoder, frozen_trunk=True)
+        learner = replace(learner, encoder=frozen)  # type: ignore[call-arg]
     if not learner.lr_schedule_steps:
         learner = over(learner, learner.lr_schedule, config.loop.num_steps)
     check_schedule(learner, config.loop.num_steps, "give --learner.lr-schedule-steps as many, or 0")

@@ -1,0 +1,1 @@
+"""What learners of an image encoder alone share; no learner itself."""
