@@ -16,6 +16,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ptr_fast.nets.categorical import choose
+from ptr_fast.nets.dropout import Dropout
 from ptr_fast.nets.init import orthogonal_
 from ptr_fast.nets.layers import Dense
 from ptr_fast.nets.policy import PolicyTrunk
@@ -59,12 +61,7 @@ class Mixture:
         if noise.dim() == 2:
             return self.sample(noise[:, None]).squeeze(1)
         choice_BK, eps_BKA = noise[..., 0], noise[..., 1:]
-        num_components = self.log_weight_BC.shape[1]
-        upper = torch.ones(num_components, num_components, dtype=noise.dtype, device=noise.device).triu()
-        reached_BC = self.log_weight_BC.exp().to(noise.dtype) @ upper  # a cumulated sum in one fixed order
-        uniform_BK1 = 0.5 * (1.0 + torch.erf(choice_BK * math.sqrt(0.5)))[..., None]
-        chosen_BK = (uniform_BK1 >= reached_BC[:, None, :-1]).sum(dim=2)
-        index_BK1 = chosen_BK[..., None]
+        index_BK1 = choose(self.log_weight_BC, choice_BK)[..., None]
         mean_BKA, std_BKA = (each.take_along_dim(index_BK1, dim=1) for each in (self.mean_BCA, self.std_BCA))
         return (mean_BKA + std_BKA * eps_BKA).clamp(-1.0, 1.0)
 
@@ -124,8 +121,14 @@ class MixturePolicy(nn.Module):
             nn.init.zeros_(layer.bias)
         nn.init.uniform_(self.mean.bias, -1.0, 1.0, generator=generator)
 
-    def forward(self, embedding_BD: torch.Tensor, state_BS: torch.Tensor, task_id_B: torch.Tensor) -> Mixture:
-        hidden = self.trunk(embedding_BD, state_BS, task_id_B)
+    def forward(
+        self,
+        embedding_BD: torch.Tensor,
+        state_BS: torch.Tensor,
+        task_id_B: torch.Tensor,
+        dropout: Dropout | None = None,
+    ) -> Mixture:
+        hidden = self.trunk(embedding_BD, state_BS, task_id_B, dropout)
         by_component = (self.num_components, -1)
         return Mixture(
             self.weight_logits(hidden).log_softmax(dim=1),

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ptr_fast.learners.imitation.config import ImitationConfig
-from ptr_fast.learners.traits import Capability, Traits
+from ptr_fast.learners.traits import Capability, Panel, Traits
 from ptr_fast.types import Window
 
-__all__ = ["imitation_traits"]
+__all__ = ["LIKELIHOOD", "imitation_traits"]
 
 
 def imitation_traits(
@@ -37,3 +37,15 @@ def imitation_traits(
         bfloat16=True,
         **others,
     )
+
+
+LIKELIHOOD: dict[str, Any] = {
+    "modes": ("sample", "mean", "ema_mean"),
+    "ranking": ("log_prob", "max"),
+    "progress": {"train/bc_loss": "bc"},
+    "panels": (
+        Panel(heading="Cloning loss", unit="nats", series={"train/bc_loss": "negative log-likelihood"}),
+        Panel(heading="Error of the mode", unit="scaled²", series={"actor/mse": "mean squared error"}),
+    ),
+}
+"""Of learners whose law of the present action has a density (:mod:`ptr_fast.learners.imitation.likelihood`)."""

@@ -7,7 +7,9 @@ methods can be compared.
 from typing import Any
 
 from ptr_fast.config import ActConfig, ActMode, BcConfig, EncoderConfig
+from ptr_fast.learners.autoregressive_bc import AutoregressiveBcConfig
 from ptr_fast.learners.flow_bc import FlowBcConfig
+from ptr_fast.learners.mixture_bc import MixtureBcConfig
 from ptr_robot.recipes import sim, smoke
 from ptr_robot.training.config import DataConfig, LoopConfig, PretrainConfig
 
@@ -53,6 +55,8 @@ def of_bridge(
 
 CLONING, OF_SUCCESSES = "behaviour cloning", "behaviour cloning of the successful episodes"
 OF_FLOW = "flow matching of chunks of actions"
+OF_MODES = "behaviour cloning by a mixture of Gaussians"
+AXIS_BY_AXIS = "autoregressive behaviour cloning of 100 bins"
 OF_CHUNKS = "L1 regression of chunks of actions, for rollout --play ensemble"
 
 RECIPES = {
@@ -63,4 +67,8 @@ RECIPES = {
     **of_bridge("chunks", OF_CHUNKS, BcConfig, "mean", **{**CHUNKS, "num_actions": 4, "dropout": 0.1}),
     **of_every_kind("flow", OF_FLOW, FlowBcConfig, "sample", num_actions=8),
     **of_bridge("flow", OF_FLOW, FlowBcConfig, "sample", num_actions=4, dropout=0.1),
+    **of_every_kind("mixture", OF_MODES, MixtureBcConfig, "sample"),
+    **of_bridge("mixture", OF_MODES, MixtureBcConfig, "sample", dropout=0.1),
+    **of_every_kind("ar-bc", AXIS_BY_AXIS, AutoregressiveBcConfig, "sample"),
+    **of_bridge("ar-bc", AXIS_BY_AXIS, AutoregressiveBcConfig, "sample"),
 }
