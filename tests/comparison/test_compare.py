@@ -67,7 +67,7 @@ class Ended:
 
 
 def compared(grid, out, monkeypatch):
-    monkeypatch.setattr(compare, "_place", lambda args, workers: Here())
+    monkeypatch.setattr(compare, "_place", lambda args, out, workers: Here())
     told = io.StringIO()
     with redirect_stdout(told):
         code = compare.main(compare.Args(grid=str(grid), out=out, workers=1))
@@ -88,7 +88,7 @@ def killed(grid):
     program = (
         f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})\n"
         "import test_compare as t\n"
-        "t.compare._place = lambda args, workers: t.Here()\n"
+        "t.compare._place = lambda args, out, workers: t.Here()\n"
         f"t.compare.main(t.compare.Args(grid={str(grid)!r}, out=t.compare.Path({str(out)!r}), workers=1))"
     )
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)

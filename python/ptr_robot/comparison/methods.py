@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["METHODS", "Method", "find_method", "recipe_of"]
+__all__ = ["METHODS", "Method", "find_method"]
 
 Route = Literal["finetune", "joint", "target", "encoder"]
 
@@ -30,7 +30,7 @@ class Method:
         encoder: recipe of the encoder's pre-training, of route ``encoder``.
         freeze: the encoder stays as it was pre-trained.
         critic: method whose pre-training, with the same seed, gives the critic that this one learns from.
-        options: more options of every training of the policy.
+        options: more options of every training of the policy. acting: more options of ``rollout``.
     """
 
     name: str
@@ -42,23 +42,35 @@ class Method:
     freeze: bool = False
     critic: str = ""
     options: tuple[str, ...] = ()
+    acting: tuple[str, ...] = ()
 
 
-def recipe_of(scale: str, method: str) -> str:
-    """Name of a method's recipe at a scale."""
-    name = f"{scale}-{method}"
-    return _OLDER_NAMES.get(name, name)
-
-
-_OLDER_NAMES = {"sim-cql": "sim", "smoke-cql": "smoke", "bridge-cql": "bridge"}
+BY_SEARCH = ("mean", "search")
 
 _ALL = (
-    Method(name="cql", title="PTR (CQL as published)", recipe="cql", modes=("mean", "search")),
+    Method(name="cql", title="PTR (CQL as published)", recipe="cql", modes=BY_SEARCH),
     Method(name="bc", title="BC", recipe="bc"),
+    Method(name="ar-bc", title="Autoregressive BC", recipe="ar-bc", modes=("sample",)),
+    Method(name="bet", title="BeT", recipe="bet", modes=("sample",)),
+    Method(name="cog", title="COG (CQL, joint)", recipe="cql", route="joint", modes=BY_SEARCH),
     Method(name="bc-joint", title="BC, joint", recipe="bc", route="joint"),
+    Method(name="cql-target", title="CQL, target alone", recipe="cql", route="target", modes=BY_SEARCH),
     Method(name="bc-target", title="BC, target alone", recipe="bc", route="target"),
-    Method(name="cog", title="COG (CQL, joint)", recipe="cql", route="joint", modes=("mean", "search")),
-    Method(name="cql-target", title="CQL, target alone", recipe="cql", route="target", modes=("mean", "search")),
+    Method(
+        name="contrast", title="Time contrast, then BC", recipe="bc", route="encoder", encoder="contrast", freeze=True
+    ),
+    Method(name="mae", title="MAE, then BC", recipe="bc", route="encoder", encoder="mae", freeze=True),
+    Method(name="mae-tuned", title="MAE, then BC, encoder trained on", recipe="bc", route="encoder", encoder="mae"),
+    Method(name="proposals", title="CQL with cloned proposals (ours)", recipe="proposals", modes=("search", "sample")),
+    Method(name="cql-n", title="CQL, 5-step, alpha 1", recipe="cql-n", modes=BY_SEARCH),
+    Method(name="cql-clone", title="CQL with a cloning term", recipe="cql-clone", modes=("search", "mean")),
+    Method(name="bc-success", title="BC on successes", recipe="bc-success"),
+    Method(name="mixture", title="Mixture clone", recipe="mixture", modes=("sample",)),
+    Method(name="flow", title="Flow BC, chunks", recipe="flow", modes=("sample",)),
+    Method(name="chunks", title="L1 chunks, ensemble", recipe="chunks", acting=("--play", "ensemble")),
+    Method(name="awbc", title="Advantage-weighted BC", recipe="awbc", critic="cql-n"),
+    Method(name="iql", title="IQL", recipe="iql", modes=BY_SEARCH),
+    Method(name="cal-ql", title="Cal-QL", recipe="cal-ql", modes=BY_SEARCH),
 )
 METHODS = {method.name: method for method in _ALL}
 

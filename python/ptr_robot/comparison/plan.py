@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from ptr_robot.comparison.data_sets import DataPlan
 from ptr_robot.comparison.grid import Grid
-from ptr_robot.comparison.methods import Method, find_method, recipe_of
+from ptr_robot.comparison.methods import Method, find_method
 from ptr_robot.recipes import recipe_named
 from ptr_robot.stages.stage import Stage, digest_of
 
@@ -124,7 +124,7 @@ class _Planner:
     ) -> _Trained:
         """What a method trains first, or all that it trains."""
         grid, label = self.grid, f"{name}-{method.name}-{seed}"
-        recipe = recipe_of(grid.scale, method.recipe)
+        recipe = f"{grid.scale}-{method.recipe}"
         mine = [*method.options, *grid.options.get(method.name, ())]
         demos = ["--target", str(target[0]), "--num-demos", str(grid.num_demos)] if target else []
         if method.route == "target":
@@ -139,7 +139,7 @@ class _Planner:
             return self._train(f"{label}-joint", verb, recipe, grid.updates.joint, seed, [*waits, *target[1]])
         if method.route == "encoder":
             assert target is not None
-            encoder = recipe_of(grid.scale, method.encoder)
+            encoder = f"{grid.scale}-{method.encoder}"
             trained = self._train(
                 f"{label}-encoder", ["pretrain", encoder, *stores], encoder, grid.updates.pretrain, seed, waits
             )
@@ -161,7 +161,7 @@ class _Planner:
         grid = self.grid
         verb = ["finetune", "--checkpoint", str(first.last), "--target", str(target[0])]
         verb += ["--num-demos", str(grid.num_demos), "--mix", f"{grid.mix:g}", "--lr-scale", f"{grid.lr_scale:g}"]
-        recipe, waits = recipe_of(grid.scale, method.recipe), [first.stage.name, *target[1]]
+        recipe, waits = f"{grid.scale}-{method.recipe}", [first.stage.name, *target[1]]
         label = f"{name}-{method.name}-{seed}-finetune"
         return self._train(label, verb, recipe, grid.updates.finetune, seed, waits, first.lineage)
 
@@ -207,7 +207,7 @@ class _Planner:
         else:
             verb = ["select", "--run", str(trained.run)]
             # Exit code 1: no checkpoint is fit to be picked; then the last one counts as picked, and the row says so.
-            kind = f"select {recipe_of(grid.scale, method.recipe)}"
+            kind = f"select {grid.scale}-{method.recipe}"
             work = float(len(steps))
             stage = self._stage(f"{label}-select", verb, chosen, kind=kind, work=work, accepts=(0, 1))
             chosen = [stage.name]
@@ -216,7 +216,7 @@ class _Planner:
             for step in steps:
                 verb = self._rollout(data, method, trained.run / "checkpoints" / f"{step:06d}", mode)
                 verb += ["--trials", str(grid.trials)]
-                kind = f"rollout {recipe_of(grid.scale, method.recipe)} {mode}"
+                kind = f"rollout {grid.scale}-{method.recipe} {mode}"
                 stage, path = self._add(
                     f"{label}-{phase}-{step}-{mode}",
                     verb,
@@ -253,6 +253,7 @@ class _Planner:
     def _rollout(self, data: DataPlan, method: Method, policy: Path, mode: str) -> list[str]:
         verb = ["rollout", "--checkpoint", str(policy), "--mode", mode, "--label", method.title, "--task", data.task]
         verb += ["--kitchen", data.kitchen, "--start", data.start, "--max-steps", str(data.max_steps)]
+        verb += method.acting
         return [*verb, "--seed", str(self.grid.trial_seed), "--workers", "1", "--out", OUT]
 
     def _add(

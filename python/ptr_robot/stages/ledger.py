@@ -73,13 +73,17 @@ class Ledger:
 
     def take_lock(self, stage: Stage) -> IO[str] | None:
         """The stage's lock, to be handed to its process; None while another process has it."""
-        file = open(self._stages / f"{stage.name}.lock", "w")  # noqa: SIM115 (its process holds it)
+        file = self.lock_file(stage)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.close()
             return None
         return file
+
+    def lock_file(self, stage: Stage) -> IO[str]:
+        """The file that is locked while the stage's process runs."""
+        return open(self._stages / f"{stage.name}.lock", "w")
 
     def command(self, stage: Stage) -> list[str]:
         """The arguments of ``ptr-fast`` that begin a stage, or go on with a training that was stopped half-way.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from ptr_robot.stages import Stage
 
 __all__ = ["Args", "main"]
+
+JOBS_AT_A_TIME = 64
+"""On a cluster, where nobody says another number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +33,15 @@ class Args:
     out: Path | None = None
     """Folder for data, runs, trials, rows and the page. Default: outputs/compare/NAME."""
     workers: int = 0
-    """Stages side by side; 0 takes the number of CPU cores. Where there are GPUs, trainings get one each."""
+    """Stages side by side; 0 takes the number of CPU cores, on a cluster 64 jobs. Where there are GPUs, trainings get
+    one each."""
     per_gpu: int = 1
     """Trainings side by side on one GPU."""
+    cluster: Literal["", "slurm", "auto", "local", "debug"] = ""
+    """Run the stages as jobs of a cluster instead, through the package submitit: slurm, auto (slurm where it is there,
+    else processes here), or local and debug to try it out. The folder must be seen by all its machines."""
+    cluster_options: tuple[str, ...] = ()
+    """NAME=VALUE parameters of submitit's executor, e.g. timeout_min=240 slurm_partition=gpu gpus_per_node=1."""
     minutes: float = 0.0
     """Stop after so many minutes; 0 runs to the end. The same command goes on."""
     dry: bool = False
@@ -47,6 +56,7 @@ def main(args: Args) -> int:
     """
     from ptr_robot.comparison.durations import KNOWN_SECONDS
     from ptr_robot.comparison.grid import load_grid
+    from ptr_robot.comparison.page import write_pages
     from ptr_robot.comparison.plan import make_plan
     from ptr_robot.comparison.rows import rows_of, write_rows
     from ptr_robot.stages import Durations, fill_in_keys, run_stages
@@ -73,7 +83,7 @@ def main(args: Args) -> int:
     result = run_stages(
         plan.stages,
         out,
-        _place(args, workers),
+        _place(args, out, workers),
         keep_going=True,
         seconds=60.0 * args.minutes,
         durations=durations,
@@ -83,6 +93,8 @@ def main(args: Args) -> int:
     rows = rows_of(grid, plan, ledger)
     write_rows(rows, out / "rows.jsonl")
     _tell_result(grid, plan, rows, out)
+    if rows:
+        print(f"page: {write_pages(grid, plan, rows, out / 'page', result.failed)}")
     for what in result.failed.values():
         print(what)
     if result.skipped:
@@ -92,10 +104,15 @@ def main(args: Args) -> int:
     return 1 if result.failed or result.left else 0
 
 
-def _place(args: Args, workers: int) -> Any:
+def _place(args: Args, out: Path, workers: int) -> Any:
     from ptr_robot.stages import LocalProcesses
+    from ptr_robot.stages.cluster import Cluster, parse_options
     from ptr_robot.stages.local import visible_gpus
 
+    if args.cluster:
+        return Cluster(out, args.cluster, args.workers or JOBS_AT_A_TIME, parse_options(args.cluster_options))
+    if args.cluster_options:
+        raise ValueError("--cluster-options needs --cluster")
     return LocalProcesses(workers, visible_gpus(), args.per_gpu)
 
 

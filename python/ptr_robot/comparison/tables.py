@@ -1,0 +1,162 @@
+"""The tables of a comparison's page as HTML: the published layout with ours below, all cells, and where trials fail."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from ptr_robot.comparison.methods import METHODS
+from ptr_robot.comparison.published import COLUMNS, RERUN, TASKS
+from ptr_robot.comparison.summary import Place, Summary, difference_to
+from ptr_robot.report.plots import interval_bar
+
+__all__ = ["all_cells", "failures", "own_place", "published_layout", "title_of"]
+
+Places = Mapping[Place, Summary]
+
+
+def title_of(method: str) -> str:
+    """A method's name in tables; its short name where it is not one of ours (rows of another version)."""
+    return METHODS[method].title if method in METHODS else method
+
+
+def own_place(places: Places, data: str, method: str) -> Summary | None:
+    """The number of a method on a data set: after the demonstrations, selected checkpoint, its own acting mode."""
+    modes = METHODS[method].modes if method in METHODS else ()
+    found = {p.mode: s for p, s in places.items() if (p.data, p.method, p.checkpoint) == (data, method, "selected")}
+    return next((found[mode] for mode in modes if mode in found), next(iter(found.values()), None))
+
+
+def published_layout(places: Places, methods: Sequence[str], data: Sequence[str]) -> str:
+    """The published table in its layout, and our data sets as further rows of it."""
+    others = [name for name in methods if name not in COLUMNS]
+    columns = [*COLUMNS, *others]
+    head = "".join(f'<th class="num">{escape(COLUMNS.get(name, title_of(name)))}</th>' for name in columns)
+    lines = []
+    for task, trials, successes in TASKS:
+        cells = "".join(f'<td class="num">{n}/{trials}</td>' for n in successes) + "<td></td>" * len(others)
+        lines.append(f'<tr><th scope="row">{escape(task)}</th>{cells}</tr>')
+    total = sum(trials for _, trials, _ in TASKS)
+    sums = [sum(task[2][i] for task in TASKS) for i in range(len(COLUMNS))]
+    cells = "".join(f'<td class="num"><b>{n}/{total}</b></td>' for n in sums) + "<td></td>" * len(others)
+    lines.append(f'<tr><th scope="row">all four</th>{cells}</tr>')
+    again, successes_again, trials_again = RERUN
+    cells = f'<td class="num">{successes_again}/{trials_again}</td>' + "<td></td>" * (len(columns) - 1)
+    lines.append(f'<tr class="out"><th scope="row">{escape(again)}</th>{cells}</tr>')
+    best = {name: _best(places, methods, name) for name in data}
+    for name in data:
+        cells = "".join(_cell(own_place(places, name, method), best[name]) for method in columns)
+        lines.append(f'<tr class="picked"><th scope="row">{escape(name)}</th>{cells}</tr>')
+    return (
+        '<div class="scroll"><table class="dense"><thead><tr><th>successes of trials</th>'
+        f"{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+        '<p class="soft">First rows: as published, a real arm, ten demonstrations of the task. Marked rows: this '
+        "comparison, checkpoints by held-out data, with 95 % over training seeds and trials. The column R3M holds time "
+        "contrast on the prior data here, not R3M. The published numbers are another robot and other tasks: the layout "
+        "is what the two have in common.</p>"
+    )
+
+
+def _best(places: Places, methods: Sequence[str], data: str) -> float:
+    found = [own_place(places, data, method) for method in methods]
+    return max((summary.rate.rate for summary in found if summary), default=math.inf)
+
+
+def _cell(summary: Summary | None, best: float) -> str:
+    if summary is None:
+        return '<td class="num">–</td>'
+    rate = summary.rate
+    low, high = (round(100 * value) for value in rate.bootstrap)
+    told = f"{rate.successes}/{rate.num_trials}"
+    told = f"<b>{told}</b>" if rate.rate == best else told
+    return f'<td class="num">{told}<br><span class="soft">{low}–{high} %</span></td>'
+
+
+def all_cells(places: Places, data: str, baseline: str) -> str:
+    """Every method and acting mode on a data set: selected, last and oracle checkpoint, before and after."""
+    here = {place: summary for place, summary in places.items() if place.data == data}
+    compared = own_place(places, data, baseline)
+    lines = []
+    for method, mode in dict.fromkeys((place.method, place.mode) for place in here):
+        selected = here.get(Place(data, method, "after", "selected", mode))
+        if selected is None:
+            continue
+        rate = selected.rate
+        low, high = (round(100 * value) for value in rate.bootstrap)
+        label = f"{rate.successes} of {rate.num_trials} trials succeeded, 95 % over seeds and trials {low} to {high} %"
+        seeds = ", ".join(f"{value:.0%}".replace("%", "") for value in rate.per_seed)
+        others = "".join(
+            f'<td class="num roomy">{_count(here.get(Place(data, method, phase, rule, mode)))}</td>'
+            for phase, rule in (("before", "last"), ("after", "last"), ("after", "oracle"))
+        )
+        wilson = "–".join(str(round(100 * value)) for value in rate.wilson)
+        steps = "–" if math.isnan(selected.mean_steps) else f"{selected.mean_steps:.0f}"
+        lines.append(
+            f'<tr><th scope="row">{escape(title_of(method))}</th><td>{escape(mode)}</td>'
+            f'<td class="num">{_count(selected)}</td><td>{interval_bar(rate.rate, *rate.bootstrap, label=label)}</td>'
+            f'<td class="num roomy">{low}–{high}</td><td class="num roomy">{wilson}</td>'
+            f'<td class="num roomy">{seeds}</td>{others}<td class="num">{_difference(compared, selected)}</td>'
+            f'<td class="num roomy">{steps}</td></tr>'
+        )
+    if not lines:
+        return ""
+    heads = ["selected", "0 to 100 %", "95 % over seeds", "95 % over trials", "each seed, %"]
+    heads += ["before", "last", "oracle", f"minus {title_of(baseline)}, points", "steps"]
+    head = "".join(f'<th class="num{_roomy(name)}">{escape(name)}</th>' for name in heads)
+    return (
+        f'<div class="scroll"><table class="dense"><thead><tr><th>method</th><th>acts by</th>{head}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def _roomy(heading: str) -> str:
+    return "" if heading in ("selected", "0 to 100 %") or heading.startswith("minus") else " roomy"
+
+
+def _count(summary: Summary | None) -> str:
+    return "–" if summary is None else f"{summary.rate.successes}/{summary.rate.num_trials}"
+
+
+def _difference(baseline: Summary | None, other: Summary) -> str:
+    """In points of success, on the same starts."""
+    if baseline is None or baseline is other:
+        return "–"
+    found = difference_to(baseline, other)
+    if found is None:
+        return "–"
+    mean, (low, high) = found
+    told = f"{100 * mean:+.0f} ({100 * low:+.0f} to {100 * high:+.0f})".replace("-", "\N{MINUS SIGN}")
+    return f"<b>{told}</b>" if low > 0 or high < 0 else told
+
+
+def failures(places: Places, data: str, methods: Sequence[str]) -> str:
+    """How far the trials of each method came, and the decisions of those that succeeded."""
+    lines = []
+    for method in methods:
+        summary = own_place(places, data, method)
+        if summary is None:
+            continue
+        placed = summary.rate.rate
+        steps = "–" if math.isnan(summary.mean_steps) else f"{summary.mean_steps:.0f}"
+        if summary.reached is None or summary.lifted is None:
+            shares = ["–", "–", "–"]
+        else:
+            stages = (1.0, summary.reached, summary.lifted, placed)
+            shares = [f"{max(a - b, 0.0):.0%}" for a, b in zip(stages, stages[1:], strict=False)]
+        cells = "".join(f'<td class="num">{text}</td>' for text in (*shares, f"{placed:.0%}", steps))
+        lines.append(f'<tr><th scope="row">{escape(title_of(method))}</th>{cells}</tr>')
+    if not lines:
+        return ""
+    heads = (
+        "never reached the object",
+        "reached, did not lift",
+        "lifted, did not finish",
+        "succeeded",
+        "steps of these",
+    )
+    head = "".join(f'<th class="num">{name}</th>' for name in heads)
+    return (
+        f'<div class="scroll"><table class="dense"><thead><tr><th>method</th>{head}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
