@@ -17,12 +17,12 @@ from torch import nn
 from ptr_fast.config import ActConfig, LearnerConfig, PolicySpec
 from ptr_fast.diagnostics import EpisodeValues, monte_carlo_returns
 from ptr_fast.learners.capabilities import Inputs
-from ptr_fast.learners.registry import acts_of, traits_of, values_of
+from ptr_fast.learners.registry import acts_of, encodes_of, traits_of, values_of
 from ptr_fast.losses import bellman_errors, td_target
 from ptr_fast.nets.init import keyed_generator
 from ptr_fast.runtime.preprocess import to_unit
 
-__all__ = ["RecordedEpisode", "value_episode"]
+__all__ = ["RecordedEpisode", "actions_on_episode", "embedded_episode", "value_episode"]
 
 CHUNK = 128
 """Frames encoded at once; bounds the memory of a long episode."""
@@ -125,14 +125,8 @@ def _value_frames(
     """Per-frame results on the CPU: ``[F]``; ``q`` and ``q_averaged`` ``[E, F]``; ``next_q`` ``[E, K, F]``."""
     traits, acts = traits_of(config), acts_of(config)
     device = next(parameter.device for network in networks.values() for parameter in network.parameters())
-    numbers = np.arange(len(episode.states))[frames]
-    past = np.arange(1 - traits.window.num_observations, 1)
-    seen_FT = np.maximum(numbers[:, None] + past, 0)  # before its first step an episode repeats the first observation
-    inputs = Inputs(
-        {camera: to_unit(torch.as_tensor(all_[seen_FT.ravel()]).to(device)) for camera, all_ in episode.frames.items()},
-        torch.as_tensor(episode.states[seen_FT]).to(device),
-        torch.full((len(numbers),), episode.task_id, dtype=torch.int64, device=device),
-    )
+    inputs = _inputs(episode, frames, traits.window.num_observations, device)
+    num_frames = len(inputs.state)
     # The recorded action of every frame; frames without one get zeros and are never read.
     recorded = np.zeros((len(episode.states), episode.actions.shape[1]), np.float32)
     recorded[episode.index] = episode.actions
@@ -152,8 +146,8 @@ def _value_frames(
         if online is None:
             raise ValueError(f"{traits.name} values actions and has no law to sample them from")
         values, num_samples = values_of(config), traits.num_value_samples
-        shape = (len(numbers), num_samples, action_FA.shape[1])
-        noise_shape = (len(numbers), num_samples, online.noise_dim)
+        shape = (num_frames, num_samples, action_FA.shape[1])
+        noise_shape = (num_frames, num_samples, online.noise_dim)
         policy_FKA = online.sample(torch.randn(noise_shape, generator=generator).to(device))
         random_FKA = torch.rand(shape, generator=generator).mul_(2.0).sub_(1.0).to(device)
         candidates_FCA = torch.cat([action_FA[:, None], mean_FA[:, None], policy_FKA, random_FKA], dim=1)
@@ -172,6 +166,60 @@ def _value_frames(
             "next_q": target_EFC[..., policy].transpose(1, 2),
         }
     return {key: value.float().cpu() for key, value in out.items()}
+
+
+def _inputs(episode: RecordedEpisode, frames: slice, num_observations: int, device: torch.device) -> Inputs:
+    """What a policy sees at some frames of an episode."""
+    numbers = np.arange(len(episode.states))[frames]
+    past = np.arange(1 - num_observations, 1)
+    seen_FT = np.maximum(numbers[:, None] + past, 0)  # before its first step an episode repeats the first observation
+    return Inputs(
+        {camera: to_unit(torch.as_tensor(all_[seen_FT.ravel()]).to(device)) for camera, all_ in episode.frames.items()},
+        torch.as_tensor(episode.states[seen_FT]).to(device),
+        torch.full((len(numbers),), episode.task_id, dtype=torch.int64, device=device),
+    )
+
+
+@torch.inference_mode()
+def actions_on_episode(
+    config: LearnerConfig,
+    networks: Mapping[str, nn.Module],
+    episode: RecordedEpisode,
+    spec: PolicySpec,
+    act: ActConfig,
+    seed: int = 0,
+) -> np.ndarray:
+    """What a policy would do at every frame of an episode: scaled, the first of a chunk, float32 ``[F, A]``.
+
+    Args:
+        act: how it acts.
+        seed: of the noise that this takes, with the episode's name.
+    """
+    acts, num_observations = acts_of(config), traits_of(config).window.num_observations
+    module, shape = acts.acting_module(networks, act, spec), acts.noise_shape(act, spec)
+    device = next(parameter.device for network in networks.values() for parameter in network.parameters())
+    parts = []
+    for first in range(0, len(episode.states), CHUNK):
+        inputs = _inputs(episode, slice(first, first + CHUNK), num_observations, device)
+        noise = []
+        if shape is not None:
+            generator = keyed_generator(seed, "actions", episode.name, first)
+            noise = [torch.randn((len(inputs.state), *shape), generator=generator).to(device)]
+        parts.append(module(*inputs, *noise)[:, 0])
+    return torch.cat(parts).float().cpu().numpy()
+
+
+@torch.inference_mode()
+def embedded_episode(config: LearnerConfig, networks: Mapping[str, nn.Module], episode: RecordedEpisode) -> np.ndarray:
+    """The embedding of every frame of an episode, float32 ``[F, D]``; D is 0 where the learner embeds no images."""
+    if "encodes" not in traits_of(config).capabilities:
+        return np.zeros((len(episode.states), 0), np.float32)
+    encodes, parts = encodes_of(config), []
+    device = next(encodes.encoder_of(networks).parameters()).device
+    for first in range(0, len(episode.states), CHUNK):
+        frames = {name: torch.as_tensor(all_[first : first + CHUNK]) for name, all_ in episode.frames.items()}
+        parts.append(encodes.embed(networks, {name: to_unit(chunk.to(device)) for name, chunk in frames.items()}))
+    return torch.cat(parts).float().cpu().numpy()
 
 
 def _acted(

@@ -24,7 +24,16 @@ from ptr_robot.training.trained_on import TrainedOn
 
 FLATTERED = "these are TRAINING episodes, the numbers flatter the checkpoint"
 
-__all__ = ["EvaluationData", "episodes_of", "held_out", "observed", "run_folder", "spread", "told_kind"]
+__all__ = [
+    "EvaluationData",
+    "episodes_of",
+    "held_out",
+    "observed",
+    "run_folder",
+    "spread",
+    "told_kind",
+    "trained_episodes",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,6 +217,34 @@ def spread(store: EpisodeStore, episodes: np.ndarray, max_episodes: int, seed: i
         groups.setdefault(key, []).append(int(episode))
     rounds = [group[turn] for turn in range(len(episodes)) for group in groups.values() if turn < len(group)]
     return np.sort(np.array(rounds[:max_episodes], np.int64))
+
+
+def trained_episodes(
+    info: CheckpointInfo, places: StorePlaces, max_episodes: int, seed: int
+) -> list[tuple[EpisodeStore, np.ndarray]]:
+    """At most so many of the episodes that a checkpoint's run trained on, from all of its stores: a seeded choice.
+
+    Every store gives as many, as far as it has them; in turn from its tasks and outcomes.
+
+    Raises:
+        DataError: the record names none, or a store is missing.
+    """
+    places = replace(places, given=None, camera_map=()).of_checkpoint(info)
+    found = []
+    for source in recorded_sources(_record(info)):
+        if source.train:
+            store = places.open(source.store, source.cameras)
+            found.append((store, find_episodes(store, source, source.train)))
+    if not found:
+        raise DataError(f"{info.path}: the record of the run names no episode that it trained on")
+    left, chosen = max_episodes, []
+    by_size = sorted(range(len(found)), key=lambda number: len(found[number][1]))
+    for place, number in enumerate(by_size):
+        store, episodes = found[number]
+        share = max(1, left // (len(by_size) - place))
+        chosen.append((store, spread(store, episodes, share, seed)))
+        left = max(0, left - len(chosen[-1][1]))
+    return chosen
 
 
 def run_folder(checkpoint: Path) -> Path:

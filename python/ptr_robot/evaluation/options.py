@@ -25,6 +25,8 @@ class EvaluationOptions:
     """At most this many episodes, a seeded choice spread over tasks and outcomes; 0 takes all."""
     seed: int = 0
     """Seed of that choice and of the sampled actions."""
+    fitted: bool = False
+    """Also fit, to episodes that the run trained on, the Q function of the policy and a classifier of success."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the nets run; auto takes a GPU where there is one."""
 

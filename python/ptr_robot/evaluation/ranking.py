@@ -9,6 +9,7 @@ from typing import Any
 
 from ptr_fast.checkpoint import list_checkpoints, read_checkpoint
 from ptr_fast.errors import DataError
+from ptr_robot.evaluation.fitted_metrics import FITTED, fitted_metrics, with_fitted
 from ptr_robot.evaluation.held_out import held_out
 from ptr_robot.evaluation.metrics import (
     METRICS,
@@ -69,6 +70,8 @@ def _entry(evaluation: dict[str, Any], metric: str) -> dict[str, Any]:
         excluded = f"diverged: {evaluation['diverged']}"
     elif value is None:
         excluded = f"{METRICS[metric][0]} could not be computed on these episodes"
+        if metric in FITTED and (unknown := evaluation["fitted_on"]["unknown"]):
+            excluded += f": {unknown}"
     return {
         "rank": None,
         "step": evaluation["step"],
@@ -96,9 +99,13 @@ def evaluate_run(
     max_episodes: int = 20,
     seed: int = 0,
     device: str = "cpu",
+    fitted: bool = False,
     advance: Callable[[], None] | None = None,
 ) -> list[dict[str, Any]]:
     """The evaluations of all checkpoints of a run, oldest first; what was evaluated before on the same data is read.
+
+    Args:
+        fitted: with the metrics of :mod:`ptr_robot.evaluation.fitted_metrics`.
 
     Raises:
         DataError: no checkpoint in the run, or no episode to evaluate on.
@@ -114,6 +121,9 @@ def evaluate_run(
         result = saved_evaluation(target)
         if result is None or result["key"] != evaluation_key(info, data, seed):
             result = evaluate_checkpoint(info, data, seed=seed, device=device)
+            write_evaluation(result, target)
+        if fitted and "fitted_on" not in result:
+            result = with_fitted(result, fitted_metrics(info, data, places, seed=seed, device=device))
             write_evaluation(result, target)
         evaluations.append(result)
         if advance is not None:

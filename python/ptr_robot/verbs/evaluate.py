@@ -51,6 +51,11 @@ def main(args: Args) -> int:
         result = evaluate_checkpoint(
             info, data, seed=args.seed, device=str(pick_device(args.device)), advance=progress.advance
         )
+    if args.fitted:
+        from ptr_robot.evaluation.fitted_metrics import fitted_metrics, with_fitted
+
+        device = str(pick_device(args.device))
+        result = with_fitted(result, fitted_metrics(info, data, places, seed=args.seed, device=device))
     path = args.out or evaluation_path(info.path)
     write_evaluation(result, path)
     if args.json:
@@ -77,6 +82,9 @@ def _print(result: dict[str, Any], path: Path) -> None:
     console.print(table)
     if result["value_range"] is None:
         console.print("This policy has no critic, so there is no Q to look at.")
+    if fitted := result.get("fitted_on"):
+        told = f"fitted to {fitted['num_episodes']} training episodes ({fitted['num_steps']} steps)"
+        console.print(escape("; ".join(filter(None, (told, fitted["unknown"])))), soft_wrap=True)
     if result["diverged"]:
         console.print(f"[red]diverged: {escape(result['diverged'])}[/red]", soft_wrap=True)
     if result["misestimated"]:

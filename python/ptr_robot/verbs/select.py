@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from ptr_fast.checkpoint import list_checkpoints
 from ptr_fast.files import write_atomically
+from ptr_robot.evaluation.fitted_metrics import FITTED
 from ptr_robot.evaluation.held_out import told_kind
 from ptr_robot.evaluation.metrics import METRICS, NO_GUARANTEE, format_number
 from ptr_robot.evaluation.options import EvaluationOptions
@@ -36,8 +37,10 @@ class Args(EvaluationOptions):
     metric: Literal[
         "auto", "score", "late_rise", "rank_correlation", "late_rise_averaged", "rank_correlation_averaged",
         "preference", "bellman_error", "return_correlation", "separation_auc", "action_error", "log_prob",
+        "fqe_value", "success_chance",
     ] = "auto"  # fmt: skip
-    """What to rank by; auto takes the selection score, and the action error for behaviour cloning."""
+    """What to rank by; auto takes the selection score, and the action error for behaviour cloning. The last two are
+    fitted (--fitted)."""
     json: bool = False
     """Print the selection as JSON instead of tables."""
 
@@ -59,6 +62,7 @@ def select(args: Args) -> dict[str, Any]:
             max_episodes=args.max_episodes,
             seed=args.seed,
             device=str(pick_device(args.device)),
+            fitted=args.fitted or args.metric in FITTED,
             advance=lambda: progress.advance(1),
         )
     selection = {
