@@ -12,10 +12,12 @@ import torch
 
 __all__ = [
     "actor_loss",
+    "advantage_weights",
     "bellman_errors",
     "cloned_actor_loss",
     "cloning_loss",
     "cql_log_weight",
+    "expectile_loss",
     "td_target",
     "temperature_loss",
 ]
@@ -75,6 +77,25 @@ def temperature_loss(temperature: torch.Tensor, entropy: torch.Tensor, target_en
     return temperature * (entropy.detach() - target_entropy)
 
 
-def cloning_loss(log_prob_B: torch.Tensor) -> torch.Tensor:
-    """Mean negative log density of the data's actions, nats."""
-    return -log_prob_B.mean()
+def cloning_loss(log_prob_B: torch.Tensor, weight_B: torch.Tensor | None = None) -> torch.Tensor:
+    """Mean negative log density of the data's actions, nats; with weights, constants, of the weighted log densities."""
+    return -(log_prob_B if weight_B is None else weight_B.detach() * log_prob_B).mean()
+
+
+def expectile_loss(residual_B: torch.Tensor, expectile: float) -> torch.Tensor:
+    """Mean of ``|expectile - 1(residual < 0)| * residual^2``, of residuals target - value, ``[B]``.
+
+    Its minimum over the value is the expectile of the targets: at 0.5 their mean, near 1 the largest.
+
+    Source: IQL (arXiv 2110.06169), equation 5.
+    """
+    weight_B = torch.where(residual_B < 0, 1.0 - expectile, expectile)
+    return (weight_B * residual_B.square()).mean()
+
+
+def advantage_weights(advantage_B: torch.Tensor, temperature: float, max_weight: float) -> torch.Tensor:
+    """``min(exp(advantage / temperature), max_weight)``, ``[B]``; never infinite.
+
+    Source: advantage-weighted regression (Peng et al. 2019) as IQL (arXiv 2110.06169), equation 7, cuts it.
+    """
+    return (advantage_B / temperature).clamp(max=math.log(max_weight)).exp()

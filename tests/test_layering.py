@@ -174,6 +174,7 @@ MAY_NAME_A_LEARNER = {
     "python/ptr_robot/recipes/bridge.py": "a recipe is a learner with its settings",
     "python/ptr_robot/recipes/conservative.py": "a recipe is a learner with its settings",
     "python/ptr_robot/recipes/imitation.py": "a recipe is a learner with its settings",
+    "python/ptr_robot/recipes/offline.py": "a recipe is a learner with its settings",
     "python/ptr_robot/recipes/representation.py": "a recipe is a learner with its settings",
     "python/ptr_robot/recipes/sim.py": "a recipe is a learner with its settings",
     "python/ptr_robot/recipes/smoke.py": "a recipe is a learner with its settings",

@@ -6,11 +6,11 @@ import difflib
 import importlib
 from typing import Any
 
-from ptr_robot.recipes import bridge, conservative, imitation, representation, sim, smoke
+from ptr_robot.recipes import bridge, conservative, imitation, offline, representation, sim, smoke
 
 __all__ = ["RECIPES", "all_recipes", "recipe_named"]
 
-_FILES = (bridge, sim, smoke, imitation, conservative, representation)
+_FILES = (bridge, sim, smoke, imitation, conservative, representation, offline)
 RECIPES = {name: recipe for file in _FILES for name, recipe in file.RECIPES.items()}
 
 

@@ -23,7 +23,7 @@ CLONED = "CQL, its actor with a cloning term, by search"
 PROPOSALS = "CQL that chooses among the proposals of a clone"
 
 
-def _of_every_kind(
+def of_every_kind(
     name: str,
     about: str,
     learner: type,
@@ -45,12 +45,12 @@ STATE_SEEN: dict[str, Any] = {"critic_head": "reinject_action"}  # the published
 RATES = {"states": {"actor_lr": 3e-4, "critic_lr": 3e-4}, "sim": {"actor_lr": 1e-3, "critic_lr": 5e-4}}
 
 RECIPES = {
-    **_of_every_kind("cql", PUBLISHED, CqlConfig, ActConfig(), **STATE_SEEN),
-    **_of_every_kind("cql-n", LONGER, CqlConfig, ActConfig(), AS_FOUND, RATES, **CRITIC, **STATE_SEEN),
-    **_of_every_kind(
+    **of_every_kind("cql", PUBLISHED, CqlConfig, ActConfig(), **STATE_SEEN),
+    **of_every_kind("cql-n", LONGER, CqlConfig, ActConfig(), AS_FOUND, RATES, **CRITIC, **STATE_SEEN),
+    **of_every_kind(
         "cql-clone", CLONED, CqlConfig, SEARCH, AS_FOUND, RATES, **CRITIC, **STATE_SEEN, cloning_weight=1.0
     ),
-    **_of_every_kind("proposals", PROPOSALS, CqlProposalsConfig, SEARCH, AS_FOUND, RATES, **CRITIC),
+    **of_every_kind("proposals", PROPOSALS, CqlProposalsConfig, SEARCH, AS_FOUND, RATES, **CRITIC),
     "bridge-proposals": (
         f"Bridge: {PROPOSALS}",
         PretrainConfig(learner=CqlProposalsConfig(hidden_dims=(256, 256, 256)), act=SEARCH, rewards=AS_FOUND),

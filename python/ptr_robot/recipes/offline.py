@@ -1,0 +1,17 @@
+"""Other methods of offline RL that are compared with PTR, each for state-only kitchens and kitchens of 64 px, and as a
+smoke test: with the targets, discount and rates at which CQL was found to learn.
+"""
+
+from typing import Any
+
+from ptr_fast.config import ActConfig
+from ptr_fast.learners.iql import IqlConfig
+from ptr_robot.recipes.conservative import AS_FOUND, CRITIC, RATES, SEARCH, STATE_SEEN, of_every_kind
+
+TARGETS: dict[str, Any] = {name: value for name, value in CRITIC.items() if name != "cql_alpha"} | STATE_SEEN
+IQL_RATES = {kind: {**rates, "value_lr": rates["critic_lr"]} for kind, rates in RATES.items()}
+IMPLICIT = "implicit Q-learning, search by its Q among samples of its actor"
+
+RECIPES = of_every_kind(
+    "iql", IMPLICIT, IqlConfig, SEARCH, AS_FOUND, IQL_RATES, **TARGETS, expectile=0.9, advantage_temperature=1.0
+)
