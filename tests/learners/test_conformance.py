@@ -21,7 +21,7 @@ from learner_cases import make_spec
 from learner_kinds import KINDS, asked_for, small
 
 from ptr_fast.checkpoint import list_checkpoints, load_training_state, read_checkpoint, save_checkpoint
-from ptr_fast.config import ActConfig
+from ptr_fast.config import ActConfig, LearnerConfig
 from ptr_fast.cuda_graph import NUM_WARM_UP, CapturedStep, EagerStep
 from ptr_fast.kernels import dispatch
 from ptr_fast.learners import Ranks, base, make_learner
@@ -33,7 +33,9 @@ from ptr_fast.runtime.policy import Policy
 from ptr_fast.types import Batch
 from ptr_robot.cli import main as cli
 from ptr_robot.evaluation.metrics import METRICS
+from ptr_robot.training import matching
 from ptr_robot.training.config import DataConfig, LoopConfig, PretrainConfig
+from ptr_robot.training.episode_choice import select_prior
 from ptr_robot.verbs.pretrain import pretrain
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -49,8 +51,14 @@ def store(tmp_path_factory) -> Path:
     return toy_robot.write_store(path, toy_robot.toy_episodes(6, cameras=("image_0",)))
 
 
+def small_on(tag: str, store: Path) -> LearnerConfig:
+    """The learner's small configuration for a run on a store."""
+    sources = select_prior(DataConfig(stores=(store,), validation_share=0.5), seed=0)
+    return small(tag, matching.make_spec(sources, (), 0))
+
+
 def train(tag: str, store: Path, out: Path, num_steps: int = 7) -> Path:
-    config, traits = small(tag), traits_of(small(tag))
+    config, traits = small_on(tag, store), traits_of(small(tag))
     act = ActConfig(mode=traits.modes[0]) if traits.modes else ActConfig()
     data = DataConfig(stores=(store,), validation_share=0.5)
     loop = dataclasses.replace(LOOP, num_steps=num_steps)
@@ -108,7 +116,7 @@ def test_its_traits_are_true(tag):
     assert learner.learning_rates(0).keys() == learner.optimizers().keys()
 
 
-def test_it_trains_past_the_checkpoints_that_are_kept(run, tag):
+def test_it_trains_past_the_checkpoints_that_are_kept(run, tag, store):
     rows = numbers(run)
     assert [row["step"] for row in rows] == list(range(1, 8))
     assert all(math.isfinite(value) for row in rows for value in row.values())
@@ -116,7 +124,7 @@ def test_it_trains_past_the_checkpoints_that_are_kept(run, tag):
     assert kept[-2:] == ["000006", "000007"]
     assert len(kept) == 2 or (len(kept) == 3 and traits_of(small(tag)).ranking)
     config = read_checkpoint(run).config
-    assert config == dataclasses.replace(small(tag), lr_schedule_steps=config.lr_schedule_steps)
+    assert config == dataclasses.replace(small_on(tag, store), lr_schedule_steps=config.lr_schedule_steps)
 
 
 def test_it_resumes_bit_for_bit(run, tag, store, tmp_path, capsys):

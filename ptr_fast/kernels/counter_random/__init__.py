@@ -39,6 +39,8 @@ class Stream(enum.IntEnum):
     DROPOUT = 20
     FLOW_NOISE = 21
     FLOW_TIME = 22
+    VALUE_SAMPLES = 30  # of advantage-weighted cloning
+    SHUFFLE = 31
     MASKED_PATCHES = 40  # which patches of an image are hidden
     CONTRASTED_FRAMES = 41  # which frames of a window are compared
 

@@ -47,12 +47,18 @@ class BcLearner(ImitationLearner):
         self, inputs: Inputs, batch: Batch, draws: BcDraws, dropout: Dropout | None
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Negative log-likelihood of the recorded chunk; see :meth:`ImitationLearner.loss`."""
+        return self.weighted_loss(inputs, batch, dropout)
+
+    def weighted_loss(
+        self, inputs: Inputs, batch: Batch, dropout: Dropout | None, weight_B: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """:meth:`loss` where samples count by their weights, constants; None: all alike."""
         config = self.config
         law = chunk_law(self.actor, inputs, config, dropout)
         log_prob_BH = law.log_prob(batch.actions)
         if config.num_actions > 1:  # what lies behind the end of an episode counts for nothing
             log_prob_BH = log_prob_BH * batch.action_mask
-        loss = losses.cloning_loss(log_prob_BH)
+        loss = losses.cloning_loss(log_prob_BH, None if weight_B is None else weight_B[:, None])
         mean = law.mean_BA.detach()
         error = (mean - batch.actions).square()
         if config.num_actions > 1:
