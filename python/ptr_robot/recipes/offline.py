@@ -4,7 +4,6 @@ smoke test: with the targets, discount and rates at which CQL was found to learn
 
 from typing import Any
 
-from ptr_fast.config import ActConfig
 from ptr_fast.learners.awbc import AwbcConfig
 from ptr_fast.learners.iql import IqlConfig
 from ptr_robot.recipes import imitation
