@@ -4,10 +4,12 @@ All recipes of a kind (``states-``, ``sim-``, ``smoke-``) have the same sizes, r
 methods can be compared.
 """
 
+from dataclasses import fields
 from typing import Any
 
 from ptr_fast.config import ActConfig, ActMode, BcConfig, EncoderConfig
 from ptr_fast.learners.autoregressive_bc import AutoregressiveBcConfig
+from ptr_fast.learners.bet import BetConfig
 from ptr_fast.learners.flow_bc import FlowBcConfig
 from ptr_fast.learners.mixture_bc import MixtureBcConfig
 from ptr_robot.recipes import sim, smoke
@@ -32,14 +34,24 @@ CHUNKS: dict[str, Any] = {"num_actions": 8, "loss": "l1"}
 """Of 0.4 s in the kitchens, which take 20 decisions a second; of Bridge's 5 a second they are half as long."""
 
 
+SMALL_BET: dict[str, Any] = {"num_bins": 32, "width": 128}
+WINDOW: dict[str, Any] = {"num_observations": 5}
+
+
 def of_every_kind(
     name: str, about: str, learner: type, mode: ActMode, data: DataConfig = DataConfig(), **options: Any
 ) -> dict[str, tuple[str, PretrainConfig]]:
-    """The recipes of a method, by name."""
+    """The recipes of a method, by name; of a kind's sizes it takes those that its learner has."""
+    known = {field.name for field in fields(learner)}
     return {
         f"{kind}-{name}": (
             f"{where}: {about}",
-            PretrainConfig(data=data, learner=learner(**sizes, **options), act=ActConfig(mode=mode), loop=loop),
+            PretrainConfig(
+                data=data,
+                learner=learner(**{key: value for key, value in sizes.items() if key in known}, **options),
+                act=ActConfig(mode=mode),
+                loop=loop,
+            ),
         )
         for kind, (where, sizes, loop) in KINDS.items()
     }
@@ -57,6 +69,7 @@ CLONING, OF_SUCCESSES = "behaviour cloning", "behaviour cloning of the successfu
 OF_FLOW = "flow matching of chunks of actions"
 OF_MODES = "behaviour cloning by a mixture of Gaussians"
 AXIS_BY_AXIS = "autoregressive behaviour cloning of 100 bins"
+BY_CLUSTERS = "behaviour transformer"
 OF_CHUNKS = "L1 regression of chunks of actions, for rollout --play ensemble"
 
 RECIPES = {
@@ -71,4 +84,7 @@ RECIPES = {
     **of_bridge("mixture", OF_MODES, MixtureBcConfig, "sample", dropout=0.1),
     **of_every_kind("ar-bc", AXIS_BY_AXIS, AutoregressiveBcConfig, "sample"),
     **of_bridge("ar-bc", AXIS_BY_AXIS, AutoregressiveBcConfig, "sample"),
+    **of_every_kind("bet", BY_CLUSTERS, BetConfig, "sample", **SMALL_BET),
+    **of_every_kind("bet-window", f"{BY_CLUSTERS}, 5 observations", BetConfig, "sample", **SMALL_BET, **WINDOW),
+    **of_bridge("bet", BY_CLUSTERS, BetConfig, "sample"),
 }
