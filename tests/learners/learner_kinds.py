@@ -47,6 +47,7 @@ def small(tag: str, spec: PolicySpec | None = None) -> LearnerConfig:
     takes_vit = hasattr(config, "encoder") and config.encoder.name == "vit"
     changes = {"encoder": VIT if takes_vit else ENCODER, "hidden_dims": (16, 16)}
     changes |= {"decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2}
+    changes |= {"width": 16, "num_layers": 1, "num_bins": 8}
     for field in dataclasses.fields(config):
         if isinstance(getattr(config, field.name), RunReference):
             changes[field.name] = other_run(spec or make_spec())
