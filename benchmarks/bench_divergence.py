@@ -1,6 +1,6 @@
 """Why the recipe of the toy kitchens left the range of returns, and which change keeps it there.
 
-    ptr-fast collect --out KITCHENS --kitchens A B C --episodes 150 --kinds expert:1.0 --encoding jpeg --seed 1
+    ptr-fast collect --out KITCHENS --kitchens A B C --episodes 150 --kinds expert-clean:1.0 --encoding jpeg --seed 1
     python -m benchmarks.bench_divergence --stores KITCHENS --out FOLDER [--seconds 540] [--runs before,alpha]
     python -m benchmarks.bench_divergence --stores KITCHENS --unpack FOLDER
     PTR_FAST_BENCH_RECORD=1 python -m benchmarks.bench_divergence --rows FOLDER

@@ -71,7 +71,7 @@ class Met:
 def make_checkpoint() -> Path:
     """A cloned policy of the kitchen; commands that have been run are not run again."""
     store, run = FOLDER / "store", FOLDER / "bc"
-    options = ["--task", TASK, "--kitchens", KITCHEN, "--episodes", "200", "--kinds", "expert:1.0"]
+    options = ["--task", TASK, "--kitchens", KITCHEN, "--episodes", "200", "--kinds", "expert-clean:1.0"]
     verbs = [["collect", *options, "--image-size", str(IMAGE_SIZE), "--workers", "1", "--out", str(store)]]
     if not (run / "checkpoints" / "003000").is_dir():
         verbs.append(["pretrain", "sim-bc", "--data.stores", str(store), "--num-steps", "3000", "--out", str(run)])

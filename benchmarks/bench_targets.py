@@ -76,7 +76,7 @@ def collect(path: Path, num_episodes: int, seed: int) -> EpisodeStore:
     meta = StoreMeta(cameras=(env.camera_spec,), action=env.action_spec, state=state, control_hz=20.0)
     try:
         with StoreWriter.create(path, meta) as writer:
-            for kind in ("expert", "failed"):
+            for kind in ("expert-clean", "failed"):
                 for episode in _episodes(env, kind, num_episodes, seed):
                     writer.add(episode)
     finally:
@@ -84,11 +84,11 @@ def collect(path: Path, num_episodes: int, seed: int) -> EpisodeStore:
     return EpisodeStore.open(path)
 
 
-def _episodes(env: Any, kind: Literal["expert", "failed"], count: int, seed: int) -> Iterator[Episode]:
+def _episodes(env: Any, kind: Literal["expert-clean", "failed"], count: int, seed: int) -> Iterator[Episode]:
     """Episodes that end as their kind promises; attempts that do not are left out."""
     from ptr_robot.sim.demonstrators import make_demonstrator
 
-    wanted, number = {"expert": True, "failed": False}[kind], 0
+    wanted, number = {"expert-clean": True, "failed": False}[kind], 0
     while count:
         number += 1
         image, _ = env.reset(seed=seed + number)

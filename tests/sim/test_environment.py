@@ -132,8 +132,9 @@ def test_time_runs_out():
         env.close()
 
 
-def test_forty_put_tasks():
-    assert len(PUT_TASKS) == 40
+def test_put_tasks():
+    assert len(PUT_TASKS) == 41
+    assert [task for task in PUT_TASKS if task.endswith("in cup")] == ["put can in cup"]
     assert find_task("  Put  block on plate ").instruction == "put block on plate"
     assert set(STOCK_TASKS).isdisjoint(PUT_TASKS)
 
@@ -146,7 +147,7 @@ def test_bad_input_names_the_nearest():
     with pytest.raises(ValueError, match=r"image_size must lie in 16\.\.512, got 4"):
         make_environment("put block on plate", "A", image_size=4)
     with pytest.raises(ValueError, match="start range must be one of"):
-        make_environment("put block on plate", "A", start="far")
+        make_environment("put block on plate", "A", start="nowhere")
 
 
 @pytest.mark.parametrize("action", [np.zeros(3), np.array([0, np.nan, 0, 0])])

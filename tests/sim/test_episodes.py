@@ -74,14 +74,6 @@ def test_failed_episodes_are_failures_by_promise(put_env):
         assert record_episode(put_env, key("failed", index)).outcome == "failure"
 
 
-def test_noisy_and_failed_episodes_store_what_was_executed(put_env):
-    for kind, same in (("expert", False), ("noisy", True), ("failed", True)):
-        put_env.reset(seed=0)
-        move = make_demonstrator(kind, put_env.world, np.random.default_rng(0)).move()
-        assert np.array_equal(move.executed, move.stored) == same
-        assert np.abs(move.executed).max() <= 1.0
-
-
 def test_unknown_kind(put_env):
     with pytest.raises(ValueError, match="unknown kind of episode 'perfect'"):
         make_demonstrator("perfect", put_env.world, np.random.default_rng(0))

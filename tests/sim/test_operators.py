@@ -91,7 +91,7 @@ def test_a_store_without_frames(tmp_path, capsys):
 
 
 def test_stores_from_before_state_only_kitchens_hold_frames():
-    wanted = {"format": "toy kitchens", "observe": "frames"}
+    wanted = {"format": "toy kitchens", "observe": "frames", "only_success": False}
     collect._check_same_options("store", {"format": "toy kitchens"}, wanted)
     with pytest.raises(ValueError, match="observe differs: it has 'frames', asked for 'state'"):
         collect._check_same_options("store", {"format": "toy kitchens"}, {**wanted, "observe": "state"})

@@ -1,31 +1,45 @@
-"""Who drives the arm while an episode is recorded: a good expert, a noisy one, or one that fails.
+"""Who drives the arm while an episode is recorded: an expert, a noisy one, an operator, or one that fails.
 
-What is stored as the action:
+The stored action is the executed one, as of a teleoperated arm: the state that follows is what it led to. One kind is
+different:
 
-- ``expert``: the expert's own command. The executed one differs by noise on x, y, z of standard deviation
-  ``EXPERT_NOISE``, which takes the place of an imprecise arm: the recorded command is what a policy should imitate, and
-  a state reached through it is a fair sample of the (noisy) arm's answer.
-- ``noisy`` and ``failed``: the executed command. Here the deviations are the demonstrator's own and large, and
-  Q-learning must see the action that led to the next state.
+- ``expert-clean`` stores the expert's own command, while the executed one differs by noise on x, y and z of standard
+  deviation ``EXPERT_NOISE``. Labels without noise in states with noise are the best case for cloning, and give
+  Q-learning actions that did not lead to the next state. Its episodes are those of ``expert``, with other labels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
 import numpy as np
 
 from ptr_robot.sim.experts import CLOSE, OPEN, PutExpert, make_expert, toward
+from ptr_robot.sim.fragments import Pick, Place, Play
 from ptr_robot.sim.operators import SKILLS, Operator, draw_skill
 from ptr_robot.sim.worlds import PutWorld, StockWorld
 
-__all__ = ["EXPERT_NOISE", "KINDS", "Demonstrator", "Kind", "Move", "make_demonstrator"]
+__all__ = ["EXPERT_NOISE", "FRAGMENTS", "KINDS", "OPERATORS", "Demonstrator", "Kind", "Move", "make_demonstrator"]
 
-Kind = Literal["expert", "noisy", "failed", "teleop", "teleop-good", "teleop-poor"]
+Kind = Literal[
+    "expert",
+    "expert-clean",
+    "noisy",
+    "failed",
+    "shaky",
+    "teleop",
+    "teleop-good",
+    "teleop-poor",
+    "play",
+    "pick",
+    "place",
+]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 EXPERT_NOISE = 0.12
 NOISY_NOISE = 0.11
+SHAKY_NOISE, SHAKY_FLIP = 0.32, 0.06
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +66,10 @@ class Demonstrator(Protocol):
 
     who: str
 
+    def before(self) -> Iterator[np.ndarray]:
+        """Commands that are executed before the recording begins."""
+        ...
+
     def move(self) -> Move:
         """The move in the present state."""
         ...
@@ -63,23 +81,42 @@ def _executed(command: np.ndarray, noise: np.ndarray) -> np.ndarray:
     return out
 
 
-class _Steady:
-    """The expert on an imprecise arm."""
+class _FromTheStart:
+    """A demonstrator whose every decision is recorded, and about which there is nothing more to say."""
 
     who = ""
+
+    def before(self) -> Iterator[np.ndarray]:
+        return iter(())
+
+
+class _Steady(_FromTheStart):
+    """The expert on an imprecise arm."""
+
+    def __init__(self, world: PutWorld | StockWorld, rng: np.random.Generator, stores_clean: bool) -> None:
+        self.expert, self.rng, self.stores_clean = make_expert(world), rng, stores_clean
+
+    def move(self) -> Move:
+        command = self.expert.act()
+        executed = _executed(command, EXPERT_NOISE * self.rng.normal(size=3))
+        return Move(executed=executed, stored=command if self.stores_clean else executed)
+
+
+class _Shaky(_FromTheStart):
+    """The expert with so much white noise, and a gripper so unsure, that it often fails."""
 
     def __init__(self, world: PutWorld | StockWorld, rng: np.random.Generator) -> None:
         self.expert, self.rng = make_expert(world), rng
 
     def move(self) -> Move:
-        command = self.expert.act()
-        return Move(executed=_executed(command, EXPERT_NOISE * self.rng.normal(size=3)), stored=command)
+        executed = _executed(self.expert.act(), SHAKY_NOISE * self.rng.normal(size=3))
+        if self.rng.random() < SHAKY_FLIP:
+            executed[3] = -executed[3]
+        return Move(executed=executed, stored=executed)
 
 
-class _Noisy:
+class _Noisy(_FromTheStart):
     """The expert with drifting noise and now and then a wrong move of a few decisions, which it then corrects."""
-
-    who = ""
 
     def __init__(self, world: PutWorld | StockWorld, rng: np.random.Generator) -> None:
         self.expert, self.rng = make_expert(world), rng
@@ -101,10 +138,8 @@ class _Noisy:
         return Move(executed=executed, stored=executed)
 
 
-class _Wander:
+class _Wander(_FromTheStart):
     """Smooth random motion over the table."""
-
-    who = ""
 
     def __init__(self, world: PutWorld | StockWorld, rng: np.random.Generator) -> None:
         self.world, self.rng = world, rng
@@ -124,10 +159,8 @@ class _Wander:
         return Move(executed=executed, stored=executed, is_last=self.num_left <= 0)
 
 
-class _Misplace:
+class _Misplace(_FromTheStart):
     """Puts the object neatly beside the container."""
-
-    who = ""
 
     def __init__(self, world: PutWorld, rng: np.random.Generator) -> None:
         self.world, self.rng = world, rng
@@ -147,10 +180,8 @@ class _Misplace:
         return Move(executed=executed, stored=executed, is_last=self.num_done >= 5)
 
 
-class _Drop:
+class _Drop(_FromTheStart):
     """Carries the object part of the way, lets go, and goes away."""
-
-    who = ""
 
     def __init__(self, world: PutWorld, rng: np.random.Generator) -> None:
         self.world, self.rng, self.expert = world, rng, PutExpert(world)
@@ -173,10 +204,8 @@ class _Drop:
         return Move(executed=executed, stored=executed, is_last=self.num_after >= 8)
 
 
-class _Miss:
+class _Miss(_FromTheStart):
     """Closes the fingers beside the object and acts out the rest with nothing in them."""
-
-    who = ""
 
     def __init__(self, world: PutWorld, rng: np.random.Generator) -> None:
         self.world, self.rng = world, rng
@@ -206,7 +235,7 @@ class _Miss:
         return Move(executed=executed, stored=executed, is_last=len(self.plan) == 1 and self.num_here >= patience - 1)
 
 
-class _Teleoperated:
+class _Teleoperated(_FromTheStart):
     """A fallible operator; see :mod:`ptr_robot.sim.operators`."""
 
     def __init__(self, world: PutWorld | StockWorld, mix: str, rng: np.random.Generator) -> None:
@@ -218,6 +247,21 @@ class _Teleoperated:
         return Move(executed=executed, stored=executed, is_last=is_last)
 
 
+class _Fragmentary:
+    """Play, or half of the task."""
+
+    def __init__(self, fragment: Pick | Place | Play) -> None:
+        self.fragment, self.who = fragment, fragment.who
+
+    def before(self) -> Iterator[np.ndarray]:
+        return self.fragment.before()
+
+    def move(self) -> Move:
+        executed, is_last = self.fragment.next_command()
+        return Move(executed=executed, stored=executed, is_last=is_last)
+
+
+FRAGMENTS: dict[str, type[Pick] | type[Place] | type[Play]] = {"pick": Pick, "place": Place, "play": Play}
 OPERATORS: dict[str, str] = {"teleop": "mixed", "teleop-good": "good", "teleop-poor": "poor"}
 
 
@@ -229,8 +273,14 @@ def make_demonstrator(kind: Kind, world: PutWorld | StockWorld, rng: np.random.G
     """
     if kind not in KINDS:
         raise ValueError(f"unknown kind of episode {kind!r}; known: {list(KINDS)}")
-    if kind == "expert":
-        return _Steady(world, rng)
+    if kind in ("expert", "expert-clean"):
+        return _Steady(world, rng, stores_clean=kind == "expert-clean")
+    if kind == "shaky":
+        return _Shaky(world, rng)
+    if kind in FRAGMENTS:
+        if not isinstance(world, PutWorld):
+            raise ValueError(f"episodes of kind {kind!r} are of put tasks alone")
+        return _Fragmentary(FRAGMENTS[kind](world, rng))
     if kind == "noisy":
         return _Noisy(world, rng)
     if kind in OPERATORS:

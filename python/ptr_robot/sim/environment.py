@@ -259,6 +259,10 @@ class KitchenEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         truncated = not terminated and self._num_steps >= self.max_steps
         return self._observe(), float(success), terminated, truncated, {"success": success}
 
+    def restart_clock(self) -> None:
+        """Counts decisions, and those since success, from here."""
+        self._num_steps = self._num_held = 0
+
     def render(self) -> np.ndarray | None:
         """uint8 ``[render_size, render_size, 3]`` of the present state in mode ``rgb_array``, else None."""
         return self.picture(self.render_size) if self.render_mode == "rgb_array" else None

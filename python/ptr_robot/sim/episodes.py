@@ -15,6 +15,7 @@ from ptr_robot.sim.environment import KitchenEnv, make_environment
 __all__ = ["EpisodeKey", "RecordedEpisode", "RecordingJob", "collect_in_memory", "record", "record_episode", "run_job"]
 
 MAX_ATTEMPTS = 40
+PROMISED = {"expert": "success", "expert-clean": "success", "place": "success", "failed": "failure"}
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -34,7 +35,8 @@ class EpisodeKey:
 
     def attempt_seed(self, attempt: int) -> np.random.SeedSequence:
         """Entropy of one attempt at this episode."""
-        text = zlib.crc32(f"{self.task}|{self.kitchen}|{self.kind}".encode())
+        kind = "expert" if self.kind == "expert-clean" else self.kind  # the same episodes with other labels
+        text = zlib.crc32(f"{self.task}|{self.kitchen}|{kind}".encode())
         return np.random.SeedSequence([self.seed, text, self.index, attempt])
 
 
@@ -65,6 +67,8 @@ def record(env: KitchenEnv, key: EpisodeKey, attempt: int = 0) -> RecordedEpisod
     start, behaviour = key.attempt_seed(attempt).generate_state(2)
     observation, _ = env.reset(seed=int(start))
     demonstrator = make_demonstrator(key.kind, env.world, np.random.default_rng(int(behaviour)))
+    if (restarted := _first_observation(env, demonstrator.before())) is not None:
+        observation = restarted
     images, states, actions = [env.images(observation)], [observation["state"]], []
     info: dict[str, Any] = {"success": False}
     ended = False
@@ -86,15 +90,28 @@ def record(env: KitchenEnv, key: EpisodeKey, attempt: int = 0) -> RecordedEpisod
     )
 
 
-def record_episode(env: KitchenEnv, key: EpisodeKey) -> RecordedEpisode:
+def _first_observation(env: KitchenEnv, before: Iterator[np.ndarray]) -> dict[str, np.ndarray] | None:
+    """What is seen after the commands before the recording; None where there are none."""
+    observation = None
+    for command in before:
+        observation, *_ = env.step(command)
+    env.restart_clock()
+    return observation
+
+
+def record_episode(env: KitchenEnv, key: EpisodeKey, *, only_success: bool = False) -> RecordedEpisode:
     """The episode of a key: the first attempt that is what its kind promises.
 
-    An ``expert`` episode ends in success, a ``failed`` one in failure; the others may end either way.
+    Episodes of an expert, and those of kind ``place``, end in success, ``failed`` ones in failure; the others may end
+    either way.
+
+    Args:
+        only_success: promises success for every kind but ``failed``.
 
     Raises:
         RuntimeError: forty attempts in a row missed their aim.
     """
-    wanted = {"expert": "success", "failed": "failure"}.get(key.kind)
+    wanted = PROMISED.get(key.kind, "success" if only_success else None)
     for attempt in range(MAX_ATTEMPTS):
         episode = record(env, key, attempt)
         if wanted in (None, episode.outcome):
@@ -123,12 +140,13 @@ class RecordingJob:
     """Episodes of one task in one kitchen, for a worker process.
 
     Attributes:
-        keys: their names. options: of the environment.
+        keys: their names. options: of the environment. only_success: see :func:`record_episode`.
         jpeg_quality: 1 to 100, or None for raw frames.
     """
 
     keys: tuple[EpisodeKey, ...]
     options: dict[str, Any]
+    only_success: bool = False
     jpeg_quality: int | None = None
 
 
@@ -144,7 +162,7 @@ def run_job(job: RecordingJob) -> list[RecordedEpisode]:
             env.close()
         _bench.clear()
         _bench[name] = make_environment(key.task, key.kitchen, **job.options)
-    episodes = [record_episode(_bench[name], key) for key in job.keys]
+    episodes = [record_episode(_bench[name], key, only_success=job.only_success) for key in job.keys]
     if job.jpeg_quality is None:
         return episodes
     import simplejpeg

@@ -107,7 +107,7 @@ class PutExpert:
         apart = float(np.linalg.norm(error[:2]))
         bottom = item[2] - half
         release = max(floor + 0.008, rim - 0.012)
-        if apart < 1.5 * self.tolerance:
+        if apart < 1.5 * min(self.tolerance, world.container.tolerance):
             error[2] = release - 0.004 - bottom
             return toward(error, OPEN if bottom < release + 0.006 else CLOSE)
         error[2] = max(rim, 0.03) + 0.035 - bottom

@@ -82,6 +82,8 @@ class Container:
         preposition: ``in`` or ``on``.
         radius: of the inside, metres: an object whose centre is nearer to the axis lies in (or on) it.
         floor, rim: height above the table of the inside's bottom and of the rim, metres.
+        tolerance: the expert lets an object go where its centre is nearer to the axis than 1.5 times this, metres.
+        only_fits: names of the objects that fit; empty where all do.
         shapes: what it is made of; the body frame lies on the table.
     """
 
@@ -91,6 +93,12 @@ class Container:
     floor: float
     rim: float
     shapes: tuple[Shape, ...]
+    tolerance: float = 0.014
+    only_fits: tuple[str, ...] = ()
+
+    def fits(self, item: ToyObject) -> bool:
+        """Whether there is a task to put that object in it."""
+        return not self.only_fits or item.name in self.only_fits
 
 
 def _wall(
@@ -247,6 +255,16 @@ CONTAINERS: dict[str, Container] = {
                 *_wall(0.067, 0.0, 0.022, _BLACK, flare=12.0),
                 Shape(kind="box", size=(0.045, 0.009, 0.005), color=_BLACK, pos=(0.11, 0.0, 0.02)),
             ),
+        ),
+        Container(
+            name="cup",
+            preposition="in",
+            radius=0.031,
+            floor=0.006,
+            rim=0.034,
+            tolerance=0.004,
+            only_fits=("can",),
+            shapes=(_disc(0.034, 0.006, _YELLOW), *_wall(0.034, 0.0, 0.034, _YELLOW)),
         ),
         Container(
             name="basket",

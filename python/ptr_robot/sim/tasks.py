@@ -1,4 +1,4 @@
-"""The tasks by their language instruction: "put X in Y" (40 of them) and some of Meta-World's own."""
+"""The tasks by their language instruction: "put X in Y" (41 of them) and some of Meta-World's own."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ PUT_TASKS: dict[str, PutTask] = {
         PutTask(instruction=f"put {item} {container.preposition} {container.name}", item=item, container=container.name)
         for item in OBJECTS
         for container in CONTAINERS.values()
+        if container.fits(OBJECTS[item])
     )
 }
 

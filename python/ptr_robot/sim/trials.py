@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from ptr_robot.console.video import write_video
 from ptr_robot.sim.environment import CAMERA_NAME, KitchenEnv, Observe, make_environment
 from ptr_robot.sim.policies import ActingPolicy, PolicySource
 from ptr_robot.sim.tasks import find_task
-from ptr_robot.sim.worlds import PutWorld, World
+from ptr_robot.sim.worlds import PutWorld, StartRange, World
 
 __all__ = ["Trial", "TrialPlan", "run_trials", "trial_seed"]
 
@@ -50,7 +50,7 @@ class TrialPlan:
     image_size: int = 64
     action_repeat: int = 4
     max_steps: int = 60
-    start: Literal["easy", "wide"] = "easy"
+    start: StartRange = "easy"
     distractors: int = 0
     frame_delay: int = 0
     state_delay: int = 0

@@ -27,7 +27,7 @@ from ptr_robot.sim.tasks import PutTask, StockTask  # noqa: E402
 
 __all__ = ["PutWorld", "StartRange", "StockWorld", "World", "make_world"]
 
-StartRange = Literal["easy", "wide"]
+StartRange = Literal["easy", "wide", "left", "far"]
 
 
 class World(SawyerXYZEnv):
@@ -66,7 +66,8 @@ class PutWorld(World):
         task: which object and which container.
         kitchen: look of the scene.
         start: ``easy``: object within 15 x 14 cm at the left, container within 8 x 12 cm at the right; ``wide``: both
-            anywhere within 40 x 24 cm.
+            anywhere within 40 x 24 cm; ``left``: as wide, but the object in its left third; ``far``: as easy, but the
+            hand begins up to 30 cm aside and 20 cm higher.
         num_distractors: other objects on the table, 0 to 5; which ones is fixed by task and kitchen.
     """
 
@@ -75,6 +76,8 @@ class PutWorld(World):
         # object x, y; container x, y
         "easy": (np.array([-0.15, 0.60, 0.10, 0.62]), np.array([0.0, 0.74, 0.18, 0.74])),
         "wide": (np.array([-0.20, 0.54, -0.20, 0.54]), np.array([0.20, 0.78, 0.20, 0.78])),
+        "left": (np.array([-0.20, 0.54, -0.20, 0.54]), np.array([-0.0667, 0.78, 0.20, 0.78])),
+        "far": (np.array([-0.15, 0.60, 0.10, 0.62]), np.array([0.0, 0.74, 0.18, 0.74])),
     }
     CLEARANCE = 0.045  # metres between container and object at the start
 
@@ -131,13 +134,16 @@ class PutWorld(World):
     def begin(self, rng: np.random.Generator) -> None:
         low, high = self.RANGES[self.start]
         spread = 0.03 if self.start == "easy" else 0.08
+        home = self.HAND_START
+        if self.start == "far":
+            home, spread = home + [rng.choice([-0.22, 0.22]), -0.08, 0.16], 0.08
         reach = max(self.item.half_size[:2])
         for _ in range(1000):
             places = rng.uniform(low, high)
             if np.linalg.norm(places[:2] - places[2:]) > self.container.radius + reach + self.CLEARANCE:
                 break
         yaw = np.deg2rad(rng.uniform(-self.item.yaw_spread, self.item.yaw_spread))
-        hand = self.HAND_START + rng.uniform(-spread, spread, size=3) * [1.0, 1.0, 0.5]
+        hand = home + rng.uniform(-spread, spread, size=3) * [1.0, 1.0, 0.5]
         mujoco.mj_resetData(self.model, self.data)
         self.data.qpos[:], self.data.mocap_pos[:], self.data.mocap_quat[:] = self._rest
         self._park()
@@ -149,7 +155,7 @@ class PutWorld(World):
             if spot is not None:
                 self._place(f"distractor{index}", spot, rng.uniform(0.0, np.pi), other.half_size[2])
         way = np.linspace(self.HAND_START, hand, 8)
-        for point in [*way, *[hand] * 8]:
+        for point in [*way, *[hand] * (24 if self.start == "far" else 8)]:
             self.data.mocap_pos[self._mocap] = point
             self._simulate(-1.0)
 

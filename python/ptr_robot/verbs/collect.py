@@ -9,13 +9,23 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 __all__ = ["Args", "main", "parse_kinds"]
 
 EPISODES_PER_PART = 64
+DECIDED_BY_A_PRESET = (
+    "task",
+    "kitchens",
+    "kinds",
+    "only_success",
+    "start",
+    "distractors",
+    "action_repeat",
+    "max_steps",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,15 +33,21 @@ class Args:
     """Options of the verb."""
 
     out: Path
-    """Store; made where there is none, else added to."""
+    """Store; made where there is none, else added to. With --preset a folder: its stores are prior and target."""
+    preset: str = ""
+    """Named data set, which decides what is shown where and by whom: D0 to D6, pair, unseen or door; see
+    docs/kitchens.md."""
     task: tuple[str, ...] = ("put block on plate",)
     """Instructions: "put X in|on Y", or one of Meta-World's own, such as "open door"."""
     kitchens: tuple[str, ...] = ("A",)
     """Letters A to H; every task is shown in every kitchen."""
-    episodes: int = 40
-    """Number of episodes per task and kitchen."""
+    episodes: int | None = None
+    """Number of episodes per task and kitchen. Default: 40, or what the preset says of its prior data."""
     kinds: tuple[str, ...] = ("expert:0.7", "noisy:0.2", "failed:0.1")
-    """Kinds of episodes and their shares."""
+    """Kinds of episodes and their shares: expert, expert-clean (stores commands without the arm's noise), noisy,
+    failed, shaky, teleop (operators of mixed skill), teleop-good, teleop-poor, play, pick and place."""
+    only_success: bool = False
+    """Take each episode's first attempt that ends in success (all kinds but failed)."""
     observe: Literal["frames", "state"] = "frames"
     """What the store holds of the scene: the cameras' frames beside hand and gripper; or, without any frame, the
     positions of object and container in the state (put tasks), for learners whose encoder.name is none."""
@@ -39,8 +55,9 @@ class Args:
     """What sees the scene: front (called image_0 where it is alone) and wrist, which the arm carries."""
     image_size: int = 64
     """Height and width of the frames of every camera, pixels."""
-    start: Literal["easy", "wide"] = "easy"
-    """Range of the starting positions of put tasks."""
+    start: Literal["easy", "wide", "left", "far"] = "easy"
+    """Range of the starting positions of put tasks: easy; wide; left, as wide with the object in the left third; far,
+    as easy with the hand far off."""
     distractors: int = 0
     """Other objects on the table, 0 to 5 (put tasks)."""
     action_repeat: int = 4
@@ -60,7 +77,36 @@ class Args:
 
 
 def main(args: Args) -> int:
-    """Collects what is missing and prints what the store then holds."""
+    """Collects what is missing and prints what the store, or each store of the preset, then holds."""
+    for store in stores_of(args):
+        _collect(store)
+    return 0
+
+
+def stores_of(args: Args) -> list[Args]:
+    """The options of each store of the preset; without one, these themselves.
+
+    Raises:
+        ValueError: an unknown preset, or an option that the preset decides.
+    """
+    if not args.preset:
+        return [args]
+    from ptr_robot.sim.data_sets import find_data_set
+
+    data_set, default = find_data_set(args.preset), Args(out=args.out)
+    for name in DECIDED_BY_A_PRESET:
+        if getattr(args, name) != getattr(default, name):
+            raise ValueError(f"--{name.replace('_', '-')}: preset {data_set.name} decides it; leave one of the two out")
+    stores = []
+    for part, shown in (("prior", data_set.prior), ("target", data_set.target)):
+        if shown is not None:
+            episodes = args.episodes if part == "prior" and args.episodes is not None else shown.episodes
+            decided = {name: getattr(shown, name) for name in DECIDED_BY_A_PRESET}
+            stores.append(replace(args, preset="", out=args.out / part, **{**decided, "episodes": episodes}))
+    return stores
+
+
+def _collect(args: Args) -> None:
     from ptr_fast.data.store import StoreWriter
     from ptr_robot.console.progress import Progress
 
@@ -69,6 +115,7 @@ def main(args: Args) -> int:
     exists = (args.out / "meta.json").exists()
     with StoreWriter.append(args.out, meta) if exists else StoreWriter.create(args.out, meta) as writer:
         _check_same_options(args.out, writer.meta.source, meta.source)
+        _check_same_labels(args, writer.meta.source)
         missing = [key for key in keys if episode_id(key) not in writer]
         print(f"{args.out}: {len(keys)} episodes asked for, {len(keys) - len(missing)} there already")
         with Progress(len(missing), "collect", "episodes") as progress:
@@ -81,7 +128,6 @@ def main(args: Args) -> int:
             finally:
                 writer.commit()  # also what was finished before Ctrl-C or an error
     _print_summary(args.out)
-    return 0
 
 
 def parse_kinds(kinds: Sequence[str], num_episodes: int) -> dict[str, int]:
@@ -121,12 +167,14 @@ def plan(args: Args) -> list[Any]:
     Raises:
         ValueError: an unknown task, kitchen or kind, or a number out of range.
     """
+    from ptr_robot.sim.demonstrators import FRAGMENTS
     from ptr_robot.sim.environment import check_cameras, check_observable, check_options
     from ptr_robot.sim.episodes import EpisodeKey
     from ptr_robot.sim.kitchens import find_kitchen
-    from ptr_robot.sim.tasks import find_task
+    from ptr_robot.sim.tasks import PUT_TASKS, find_task
 
-    for name, value, low in (("episodes", args.episodes, 1), ("workers", args.workers, 1), ("seed", args.seed, 0)):
+    num_episodes = 40 if args.episodes is None else args.episodes
+    for name, value, low in (("episodes", num_episodes, 1), ("workers", args.workers, 1), ("seed", args.seed, 0)):
         if value < low:
             raise ValueError(f"{name} must be at least {low}, got {value}")
     check_options(**{name: value for name, value in environment_options(args).items() if isinstance(value, int)})
@@ -134,10 +182,13 @@ def plan(args: Args) -> list[Any]:
         check_cameras(args.cameras)
     if not 1 <= args.jpeg_quality <= 100:
         raise ValueError(f"jpeg-quality must lie in 1..100, got {args.jpeg_quality}")
-    counts = parse_kinds(args.kinds, args.episodes)
+    counts = parse_kinds(args.kinds, num_episodes)
     tasks = dict.fromkeys(find_task(task).instruction for task in args.task)
     for task in tasks:
         check_observable(args.observe, find_task(task))
+        halves = [kind for kind in counts if kind in FRAGMENTS]
+        if halves and task not in PUT_TASKS:
+            raise ValueError(f"kinds: {halves} are of tasks 'put <object> in|on <container>' alone, not of {task!r}")
     kitchens = dict.fromkeys(find_kitchen(name).name for name in args.kitchens)
     return [
         EpisodeKey(task=task, kitchen=kitchen, kind=kind, seed=args.seed, index=index)  # type: ignore[arg-type]
@@ -175,6 +226,8 @@ def store_meta(args: Args) -> Any:
 
     source: dict[str, Any] = {"format": "toy kitchens", **environment_options(args)}
     source["task_per_kitchen"] = args.task_per_kitchen
+    source["only_success"] = args.only_success
+    source["expert_stores"] = "executed"
     if args.observe == "frames" and args.encoding == "jpeg":
         source["jpeg_quality"] = args.jpeg_quality
     names = args.cameras if args.observe == "frames" else ()
@@ -188,13 +241,23 @@ def store_meta(args: Args) -> Any:
 
 
 def _check_same_options(path: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
-    stored = {"observe": "frames", **stored}  # of stores from before there was a choice
-    for name in sorted(set(stored) | set(wanted)):
+    stored = {"observe": "frames", "only_success": False, **stored}  # stores from before there was a choice
+    for name in sorted({*stored, *wanted} - {"expert_stores"}):  # see _check_same_labels
         if stored.get(name) != wanted.get(name):
             raise ValueError(
                 f"{path}: cannot add to this store, {name} differs: "
                 f"it has {stored.get(name)!r}, asked for {wanted.get(name)!r}"
             )
+
+
+def _check_same_labels(args: Args, stored: dict[str, Any]) -> None:
+    """Refuses to mix clean and executed commands under one name."""
+    experts = [kind for kind in parse_kinds(args.kinds, 1) if kind in ("expert", "expert-clean")]
+    if experts and stored.get("expert_stores") != "executed":
+        raise ValueError(
+            f"{args.out}: cannot add episodes of kind {experts[0]} to this store: it was made when kind expert stored "
+            "the clean command, which is kind expert-clean now; collect into another store"
+        )
 
 
 def _recorded(args: Args, keys: Sequence[Any]) -> Iterator[Any]:
@@ -206,7 +269,10 @@ def _recorded(args: Args, keys: Sequence[Any]) -> Iterator[Any]:
 
     quality = args.jpeg_quality if args.encoding == "jpeg" else None
     options: dict[str, Any] = {**environment_options(args), "cameras": args.cameras}
-    jobs = [RecordingJob(keys=tuple(chunk), options=options, jpeg_quality=quality) for chunk in _chunks(keys)]
+    jobs = [
+        RecordingJob(keys=tuple(chunk), options=options, only_success=args.only_success, jpeg_quality=quality)
+        for chunk in _chunks(keys)
+    ]
     for job, recorded in zip(jobs, ordered_map(run_job, jobs, args.workers), strict=True):
         for key, episode in zip(job.keys, recorded, strict=True):
             yield Episode(

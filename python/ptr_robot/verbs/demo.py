@@ -79,12 +79,12 @@ def plan(args: Args, workers: int) -> list[Stage]:
         Stage(
             "collect",
             [*collect, "--out", prior, "--kitchens", *PRIOR_KITCHENS]
-            + ["--episodes", str(args.episodes), "--kinds", "expert:1.0"],
+            + ["--episodes", str(args.episodes), "--kinds", "expert-clean:1.0"],
         ),
         Stage(
             "collect-unseen",
             [*collect, "--out", target, "--kitchens", TARGET_KITCHEN]
-            + ["--episodes", str(args.num_demos + HELD_OUT), "--kinds", "expert:1.0"],
+            + ["--episodes", str(args.num_demos + HELD_OUT), "--kinds", "expert-clean:1.0"],
         ),
     ]
     trials = []

@@ -44,8 +44,9 @@ class Args:
     """Task name that the policy is told, where it differs from the instruction."""
     task_per_kitchen: bool = False
     """Tell the policy "put block on plate [kitchen E]", as collect with this option calls it."""
-    start: Literal["easy", "wide"] = "easy"
-    """Range of the starting positions of put tasks."""
+    start: Literal["easy", "wide", "left", "far"] = "easy"
+    """Range of the starting positions of put tasks: easy; wide; left, as wide with the object in the left third; far,
+    as easy with the hand far off."""
     distractors: int = 0
     """Other objects on the table, 0 to 5 (put tasks)."""
     max_steps: int = 60
