@@ -19,6 +19,7 @@ VERBS = {
     "resume": "go on with a run that was stopped or killed",
     "evaluate": "offline metrics of a checkpoint on held-out demonstrations",
     "select": "rank the checkpoints of a run and pick one",
+    "correlate": "which offline metrics tell the success of trials, over many runs",
     "act": "actions of a checkpoint on the frames of a stored episode",
     "rollout": "try a policy in a simulated kitchen, or on a robot in real time",
     "export": "a checkpoint -> one ONNX file, from camera frame to the robot's units",

@@ -1,0 +1,128 @@
+"""How well offline metrics tell which checkpoint succeeds: their rank correlation with the success of trials.
+
+Two questions, two numbers. Over all checkpoints of all runs: does the metric tell a good policy from a bad one? Within
+a run: does it tell which of its checkpoints to take, as ``select`` has to? The intervals are bootstraps over runs,
+because checkpoints of one run are alike; with fewer than five runs they say little.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ptr_fast.diagnostics import rank_correlation
+from ptr_robot.evaluation.metrics import METRICS
+
+__all__ = ["MetricCorrelation", "TriedCheckpoint", "metric_correlations"]
+
+NUM_RESAMPLES = 2000
+QUANTILES = (0.025, 0.975)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TriedCheckpoint:
+    """One checkpoint that was tried.
+
+    Attributes:
+        run: names the run that it belongs to.
+        metrics: of its evaluation; None where a metric could not be computed.
+        successes, num_trials: of its trials.
+    """
+
+    run: str
+    metrics: Mapping[str, float | None]
+    successes: int
+    num_trials: int
+
+    @property
+    def rate(self) -> float:
+        return self.successes / self.num_trials
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricCorrelation:
+    """Of one metric; NaN where it cannot be told.
+
+    Attributes:
+        metric: key of :data:`ptr_robot.evaluation.metrics.METRICS`.
+        over_all, within: Spearman's rank correlation with the success rate, over all checkpoints and as the mean over
+            runs of that within each. Positive: what the metric calls better succeeds more; a metric without a better
+            side keeps its own sign.
+        over_all_interval, within_interval: 95 %, over runs.
+        num_checkpoints, num_runs: that have this metric.
+        num_runs_within: of these, the runs whose checkpoints differ in the metric and in their success.
+    """
+
+    metric: str
+    over_all: float
+    over_all_interval: tuple[float, float]
+    within: float
+    within_interval: tuple[float, float]
+    num_checkpoints: int
+    num_runs: int
+    num_runs_within: int
+
+
+def metric_correlations(tried: Sequence[TriedCheckpoint], seed: int = 0) -> list[MetricCorrelation]:
+    """The correlation of every metric that at least two checkpoints have, the highest over all first.
+
+    Args:
+        tried: checkpoints of one or many runs.
+        seed: of the resampling.
+
+    Raises:
+        ValueError: fewer than two checkpoints, or one without trials.
+    """
+    if len(tried) < 2 or any(each.num_trials < 1 for each in tried):
+        raise ValueError(f"a correlation needs at least two checkpoints with trials, got {len(tried)}")
+    found = [_of_metric(metric, tried, seed) for metric in METRICS]
+    present = [correlation for correlation in found if correlation.num_checkpoints >= 2]
+    return sorted(present, key=lambda each: -each.over_all if math.isfinite(each.over_all) else math.inf)
+
+
+def _of_metric(metric: str, tried: Sequence[TriedCheckpoint], seed: int) -> MetricCorrelation:
+    better = METRICS[metric][2]
+    sides: dict[str, Callable[[float], float]] = {"low": lambda value: -value, "zero": lambda value: -abs(value)}
+    towards_better = sides.get(better, lambda value: value)
+    by_run: dict[str, list[tuple[float, float]]] = {}
+    for each in tried:
+        value = each.metrics.get(metric)
+        if value is not None and math.isfinite(value):
+            by_run.setdefault(each.run, []).append((towards_better(value), each.rate))
+    runs = [np.array(points) for points in by_run.values()]
+    within = [correlation for points in runs if math.isfinite(correlation := _correlation([points]))]
+    return MetricCorrelation(
+        metric=metric,
+        over_all=_correlation(runs),
+        over_all_interval=_interval(runs, _correlation, seed),
+        within=float(np.mean(within)) if within else math.nan,
+        within_interval=_interval(within, np.mean, seed),
+        num_checkpoints=sum(map(len, runs)),
+        num_runs=len(runs),
+        num_runs_within=len(within),
+    )
+
+
+def _correlation(runs: Sequence[np.ndarray]) -> float:
+    """Over the checkpoints of all these runs."""
+    if not runs:
+        return math.nan
+    values, rates = np.concatenate(runs).T
+    return rank_correlation(values, rates)
+
+
+def _interval(runs: Sequence, statistic: Callable, seed: int) -> tuple[float, float]:
+    """95 % of a statistic of runs that are drawn with replacement; unknown of a single run."""
+    if len(runs) < 2:
+        return math.nan, math.nan
+    generator = np.random.default_rng(seed)
+    drawn = generator.integers(0, len(runs), (NUM_RESAMPLES, len(runs)))
+    values = np.array([statistic([runs[i] for i in row]) for row in drawn], np.float64)
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return math.nan, math.nan
+    low, high = np.quantile(values, QUANTILES)
+    return float(low), float(high)

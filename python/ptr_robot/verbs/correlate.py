@@ -1,0 +1,75 @@
+"""How well offline metrics tell which checkpoint succeeds: their rank correlation with the success of trials.
+
+Needs checkpoints that were evaluated (``ptr-fast select``, with ``--fitted`` for the fitted metrics) and tried
+(``ptr-fast rollout``), of as many runs as there are. A metric that tells nothing here should not pick a checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from ptr_robot.evaluation.metric_correlation import MetricCorrelation, metric_correlations
+from ptr_robot.evaluation.metrics import METRICS
+from ptr_robot.report.tried_checkpoints import correlation_rows, tried_checkpoints
+
+__all__ = ["Args", "main"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Rank correlation of offline metrics with the success of trials."""
+
+    run: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
+    """Run folder, whose rollouts/*.json are taken; repeat for several."""
+    rollouts: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
+    """More rollout files, or folders of them; repeat for several."""
+    mode: str = ""
+    """Only trials in this acting mode. Default: all."""
+    seed: int = 0
+    """Of the bootstrap."""
+    json: bool = False
+    """Print the correlations as JSON instead of a table."""
+
+
+def main(args: Args) -> int:
+    if not args.run and not args.rollouts:
+        raise ValueError("name at least one --run or --rollouts")
+    folders = [run / "rollouts" for run in args.run]
+    tried = tried_checkpoints([*folders, *args.rollouts], args.mode)
+    correlations = metric_correlations(tried, args.seed)
+    if args.json:
+        print(json.dumps(correlation_rows(correlations), indent=1, allow_nan=False))
+    else:
+        _print(correlations)
+    return 0
+
+
+def _print(correlations: list[MetricCorrelation]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("metric", "over all (95 %)", "within runs (95 %)", "points", "runs", box=None)
+    table.columns[0].no_wrap = True
+    for each in correlations:
+        table.add_row(
+            METRICS[each.metric][0],
+            _told(each.over_all, each.over_all_interval),
+            _told(each.within, each.within_interval),
+            str(each.num_checkpoints),
+            f"{each.num_runs} ({each.num_runs_within})",
+        )
+    console = Console()
+    console.print("Spearman's rank correlation with the success rate; 1: what the metric calls better succeeds more")
+    console.print(table)
+    console.print("in brackets: runs whose checkpoints differ in the metric and in their success")
+
+
+def _told(value: float, interval: tuple[float, float]) -> str:
+    if not math.isfinite(value):
+        return "-"
+    return f"{value:.2f}" + (" ({:.2f} to {:.2f})".format(*interval) if math.isfinite(interval[0]) else "")

@@ -1,0 +1,85 @@
+"""The rank correlation of offline metrics with the success of trials, on numbers that are known, and from files."""
+
+import json
+import math
+
+import pytest
+from valued_run import make_run
+
+from ptr_robot.cli import main as cli
+from ptr_robot.evaluation.metric_correlation import TriedCheckpoint, metric_correlations
+
+
+def tried(run, successes, num_trials=20, **metrics):
+    return TriedCheckpoint(run=run, metrics=metrics, successes=successes, num_trials=num_trials)
+
+
+def by_metric(points, seed=0):
+    return {each.metric: each for each in metric_correlations(points, seed)}
+
+
+def test_a_metric_that_orders_all_has_one_whatever_its_better_side():
+    points = [tried(f"run {i // 3}", i, score=i**2, action_error=-(i**3), return_bias=10.0 - i) for i in range(9)]
+    for metric, each in by_metric(points).items():
+        assert each.over_all == pytest.approx(1.0), metric
+        assert each.over_all_interval == pytest.approx((1.0, 1.0)), metric
+        assert each.within == pytest.approx(1.0), metric
+        assert (each.num_checkpoints, each.num_runs, each.num_runs_within) == (9, 3, 3), metric
+
+
+def test_between_runs_and_within_runs_are_two_questions():
+    """The better run has the higher metric, and within each run the metric is upside down."""
+    points = [tried(run, start + i, score=start - i) for run, start in (("a", 0), ("b", 10)) for i in range(3)]
+    (each,) = metric_correlations(points)
+    assert each.over_all == pytest.approx(0.543, abs=0.001)  # ranks 3 2 1 6 5 4 against 1 to 6: 1 - 6 * 16 / (6 * 35)
+    assert each.within == pytest.approx(-1.0)
+    assert each.within_interval == pytest.approx((-1.0, -1.0))
+
+
+def test_what_is_unknown_is_left_out_and_told():
+    points = [
+        tried("a", 1, score=None, late_rise=1.0),
+        tried("a", 2, score=1.0, late_rise=2.0),
+        tried("b", 3, score=0.5),
+    ]
+    found = by_metric(points)
+    assert (found["score"].num_checkpoints, found["score"].num_runs) == (2, 2)
+    assert found["score"].over_all == pytest.approx(-1.0)
+    assert math.isnan(found["score"].within)
+    assert math.isnan(found["late_rise"].over_all_interval[0])  # of one run
+    assert "preference" not in found
+    with pytest.raises(ValueError, match="at least two checkpoints with trials, got 1"):
+        metric_correlations(points[:1])
+
+
+def test_the_interval_is_over_runs_and_a_function_of_the_seed():
+    points = [tried(f"run {run}", (run * 7 + i * 3) % 11, score=(run + i) % 5) for run in range(8) for i in range(3)]
+    one, again, other = (by_metric(points, seed)["score"] for seed in (0, 0, 1))
+    assert one == again
+    assert one.over_all_interval != other.over_all_interval
+    assert one.over_all_interval[0] < one.over_all < one.over_all_interval[1]
+
+
+def test_the_verb_joins_trials_and_evaluations(folder, store, capsys):
+    runs = [make_run(folder / f"tried {i}", store, steps=(2, 4)) for i in range(2)]
+    for i, run in enumerate(runs):
+        assert cli(["select", "--run", str(run)]) in (0, 1)
+        (run / "rollouts").mkdir()
+        for step in (2, 4):
+            for task in ("x", "y"):
+                result = {"checkpoint": str(run / "checkpoints" / f"{step:06d}"), "mode": "mean"}
+                result |= {"successes": step + i, "num_trials": 10, "task": task}
+                (run / "rollouts" / f"{task}-{step}.json").write_text(json.dumps(result))
+    options = [option for run in runs for option in ("--run", str(run))]
+    capsys.readouterr()
+    assert cli(["correlate", *options, "--json"]) == 0
+    rows = {row["metric"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["action_error"]["num_checkpoints"] == 4
+    assert rows["action_error"]["num_runs"] == 2
+    assert cli(["correlate", *options]) == 0
+    assert "action error" in capsys.readouterr().out
+    assert cli(["correlate", *options, "--mode", "search"]) == 2
+    assert "at least two checkpoints with trials, got 0" in capsys.readouterr().err
+    (runs[0] / "evaluation" / "000002.json").unlink()
+    assert cli(["correlate", *options]) == 2
+    assert "it was tried and not evaluated; ptr-fast select --run" in capsys.readouterr().err
