@@ -14,6 +14,7 @@ __all__ = [
     "actor_loss",
     "advantage_weights",
     "bellman_errors",
+    "bounded_log_sum_exp",
     "cloned_actor_loss",
     "cloning_loss",
     "cql_log_weight",
@@ -53,6 +54,18 @@ def cql_log_weight(log_prob_BK: torch.Tensor, num_random: int, action_dim: int) 
     data = log_prob_BK.new_full((log_prob_BK.shape[0], 1), -math.inf)
     random = log_prob_BK.new_full((log_prob_BK.shape[0], num_random), action_dim * math.log(2.0))
     return torch.cat([data, -log_prob_BK, random], dim=1)
+
+
+def bounded_log_sum_exp(
+    q_EBK: torch.Tensor, log_weight_BK: torch.Tensor, num_policy: int, bound_B: torch.Tensor
+) -> torch.Tensor:
+    """``[E, B]``: the log-sum-exp over actions of Q + log weight, Q of the first ``num_policy`` being at least a bound.
+
+    No gradient reaches a Q below its bound. Source: Cal-QL (arXiv 2303.05479), equation 5.1.
+    """
+    policy_EBK, random_EBK = q_EBK.split([num_policy, q_EBK.shape[2] - num_policy], dim=2)
+    bounded_EBK = torch.where(policy_EBK < bound_B[:, None], bound_B[:, None], policy_EBK)
+    return (torch.cat([bounded_EBK, random_EBK], dim=2) + log_weight_BK).logsumexp(dim=2)
 
 
 def actor_loss(log_prob_B: torch.Tensor, q_EB: torch.Tensor, temperature: torch.Tensor) -> torch.Tensor:

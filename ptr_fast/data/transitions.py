@@ -34,7 +34,7 @@ class Transitions:
         record, next_record: int64 ``[N]``, records in the store.
         first_record, last_record: int64 ``[N]``, of the first and of the last action of the same episode.
         rewards, masks: float32 ``[N]``.
-        returns: float32 ``[N]``, observed from the transition on, or -inf; None where the rewards do not ask for them.
+        returns: float32 ``[N]``, observed from the transition on, or -inf; None without a discount.
         task_id, episode: int64 ``[N]``.
         state: float32 ``[num_records, S]``, the whole column of the store (raw units, not copied): index it by record.
         action: float32 ``[num_records, A]``, scaled to [-clip, clip]: index it by record.
@@ -82,7 +82,7 @@ class Transitions:
         self.record = record[keep]
         self.next_record = np.minimum(record + ahead, last_observation)[keep]
         self.returns: np.ndarray | None = None
-        if rewards.lower_bound_returns:
+        if discount is not None:
             self.returns = observed_returns(num_steps, rewards, gamma, is_failure)[keep]
         self.first_record, self.last_record = (record - step)[keep], (record + left)[keep]
         self.rewards, self.masks = rewards_ahead[keep], masks_ahead[keep]

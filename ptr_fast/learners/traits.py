@@ -36,7 +36,8 @@ class Traits:
     Attributes:
         name: what people read, e.g. ``CQL``.
         columns: fields of :class:`ptr_fast.types.Batch` that an update reads; no other is gathered.
-        optional_columns: fields that an update uses where the batch has them; the rewards of a run ask for ``returns``.
+        optional_columns: fields that an update uses where the batch has them; the rewards of a run ask for ``returns``,
+            as a bound of the target.
         window: past observations and future actions of a sample.
         networks: names of all networks that a checkpoint holds.
         made_of: fields of the configuration that the networks' shapes follow from: a branch of a run keeps them.
@@ -99,5 +100,5 @@ class Traits:
                 f"rewards.num_steps {rewards.num_steps}: {self.name} has no discount, and so no target that looks "
                 "ahead; leave it at 1"
             )
-        if rewards.lower_bound_returns and "returns" not in self.optional_columns | self.columns:
+        if rewards.lower_bound_returns and "returns" not in self.optional_columns:
             raise ValueError(f"rewards.lower_bound_returns: {self.name} has no target for it to bound; leave it off")

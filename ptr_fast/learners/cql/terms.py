@@ -46,6 +46,7 @@ def critic_terms(
     random_actions_BKA: torch.Tensor,
     target_B: torch.Tensor,
     cql_alpha: float,
+    policy_bound_B: torch.Tensor | None = None,
 ) -> CriticTerms:
     """The conservative Bellman loss of a critic's heads; all 1 + 2 K actions of a state in one call of ``cql_head``.
 
@@ -55,12 +56,18 @@ def critic_terms(
         random_actions_BKA: uniform in the action range.
         target_B: Bellman target, a constant.
         cql_alpha: weight of the conservative term.
+        policy_bound_B: the log-sum-exp takes Q of the policy's actions to be at least this (Cal-QL), -inf where nothing
+            is known; None: no bound, and Q and log-sum-exp are one fused pass.
     """
     num_policy, num_random = policy_actions_BKA.shape[1], random_actions_BKA.shape[1]
     with torch.no_grad():
         actions = torch.cat([data_actions_BA[:, None], policy_actions_BKA, random_actions_BKA], dim=1)
         log_weight = losses.cql_log_weight(policy_log_prob_BK, num_random, data_actions_BA.shape[1])
-    q, log_sum_exp = head.q_and_log_sum_exp(hoisted, actions, log_weight)
+    if policy_bound_B is None:
+        q, log_sum_exp = head.q_and_log_sum_exp(hoisted, actions, log_weight)
+    else:
+        q = head.q(hoisted, actions)
+        log_sum_exp = losses.bounded_log_sum_exp(q[..., 1:], log_weight[:, 1:], num_policy, policy_bound_B)
     q_data, q_policy, q_random = q.split([1, num_policy, num_random], dim=2)
     q_data = q_data.squeeze(2)
     bellman_loss = losses.bellman_errors(q_data, target_B).mean()

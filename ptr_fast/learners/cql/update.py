@@ -141,6 +141,10 @@ class CqlLearner:
         temperature_terms = self._temperature_step(actor_terms["entropy"])
         return CqlTerms(policy=policy.detach(), **critic_terms, **actor_terms, **temperature_terms)
 
+    def lower_bounds(self, batch: Batch) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Of the Bellman target, and of Q of the policy's actions in the conservative term, ``[B]``; None: no bound."""
+        return batch.returns, None
+
     def _augment(self, batch: Batch, draws: Draws) -> tuple[Images, Images]:
         if not self.config.encoder.sees_images:
             return {}, {}
@@ -153,13 +157,14 @@ class CqlLearner:
     ) -> tuple[dict, TanhGaussian]:
         """Update critic and target; return the terms and the policy at s, whose graph the actor step goes on with."""
         config, head = self.config, self.critic.head
+        target_bound, policy_bound = self.lower_bounds(batch)
         with torch.no_grad():
             next_policy = self.actor(next_images, batch.next_state[:, -1], batch.task_id)
             next_actions, next_log_prob = next_policy.sample_with_log_prob(draws.next_eps)
             next_embedding = self.target_critic.encoder(next_images, len(batch))
             next_hoisted = self.target_critic.head.hoist(next_embedding, batch.next_state[:, -1], batch.task_id)
             next_q = self.target_critic.head.q(next_hoisted, next_actions)
-            target = losses.td_target(next_q, batch.rewards, batch.masks, config.discount, batch.returns)
+            target = losses.td_target(next_q, batch.rewards, batch.masks, config.discount, target_bound)
         embedding = self.critic.encoder(images, len(batch))
         seen = embedding.detach() if self._shares_encoder else self.actor.encoder(images, len(batch))
         policy = self.actor.policy(seen, batch.state[:, -1], batch.task_id)
@@ -167,7 +172,7 @@ class CqlLearner:
             policy_actions, policy_log_prob = policy.sample_with_log_prob(draws.policy_eps)
         hoisted = head.hoist(embedding, batch.state[:, -1], batch.task_id)
         sampled = (policy_actions, policy_log_prob, draws.random_actions)
-        terms = critic_terms(head, hoisted, batch.actions[:, 0], *sampled, target, config.cql_alpha)
+        terms = critic_terms(head, hoisted, batch.actions[:, 0], *sampled, target, config.cql_alpha, policy_bound)
         _step(self._critic_adam, terms.critic_loss, self._critic_backward)
         return {
             "next_policy": next_policy,

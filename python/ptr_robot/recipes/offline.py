@@ -4,7 +4,9 @@ smoke test: with the targets, discount and rates at which CQL was found to learn
 
 from typing import Any
 
+from ptr_fast.config import ActConfig, RewardConfig
 from ptr_fast.learners.awbc import AwbcConfig
+from ptr_fast.learners.cal_ql import CalQlConfig
 from ptr_fast.learners.iql import IqlConfig
 from ptr_robot.recipes import imitation
 from ptr_robot.recipes.conservative import AS_FOUND, CRITIC, RATES, SEARCH, STATE_SEEN, of_every_kind
@@ -13,11 +15,14 @@ TARGETS: dict[str, Any] = {name: value for name, value in CRITIC.items() if name
 IQL_RATES = {kind: {**rates, "value_lr": rates["critic_lr"]} for kind, rates in RATES.items()}
 IMPLICIT = "implicit Q-learning, search by its Q among samples of its actor"
 
+CALIBRATED = "Cal-QL, five-step targets"
+AHEAD = RewardConfig(num_steps=5)  # its bound by the return is another one than that of the targets
 WEIGHTED = "cloning weighted by the critic of another run, --learner.critic.path RUN"
 
 RECIPES = {
     **of_every_kind(
         "iql", IMPLICIT, IqlConfig, SEARCH, AS_FOUND, IQL_RATES, **TARGETS, expectile=0.9, advantage_temperature=1.0
     ),
+    **of_every_kind("cal-ql", CALIBRATED, CalQlConfig, ActConfig(), AHEAD, RATES, **CRITIC, **STATE_SEEN),
     **imitation.of_every_kind("awbc", WEIGHTED, AwbcConfig, "mean"),
 }
