@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
@@ -22,6 +22,7 @@ __all__ = [
     "area_under_curve",
     "correlation",
     "divergence",
+    "early_rise",
     "late_rise",
     "misestimation",
     "monte_carlo_returns",
@@ -35,6 +36,8 @@ __all__ = [
     "wilson_interval",
 ]
 
+AT_BOUNDS = 0.98
+"""Scaled actions beyond this lie at their bounds, which are -1 and 1."""
 RANGE_SLACK = 0.25
 """How far Q may leave the range of possible returns before a checkpoint is not chosen, in widths of that range."""
 ALARM_SLACK = 0.5
@@ -68,6 +71,8 @@ class EpisodeValues:
             networks that act.
         td_target: r + discount * mask * max_K min_E Q_target(s', a'), the learner's own rule.
         bellman_error: mean over the critics of (Q - td_target)^2.
+        at_bounds, recorded_at_bounds: share of the dimensions in which the mean action, and the recorded one, lies at
+            its bounds (beyond ``AT_BOUNDS`` in scaled units).
         action_error: squared error of the mean action, mean over A, in scaled units (the range is 2 wide).
         log_prob: log density of the recorded action, scaled action space, nats; empty where the policy has none.
     """
@@ -87,13 +92,15 @@ class EpisodeValues:
     preference: np.ndarray
     td_target: np.ndarray
     bellman_error: np.ndarray
+    at_bounds: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
+    recorded_at_bounds: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
 
     def __post_init__(self) -> None:
         num_steps = len(self.rewards)
-        for field in fields(self):
-            array = getattr(self, field.name)
-            if field.name != "outcome" and (np.ndim(array) != 1 or len(array) not in (0, num_steps)):
-                raise ValueError(f"{field.name}: expected {num_steps} values or none, got shape {np.shape(array)}")
+        for each in fields(self):
+            array = getattr(self, each.name)
+            if each.name != "outcome" and (np.ndim(array) != 1 or len(array) not in (0, num_steps)):
+                raise ValueError(f"{each.name}: expected {num_steps} values or none, got shape {np.shape(array)}")
 
 
 def monte_carlo_returns(
@@ -192,6 +199,29 @@ def late_rise(values: np.ndarray, share: float = 0.1) -> float:
     return difference / spread
 
 
+def early_rise(values: np.ndarray, returns: np.ndarray, share: float = 0.1) -> tuple[float, float]:
+    """By how much values and returns rise over the first half of an episode: from its first tenth to that in its middle.
+
+    Returns rise there by what the discount leaves of the end. A critic whose values do not is one that the end's value
+    has not reached yet.
+
+    Args:
+        values, returns: ``[T]``.
+        share: share of the steps that are averaged at either place (rounded up).
+
+    Returns:
+        Both differences; NaN for fewer than eight steps or any value there that is not finite.
+    """
+    values, returns = np.asarray(values, np.float64), np.asarray(returns, np.float64)
+    if values.shape != returns.shape:
+        raise ValueError(f"values and returns must have one shape, got {values.shape} and {returns.shape}")
+    count, middle = math.ceil(share * len(values) - 1e-9), len(values) // 2
+    if len(values) < 8:
+        return math.nan, math.nan
+    rises = [float(x[middle - count + 1 : middle + 1].mean() - x[:count].mean()) for x in (values, returns)]
+    return (rises[0], rises[1]) if np.isfinite(rises).all() else (math.nan, math.nan)
+
+
 def area_under_curve(positive: np.ndarray | Sequence[float], negative: np.ndarray | Sequence[float]) -> float:
     """Chance that a random positive scores above a random negative, ties counting half; NaN if either is empty."""
     positive, negative = np.asarray(positive, np.float64), np.asarray(negative, np.float64)
@@ -234,7 +264,9 @@ def summarize(episodes: Sequence[EpisodeValues], limits: tuple[float, float] | N
         for f in fields(EpisodeValues)
         if f.name != "outcome"
     }
-    metrics = {"action_error": _mean(joined["action_error"]), "log_prob": _mean(joined["log_prob"])}
+    metrics = {
+        name: _mean(joined[name]) for name in ("action_error", "log_prob", "at_bounds", "recorded_at_bounds")
+    }
     if limits is None:
         return metrics
     good = [e for e in episodes if e.outcome != "failure"]
@@ -256,6 +288,7 @@ def summarize(episodes: Sequence[EpisodeValues], limits: tuple[float, float] | N
         "preference": _mean(joined["preference"]),
         "return_correlation": correlation(q[known], joined["returns"][known]),
         "return_bias": _mean((q - joined["returns"])[known]),
+        "early_rise": _early_share(good),
         "separation_auc": area_under_curve(
             [_mean(e.q) for e in good], [_mean(e.q) for e in episodes if e.outcome == "failure"]
         ),
@@ -342,6 +375,13 @@ def telling_moments(q: np.ndarray, advantage: np.ndarray, num_moments: int = 3) 
         if len(chosen) < num_moments and all(abs(step - other) >= gap for other, _ in chosen):
             chosen.append((step, reason))
     return sorted(chosen)
+
+
+def _early_share(episodes: Sequence[EpisodeValues]) -> float:
+    """How much of the early rise of the returns Q has, over all episodes; NaN where their returns do not rise."""
+    rises = np.array([early_rise(e.q, e.returns) for e in episodes], np.float64).reshape(-1, 2)
+    of_q, of_returns = rises[np.isfinite(rises).all(axis=1)].sum(axis=0)
+    return float(of_q / of_returns) if of_returns > 1e-6 else math.nan
 
 
 def _mean(values: np.ndarray | Sequence[float]) -> float:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ptr_fast.config import ActConfig, LearnerConfig, PolicySpec
-from ptr_fast.diagnostics import EpisodeValues, monte_carlo_returns
+from ptr_fast.diagnostics import AT_BOUNDS, EpisodeValues, monte_carlo_returns
 from ptr_fast.learners.capabilities import Inputs
 from ptr_fast.learners.registry import acts_of, encodes_of, traits_of, values_of
 from ptr_fast.losses import bellman_errors, td_target
@@ -87,7 +87,7 @@ def value_episode(
     values: dict[str, np.ndarray] = {
         "rewards": episode.rewards,
         "masks": episode.masks,
-        "action_error": curves["action_error"][index].numpy(),
+        **{name: curves[name][index].numpy() for name in ("action_error", "at_bounds", "recorded_at_bounds")},
     }
     if "log_prob" in curves:
         values["log_prob"] = curves["log_prob"][index].numpy()
@@ -139,7 +139,11 @@ def _value_frames(
         mean_FA = _acted(config, networks, inputs, spec, averaged, generator)
     else:
         mean_FA = acting.mode()
-    out = {"action_error": (mean_FA - action_FA).square().mean(dim=1)}
+    out = {
+        "action_error": (mean_FA - action_FA).square().mean(dim=1),
+        "at_bounds": (mean_FA.abs() > AT_BOUNDS).float().mean(dim=1),
+        "recorded_at_bounds": (action_FA.abs() > AT_BOUNDS).float().mean(dim=1),
+    }
     if acting is not None:
         out["log_prob"] = acting.log_prob(action_FA)
     if "values" in traits.capabilities:

@@ -106,6 +106,18 @@ def test_late_rise_at_the_edges():
     assert math.isnan(d.late_rise([1.0, 2.0, math.inf, 4.0]))
 
 
+def test_early_rise_by_hand():
+    # Twenty steps: the first two against the two that end in the middle, steps 9 and 10.
+    values = np.arange(20.0)
+    assert d.early_rise(values, 2 * values) == (9.0, 18.0)
+    late = np.append(np.zeros(15), np.arange(5.0))
+    assert d.early_rise(late, values) == (0.0, 9.0)
+    assert np.isnan(d.early_rise(values[:7], values[:7])).all()
+    assert np.isnan(d.early_rise(values, np.append(math.nan, values[1:]))).all()
+    with pytest.raises(ValueError, match="one shape"):
+        d.early_rise(values, values[:3])
+
+
 def test_area_under_curve():
     assert d.area_under_curve([3, 4], [1, 2]) == 1.0
     assert d.area_under_curve([1, 2], [3, 4]) == 0.0
@@ -151,12 +163,16 @@ def test_summary_by_hand():
     assert got["return_bias"] == pytest.approx((7 - 14) / 10)  # the failed episode's return is not known
     assert got["return_correlation"] == pytest.approx(d.correlation(rising.q, rising.returns))
     assert got["separation_auc"] == 1.0
+    # The first step, 0, against that in the middle, 0, where the returns rise by nothing.
+    assert math.isnan(got["early_rise"])
+    some = [make_values(np.arange(8) * k, returns=np.arange(8) * 4) for k in (1, 3)]
+    assert d.summarize(some, limits=(-2.0, 2.0))["early_rise"] == pytest.approx((4 + 12) / (16 + 16))
 
 
 def test_summary_without_failures_or_critic():
     assert math.isnan(d.summarize([make_values([1, 2, 3])], limits=(0.0, 1.0))["separation_auc"])
     assert d.summarize([make_values([1, 2, 3], log_prob=[])]) == pytest.approx(
-        {"action_error": 1.0, "log_prob": math.nan}, nan_ok=True
+        {"action_error": 1.0, "log_prob": math.nan, "at_bounds": math.nan, "recorded_at_bounds": math.nan}, nan_ok=True
     )
     with pytest.raises(ValueError, match="at least one"):
         d.summarize([])

@@ -98,7 +98,7 @@ def test_a_cloned_policy_says_that_it_has_no_q(folder, store, capsys):
     assert cli(["evaluate", "--checkpoint", str(run)]) == 0
     assert "there is no Q" in " ".join(capsys.readouterr().out.split())
     result = saved_evaluation(evaluation_path(list_checkpoints(run)[0]))
-    assert set(result["metrics"]) == {"action_error", "log_prob"}
+    assert set(result["metrics"]) == {"action_error", "log_prob", "at_bounds", "recorded_at_bounds"}
     assert result["value_range"] is None
 
 

@@ -112,7 +112,8 @@ def test_tensorboard_shows_them(measured):
 def test_cloning_has_those_without_a_critic(store, tmp_path, capsys):
     assert pretrain(store, tmp_path / "run", "--evaluate-every", "6", recipe="smoke-bc") == 0
     keys = {key for row in rows(tmp_path / "run").values() for key in row if key.startswith("held_out/")}
-    assert keys == {"held_out/action_error", "held_out/log_prob"}
+    names = ("action_error", "log_prob", "at_bounds", "recorded_at_bounds")
+    assert keys == {f"held_out/{name}" for name in names}
     told = capsys.readouterr().out
     assert f"held-out metrics every 6 updates: {NUM_HELD_OUT} of {NUM_HELD_OUT} episodes (" in told
     assert "held out: action error " in told

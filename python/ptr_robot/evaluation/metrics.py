@@ -48,7 +48,7 @@ __all__ = [
     "write_evaluation",
 ]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Of the file, and of the numbers in it: raised whenever a metric changes, so that no old number is compared."""
 MAX_CURVES = 12
 """Episodes whose curves are kept in the file; all others keep their numbers."""
@@ -64,6 +64,7 @@ METRICS = {
     "action_error": ("action error", "scaled²", "low", "squared error of the mean action, mean over dimensions"),
     "log_prob": ("log-probability", "nats", "high", "of the recorded action"),
     "return_correlation": ("Q against return", "-1..1", "high", "Pearson correlation with the recorded return"),
+    "early_rise": ("early rise of Q", "share", "one", "rise of Q over the first half of an episode, of the return's"),
     "return_bias": ("Q - return", "reward", "zero", "mean over the steps whose return is known"),
     "separation_auc": ("success over failure", "0..1", "high", "chance that a good episode has the higher mean Q"),
     "fqe_value": (
@@ -78,6 +79,8 @@ METRICS = {
     "advantage": ("advantage of the data", "reward", "", "Q(s, recorded action) - Q(s, policy mean)"),
     "policy_gap": ("Q data - policy", "reward", "", "recorded actions against sampled policy actions"),
     "random_gap": ("Q data - random", "reward", "", "recorded actions against uniform actions"),
+    "at_bounds": ("actions at bounds", "share", "", "dimensions in which the mean action lies at its bounds"),
+    "recorded_at_bounds": ("recorded at bounds", "share", "", "the same of the recorded actions"),
     "share_outside": ("Q out of range", "share", "low", "steps whose Q no policy could earn, slack included"),
     "rank_correlation_averaged": ("averaged Q against time", "-1..1", "high", "rank correlation, averaged critics"),
     "late_rise_averaged": ("late rise, averaged Q", "sd", "high", "the last tenth, averaged critics"),
