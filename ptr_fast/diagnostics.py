@@ -264,9 +264,7 @@ def summarize(episodes: Sequence[EpisodeValues], limits: tuple[float, float] | N
         for f in fields(EpisodeValues)
         if f.name != "outcome"
     }
-    metrics = {
-        name: _mean(joined[name]) for name in ("action_error", "log_prob", "at_bounds", "recorded_at_bounds")
-    }
+    metrics = {name: _mean(joined[name]) for name in ("action_error", "log_prob", "at_bounds", "recorded_at_bounds")}
     if limits is None:
         return metrics
     good = [e for e in episodes if e.outcome != "failure"]

@@ -50,6 +50,7 @@ class Traits:
         num_value_samples: policy actions, and as many uniform ones, that evaluation asks the critic about.
         ranking: metric of an evaluation that ranks its checkpoints, and whether the largest or the smallest wins; None:
             they cannot be ranked, the newest counts.
+        temperature: key of the number of an update that is the weight of the policy's entropy; empty: it has none.
         value_of_data: key of the number of an update that is the mean Q of recorded actions; empty: there is none.
         rate: the learning rate that is told and set; the others keep their ratio to it.
         progress: key of a number of an update -> its short name in the progress line.
@@ -73,6 +74,7 @@ class Traits:
     target_rate: float | None = None
     num_value_samples: int = 4
     ranking: tuple[str, Literal["max", "min"]] | None = None
+    temperature: str = ""
     value_of_data: str = ""
     rate: str = "lr"
     progress: Mapping[str, str] = field(default_factory=dict)

@@ -48,6 +48,7 @@ def traits(config: CqlConfig) -> Traits:
         target_rate=config.tau,
         num_value_samples=config.num_action_samples,
         ranking=("score", "max"),
+        temperature="temperature/value",
         value_of_data="q/data",
         rate="critic_lr",
         progress={

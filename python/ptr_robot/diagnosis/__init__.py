@@ -14,7 +14,16 @@ from ptr_robot.diagnosis.evidence import Evidence
 from ptr_robot.diagnosis.finding import LEVELS, Finding
 from ptr_robot.diagnosis.sample import sample_cameras
 
-__all__ = ["JOINT_CHECKS", "STORE_CHECKS", "Evidence", "Finding", "examine", "examine_together", "sample_cameras"]
+__all__ = [
+    "JOINT_CHECKS",
+    "STORE_CHECKS",
+    "Evidence",
+    "Finding",
+    "examine",
+    "examine_together",
+    "sample_cameras",
+    "signed",
+]
 
 STORE_CHECKS: tuple[Callable[[Evidence], list[Finding]], ...] = (
     episodes.damaged_files,
@@ -54,18 +63,18 @@ JOINT_CHECKS: tuple[Callable[[Sequence[Evidence]], list[Finding]], ...] = (
 
 def examine(evidence: Evidence) -> list[Finding]:
     """All checks of one store, worst findings first."""
-    return _signed(STORE_CHECKS, evidence, evidence.path)
+    return signed(STORE_CHECKS, evidence, evidence.path)
 
 
 def examine_together(stores: Sequence[Evidence]) -> list[Finding]:
     """All checks of stores that are to be used together; none for a single store."""
     if len(stores) < 2:
         return []
-    return _signed(JOINT_CHECKS, stores, ", ".join(evidence.path for evidence in stores))
+    return signed(JOINT_CHECKS, stores, ", ".join(evidence.path for evidence in stores))
 
 
-def _signed(checks: Sequence[Callable], material: Any, store: str) -> list[Finding]:
-    """The findings of all checks with the names of check and store put in, worst first."""
+def signed(checks: Sequence[Callable], material: Any, store: str) -> list[Finding]:
+    """The findings of all checks with the names of check and store put in, worst first; else in the order of checks."""
     findings = [
         replace(finding, check=finding.check or check.__name__, store=finding.store or store)
         for check in checks

@@ -15,7 +15,7 @@ MAX_NAMED_EPISODES = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What one check says about one store, or about several together.
+    """What one check says about one store or training run, or about several together.
 
     Attributes:
         level: ``error``: training on this goes wrong; ``warning``: likely a trap, a person should look; ``note``: a
@@ -24,7 +24,7 @@ class Finding:
         why: what it does to training or to the robot.
         advice: what to do; empty where there is nothing to do.
         check: name of the check, stable, for scripts; default: the function's name.
-        store: the store (or stores) it is about; default: what the check was given.
+        store: the store, stores or runs it is about; default: what the check was given.
         episodes: a few of the episodes concerned, at most ``MAX_NAMED_EPISODES``.
         numbers: the measurements, for scripts; plain JSON values.
     """

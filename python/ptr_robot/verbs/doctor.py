@@ -7,9 +7,6 @@ errors.
 
 from __future__ import annotations
 
-import json
-import sys
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +15,8 @@ from typing import Annotated
 import tyro
 
 from ptr_fast.errors import DataError
-from ptr_robot.diagnosis.finding import LEVELS, MAX_NAMED_EPISODES, Finding, printable
-
-STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
-WIDTH = 120
-"""Characters of a line where the output is not a terminal."""
+from ptr_robot.diagnosis.finding import LEVELS, Finding
+from ptr_robot.diagnosis.told import tell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,20 +48,7 @@ class Args:
 def main(args: Args) -> int:
     """Prints what was found; 1 where there are errors (or, if strict, warnings)."""
     findings = diagnose(args.stores, max_frames=args.max_frames_per_episode, max_episodes=args.max_episodes)
-    counts = Counter(finding.level for finding in findings)
-    failed = counts["error"] > 0 or (args.strict and counts["warning"] > 0)
-    if args.json:
-        report = {
-            "stores": [str(store) for store in args.stores],
-            "counts": {level: counts[level] for level in LEVELS},
-            "passed": not failed,
-            "findings": [finding.to_json() for finding in findings],
-        }
-        json.dump(report, sys.stdout, indent=2, ensure_ascii=False)
-        sys.stdout.write("\n")
-    else:
-        _print(args.stores, findings)
-    return int(failed)
+    return tell("stores", args.stores, findings, as_json=args.json, strict=args.strict)
 
 
 def diagnose(stores: Sequence[Path | str], *, max_frames: int = 8, max_episodes: int = 512) -> list[Finding]:
@@ -107,35 +88,3 @@ def diagnose(stores: Sequence[Path | str], *, max_frames: int = 8, max_episodes:
 
 def _unreadable(path: Path | str, seen: str, why: str, advice: str) -> Finding:
     return Finding(level="error", check="readable", store=str(path), seen=seen, why=why, advice=advice)
-
-
-def _print(stores: Sequence[Path], findings: Sequence[Finding]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(width=None if sys.stdout.isatty() else WIDTH)
-    table = Table(box=None, padding=(0, 2, 1, 0), show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(ratio=1, overflow="fold")
-    for finding in findings:
-        story = Text()
-        if len(stores) > 1:
-            story.append(f"{printable(finding.store)}\n", style="cyan")
-        story.append(_sentence(printable(finding.seen)) + "\n", style="bold" if finding.level != "note" else "")
-        more = ", ..." if len(finding.episodes) == MAX_NAMED_EPISODES else ""
-        if finding.episodes:
-            story.append("episodes: " + printable(", ".join(finding.episodes)) + more + "\n", style="cyan")
-        story.append(f"why: {finding.why}", style="dim")
-        if finding.advice:
-            story.append(f"\ndo:  {finding.advice}")
-        table.add_row(Text(finding.level, style=STYLES[finding.level]), Text(finding.check, style="bold"), story)
-    console.print(table)
-    counts = Counter(finding.level for finding in findings)
-    words = ", ".join(f"{counts[level]} {level}{'s' if counts[level] != 1 else ''}" for level in LEVELS)
-    console.print(Text(f"{', '.join(str(store) for store in stores)}: {words}", style="bold"))
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]

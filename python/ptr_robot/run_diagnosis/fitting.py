@@ -1,0 +1,136 @@
+"""Checks of how a run fits: too well to what it saw, not yet well enough, or not at all any more."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ptr_robot.diagnosis.finding import Finding, percent
+from ptr_robot.evaluation.metrics import METRICS
+from ptr_robot.run_diagnosis.evidence import RunEvidence, option
+
+__all__ = ["measured", "overfit", "rate_at_zero", "underfit"]
+
+MIN_POINTS = 5
+"""Values of a curve below which no rise or fall is told from chance."""
+RISEN_ACTION_ERROR, RISEN_BELLMAN_ERROR = 1.1, 1.25
+"""Times its smallest value: an error that has risen."""
+STILL_GAINING = 0.25
+"""Share of all that a metric gained which the last quarter of a run may still add where it is done learning."""
+SPENT, LAST_PART = 1e-3, 0.95
+"""A learning rate below this share of its largest changes nothing; a schedule may end so in the last part of a run."""
+
+
+def measured(evidence: RunEvidence) -> list[Finding]:
+    """Nothing is known about held-out episodes."""
+    if not evidence.unmeasured:
+        return []
+    return [
+        Finding(
+            level="note",
+            seen=f"no metric on held-out episodes: {evidence.unmeasured}",
+            why="whether the critic is right, and whether the run overfits, cannot be seen without",
+            advice="train with --evaluate-every 500 and a --data.validation-share above 0",
+        )
+    ]
+
+
+def overfit(evidence: RunEvidence) -> list[Finding]:
+    """Held-out errors that rise again: the action error, and where there is a critic its Bellman error as well.
+
+    Of a critic's learner neither alone says so: the Bellman error rises as the values spread, and the actor leaves the
+    recorded actions for better ones.
+    """
+    risen = {"action_error": _risen(evidence, "action_error", RISEN_ACTION_ERROR)}
+    if evidence.limits is not None:
+        risen["bellman_error"] = _risen(evidence, "bellman_error", RISEN_BELLMAN_ERROR)
+    if not all(risen.values()):
+        return []
+    told = {name: rise for name, rise in risen.items() if rise is not None}
+    words = [
+        f"{METRICS[name][0]} {low:.3g} at step {step} and {now:.3g} now" for name, (step, low, now) in told.items()
+    ]
+    best = min(step for step, _, _ in told.values())
+    ways = ["ptr-fast select takes an earlier checkpoint"]
+    if evidence.has("dropout"):
+        ways.append(option("learner.dropout", 0.1))
+    if evidence.has("weight_decay"):
+        ways.append(option("learner.weight_decay", 0.01))
+    ways.append(f"{option('num-steps', best)} or more demonstrations")
+    return [
+        Finding(
+            level="warning",
+            seen=f"held-out errors have risen again: {', '.join(words)}",
+            why="the nets learn the recorded episodes by heart: on a robot they meet others",
+            advice="; ".join(ways),
+            numbers={name: {"best_step": s, "best": low, "now": now} for name, (s, low, now) in told.items()},
+        )
+    ]
+
+
+def _risen(evidence: RunEvidence, name: str, times: float) -> tuple[int, float, float] | None:
+    """Step and value of the smallest value, and the newest, where it has risen since."""
+    steps, values = evidence.curve(name)
+    now = evidence.now(name)
+    if len(steps) < MIN_POINTS or now is None:
+        return None
+    # A single low value may be chance: neighbours are averaged.
+    smooth = (values[:-1] + values[1:]) / 2
+    lowest = int(np.nanargmin(smooth))
+    if steps[lowest] > 0.7 * steps[-1] or now.value < times * smooth[lowest]:
+        return None
+    return int(steps[lowest]), float(smooth[lowest]), now.value
+
+
+def underfit(evidence: RunEvidence) -> list[Finding]:
+    """A run that ended while it was still learning."""
+    ranking = evidence.traits.ranking
+    if ranking is None or not evidence.is_finished:
+        return []
+    name, sign = ranking[0], 1.0 if ranking[1] == "max" else -1.0
+    steps, values = evidence.curve(name)
+    if len(steps) < MIN_POINTS or not np.isfinite(values).all():
+        return []
+    gained, before = sign * values, steps <= 0.75 * steps[-1]
+    late = max(1, len(steps) // 10)
+    at_the_end, earlier = float(np.median(gained[-late:])), float(np.median(gained[before][-late:]))
+    whole = at_the_end - float(gained[0])
+    if whole <= 0.02 * max(abs(at_the_end), 1e-9) or at_the_end - earlier <= STILL_GAINING * whole:
+        return []
+    more = 2 * evidence.loop.num_steps
+    resumed = f"ptr-fast resume RUN {option('num-steps', more)}"
+    if evidence.learner.lr_schedule == "cosine":
+        resumed += " --lr-schedule cosine"
+    return [
+        Finding(
+            level="warning",
+            seen=f"{METRICS[name][0]} on held-out episodes still gained {percent((at_the_end - earlier) / whole)} of all "
+            f"that it gained in the last quarter: {sign * earlier:.3g} at step {int(steps[before][-1])}, "
+            f"{sign * at_the_end:.3g} at step {int(steps[-1])}",
+            why="the run ended while it was learning: what it can do is not seen yet",
+            advice=f"{resumed}, or a larger net",
+            numbers={"step": int(steps[-1]), "metric": name, "share": (at_the_end - earlier) / whole},
+        )
+    ]
+
+
+def rate_at_zero(evidence: RunEvidence) -> list[Finding]:
+    """Learning rates that were at zero while the run went on."""
+    rates = {key: curve for key, curve in evidence.run.metrics.items() if key.startswith("lr/") and len(curve[0])}
+    spent = {}
+    for key, (steps, values) in rates.items():
+        gone = values <= SPENT * values.max()
+        if gone.any() and steps[gone][0] < LAST_PART * steps[-1]:
+            spent[key] = int(steps[gone][0])
+    if not spent:
+        return []
+    since, last = min(spent.values()), evidence.run.last_step
+    return [
+        Finding(
+            level="warning",
+            seen=f"{', '.join(spent)}: at zero since step {since}, and the run went on to step {last}",
+            why="these updates changed nothing",
+            advice=f"{option('learner.lr_schedule_steps', evidence.loop.num_steps)}, or ptr-fast resume RUN "
+            "--lr-schedule constant --lr RATE",
+            numbers={"since": since, "last_step": last},
+        )
+    ]

@@ -1,0 +1,80 @@
+"""Checks of several runs together: whether those that differ in their seed alone come to the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from ptr_robot.diagnosis.finding import Finding
+from ptr_robot.evaluation.metrics import METRICS
+from ptr_robot.report.runs import TrialRow, find_rollouts, trial_rows
+from ptr_robot.run_diagnosis.evidence import RunEvidence
+
+__all__ = ["seeds_disagree"]
+
+DIFFERENT_SCORE, DIFFERENT_ERROR = 0.3, 1.5
+"""By how much a score in [-1, 1] differs, and by how many times an error, where seeds disagree."""
+
+
+def seeds_disagree(runs: Sequence[RunEvidence]) -> list[Finding]:
+    """Runs of one configuration whose trials or held-out metrics lie far apart."""
+    groups: dict[str, list[RunEvidence]] = {}
+    for run in runs:
+        groups.setdefault(_but_for_the_seed(run), []).append(run)
+    return [finding for group in groups.values() if len(group) > 1 for finding in _of_group(group)]
+
+
+def _but_for_the_seed(run: RunEvidence) -> str:
+    told: dict[str, Any] = {key: value for key, value in run.run.config["config"].items() if key != "out"}
+    told["loop"] = {key: value for key, value in (told.get("loop") or {}).items() if key != "seed"}
+    told.pop("checkpoint", None)
+    return json.dumps(told, sort_keys=True)
+
+
+def _of_group(group: Sequence[RunEvidence]) -> list[Finding]:
+    words = _by_trials(group) or _by_metric(group)
+    if not words:
+        return []
+    names = ", ".join(run.run.name for run in group)
+    return [
+        Finding(
+            level="warning",
+            seen=f"{names} differ in their seed alone, and {words}",
+            why="what one seed shows is chance: a change of settings cannot be judged by it",
+            advice="judge by at least three seeds and their interval; rewards.num_steps 5, rewards.lower_bound_returns, "
+            "lower rates or more updates bring them together",
+            store=", ".join(run.path for run in group),
+        )
+    ]
+
+
+def _by_trials(group: Sequence[RunEvidence]) -> str:
+    rows = [row for run in group for row in _rows(run)]
+    for row in rows:
+        for other in rows:
+            same = (row.mode, row.task, row.kitchen) == (other.mode, other.task, other.kitchen)
+            if same and row.interval[1] < other.interval[0]:
+                return (
+                    f"by {row.mode} {row.successes} of {row.num_trials} trials succeed with one and {other.successes} of "
+                    f"{other.num_trials} with another ({row.task}): their 95 % intervals do not meet"
+                )
+    return ""
+
+
+def _rows(run: RunEvidence) -> list[TrialRow]:
+    folder = run.run.path / "rollouts"
+    return trial_rows(find_rollouts([folder])) if folder.is_dir() else []
+
+
+def _by_metric(group: Sequence[RunEvidence]) -> str:
+    ranking = group[0].traits.ranking
+    if ranking is None:
+        return ""
+    name = ranking[0]
+    values = [now.value for run in group if (now := run.now(name)) is not None]
+    if len(values) < 2:
+        return ""
+    low, high = min(values), max(values)
+    apart = high - low > DIFFERENT_SCORE if name == "score" else high > DIFFERENT_ERROR * max(low, 1e-9)
+    return f"their {METRICS[name][0]} on held-out episodes lies between {low:.3g} and {high:.3g}" if apart else ""
