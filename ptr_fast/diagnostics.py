@@ -200,7 +200,7 @@ def late_rise(values: np.ndarray, share: float = 0.1) -> float:
 
 
 def early_rise(values: np.ndarray, returns: np.ndarray, share: float = 0.1) -> tuple[float, float]:
-    """By how much values and returns rise over the first half of an episode: from its first tenth to that in its middle.
+    """By how much values and returns rise over the first half of an episode: first tenth to the one in its middle.
 
     Returns rise there by what the discount leaves of the end. A critic whose values do not is one that the end's value
     has not reached yet.

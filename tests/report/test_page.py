@@ -98,6 +98,19 @@ def test_everything_is_on_the_page(page, run):
     assert "picked" in [attrs.get("class") for attrs in page.all("tr")]
 
 
+def test_metrics_on_held_out_episodes_are_curves_of_their_own(folder):
+    run = folder / "with curves"
+    run.mkdir()
+    rows = [{"step": s, "q/data": 1.0, "held_out/bellman_error": 4.0 - s, "held_out/preference": 0.5} for s in (1, 2)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert cli(["report", "--run", str(run)]) == 0
+    text = Page(run / "report.html").text()
+    assert "On held-out episodes" in text
+    assert "Bellman error ↓" in text
+    assert "1 more series" in text
+    assert "held_out/" not in text
+
+
 def test_nothing_is_loaded_from_elsewhere(page, run):
     assert not page.all("script")
     assert not page.all("link")

@@ -1,4 +1,4 @@
-"""A hand on a table that goes to a goal: people's way (several ways, pauses, failures) and a machine's; and tiny runs."""
+"""A hand on a table that goes to a goal, as people do (several ways, pauses, failures) or a machine; and tiny runs."""
 
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def _person(name: str, rng: np.random.Generator, speed: tuple[float, float], fai
 def _episode(
     name: str, rng: np.random.Generator, speed: float, detour: float, is_human: bool, is_failure: bool
 ) -> Episode:
-    hand, goal = np.array([0.1, rng.uniform(0.4, 0.6)]), np.array([0.9, rng.uniform(0.3, 0.7)])
+    hand, goal = np.array([0.1, rng.uniform(0.4, 0.6) if is_human else 0.5]), np.array([0.9, rng.uniform(0.3, 0.7)])
     aim = goal + rng.choice([-0.25, 0.25], 2) if is_failure else goal
     states, actions, via = [np.concatenate([hand, goal])], [], np.array([0.5, 0.5 + detour])
     while len(actions) < 80 and np.linalg.norm(hand - aim) > 0.5 * STEP:
@@ -59,9 +59,15 @@ def _episode(
         states.append(np.concatenate([hand, goal]))
     frames = np.zeros((len(states), 8, 8, 3), np.uint8)
     return Episode(
-        episode_id=name, task="reach", states=np.array(states, np.float32), actions=np.array(actions, np.float32),
-        frames={"camera": frames}, outcome="failure" if is_failure else "success", split="", kind="human" if is_human else "expert",
-    )  # fmt: skip
+        episode_id=name,
+        task="reach",
+        states=np.array(states, np.float32),
+        actions=np.array(actions, np.float32),
+        frames={"camera": frames},
+        outcome="failure" if is_failure else "success",
+        split="",
+        kind="human" if is_human else "expert",
+    )
 
 
 LOOP = ["--batch-size", "32", "--log-every", "10", "--checkpoint-every", "10000", "--evaluate-every", "25"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import ptr_fast
 from ptr_fast.files import write_atomically
-from ptr_robot.report import sections
+from ptr_robot.report import curves, sections
 from ptr_robot.report.runs import find_rollouts, read_run, trial_rows
 from ptr_robot.report.style import CSS
 from ptr_robot.training.store_places import StorePlaces
@@ -77,7 +77,8 @@ def build_report(
         Section(heading="Runs", body=sections.runs_table(data)),
         Section(heading="Choosing a checkpoint", body=sections.selections(data)),
         Section(heading="What the critic sees", body=sections.demonstrations(data, places)),
-        Section(heading="Training", body=sections.training(data)),
+        Section(heading="On held-out episodes", body=curves.held_out(data)),
+        Section(heading="Training", body=curves.training(data)),
         Section(heading="Configuration", body=sections.configurations(data)),
     ]
     return write_page(Path(out), title, parts, lead=sections.tiles(data, rows))

@@ -5,30 +5,23 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ptr_fast.config import LearnerConfig, from_dict
-from ptr_fast.learners.registry import traits_of
-from ptr_fast.learners.traits import Panel, Traits
 from ptr_robot.console.progress import format_duration
 from ptr_robot.evaluation.held_out import told_kind
 from ptr_robot.evaluation.metrics import METRICS, format_number
+from ptr_robot.report.curves import figure, traits_of_run
 from ptr_robot.report.episodes import demonstration
 from ptr_robot.report.plots import Mark, Series, interval_bar, line_chart
 from ptr_robot.report.runs import RunData, TrialRow
 from ptr_robot.training.store_places import StorePlaces
 
-__all__ = ["configurations", "demonstrations", "runs_table", "selections", "tiles", "training", "trials"]
+__all__ = ["configurations", "demonstrations", "runs_table", "selections", "tiles", "trials"]
 
-OF_THE_MACHINE = (
-    Panel(heading="Updates per second", unit="1/s", series={"perf/steps_per_s": "updates"}),
-    Panel(heading="Waiting for data", unit="share of time", series={"perf/data_wait_share": "share"}),
-)
 SELECTION_PANELS = ("score", "rank_correlation", "bellman_error", "action_error")
 MAX_DEMONSTRATION_RUNS = 3
 
@@ -122,22 +115,13 @@ def runs_table(runs: Sequence[RunData]) -> str:
 
 def _method(run: RunData) -> str:
     learner = run.config.get("config", {}).get("learner") or {}
-    traits = _traits(run)
+    traits = traits_of_run(run)
     kind = traits.name if traits else "unknown method"
     encoder = (learner.get("encoder") or {}).get("name")
     start = run.config.get("parent") or run.config.get("checkpoint") or {}
     path = start.get("checkpoint") or start.get("path")  # the second in records of version 1
     origin = f", from step {start['step']} of {Path(path).parent.parent.name}" if path else ""
     return f"{kind}{f', {encoder}' if encoder else ''}{origin}"
-
-
-def _traits(run: RunData) -> Traits | None:
-    """What the run's learner says about itself; None where its package is not installed here."""
-    try:
-        config = from_dict(LearnerConfig, run.config["config"]["learner"], "learner")
-        return traits_of(config)
-    except (KeyError, ValueError):
-        return None
 
 
 def _data_words(run: RunData) -> str:
@@ -220,7 +204,7 @@ def _metrics_over_steps(ranking: Sequence[dict[str, Any]], selected: int | None)
         steps, values = [s for s, _ in points], [math.nan if v is None else v for _, v in points]
         series = Series(label=name, x=np.array(steps), y=np.array(values))
         marks = [] if selected is None else [Mark(x=selected, text="✓", tooltip=f"picked: step {selected}")]
-        charts.append(_panel(name, unit, line_chart([series], title=f"{name} over updates", marks=marks, height=130)))
+        charts.append(figure(name, unit, line_chart([series], title=f"{name} over updates", marks=marks, height=130)))
     return f'<div class="grid pair">{"".join(charts)}</div>'
 
 
@@ -239,68 +223,6 @@ def demonstrations(runs: Sequence[RunData], places: StorePlaces = StorePlaces())
         "mean action, and their difference, the advantage. Above zero the recorded action beats the policy's.</p>"
         + "".join(out)
     )
-
-
-def training(runs: Sequence[RunData]) -> str:
-    """Small multiples over updates: one colour per run, or per series where there is one run."""
-    drawn = [run for run in runs if run.metrics]
-    if not drawn:
-        return ""
-    panels = [*_panels_of(drawn), *OF_THE_MACHINE]
-    shown = {key for panel in panels for key in panel.series}
-    charts = [_training_panel(drawn, panel) for panel in panels]
-    rest = sorted({key for run in drawn for key in run.metrics} - shown)
-    others = [_training_panel(drawn, Panel(heading=key, unit="", series={key: key})) for key in rest]
-    legend = _legend([(run.name, i, 0) for i, run in enumerate(drawn)]) if len(drawn) > 1 else ""
-    more = (
-        f"<details><summary>{len(rest)} more series</summary><div class='grid'>{''.join(others)}</div></details>"
-        if rest
-        else ""
-    )
-    return f'{legend}<div class="grid">{"".join(charts)}</div>{more}'
-
-
-def _panels_of(runs: Sequence[RunData]) -> list[Panel]:
-    """The charts that the learners of these runs ask for; those of one heading are one."""
-    panels: dict[str, Panel] = {}
-    for run in runs:
-        traits = _traits(run)
-        for panel in traits.panels if traits else ():
-            known = panels.get(panel.heading, panel)
-            panels[panel.heading] = replace(known, series={**known.series, **panel.series})
-    return list(panels.values())
-
-
-def _training_panel(runs: Sequence[RunData], panel: Panel) -> str:
-    series, several, keys = [], len(runs) > 1, panel.series
-    present = [key for key in keys if any(key in run.metrics for run in runs)]
-    for i, run in enumerate(runs):
-        for j, key in enumerate(present):
-            if key in run.metrics:
-                steps, values = run.metrics[key]
-                label = f"{run.name}: {keys[key]}" if several else keys[key]
-                colour, dash = (i, j) if several else (j, 0)
-                series.append(Series(label=label, x=steps, y=values, colour=colour, dash=dash))
-    if not series:
-        return ""
-    legend = ""
-    if len(present) > 1:
-        legend = _legend([(keys[k], -1 if several else j, j if several else 0) for j, k in enumerate(present)])
-    chart = line_chart(series, title=f"{panel.heading} over updates", zero_line=panel in OF_THE_MACHINE)
-    return _panel(panel.heading, panel.unit, chart, legend)
-
-
-def _panel(heading: str, unit: str, chart: str, legend: str = "") -> str:
-    small = f' <span class="unit">{escape(unit)}</span>' if unit else ""
-    return f"<figure><h4>{escape(heading)}{small}</h4>{legend}{chart}</figure>"
-
-
-def _legend(entries: Sequence[tuple[str, int, int]]) -> str:
-    items = "".join(
-        f'<span><span class="key {"plain" if colour < 0 else f"c{colour % 8}"} d{dash}"></span>{escape(label)}</span>'
-        for label, colour, dash in entries
-    )
-    return f'<div class="legend">{items}</div>'
 
 
 def configurations(runs: Sequence[RunData]) -> str:

@@ -20,7 +20,7 @@ follow it whose mean, and whose samples, are valued below the recorded actions b
 """
 MORE_AT_BOUNDS = 0.2
 """By how much the share of actions at their bounds may exceed that of the recorded ones."""
-SHORT, ALIKE, ONE_WAY = 50, 0.25, 0.8
+SHORT, ALIKE, ONE_WAY = 50, 0.25, 0.6
 """Steps of a short episode; spread of lengths in shares of their mean; share of the recorded actions that the state or
 a clone explains: below, above which there is one way to do a task."""
 
@@ -45,7 +45,7 @@ def temperature(evidence: RunEvidence) -> list[Finding]:
     elif now.value < SUNK * first:
         seen, why, factor = (
             f"the temperature fell from {first:g} to {now.value:.3g} at step {now.step}",
-            "nothing holds the policy's spread any more: its samples are one action, and targets and search see no other",
+            "nothing holds the policy's spread any more: its samples are one action, targets and search see no other",
             -0.5,
         )
     else:
@@ -101,22 +101,19 @@ def _trials(evidence: RunEvidence) -> list[Finding]:
     rows = trial_rows(find_rollouts([folder])) if folder.is_dir() else []
     for row in rows:
         for other in rows:
-            same = (row.task, row.kitchen) == (other.task, other.kitchen)
-            if same and row.mode in ("mean", "ema_mean") and other.mode == "search":
-                if row.interval[1] < other.interval[0]:
-                    seen = (
-                        f"{row.successes} of {row.num_trials} trials succeed by {row.mode}, and {other.successes} of "
-                    )
-                    seen += f"{other.num_trials} by search ({row.task})"
-                    return [
-                        Finding(
-                            level="warning",
-                            seen=seen,
-                            why="the critic knows more than the actor has learned from it",
-                            advice=_follow(evidence),
-                            numbers={row.mode: row.successes, "search": other.successes},
-                        )
-                    ]
+            by_mean = (row.task, row.kitchen) == (other.task, other.kitchen) and row.mode in ("mean", "ema_mean")
+            if not by_mean or other.mode != "search" or row.interval[1] >= other.interval[0]:
+                continue
+            counts = f"{row.successes} of {row.num_trials} trials succeed by {row.mode}"
+            return [
+                Finding(
+                    level="warning",
+                    seen=f"{counts}, and {other.successes} of {other.num_trials} by search ({row.task})",
+                    why="the critic knows more than the actor has learned from it",
+                    advice=_follow(evidence),
+                    numbers={row.mode: row.successes, "search": other.successes},
+                )
+            ]
     return []
 
 
@@ -132,8 +129,8 @@ def actions_at_bounds(evidence: RunEvidence) -> list[Finding]:
     return [
         Finding(
             level="warning",
-            seen=f"{percent(own.value)} of the policy's action dimensions lie at their bounds on held-out frames, of the "
-            f"recorded actions {percent(recorded.value)}, at step {own.step}",
+            seen=f"{percent(own.value)} of the policy's action dimensions lie at their bounds on held-out frames, and "
+            f"{percent(recorded.value)} of the recorded ones, at step {own.step}",
             why="the actor has run into the corner of its range, where nothing was recorded: the arm jumps",
             advice="; ".join(ways),
             numbers={"step": own.step, "at_bounds": own.value, "recorded_at_bounds": recorded.value},

@@ -150,10 +150,8 @@ def _late(steps: np.ndarray, values: np.ndarray) -> Point | None:
     return Point(int(steps[known][-1]), float(np.median(values[known][-count:])))
 
 
-def _steps_of(
-    source: Source, spec: PolicySpec, first_episode: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """States, scaled actions, episode numbers (from ``first_episode`` on) and tasks of the steps that are trained on."""
+def _steps_of(source: Source, spec: PolicySpec, first_episode: int) -> tuple[np.ndarray, ...]:
+    """States, scaled actions, episode numbers (from ``first_episode`` on) and tasks of the steps of a source."""
     table = source.store.episodes
     rows, episodes, tasks = [], [], []
     for i in source.train:
@@ -167,8 +165,10 @@ def _steps_of(
 
 
 def _explained(states: np.ndarray, actions: np.ndarray, episodes: np.ndarray, tasks: np.ndarray) -> float | None:
-    spread = states.std(axis=0)
-    scaled = (states[:, spread > 0] / spread[spread > 0]).astype(np.float32)
+    centred = states.astype(np.float64) - states.mean(axis=0, dtype=np.float64)
+    spread = centred.std(axis=0)
+    varies = spread > 1e-6 * (1.0 + np.abs(states).max(axis=0))  # others are constant but for their rounding
+    scaled = centred[:, varies] / spread[varies]
     square = (scaled**2).sum(axis=1)
     distance = square[:, None] + square[None] - 2 * scaled @ scaled.T
     distance[(episodes[:, None] == episodes[None]) | (tasks[:, None] != tasks[None])] = np.inf
@@ -254,4 +254,4 @@ def _sources(run: RunData, places: StorePlaces) -> tuple[tuple[Source, ...] | No
             sources.append(Source(role=record.role, store=store, train=train, validation=np.empty(0, np.int64)))
     except DataError as error:
         return None, str(error)
-    return tuple(sources), "" if sources else "the record of the run names no store"
+    return tuple(sources), ""

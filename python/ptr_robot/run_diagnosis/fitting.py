@@ -7,6 +7,7 @@ import numpy as np
 from ptr_robot.diagnosis.finding import Finding, percent
 from ptr_robot.evaluation.metrics import METRICS
 from ptr_robot.run_diagnosis.evidence import RunEvidence, option
+from ptr_robot.run_diagnosis.values import foreign_actions, value_range
 
 __all__ = ["measured", "overfit", "rate_at_zero", "underfit"]
 
@@ -21,17 +22,27 @@ SPENT, LAST_PART = 1e-3, 0.95
 
 
 def measured(evidence: RunEvidence) -> list[Finding]:
-    """Nothing is known about held-out episodes."""
-    if not evidence.unmeasured:
-        return []
-    return [
-        Finding(
-            level="note",
-            seen=f"no metric on held-out episodes: {evidence.unmeasured}",
-            why="whether the critic is right, and whether the run overfits, cannot be seen without",
-            advice="train with --evaluate-every 500 and a --data.validation-share above 0",
+    """What could not be looked at: held-out episodes, or the episodes that the run trains on."""
+    found = []
+    if evidence.unmeasured:
+        found.append(
+            Finding(
+                level="note",
+                seen=f"no metric on held-out episodes: {evidence.unmeasured}",
+                why="whether the critic is right, and whether the run overfits, cannot be seen without",
+                advice="train with --evaluate-every 500 and a --data.validation-share above 0",
+            )
         )
-    ]
+    if evidence.sources is None:
+        found.append(
+            Finding(
+                level="note",
+                seen=f"the episodes that it trains on are not there: {evidence.unopened}",
+                why="whether the discount and the method fit these data cannot be seen without",
+                advice="name the new place of the store: --store OLD=NEW",
+            )
+        )
+    return found
 
 
 def overfit(evidence: RunEvidence) -> list[Finding]:
@@ -43,7 +54,7 @@ def overfit(evidence: RunEvidence) -> list[Finding]:
     risen = {"action_error": _risen(evidence, "action_error", RISEN_ACTION_ERROR)}
     if evidence.limits is not None:
         risen["bellman_error"] = _risen(evidence, "bellman_error", RISEN_BELLMAN_ERROR)
-    if not all(risen.values()):
+    if not all(risen.values()) or foreign_actions(evidence) or value_range(evidence):  # these would be the cause
         return []
     told = {name: rise for name, rise in risen.items() if rise is not None}
     words = [
@@ -91,10 +102,11 @@ def underfit(evidence: RunEvidence) -> list[Finding]:
     if len(steps) < MIN_POINTS or not np.isfinite(values).all():
         return []
     gained, before = sign * values, steps <= 0.75 * steps[-1]
-    late = max(1, len(steps) // 10)
+    late = max(2, len(steps) // 8)
     at_the_end, earlier = float(np.median(gained[-late:])), float(np.median(gained[before][-late:]))
-    whole = at_the_end - float(gained[0])
-    if whole <= 0.02 * max(abs(at_the_end), 1e-9) or at_the_end - earlier <= STILL_GAINING * whole:
+    whole, all_of_it = at_the_end - float(gained[0]), float(gained.max() - gained.min())
+    is_steady = whole > max(0.75 * all_of_it, 0.02 * abs(at_the_end)) and at_the_end - earlier < whole
+    if not is_steady or at_the_end - earlier <= STILL_GAINING * whole or value_range(evidence):
         return []
     more = 2 * evidence.loop.num_steps
     resumed = f"ptr-fast resume RUN {option('num-steps', more)}"
@@ -103,8 +115,8 @@ def underfit(evidence: RunEvidence) -> list[Finding]:
     return [
         Finding(
             level="warning",
-            seen=f"{METRICS[name][0]} on held-out episodes still gained {percent((at_the_end - earlier) / whole)} of all "
-            f"that it gained in the last quarter: {sign * earlier:.3g} at step {int(steps[before][-1])}, "
+            seen=f"{METRICS[name][0]} on held-out episodes made {percent((at_the_end - earlier) / whole)} of its way "
+            f"in the last quarter: {sign * earlier:.3g} at step {int(steps[before][-1])}, "
             f"{sign * at_the_end:.3g} at step {int(steps[-1])}",
             why="the run ended while it was learning: what it can do is not seen yet",
             advice=f"{resumed}, or a larger net",

@@ -42,8 +42,8 @@ def _of_group(group: Sequence[RunEvidence]) -> list[Finding]:
             level="warning",
             seen=f"{names} differ in their seed alone, and {words}",
             why="what one seed shows is chance: a change of settings cannot be judged by it",
-            advice="judge by at least three seeds and their interval; rewards.num_steps 5, rewards.lower_bound_returns, "
-            "lower rates or more updates bring them together",
+            advice="judge by at least three seeds and their interval; --rewards.num-steps 5, "
+            "--rewards.lower-bound-returns, lower rates or more updates bring them together",
             store=", ".join(run.path for run in group),
         )
     ]
@@ -55,10 +55,9 @@ def _by_trials(group: Sequence[RunEvidence]) -> str:
         for other in rows:
             same = (row.mode, row.task, row.kitchen) == (other.mode, other.task, other.kitchen)
             if same and row.interval[1] < other.interval[0]:
-                return (
-                    f"by {row.mode} {row.successes} of {row.num_trials} trials succeed with one and {other.successes} of "
-                    f"{other.num_trials} with another ({row.task}): their 95 % intervals do not meet"
-                )
+                first, second = (f"{each.successes} of {each.num_trials}" for each in (row, other))
+                told = f"by {row.mode} {first} trials succeed with one and {second} with another ({row.task})"
+                return f"{told}: their 95 % intervals do not meet"
     return ""
 
 

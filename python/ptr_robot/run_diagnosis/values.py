@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from ptr_fast.diagnostics import (
@@ -48,8 +50,9 @@ def broken_numbers(evidence: RunEvidence) -> list[Finding]:
         return []
     step, key = min(broken) if broken else (max(folders), "")
     seen = f"{key} is not finite at step {step}" if key else f"the divergence alarm stopped the run at step {step}"
-    kind = "not_finite" if key else _side(evidence)
-    found = Divergence(kind=kind, name=key or evidence.traits.value_of_data, reason=seen)
+    found = Divergence(
+        kind="not_finite" if key else _side(evidence), name=key or evidence.traits.value_of_data, reason=seen
+    )
     return [
         Finding(
             level="error",
@@ -61,7 +64,7 @@ def broken_numbers(evidence: RunEvidence) -> list[Finding]:
     ]
 
 
-def _side(evidence: RunEvidence) -> str:
+def _side(evidence: RunEvidence) -> Literal["too_low", "too_high"]:
     now, limits = evidence.reported(evidence.traits.value_of_data), evidence.limits
     return "too_high" if now is not None and limits is not None and now.value > limits[1] else "too_low"
 
@@ -119,8 +122,8 @@ def discount_and_length(evidence: RunEvidence) -> list[Finding]:
     return [
         Finding(
             level="warning",
-            seen=f"at discount {discount:g} and {median} steps (the median episode that did not fail) {left:.2g} of the "
-            f"{whole:.3g} between success and failure are left at the start ({percent(left / whole)})",
+            seen=f"at discount {discount:g} and {median} steps (the median episode that did not fail) {left:.2g} of "
+            f"the {whole:.3g} between success and failure are left at the start ({percent(left / whole)})",
             why="the critic tells a good start from a bad one by this difference alone, and its errors are larger",
             advice=f"{option('learner.discount', advised)} leaves {better:.2g} of {of:.3g}",
             numbers={"discount": discount, "median_steps": median, "share_left": left / whole, "advised": advised},
@@ -158,7 +161,7 @@ def end_reached_start(evidence: RunEvidence) -> list[Finding]:
         Finding(
             level="error" if evidence.is_finished and rise is not None else "warning",
             seen=seen,
-            why="what the critic chooses at the start of an episode follows from noise until the end is seen from there",
+            why="until the end is seen from there, what the critic chooses at the start of an episode is noise",
             advice=_faster(evidence, median, needed),
             numbers=numbers,
         )
@@ -203,8 +206,8 @@ def targets_pulled_down(evidence: RunEvidence) -> list[Finding]:
     return [
         Finding(
             level="warning",
-            seen=f"Q of recorded actions lies {-bias.value:.3g} below the recorded returns at step {bias.step}, and the "
-            f"policy's own actions, which the target takes, {gap.value:.3g} below the recorded ones",
+            seen=f"Q of recorded actions lies {-bias.value:.3g} below the recorded returns at step {bias.step}, and "
+            f"the policy's own actions, which the target takes, {gap.value:.3g} below the recorded ones",
             why="every step back along an episode loses that much again: Q sinks, and with it what tells success apart",
             advice=", or ".join(ways),
             numbers={"step": bias.step, "return_bias": bias.value, "policy_gap": gap.value},
@@ -255,9 +258,10 @@ def conservative_term(evidence: RunEvidence) -> list[Finding]:
     """A conservative term that presses random actions down so hard that the returns hardly show."""
     gap, fit, rise = (evidence.now(name) for name in ("random_gap", "return_correlation", "early_rise"))
     low, high = evidence.now("q_min"), evidence.now("q_max")
-    if evidence.limits is None or not evidence.has("cql_alpha") or None in (gap, fit, rise, low, high):
+    if evidence.limits is None or not evidence.has("cql_alpha"):
         return []
-    assert gap and fit and rise and low and high
+    if gap is None or fit is None or rise is None or low is None or high is None:
+        return []
     alpha, varies = evidence.learner.cql_alpha, high.value - low.value  # type: ignore[attr-defined]
     is_clear = fit.value >= CLEAR_CORRELATION and rise.value >= CLEAR_RISE
     if alpha <= MODERATE_ALPHA or gap.value <= HIDING_GAP * varies or is_clear:
@@ -267,7 +271,7 @@ def conservative_term(evidence: RunEvidence) -> list[Finding]:
             level="warning",
             seen=f"random actions are pressed {gap.value:.3g} below the recorded ones, whose own Q varies by "
             f"{varies:.3g} in all and follows the returns with a correlation of {fit.value:.2g}, at step {gap.step}",
-            why=f"cql_alpha {alpha:g} asks for the recorded action and for little else: values of states are lost in it",
+            why=f"cql_alpha {alpha:g} asks for the recorded action and for little else: the values of states are lost",
             advice=option("learner.cql_alpha", max(MODERATE_ALPHA, alpha / 10)),
             numbers={"step": gap.step, "random_gap": gap.value, "return_correlation": fit.value, "cql_alpha": alpha},
         )

@@ -1,0 +1,228 @@
+"""Every check finds its illness, in a run that has it, and finds nothing in a healthy one."""
+
+import json
+
+import pytest
+
+from ptr_robot.cli import main as cli
+from ptr_robot.verbs.diagnose import diagnose
+
+
+def found(*runs):
+    return {finding.check: finding for finding in diagnose(runs)}
+
+
+def held_out(**values):
+    """A change of the log: these metrics at every measurement."""
+
+    def change(step, row):
+        if any(key.startswith("held_out/") for key in row):
+            row = {**row, **{f"held_out/{name}": value for name, value in values.items()}}
+        return row
+
+    return change
+
+
+@pytest.mark.parametrize("name", ["healthy", "healthy_clone"])
+def test_a_healthy_run_has_no_finding(trained, name):
+    assert found(trained(name)) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "check", "level", "words", "advice"),
+    [
+        ("short_sighted", "discount_and_length", "warning", "at discount 0.8", "--learner.discount 0.9"),
+        (
+            "slow",
+            "end_reached_start",
+            "error",
+            "at step 100",
+            "--rewards.num-steps 5 and --rewards.lower-bound-returns",
+        ),
+        ("pressed", "conservative_term", "warning", "random actions are pressed", "--learner.cql-alpha 2"),
+        ("wild", "value_range", "warning", "above the largest return, 10", "--learner.cql-alpha 1"),
+        ("wild", "foreign_actions", "warning", "the policy's own actions are valued", "--learner.cql-alpha 1"),
+        ("wild", "actions_at_bounds", "warning", "of the policy's action dimensions", "--learner.cql-alpha 1"),
+        ("hot", "temperature", "warning", "the temperature rose from 1", "--learner.target-entropy -0.62"),
+        ("lazy_actor", "actor_behind", "warning", "above the policy's own mean", "--mode search"),
+        ("by_heart", "overfit", "warning", "held-out errors have risen again: action error", "--learner.dropout 0.1"),
+        ("unripe_clone", "underfit", "warning", "in the last quarter", "--num-steps 300"),
+        ("alike", "use_cloning", "note", "none of the 48 episodes failed", "behaviour cloning"),
+    ],
+)
+def test_a_run_that_was_trained_ill(trained, name, check, level, words, advice):
+    finding = found(trained(name))[check]
+    assert finding.level == level
+    assert words in finding.seen
+    assert advice in finding.advice
+    assert finding.why
+
+
+def test_illnesses_of_other_runs_are_not_seen_in_these(trained):
+    assert set(found(trained("by_heart"))) == {"overfit"}
+    assert set(found(trained("unripe_clone"))) == {"underfit"}
+    assert set(found(trained("lazy_actor"))) == {"actor_behind"}
+    assert set(found(trained("wild"))) == {"value_range", "foreign_actions", "actions_at_bounds"}
+
+
+def sink(step, row):
+    return {**row, "q/data": 2.0 - 0.2 * step, "q/policy": -8.0 - 0.2 * step, "temperature/value": 4.0}
+
+
+def test_values_below_the_smallest_return_are_an_error_with_what_to_set(rewritten):
+    """As the pilot saw it: -44 with a floor of -25, here -58 with -33."""
+    finding = found(rewritten("healthy", sink))["value_range"]
+    assert finding.level == "error"
+    assert "below the smallest return there can be, -33.33 (first at step 180)" in finding.seen
+    assert "--learner.target-entropy -4" in finding.advice
+
+
+def test_targets_that_the_policy_pulls_down(rewritten):
+    change = held_out(return_bias=-9.0, policy_gap=3.0)
+    finding = found(rewritten("healthy", change))["targets_pulled_down"]
+    assert "9 below the recorded returns at step 300" in finding.seen
+    assert "states-proposals" in finding.advice
+    assert "targets_pulled_down" not in found(rewritten("healthy", held_out(return_bias=-9.0, policy_gap=0.1), "other"))
+
+
+@pytest.mark.parametrize(
+    ("values", "level"),
+    [({"random_gap": -0.5, "preference": 0.4}, "error"), ({"random_gap": 0.1, "preference": 0.5}, "warning")],
+)
+def test_random_actions_above_the_recorded_ones(rewritten, values, level):
+    finding = found(rewritten("healthy", held_out(**values)))["foreign_actions"]
+    assert finding.level == level
+    assert "--learner.cql-alpha 5" in finding.advice
+
+
+def test_a_temperature_that_went_to_nothing(rewritten):
+    finding = found(rewritten("healthy", lambda _, row: {**row, "temperature/value": 1e-4}))["temperature"]
+    assert "fell from 1 to 0.0001" in finding.seen
+    assert "--learner.target-entropy -1 (it is -2 nats)" in finding.advice
+
+
+def test_rates_at_zero_while_the_run_went_on(rewritten):
+    def change(step, row):
+        return {key: 0.0 if key.startswith("lr/") and step > 100 else value for key, value in row.items()}
+
+    finding = found(rewritten("healthy", change))["rate_at_zero"]
+    assert "at zero since step 110, and the run went on to step 300" in finding.seen
+    assert "--learner.lr-schedule-steps 300" in finding.advice
+
+
+def test_numbers_that_are_not_finite_come_first(rewritten):
+    change = lambda step, row: {**row, "train/critic_loss": float("nan")} if step >= 50 else row  # noqa: E731
+    first = diagnose((rewritten("healthy", change),))[0]
+    assert (first.check, first.level) == ("broken_numbers", "error")
+    assert first.seen == "train/critic_loss is not finite at step 50"
+    assert "--learner.critic-lr" in first.advice
+
+
+def test_a_critics_run_that_overfits_needs_both_errors_to_rise(rewritten):
+    def rise(*names):
+        return lambda step, row: {
+            key: 1.0 + step / 100 if key in [f"held_out/{name}" for name in names] else value
+            for key, value in row.items()
+        }
+
+    finding = found(rewritten("healthy", rise("bellman_error", "action_error")))["overfit"]
+    assert "action error 1.38 at step 25 and 4" in finding.seen
+    assert "overfit" not in found(rewritten("healthy", rise("action_error"), "actor moved on"))
+    assert "overfit" not in found(rewritten("healthy", rise("bellman_error"), "values spread"))
+
+
+def trials(run, mode, successes, kitchen="A"):
+    (run / "rollouts").mkdir(exist_ok=True)
+    rows = [{"seed": i, "success": i < successes, "num_steps": 9} for i in range(20)]
+    rollout = {"policy": "p", "checkpoint": "c", "mode": mode, "task": "reach", "kitchen": kitchen, "trials": rows}
+    (run / "rollouts" / f"{mode}.json").write_text(json.dumps(rollout))
+
+
+def test_search_that_succeeds_where_the_mean_does_not(rewritten):
+    run = rewritten("healthy", lambda _, row: row)
+    trials(run, "mean", 1)
+    trials(run, "search", 15)
+    finding = found(run)["actor_behind"]
+    assert "1 of 20 trials succeed by mean, and 15 of 20 by search" in finding.seen
+    trials(run, "mean", 12)
+    assert "actor_behind" not in found(run)
+
+
+def with_seed(run, seed):
+    record = json.loads((run / "train_config.json").read_text())
+    record["config"]["loop"]["seed"] = seed
+    (run / "train_config.json").write_text(json.dumps(record))
+    return run
+
+
+def test_seeds_that_disagree(rewritten, trained):
+    first = trained("healthy")
+    far = with_seed(rewritten("healthy", held_out(score=-0.1), "far"), 1)
+    near = with_seed(rewritten("healthy", held_out(score=0.75), "near"), 2)
+    finding = found(first, far)["seeds_disagree"]
+    assert (
+        "differ in their seed alone, and their selection score on held-out episodes lies between -0.1" in finding.seen
+    )
+    assert "seeds_disagree" not in found(first, near)
+    assert "seeds_disagree" not in found(far, trained("pressed"))  # of other settings
+    trials(near, "mean", 2)
+    trials(far, "mean", 15)
+    assert "2 of 20 trials succeed with one and 15 of 20" in found(far, near)["seeds_disagree"].seen
+
+
+def test_a_run_without_curves_is_evaluated_and_one_without_anything_says_so(table, trained, rewritten, tmp_path):
+    import toy_reach
+
+    out = toy_reach.train(table / "people", tmp_path / "run", 20, "--evaluate-every", "0")
+    evaluated = found(out)
+    assert "measured" not in evaluated
+    assert evaluated["end_reached_start"].numbers["early_rise"] < 0.25
+    assert (out / "evaluation" / "000020.json").is_file()
+    bare = rewritten("healthy", lambda _, row: {k: v for k, v in row.items() if not k.startswith("held_out/")})
+    assert "--evaluate-every" in found(bare)["measured"].seen
+
+
+def test_other_learners_are_diagnosed_by_what_they_say_of_themselves(table, tmp_path):
+    import toy_reach
+
+    options = ["--learner.discount", "0.8", "--learner.critic-head", "plain"]
+    proposals = toy_reach.train(table / "people", tmp_path / "proposals", 10, *options, recipe="smoke-proposals")
+    assert "discount_and_length" in found(proposals)
+    mixture = toy_reach.train(table / "people", tmp_path / "mixture", 10, recipe="smoke-mixture")
+    assert not any(finding.level == "error" for finding in diagnose((mixture,)))
+
+
+def test_the_command_prints_a_table_or_json_and_fails_on_errors(trained, capsys):
+    assert cli(["diagnose", str(trained("healthy"))]) == 0
+    assert "0 errors, 0 warnings, 0 notes" in capsys.readouterr().out
+    slow = trained("slow")
+    assert cli(["diagnose", str(slow)]) == 1
+    told = capsys.readouterr().out
+    assert "end_reached_start" in told
+    assert "do:  --rewards.num-steps 5" in told
+    assert cli(["diagnose", str(slow), "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert report["runs"] == [str(slow)]
+    assert not report["passed"]
+    assert {"level", "check", "seen", "why", "advice", "numbers"} <= set(report["findings"][0])
+    assert cli(["diagnose", str(trained("wild"))]) == 0
+    assert cli(["diagnose", str(trained("wild")), "--strict"]) == 1
+
+
+def test_what_is_no_run_is_one_clear_line(table, tmp_path, capsys):
+    for path, words in ((tmp_path / "none", "no such run folder"), (table / "people", "not a run folder")):
+        assert cli(["diagnose", str(path)]) == 2
+        assert words in capsys.readouterr().err
+
+
+def test_a_run_whose_store_has_moved_is_diagnosed_by_what_it_logged(rewritten, table, tmp_path):
+    run = rewritten("short_sighted", lambda _, row: row)
+    record = json.loads((run / "train_config.json").read_text())
+    record["split"]["sources"][0]["store"] = str(tmp_path / "gone")
+    (run / "train_config.json").write_text(json.dumps(record))
+    assert "not a store" in found(run)["measured"].seen
+    assert "discount_and_length" not in found(run)
+    from ptr_robot.training.store_places import StorePlaces
+
+    places = StorePlaces.parse([f"{tmp_path / 'gone'}={table / 'people'}"])
+    assert "discount_and_length" in {finding.check for finding in diagnose((run,), places)}
