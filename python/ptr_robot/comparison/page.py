@@ -16,7 +16,7 @@ from ptr_robot.comparison import tables
 from ptr_robot.comparison.grid import Grid
 from ptr_robot.comparison.plan import Cell, Plan
 from ptr_robot.comparison.summary import Place, Summary, summarize
-from ptr_robot.report import sections
+from ptr_robot.report import curves
 from ptr_robot.report.episodes import demonstration
 from ptr_robot.report.page import Section, write_page
 from ptr_robot.report.plots import Series, line_chart
@@ -106,7 +106,7 @@ def _write_data_page(grid: Grid, plan: Plan, places: Mapping[Place, Summary], na
         Section(heading="Where trials fail", body=tables.failures(places, name, grid.methods)),
         Section(heading="Films", body=_films(first)),
         Section(heading="Q along a demonstration", body="".join(_q_along(run) for run in runs)),
-        Section(heading="Learning curves", body=sections.training(runs)),
+        Section(heading="Learning curves", body=curves.training(runs)),
     ]
     lead = f'<p>{escape(_told_data(grid, name))} <a href="index.html">All data sets</a></p>'
     write_page(out, f"{grid.name}: {name}", parts, lead=lead)
