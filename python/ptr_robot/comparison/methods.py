@@ -59,8 +59,8 @@ _ALL = (
     Method(
         name="contrast", title="Time contrast, then BC", recipe="bc", route="encoder", encoder="contrast", freeze=True
     ),
-    Method(name="mae", title="MAE, then BC", recipe="bc", route="encoder", encoder="mae", freeze=True),
-    Method(name="mae-tuned", title="MAE, then BC, encoder trained on", recipe="bc", route="encoder", encoder="mae"),
+    Method(name="mae", title="MAE, then BC", recipe="bc-vit", route="encoder", encoder="mae", freeze=True),
+    Method(name="mae-tuned", title="MAE, then BC, encoder trained on", recipe="bc-vit", route="encoder", encoder="mae"),
     Method(name="proposals", title="CQL with cloned proposals (ours)", recipe="proposals", modes=("search", "sample")),
     Method(name="cql-n", title="CQL, 5-step, alpha 1", recipe="cql-n", modes=BY_SEARCH),
     Method(name="cql-clone", title="CQL with a cloning term", recipe="cql-clone", modes=("search", "mean")),
