@@ -60,13 +60,13 @@ def training(runs: Sequence[RunData]) -> str:
 
 def _charts(runs: Sequence[RunData], charts: Sequence[str], others: Sequence[str]) -> str:
     """Charts side by side, the others behind a line that opens them."""
-    legend = _legend([(run.name, i, 0) for i, run in enumerate(runs)]) if len(runs) > 1 else ""
+    names = legend([(run.name, i, 0) for i, run in enumerate(runs)]) if len(runs) > 1 else ""
     more = (
         f"<details><summary>{len(others)} more series</summary><div class='grid'>{''.join(others)}</div></details>"
         if others
         else ""
     )
-    return f'{legend}<div class="grid">{"".join(charts)}</div>{more}'
+    return f'{names}<div class="grid">{"".join(charts)}</div>{more}'
 
 
 def _panels_of(runs: Sequence[RunData]) -> list[Panel]:
@@ -92,19 +92,21 @@ def _training_panel(runs: Sequence[RunData], panel: Panel) -> str:
                 series.append(Series(label=label, x=steps, y=values, colour=colour, dash=dash))
     if not series:
         return ""
-    legend = ""
+    names = ""
     if len(present) > 1:
-        legend = _legend([(keys[k], -1 if several else j, j if several else 0) for j, k in enumerate(present)])
+        names = legend([(keys[k], -1 if several else j, j if several else 0) for j, k in enumerate(present)])
     chart = line_chart(series, title=f"{panel.heading} over updates", zero_line=panel in OF_THE_MACHINE)
-    return figure(panel.heading, panel.unit, chart, legend)
+    return figure(panel.heading, panel.unit, chart, names)
 
 
-def figure(heading: str, unit: str, chart: str, legend: str = "") -> str:
+def figure(heading: str, unit: str, chart: str, names: str = "") -> str:
+    """A chart under its heading; ``names``: of its lines, as :func:`legend` makes them."""
     small = f' <span class="unit">{escape(unit)}</span>' if unit else ""
-    return f"<figure><h4>{escape(heading)}{small}</h4>{legend}{chart}</figure>"
+    return f"<figure><h4>{escape(heading)}{small}</h4>{names}{chart}</figure>"
 
 
-def _legend(entries: Sequence[tuple[str, int, int]]) -> str:
+def legend(entries: Sequence[tuple[str, int, int]]) -> str:
+    """Names of lines: (name, number of its colour or -1 for none, number of its dash)."""
     items = "".join(
         f'<span><span class="key {"plain" if colour < 0 else f"c{colour % 8}"} d{dash}"></span>{escape(label)}</span>'
         for label, colour, dash in entries

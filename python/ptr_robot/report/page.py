@@ -11,6 +11,7 @@ from pathlib import Path
 import ptr_fast
 from ptr_fast.files import write_atomically
 from ptr_robot.report import curves, sections
+from ptr_robot.report.critical import critical_part
 from ptr_robot.report.runs import find_rollouts, read_run, trial_rows
 from ptr_robot.report.style import CSS
 from ptr_robot.training.store_places import StorePlaces
@@ -72,11 +73,13 @@ def build_report(
     data = [read_run(Path(run), name) for run, name in zip(runs, names, strict=True)]
     own = [Path(run) / "rollouts" for run in runs if (Path(run) / "rollouts").is_dir()]
     rows = trial_rows(find_rollouts([*own, *rollouts]))
+    seen = {run.name: evaluation for run in data if (evaluation := run.shown_evaluation()) is not None}
     parts = [
         Section(heading="Trials", body=sections.trials(rows)),
         Section(heading="Runs", body=sections.runs_table(data)),
         Section(heading="Choosing a checkpoint", body=sections.selections(data)),
         Section(heading="What the critic sees", body=sections.demonstrations(data, places)),
+        Section(heading="Which moments are critical", body=critical_part(seen)),
         Section(heading="On held-out episodes", body=curves.held_out(data)),
         Section(heading="Training", body=curves.training(data)),
         Section(heading="Configuration", body=sections.configurations(data)),
