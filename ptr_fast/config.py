@@ -206,7 +206,8 @@ class LearnerConfig:
     """What the configurations of all learners have. Each lies in its learner's folder and is registered there.
 
     The fields named ``lr`` or ending in ``_lr`` are learning rates: programs scale them together, and a schedule holds
-    for all of them.
+    for all of them. Fields that several learners have (``discount``, ``tau``, ``cql_alpha``, ``target_entropy``,
+    ``dropout``, ``weight_decay``) mean the same in all of them: ``ptr-fast diagnose`` advises them by name.
 
     Attributes:
         lr_schedule: ``constant``, or ``cosine`` decay of all rates to zero.

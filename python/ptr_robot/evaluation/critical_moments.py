@@ -95,7 +95,8 @@ def critical_moments(evaluation: Mapping[str, Any], num_moments: int = 3) -> lis
         gap = _gap(entry)
         if gap is None or entry["outcome"] == "failure" or gap.mean() <= 0:
             continue
-        steps, chosen = entry["curves"]["step"], []
+        steps = entry["curves"]["step"]
+        chosen: list[int] = []
         apart = max(1, len(gap) // NUM_PARTS)
         for i in np.argsort(-gap, kind="stable"):
             if len(chosen) < num_moments and all(abs(i - other) >= apart for other in chosen):

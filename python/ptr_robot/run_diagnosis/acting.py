@@ -90,9 +90,10 @@ def _follow(evidence: RunEvidence) -> str:
     ways = []
     if "search" in evidence.traits.modes and evidence.act.mode != "search":
         ways.append("act by search: ptr-fast rollout RUN --mode search, or train with --act.mode search")
-    ways.append("train with a cloning term in the actor (pretrain states-cql-clone or sim-cql-clone)")
-    ways.append("let the critic choose among cloned proposals (states-proposals or sim-proposals)")
-    return "; ".join(ways)
+    if not evidence.has_many_modes:
+        ways.append("train with a cloning term in the actor (pretrain states-cql-clone or sim-cql-clone)")
+        ways.append("let the critic choose among cloned proposals (states-proposals or sim-proposals)")
+    return "; ".join(ways) or "train longer: the clone has not learned the recorded actions yet"
 
 
 def _trials(evidence: RunEvidence) -> list[Finding]:

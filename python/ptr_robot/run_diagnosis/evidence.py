@@ -84,6 +84,11 @@ class RunEvidence:
         return self.limits[1] - self.limits[0]
 
     @property
+    def has_many_modes(self) -> bool:
+        """Whether its policy keeps several ways apart, as a clone of people does that proposes actions to a critic."""
+        return "sample" in self.traits.modes
+
+    @property
     def is_finished(self) -> bool:
         return self.run.last_step >= self.loop.num_steps
 

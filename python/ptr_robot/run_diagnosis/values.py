@@ -202,14 +202,15 @@ def targets_pulled_down(evidence: RunEvidence) -> list[Finding]:
     if evidence.has("cql_alpha"):
         alpha = evidence.learner.cql_alpha  # type: ignore[attr-defined]
         ways += [option("learner.cql_alpha", alpha / 10)] if alpha > 1 else []
-    ways.append("a recipe whose targets take cloned proposals (pretrain states-proposals or sim-proposals)")
+    if not evidence.has_many_modes:
+        ways.append("a recipe whose targets take cloned proposals (pretrain states-proposals or sim-proposals)")
     return [
         Finding(
             level="warning",
             seen=f"Q of recorded actions lies {-bias.value:.3g} below the recorded returns at step {bias.step}, and "
             f"the policy's own actions, which the target takes, {gap.value:.3g} below the recorded ones",
             why="every step back along an episode loses that much again: Q sinks, and with it what tells success apart",
-            advice=", or ".join(ways),
+            advice=", or ".join(ways) or "more updates, and a larger --learner.tau",
             numbers={"step": bias.step, "return_bias": bias.value, "policy_gap": gap.value},
         )
     ]
@@ -247,11 +248,13 @@ def foreign_actions(evidence: RunEvidence) -> list[Finding]:
 
 
 def _more_conservative(evidence: RunEvidence) -> str:
-    proposals = "act by search among cloned proposals (pretrain states-proposals or sim-proposals)"
-    if not evidence.has("cql_alpha"):
-        return f"train longer, or {proposals}"
-    alpha = evidence.learner.cql_alpha  # type: ignore[attr-defined]
-    return f"{option('learner.cql_alpha', 5 * alpha if alpha > 0 else 1.0)}, or {proposals}"
+    ways = ["train longer"]
+    if evidence.has("cql_alpha"):
+        alpha = evidence.learner.cql_alpha  # type: ignore[attr-defined]
+        ways = [option("learner.cql_alpha", 5 * alpha if alpha > 0 else 1.0)]
+    if not evidence.has_many_modes:
+        ways.append("act by search among cloned proposals (pretrain states-proposals or sim-proposals)")
+    return ", or ".join(ways)
 
 
 def conservative_term(evidence: RunEvidence) -> list[Finding]:

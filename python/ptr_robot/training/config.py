@@ -89,8 +89,8 @@ class LoopConfig:
         log_every: updates between progress lines (nothing is read back from the device in between).
         checkpoint_every: updates between checkpoints; the last step is always saved.
         evaluate_every: updates between evaluations on held-out episodes, whose metrics become curves beside those of
-            training; 0 makes none. Each looks at most at 20 episodes and about 1000 frames, once per network: tenths of
-            a second on states, seconds of a GPU, up to minutes of a CPU with a large encoder.
+            training; 0 makes none, because each costs time: it looks at most at 20 episodes and about 1000 frames, once
+            per network (about a second of a busy core on states, up to minutes with a large encoder).
         keep_last: newest checkpoints that are kept; 0 keeps all.
         keep_best: best checkpoints by the selection score on held-out episodes that are kept as well.
         device: ``auto`` takes a GPU where there is one.
