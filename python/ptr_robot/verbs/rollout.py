@@ -331,6 +331,9 @@ def _source(args: Args, told: str) -> tuple[Any, dict[str, Any], dict[str, Any]]
     }
     seen: dict[str, Any] = {"action_repeat": round(repeat)}
     if policy.spec.state.names == FULL_STATE_SPEC.names:
+        if (units := policy.spec.state.units) != FULL_STATE_SPEC.units:
+            told = f"its state is in {', '.join(units)}, the kitchen's in {', '.join(FULL_STATE_SPEC.units)}"
+            raise ValueError(f"{path}: {told}: collect the data again and train on them")
         return source, about, {**seen, "observe": "state"}
     size = max((max(camera.height, camera.width) for camera in policy.spec.cameras), default=64)
     cameras = _cameras(args, [camera.name for camera in policy.spec.cameras])
