@@ -4,6 +4,7 @@
 # make test-isa  what computes, with the instruction sets of older processors (needs one with AVX2)
 # make bench  benchmarks (never part of the tests); make peers first installs what they compare with, in .venv-peers
 # make bench-gpu  what is measured on a GPU, in three programs; make gpu-wheels gathers what a machine without registry needs
+# make evidence-gpu  the grid of the published table on a GPU, for so long as EVIDENCE_MINUTES; the same command goes on
 # Each sets up the virtual environment it needs and is safe to repeat.
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ NATIVE := setup.py CMakeLists.txt $(shell find csrc -type f)
 export MUJOCO_GL ?= egl
 export PYTHONHASHSEED ?= 0
 
-.PHONY: setup demo test test-isa test-slow bench bench-gpu gpu-wheels peers lint format clean
+.PHONY: setup demo test test-isa test-slow bench bench-gpu evidence-gpu gpu-wheels peers lint format clean
 
 setup: $(STAMP)
 
@@ -56,9 +57,21 @@ bench-gpu:
 	then PYTHONPATH=.:python $(GPU_PYTHON) -m benchmarks.bench_gpu $(GPU_ARGS); \
 	else $(MAKE) --no-print-directory $(STAMP) && $(BIN)/python -m benchmarks.bench_gpu $(GPU_ARGS); fi
 
+# The grid of docs/compare.md in calls of ten minutes: each goes on where the last one stopped, and leaves rows and page.
+# EVIDENCE_GRID: another grid; EVIDENCE_PER_GPU: trainings side by side on one GPU, which small networks do not fill.
+EVIDENCE_GRID ?= deck
+EVIDENCE_OUT ?= outputs/evidence-$(EVIDENCE_GRID)
+EVIDENCE_MINUTES ?= 9
+EVIDENCE_PER_GPU ?= 8
+EVIDENCE := compare $(EVIDENCE_GRID) --out $(EVIDENCE_OUT) --minutes $(EVIDENCE_MINUTES) --per-gpu $(EVIDENCE_PER_GPU)
+evidence-gpu:
+	@if $(GPU_PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; \
+	then PYTHONPATH=$(CURDIR):$(CURDIR)/python $(GPU_PYTHON) -m benchmarks.evidence_gpu $(EVIDENCE); \
+	else $(MAKE) --no-print-directory $(STAMP) && $(BIN)/ptr-fast $(EVIDENCE); fi
+
 # What a GPU machine without a registry may lack, as wheels for its interpreter: benchmarks/gpu/wheels.py unpacks them.
 gpu-wheels: $(STAMP)
-	@$(BIN)/python -m benchmarks.gpu.wheels
+	@$(BIN)/python -m benchmarks.gpu.wheels $(GPU_WHEELS_ARGS)
 
 # What the benchmarks compare with, in an environment of its own: d3rlpy pins another gymnasium.
 PEERS := .venv-peers/.ptr-fast-installed

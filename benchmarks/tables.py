@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.comparison import comparison_table
 from benchmarks.harness import RESULTS
 
 __all__ = ["PAGES", "main", "render", "table"]
@@ -22,6 +24,9 @@ _BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 def table(name: str) -> str:
     """A Markdown table of the newest row of every case in ``results/<name>.jsonl``; ``shares`` is made of step rows."""
+    if name.startswith("compare_"):
+        lines = comparison_table(name, ran_on, RESULTS)
+        return _markdown(lines) if lines else "No rows yet.\n"
     if name == "shares":
         return _shares([*newest("step"), *newest("gpu_step")])
     rows = newest(name)
@@ -46,7 +51,7 @@ def newest(name: str) -> list[dict[str, Any]]:
     return [row for by_processor in rows.values() for row in by_processor.values()]
 
 
-def ran_on(row: dict[str, Any]) -> str:
+def ran_on(row: Mapping[str, Any]) -> str:
     """The GPU of a row, or else the instruction set that PyTorch used, and ours where it is another."""
     environment = row.get("environment", {})
     if "gpu" in environment:

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -37,10 +38,15 @@ PACKAGES = (
     "hypothesis",
     "sortedcontainers",
 )
+# What toy kitchens need beside these; scipy, which metaworld imports, is the machine's own, as JAX has it.
+SIMULATOR = (
+    *("metaworld", "mujoco", "gymnasium", "farama-notifications", "cloudpickle", "imageio", "pyopengl", "glfw"),
+    *("etils", "absl-py", "pyyaml"),
+)
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in (39, 35, 34, 31, 28, 27, 24, 17)] + ["manylinux2014_x86_64"]
 
 
-def gather(python: str) -> Path:
+def gather(python: str, packages: Sequence[str] = PACKAGES) -> Path:
     """Downloads the wheels for an interpreter's version into ``.gpu-wheels``, which is made anew.
 
     Raises:
@@ -51,9 +57,9 @@ def gather(python: str) -> Path:
     options = ["--no-deps", "--only-binary=:all:", "--implementation", "cp", "--python-version", python, "-q"]
     options += [text for platform in PLATFORMS for text in ("--platform", platform)]
     options += ["-c", str(ROOT / "constraints.txt"), "-d", str(partial), "--disable-pip-version-check"]
-    if subprocess.run([sys.executable, "-m", "pip", "download", *options, *PACKAGES]).returncode != 0:
+    if subprocess.run([sys.executable, "-m", "pip", "download", *options, *packages]).returncode != 0:
         shutil.rmtree(partial, ignore_errors=True)
-        raise RuntimeError(f"gpu-wheels: pip found no wheel for Python {python} of one of {', '.join(PACKAGES)}")
+        raise RuntimeError(f"gpu-wheels: pip found no wheel for Python {python} of one of {', '.join(packages)}")
     num_bytes = sum(path.stat().st_size for path in partial.iterdir())
     if num_bytes > MAX_BYTES:
         shutil.rmtree(partial)
@@ -97,8 +103,10 @@ def main(argv: list[str] | None = None) -> None:
     """Gathers the wheels and lists them; ends the process with one line where that fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--python", default="3.12", help="version of the machine's interpreter (default: 3.12)")
+    parser.add_argument("--simulator", action="store_true", help="also what toy kitchens need (make evidence-gpu)")
+    args = parser.parse_args(argv)
     try:
-        folder = gather(parser.parse_args(argv).python)
+        folder = gather(args.python, (*PACKAGES, *SIMULATOR) if args.simulator else PACKAGES)
     except RuntimeError as error:
         sys.exit(str(error))
     for path in sorted(folder.iterdir()):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ptr_robot.comparison.grid import load_grid
+from ptr_robot.comparison.grid import PRESETS, load_grid
 from ptr_robot.comparison.plan import make_plan
 
 TINY = """
@@ -51,6 +51,19 @@ def test_a_mistake_is_one_line_that_names_the_file(tmp_path, old, new, message):
     with pytest.raises(ValueError, match=rf"tiny\.yaml: .*{message}") as error:
         grid_of(tmp_path, TINY.replace(old, new))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_the_presets_have_all_they_name(name, tmp_path):
+    plan = make_plan(load_grid(name), tmp_path)
+    assert plan.cells
+    assert not plan.left_out
+
+
+def test_a_method_without_an_offline_rule_is_not_selected_by_one(tmp_path):
+    plan = make_plan(grid_of(tmp_path, TINY.replace("[bc, cql]", "[bc, flow]")), tmp_path)
+    assert {cell.method: cell.is_ranked for cell in plan.cells} == {"bc": True, "flow": False}
+    assert not [stage for stage in plan.stages if stage.verb[0] == "select" and "flow" in stage.name]
 
 
 def test_an_unknown_grid_names_the_presets():

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ptr_robot.sim.data_sets import DataSet
 
 __all__ = ["DataPlan", "find_data_set"]
 
@@ -15,6 +18,7 @@ class DataPlan:
 
     Attributes:
         about: one sentence.
+        preset: name of a data set of ``ptr_robot.sim.data_sets``, which then says all that follows.
         prior: options of ``ptr-fast collect`` that make the prior data, or one path: a store that is there.
         target: the same for the demonstrations of the new task; empty where there is no new task.
         task: instruction of the trials. kitchen: where they are.
@@ -22,12 +26,40 @@ class DataPlan:
     """
 
     about: str = ""
-    prior: tuple[str, ...]
+    preset: str = ""
+    prior: tuple[str, ...] = ()
     target: tuple[str, ...] = ()
     task: str = "put block on plate"
     kitchen: str = "A"
     start: str = "easy"
     max_steps: int = 60
+
+    @property
+    def has_target(self) -> bool:
+        """Whether there are demonstrations of a new task."""
+        return bool(self.target) if not self.preset else _preset(self.preset).target is not None
+
+    @property
+    def is_known_before(self) -> bool:
+        """Whether the prior data show the task that is tried, as far as that is known."""
+        if self.preset:
+            return self.task in _preset(self.preset).prior.task
+        return "--task" not in self.prior or self.task in self.prior
+
+    def num_episodes(self, part: str) -> int:
+        """Episodes that collecting a part makes: ``prior``, ``target``, or ``both`` of a preset."""
+        if not self.preset:
+            words = getattr(self, part)
+            return int(words[words.index("--episodes") + 1]) if "--episodes" in words else 40
+        preset = _preset(self.preset)
+        stores = [preset.prior, *([preset.target] if preset.target else [])]
+        return sum(each.episodes * len(each.task) * len(each.kitchens) for each in stores)
+
+
+def _preset(name: str) -> DataSet:
+    from ptr_robot.sim import data_sets
+
+    return data_sets.find_data_set(name)
 
 
 def find_data_set(name: str, plan: Mapping[str, Any] | None) -> DataPlan:
@@ -40,10 +72,14 @@ def find_data_set(name: str, plan: Mapping[str, Any] | None) -> DataPlan:
         ValueError: there is none of this name, or a value is unknown or missing.
     """
     if plan is None:
-        raise ValueError(f"data: unknown data set {name!r}; give its plan: prior, target, task, kitchen")
+        try:
+            preset = _preset(name)
+        except ValueError as error:
+            raise ValueError(f"data: {error}; or give its plan: prior, target, task, kitchen") from error
+        return DataPlan(about=preset.what, preset=name, **asdict(preset.trials))
     if not isinstance(plan, Mapping):
         raise ValueError(f"data: {name}: expected names and values such as 'prior: [...]', got {plan!r}")
-    known = {f.name for f in fields(DataPlan)}
+    known = {f.name for f in fields(DataPlan)} - {"preset"}
     if unknown := set(plan) - known:
         raise ValueError(f"data: {name}: unknown name {min(unknown)!r}; known: {', '.join(sorted(known))}")
     if not plan.get("prior"):

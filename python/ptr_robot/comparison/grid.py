@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from ptr_robot.comparison.data_sets import DataPlan, find_data_set
 from ptr_robot.comparison.methods import Method, find_method
+from ptr_robot.comparison.published import COLUMNS
 
 __all__ = ["PRESETS", "Grid", "Updates", "load_grid", "read_grid"]
 
@@ -22,13 +23,14 @@ class Updates:
     """Gradient updates of each kind of training; 0 takes the recipe's own number.
 
     Attributes:
-        pretrain: on the prior data, of policies and of encoders.
+        pretrain: of policies on the prior data. encoder: of image encoders alone.
         finetune: after pre-training, with the target's demonstrations.
         joint: on both from the first update.
         target: on the target's demonstrations alone, also with a pre-trained encoder.
     """
 
     pretrain: int = 0
+    encoder: int = 0
     finetune: int = 600
     joint: int = 0
     target: int = 1500
@@ -162,7 +164,44 @@ def _check_types(values: Mapping[str, Any]) -> None:
             raise ValueError(f"{f.name}: expected {f.type}, got {value!r}")
 
 
-PRESETS: dict[str, tuple[str, dict[str, Any]]] = {}
+IMITATION = ["bc", "bc-success", "mixture", "ar-bc", "flow"]
+PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
+    "states": (
+        "from states alone, D0 to D6: where does RL do better than cloning, and where not",
+        {
+            "scale": "states",
+            "methods": [*IMITATION, "awbc", "iql", "cql", "cql-n", "proposals"],
+            "data": ["D0", "D1", "D2", "D3", "D4", "D5", "D6", "D6-expert"],
+            "seeds": [0, 1, 2, 3, 4],
+            "trials": 100,
+            "checkpoints": 2,
+            "films": 0,
+        },
+    ),
+    "deck": (
+        "from pixels: the ten columns of the published table, ours, and flow BC, on three targets",
+        {
+            "scale": "sim",
+            "methods": ["proposals", *COLUMNS, "flow"],
+            "data": ["pair", "unseen", "door"],
+            "seeds": [0, 1, 2],
+            "trials": 50,
+            "updates": {"pretrain": 6000, "finetune": 800, "joint": 6000, "target": 1500},
+        },
+    ),
+    "quick": (
+        "one target from states in minutes: BC, the best clone, and ours",
+        {
+            "scale": "states",
+            "methods": ["bc", "mixture", "proposals"],
+            "data": ["D2"],
+            "seeds": [0],
+            "trials": 40,
+            "checkpoints": 2,
+            "films": 0,
+        },
+    ),
+}
 """Grids by name: a sentence and the values of the file."""
 
 

@@ -69,6 +69,13 @@ _ALL = (
     Method(name="flow", title="Flow BC, chunks", recipe="flow", modes=("sample",)),
     Method(name="chunks", title="L1 chunks, ensemble", recipe="chunks", acting=("--play", "ensemble")),
     Method(name="awbc", title="Advantage-weighted BC", recipe="awbc", critic="cql-n"),
+    Method(
+        name="awbc-shuffled",
+        title="The same, weights shuffled",
+        recipe="awbc",
+        critic="cql-n",
+        options=("--learner.weights", "shuffled"),
+    ),
     Method(name="iql", title="IQL", recipe="iql", modes=BY_SEARCH),
     Method(name="cal-ql", title="Cal-QL", recipe="cal-ql", modes=BY_SEARCH),
 )

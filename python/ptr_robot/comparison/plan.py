@@ -7,11 +7,11 @@ Every run has the beginning of its key in its name: changed settings make new ru
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from ptr_fast.learners.registry import traits_of
 from ptr_robot.comparison.data_sets import DataPlan
 from ptr_robot.comparison.grid import Grid
 from ptr_robot.comparison.methods import Method, find_method
@@ -35,7 +35,7 @@ class Cell:
         run: of the policy. trained_by: names of the trainings that it comes from, in order.
         trials: result file of ``rollout`` by checkpoint (its step).
         tried_by: the stages of those trials, likewise.
-        last_step: of the run.
+        last_step: of the run. is_ranked: ``select`` has picked one; else the last counts as selected.
         filmed: ``rollout`` result of the filmed trials, or None.
     """
 
@@ -49,6 +49,7 @@ class Cell:
     trials: dict[int, Path]
     tried_by: dict[int, str]
     last_step: int
+    is_ranked: bool = True
     filmed: Path | None = None
 
 
@@ -105,7 +106,7 @@ class _Planner:
     def add_cells(self, name: str, data: DataPlan, method: Method, seed: int) -> None:
         """The stages and cells of one method on one data set with one seed."""
         grid = self.grid
-        target = self._store(f"{name}-target", data.target) if data.target else None
+        target = self._store(name, data, "target") if data.has_target else None
         if target is None and method.route != "finetune":
             note = f"{method.name} on {name}: the data set has no target"
             if note not in self.plan.left_out:
@@ -115,7 +116,7 @@ class _Planner:
         if method.route != "finetune" or target is None:
             self._add_trials(name, data, method, seed, "after", first)
             return
-        if grid.before:
+        if grid.before and data.is_known_before:
             self._add_trials(name, data, method, seed, "before", first)
         self._add_trials(name, data, method, seed, "after", self._finetuned(name, method, seed, first, target))
 
@@ -131,7 +132,7 @@ class _Planner:
             assert target is not None
             verb = ["pretrain", recipe, *demos, "--mix", "0", *mine]
             return self._train(f"{label}-target", verb, recipe, grid.updates.target, seed, target[1])
-        prior, waits = self._store(f"{name}-prior", data.prior)
+        prior, waits = self._store(name, data, "prior")
         stores = ["--data.stores", str(prior)]
         if method.route == "joint":
             assert target is not None
@@ -141,7 +142,7 @@ class _Planner:
             assert target is not None
             encoder = f"{grid.scale}-{method.encoder}"
             trained = self._train(
-                f"{label}-encoder", ["pretrain", encoder, *stores], encoder, grid.updates.pretrain, seed, waits
+                f"{label}-encoder", ["pretrain", encoder, *stores], encoder, grid.updates.encoder, seed, waits
             )
             verb = ["finetune", recipe, "--encoder-from", str(trained.last), *demos, "--mix", "0", *mine]
             verb += ["--freeze-encoder"] if method.freeze else []
@@ -150,7 +151,7 @@ class _Planner:
         lineage: tuple[str, ...] = ()
         if method.critic:
             critic = self._first(name, data, find_method(method.critic), seed, target)
-            mine += ["--learner.critic.run", str(critic.last)]
+            mine += ["--learner.critic.path", str(critic.last)]
             waits, lineage = [*waits, critic.stage.name], critic.lineage
         verb = ["pretrain", recipe, *stores, *mine]
         return self._train(f"{label}-pretrain", verb, recipe, grid.updates.pretrain, seed, waits, lineage)
@@ -165,15 +166,20 @@ class _Planner:
         label = f"{name}-{method.name}-{seed}-finetune"
         return self._train(label, verb, recipe, grid.updates.finetune, seed, waits, first.lineage)
 
-    def _store(self, name: str, words: Sequence[str]) -> tuple[Path, list[str]]:
+    def _store(self, name: str, data: DataPlan, part: Literal["prior", "target"]) -> tuple[Path, list[str]]:
         """A store's path and the stages that make it."""
-        if not words[0].startswith("--"):
+        words = getattr(data, part)
+        if words and not words[0].startswith("--"):
             return Path(words[0]).resolve(), []
-        verb = ["collect", *words, "--seed", str(self.grid.data_seed), "--out", OUT, "--workers", str(self.workers)]
-        if self.grid.scale == "states":
-            verb += ["--observe", "state"]
-        episodes = float(words[words.index("--episodes") + 1]) if "--episodes" in words else 40.0
-        stage, path = self._add(name, verb, [], "data", makes="meta.json", work=episodes)
+        options = ["--seed", str(self.grid.data_seed), "--out", OUT, "--workers", str(self.workers)]
+        options += ["--observe", "state"] if self.grid.scale == "states" else []
+        kind = f"collect {'state' if self.grid.scale == 'states' else 'frames'}"
+        if data.preset:
+            verb, work = ["collect", "--preset", data.preset, *options], data.num_episodes("both")
+            stage, path = self._add(f"{name}-data", verb, [], "data", makes="prior/meta.json", work=work, kind=kind)
+            return path / part, [stage.name]
+        verb, work = ["collect", *words, *options], data.num_episodes(part)
+        stage, path = self._add(f"{name}-{part}", verb, [], "data", makes="meta.json", work=work, kind=kind)
         return path, [stage.name]
 
     def _train(
@@ -204,7 +210,7 @@ class _Planner:
         steps, chosen = trained.steps, [trained.stage.name]
         if phase == "before":
             steps = steps[-1:]
-        else:
+        elif self._is_ranked(method):
             verb = ["select", "--run", str(trained.run)]
             # Exit code 1: no checkpoint is fit to be picked; then the last one counts as picked, and the row says so.
             kind = f"select {grid.scale}-{method.recipe}"
@@ -246,9 +252,14 @@ class _Planner:
                     trials=trials,
                     tried_by=tried_by,
                     last_step=steps[-1],
+                    is_ranked=self._is_ranked(method),
                     filmed=filmed,
                 )
             )
+
+    def _is_ranked(self, method: Method) -> bool:
+        """Whether ``select`` knows an offline rule for the checkpoints of a method's policy."""
+        return traits_of(recipe_named(f"{self.grid.scale}-{method.recipe}").learner).ranking is not None
 
     def _rollout(self, data: DataPlan, method: Method, policy: Path, mode: str) -> list[str]:
         verb = ["rollout", "--checkpoint", str(policy), "--mode", mode, "--label", method.title, "--task", data.task]

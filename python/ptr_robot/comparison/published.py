@@ -30,4 +30,4 @@ TASKS = (
     ("cucumber in pot", 10, (5, 0, 1, 0, 2, 1, 0, 0, 0, 0)),
 )
 """Task, trials of each method, successes in the order of ``COLUMNS``."""
-RERUN = ("PTR again, as a baseline of V-PTR", 5, 48)
+RERUN = ("PTR, re-run by V-PTR", 5, 48)

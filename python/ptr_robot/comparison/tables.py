@@ -14,6 +14,9 @@ from ptr_robot.report.plots import interval_bar
 __all__ = ["all_cells", "failures", "own_place", "published_layout", "title_of"]
 
 Places = Mapping[Place, Summary]
+OURS = "proposals"
+ASKED_FOR_TODAY = ("flow", "chunks")
+"""Methods that users would try first today, and that the published table has not."""
 
 
 def title_of(method: str) -> str:
@@ -29,32 +32,53 @@ def own_place(places: Places, data: str, method: str) -> Summary | None:
 
 
 def published_layout(places: Places, methods: Sequence[str], data: Sequence[str]) -> str:
-    """The published table in its layout, and our data sets as further rows of it."""
+    """The published table in its layout, and our data sets as further rows of it; ours stands first, others last.
+
+    A grid that shares less than half of its columns is a table of its own methods.
+    """
+    if 2 * sum(name in methods for name in COLUMNS) < len(COLUMNS):
+        return _layout(places, methods, data, {}, [])
     others = [name for name in methods if name not in COLUMNS]
-    columns = [*COLUMNS, *others]
-    head = "".join(f'<th class="num">{escape(COLUMNS.get(name, title_of(name)))}</th>' for name in columns)
+    first = [name for name in others if name == OURS]
+    columns = [*first, *COLUMNS, *(name for name in others if name in ASKED_FOR_TODAY)]
     lines = []
     for task, trials, successes in TASKS:
-        cells = "".join(f'<td class="num">{n}/{trials}</td>' for n in successes) + "<td></td>" * len(others)
-        lines.append(f'<tr><th scope="row">{escape(task)}</th>{cells}</tr>')
+        lines.append(_published_line(task, columns, dict(zip(COLUMNS, successes, strict=True)), trials))
     total = sum(trials for _, trials, _ in TASKS)
-    sums = [sum(task[2][i] for task in TASKS) for i in range(len(COLUMNS))]
-    cells = "".join(f'<td class="num"><b>{n}/{total}</b></td>' for n in sums) + "<td></td>" * len(others)
-    lines.append(f'<tr><th scope="row">all four</th>{cells}</tr>')
+    sums = {name: sum(task[2][i] for task in TASKS) for i, name in enumerate(COLUMNS)}
+    lines.append(_published_line("all four", columns, sums, total, bold=True))
     again, successes_again, trials_again = RERUN
-    cells = f'<td class="num">{successes_again}/{trials_again}</td>' + "<td></td>" * (len(columns) - 1)
-    lines.append(f'<tr class="out"><th scope="row">{escape(again)}</th>{cells}</tr>')
-    best = {name: _best(places, methods, name) for name in data}
-    for name in data:
-        cells = "".join(_cell(own_place(places, name, method), best[name]) for method in columns)
-        lines.append(f'<tr class="picked"><th scope="row">{escape(name)}</th>{cells}</tr>')
-    return (
-        '<div class="scroll"><table class="dense"><thead><tr><th>successes of trials</th>'
-        f"{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+    lines.append(_published_line(again, columns, {"cql": successes_again}, trials_again))
+    return _layout(places, columns, data, COLUMNS, lines) + (
         '<p class="soft">First rows: as published, a real arm, ten demonstrations of the task. Marked rows: this '
         "comparison, checkpoints by held-out data, with 95 % over training seeds and trials. The column R3M holds time "
         "contrast on the prior data here, not R3M. The published numbers are another robot and other tasks: the layout "
         "is what the two have in common.</p>"
+    )
+
+
+def _published_line(task: str, columns: Sequence[str], successes: Mapping[str, int], trials: int, bold=False) -> str:
+    cells = [f"{successes[name]}/{trials}" if name in successes else "" for name in columns]
+    inner = "".join(f'<td class="num">{f"<b>{cell}</b>" if bold and cell else cell}</td>' for cell in cells)
+    return f'<tr><th scope="row">{escape(task)}</th>{inner}</tr>'
+
+
+def _layout(
+    places: Places,
+    columns: Sequence[str],
+    data: Sequence[str],
+    headings: Mapping[str, str],
+    lines: Sequence[str],
+) -> str:
+    head = "".join(f'<th class="num">{escape(headings.get(name, title_of(name)))}</th>' for name in columns)
+    ours = []
+    for name in data:
+        best = _best(places, columns, name)
+        cells = "".join(_cell(own_place(places, name, method), best) for method in columns)
+        ours.append(f'<tr{" class=picked" if lines else ""}><th scope="row">{escape(name)}</th>{cells}</tr>')
+    return (
+        '<div class="scroll"><table class="dense"><thead><tr><th>successes of trials</th>'
+        f"{head}</tr></thead><tbody>{''.join([*lines, *ours])}</tbody></table></div>"
     )
 
 
@@ -87,22 +111,23 @@ def all_cells(places: Places, data: str, baseline: str) -> str:
         label = f"{rate.successes} of {rate.num_trials} trials succeeded, 95 % over seeds and trials {low} to {high} %"
         seeds = ", ".join(f"{value:.0%}".replace("%", "") for value in rate.per_seed)
         others = "".join(
-            f'<td class="num roomy">{_count(here.get(Place(data, method, phase, rule, mode)))}</td>'
+            f'<td class="num roomy">{_share(here.get(Place(data, method, phase, rule, mode)))}</td>'
             for phase, rule in (("before", "last"), ("after", "last"), ("after", "oracle"))
         )
         wilson = "–".join(str(round(100 * value)) for value in rate.wilson)
         steps = "–" if math.isnan(selected.mean_steps) else f"{selected.mean_steps:.0f}"
         lines.append(
             f'<tr><th scope="row">{escape(title_of(method))}</th><td>{escape(mode)}</td>'
-            f'<td class="num">{_count(selected)}</td><td>{interval_bar(rate.rate, *rate.bootstrap, label=label)}</td>'
-            f'<td class="num roomy">{low}–{high}</td><td class="num roomy">{wilson}</td>'
+            f'<td class="num">{rate.successes}/{rate.num_trials}</td>'
+            f"<td>{interval_bar(rate.rate, *rate.bootstrap, label=label)}</td>"
+            f'<td class="num roomy">{low}–{high}<br><span class="soft">{wilson}</span></td>'
             f'<td class="num roomy">{seeds}</td>{others}<td class="num">{_difference(compared, selected)}</td>'
             f'<td class="num roomy">{steps}</td></tr>'
         )
     if not lines:
         return ""
-    heads = ["selected", "0 to 100 %", "95 % over seeds", "95 % over trials", "each seed, %"]
-    heads += ["before", "last", "oracle", f"minus {title_of(baseline)}, points", "steps"]
+    heads = ["selected", "0 to 100 %", "95 %: seeds, trials", "each seed, %"]
+    heads += ["before, %", "last, %", "oracle, %", f"minus {title_of(baseline)}, points", "steps"]
     head = "".join(f'<th class="num{_roomy(name)}">{escape(name)}</th>' for name in heads)
     return (
         f'<div class="scroll"><table class="dense"><thead><tr><th>method</th><th>acts by</th>{head}</tr></thead>'
@@ -114,8 +139,8 @@ def _roomy(heading: str) -> str:
     return "" if heading in ("selected", "0 to 100 %") or heading.startswith("minus") else " roomy"
 
 
-def _count(summary: Summary | None) -> str:
-    return "–" if summary is None else f"{summary.rate.successes}/{summary.rate.num_trials}"
+def _share(summary: Summary | None) -> str:
+    return "–" if summary is None else f"{100 * summary.rate.rate:.0f}"
 
 
 def _difference(baseline: Summary | None, other: Summary) -> str:
@@ -126,8 +151,13 @@ def _difference(baseline: Summary | None, other: Summary) -> str:
     if found is None:
         return "–"
     mean, (low, high) = found
-    told = f"{100 * mean:+.0f} ({100 * low:+.0f} to {100 * high:+.0f})".replace("-", "\N{MINUS SIGN}")
-    return f"<b>{told}</b>" if low > 0 or high < 0 else told
+    told, interval = (text.replace("-", "\N{MINUS SIGN}") for text in (f"{100 * mean:+.0f}", _points(low, high)))
+    told = f"<b>{told}</b>" if low > 0 or high < 0 else told
+    return f'{told}<br><span class="soft">{interval}</span>'
+
+
+def _points(low: float, high: float) -> str:
+    return f"{100 * low:+.0f} to {100 * high:+.0f}"
 
 
 def failures(places: Places, data: str, methods: Sequence[str]) -> str:

@@ -1,0 +1,110 @@
+"""Rows of ``ptr-fast compare`` in ``results``: published there from a grid's folder, and as a Markdown table.
+
+``python -m benchmarks.comparison outputs/compare/states`` adds its rows to ``results/compare_states.jsonl``;
+``python -m benchmarks.tables`` then writes the tables.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import RESULTS
+from ptr_robot.comparison.rows import read_rows, write_rows
+from ptr_robot.comparison.summary import Place, Summary, difference_to, summarize
+from ptr_robot.comparison.tables import own_place, title_of
+
+__all__ = ["comparison_table", "main", "publish"]
+
+BASELINE = "bc"
+
+
+def publish(folder: Path, results: Path = RESULTS) -> tuple[Path, int]:
+    """Adds the rows of a grid's folder to the results of its name; those that are there already are not repeated.
+
+    Returns:
+        The file, and how many rows were added.
+
+    Raises:
+        DataError: a file or line is missing or damaged.
+        ValueError: there is no row.
+    """
+    rows = read_rows(folder / "rows.jsonl")
+    if not rows:
+        raise ValueError(f"{folder / 'rows.jsonl'}: no rows yet")
+    file = results / f"compare_{rows[0]['grid']}.jsonl"
+    there = read_rows(file) if file.exists() else []
+    new = [row for row in rows if row not in there]
+    write_rows([*there, *new], file)
+    return file, len(new)
+
+
+def comparison_table(
+    name: str, ran_on: Callable[[Mapping[str, Any]], str], results: Path | None = None
+) -> list[list[str]]:
+    """Lines of cells, the header first: per data set, method, acting mode and processor; empty without rows.
+
+    Args:
+        ran_on: the name of a row's processor.
+    """
+    file = (results or RESULTS) / f"{name}.jsonl"
+    rows = read_rows(file) if file.exists() else []
+    lines = []
+    for processor in dict.fromkeys(map(ran_on, rows)):
+        places = summarize([row for row in rows if ran_on(row) == processor])
+        for place, summary in places.items():
+            if place.checkpoint == "selected":
+                compared = own_place(places, place.data, BASELINE)
+                lines.append(_line(places, place, summary, compared, processor))
+    if not lines:
+        return []
+    order = list(dict.fromkeys(line[0] for line in lines))
+    lines.sort(key=lambda line: order.index(line[0]))
+    header = ["data", "method", "acts by", "on", "selected", "95 % over seeds", "95 % over trials", "each seed"]
+    header += ["before", "last", "oracle", f"minus {title_of(BASELINE)}, points", "steps"]
+    return [header, ["---"] * 4 + ["---:"] * (len(header) - 4), *lines]
+
+
+def _line(
+    places: Mapping[Place, Summary], place: Place, summary: Summary, compared: Summary | None, processor: str
+) -> list[str]:
+    rate = summary.rate
+    others = [
+        places.get(Place(place.data, place.method, phase, rule, place.mode))
+        for phase, rule in (("before", "last"), ("after", "last"), ("after", "oracle"))
+    ]
+    return [
+        place.data,
+        title_of(place.method),
+        place.mode,
+        processor,
+        f"{rate.successes}/{rate.num_trials}",
+        *(f"{100 * low:.0f} to {100 * high:.0f}" for low, high in (rate.bootstrap, rate.wilson)),
+        ", ".join(f"{100 * value:.0f}" for value in rate.per_seed),
+        *("" if other is None else f"{other.rate.successes}/{other.rate.num_trials}" for other in others),
+        _difference(compared, summary),
+        "" if math.isnan(summary.mean_steps) else f"{summary.mean_steps:.0f}",
+    ]
+
+
+def _difference(compared: Summary | None, summary: Summary) -> str:
+    found = None if compared is None or compared is summary else difference_to(compared, summary)
+    if found is None:
+        return ""
+    mean, (low, high) = found
+    return f"{100 * mean:+.0f} ({100 * low:+.0f} to {100 * high:+.0f})"
+
+
+def main(arguments: Sequence[str]) -> None:
+    if not arguments:
+        sys.exit("name the folders of grids, e.g. outputs/compare/states")
+    for folder in arguments:
+        file, number = publish(Path(folder))
+        print(f"{number} rows added to {file}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
