@@ -252,12 +252,13 @@ class _Plan:
         return float(np.linalg.norm(self.world.item_position()[:2] - self.expert.target()[:2]))
 
     def _elsewhere(self) -> np.ndarray:
-        """An offset from the container to a free place on the table, metres ``[2]``."""
-        foot = self.world.container_position()
+        """An offset from the container to a place on the table where the object is not yet, metres ``[2]``."""
+        foot, item = self.world.container_position(), self.world.item_position()
         for _ in range(1000):
             angle, distance = self.rng.uniform(0.0, 2 * np.pi), self.rng.uniform(0.12, 0.17)
             offset = distance * np.array([np.cos(angle), np.sin(angle)])
-            if abs(foot[0] + offset[0]) < 0.22 and 0.52 < foot[1] + offset[1] < 0.8:
+            x, y = foot[:2] + offset
+            if abs(x) < 0.22 and 0.52 < y < 0.8 and np.hypot(x - item[0], y - item[1]) > 0.08:
                 break
         return offset
 

@@ -40,6 +40,9 @@ class Args:
     """Tasks in the table and on the sheet, largest first; at least 1."""
     camera: str | None = None
     """Camera on the sheet; None takes the first one that shows something."""
+    paths: bool = False
+    """Also write a picture per kind of episode (paths-KIND.svg): the hand's paths seen from above, lengths, speeds and
+    success; for stores of the toy kitchens."""
     json: bool = False
     """Print everything as JSON on standard output, nothing else."""
 
@@ -61,6 +64,7 @@ def main(args: Args) -> int:
     if not args.json:
         _print(summary, args.max_tasks)
     files = [] if args.sheet == "none" or not store.meta.cameras else _write_sheet(args, store, summary)
+    files += _write_paths(args, store) if args.paths else []
     if args.json:
         json.dump(
             {**summary.to_json(), "sheet": [str(file) for file in files]}, sys.stdout, indent=2, ensure_ascii=False
@@ -86,10 +90,7 @@ def _write_sheet(args: Args, store: Any, summary: StoreSummary) -> list[Path]:
         max_tasks=args.max_tasks,
     )
     camera = args.camera or choose_camera(store)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RuntimeError(f"{out}: {error.strerror}; --out names another folder for the sheet") from error
+    _make_folder(out)
     files = []
     if args.sheet in ("png", "both"):
         files.append(out / "sheet.png")
@@ -98,6 +99,25 @@ def _write_sheet(args: Args, store: Any, summary: StoreSummary) -> list[Path]:
         files.append(out / "sheet.html")
         write_atomically(files[-1], sheet_html(store, rows, camera, summary))
     return files
+
+
+def _write_paths(args: Args, store: Any) -> list[Path]:
+    from ptr_fast.files import write_atomically
+    from ptr_robot.inspection.path_picture import file_names, motions, path_svg
+
+    out, all_motions = args.out or _beside(args.store), motions(store)
+    _make_folder(out)
+    files = [out / name for name in file_names([motion.kind for motion in all_motions])]
+    for file, motion in zip(files, all_motions, strict=True):
+        write_atomically(file, path_svg(motion).encode())
+    return files
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RuntimeError(f"{out}: {error.strerror}; --out names another folder for the sheet") from error
 
 
 def _beside(store: Path) -> Path:
