@@ -120,6 +120,20 @@ DATA_SETS: dict[str, DataSet] = {
             trials=Trials(kitchen="H"),
         ),
         DataSet(
+            name="D2-good",
+            what="D2 with good operators alone: the weakest of the three strengths.",
+            prior=Demonstrations(kitchens=_SEEN, kinds=("teleop-good",), episodes=200),
+            target=_demos("teleop-good"),
+            trials=Trials(kitchen="H"),
+        ),
+        DataSet(
+            name="D2-poor",
+            what="D2 with average and poor operators: the strongest of the three strengths.",
+            prior=Demonstrations(kitchens=_SEEN, kinds=("teleop-poor",), episodes=200),
+            target=_demos("teleop-good"),
+            trials=Trials(kitchen="H"),
+        ),
+        DataSet(
             name="D3",
             what="As D2 from wide starts, but the ten demonstrations begin with the object in the left third of them: "
             "RL should carry over to the rest.",
