@@ -16,6 +16,7 @@ from ptr_fast.config import PolicySpec
 from ptr_fast.learners.masked_autoencoder.config import MaskedAutoencoderConfig
 from ptr_fast.learners.representation.networks import RepresentationNetworks
 from ptr_fast.nets.encoders import Encoder, ImageEncoder, OwnEncoders, make_encoder
+from ptr_fast.nets.encoders.frozen_resnet.trunk import MEAN, STD
 from ptr_fast.nets.encoders.vit.trunk import Block, VisionTransformer, sine_cosine_positions
 from ptr_fast.nets.init import draw_weights, xavier_uniform_
 from ptr_fast.nets.layers import Dense, LayerNorm, initialise_layers
@@ -103,8 +104,10 @@ class Autoencoder(nn.Module):
         )
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Encoder, then decoders."""
+        """Encoder, then decoders; the trunks begin as if they were shown frames normalised as ImageNet's."""
         self.encoder.initialise(generator)
+        for trunk in self.trunks():
+            _begin_normalised(trunk)
         for decoder in self.decoders:
             cast(Decoder, decoder).initialise(generator)
 
@@ -125,6 +128,19 @@ class Autoencoder(nn.Module):
         trunk, decoder = self.of_camera(number)
         tokens_NVC = trunk.encode(rows_of(trunk.tokens(images_NCHW), seen_NV))
         return decoder(tokens_NVC, seen_NV, hidden_NM)
+
+
+@torch.no_grad()
+def _begin_normalised(trunk: VisionTransformer) -> None:
+    """Folds (x - mean) / deviation of every colour into the drawn embedding of patches.
+
+    He et al. show normalised frames. Frames in [0, 1] differ by a tenth of what the positions do, and so few updates
+    would see little but positions.
+    """
+    embed, num_pixels = trunk.patch_embed, trunk.patch**2
+    mean, deviation = (torch.tensor(values).repeat_interleave(num_pixels) for values in (MEAN, STD))
+    embed.weight.div_(deviation)
+    embed.bias.copy_(-embed.weight @ mean)
 
 
 class MaskedAutoencoderNetworks(RepresentationNetworks):

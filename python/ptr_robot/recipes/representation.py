@@ -24,7 +24,7 @@ RECIPES = {
         "masked autoencoder in toy kitchens: frames alone, a small vision transformer",
         PretrainConfig(
             learner=MaskedAutoencoderConfig(
-                encoder=SIM_VIT, lr=1e-3, lr_schedule="cosine", decoder_width=32, normalise_patches=False
+                encoder=SIM_VIT, lr=3e-3, lr_schedule="cosine", decoder_width=32, normalise_patches=False
             ),
             loop=SIM_LOOP,
         ),
