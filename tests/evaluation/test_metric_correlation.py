@@ -81,5 +81,10 @@ def test_the_verb_joins_trials_and_evaluations(folder, store, capsys):
     assert cli(["correlate", *options, "--mode", "search"]) == 2
     assert "at least two checkpoints with trials, got 0" in capsys.readouterr().err
     (runs[0] / "evaluation" / "000002.json").unlink()
-    assert cli(["correlate", *options]) == 2
-    assert "it was tried and not evaluated; ptr-fast select --run" in capsys.readouterr().err
+    assert cli(["correlate", *options, "--json"]) == 0
+    captured = capsys.readouterr()
+    assert "1 checkpoints were tried and not evaluated, and are left out (--evaluate does that)" in captured.err
+    assert json.loads(captured.out)[0]["num_checkpoints"] == 3
+    assert cli(["correlate", *options, "--json", "--evaluate"]) == 0
+    rows = {row["metric"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["fqe_value"]["num_checkpoints"] == 4

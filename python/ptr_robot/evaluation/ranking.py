@@ -21,7 +21,7 @@ from ptr_robot.evaluation.metrics import (
 )
 from ptr_robot.training.store_places import StorePlaces
 
-__all__ = ["best_first", "evaluate_run", "rank"]
+__all__ = ["best_first", "evaluate_run", "evaluated", "rank"]
 
 
 def rank(evaluations: Sequence[dict[str, Any]], metric: str = "auto") -> dict[str, Any]:
@@ -115,20 +115,38 @@ def evaluate_run(
         raise DataError(f"{run}: no checkpoint here (expected {run}/checkpoints/<step>); train first")
     evaluations = []
     for path in checkpoints:
-        info = read_checkpoint(path)
-        data = held_out(info, places=places, task=task, max_episodes=max_episodes, seed=seed)
-        target = evaluation_path(path)
-        result = saved_evaluation(target)
-        if result is None or result["key"] != evaluation_key(info, data, seed):
-            result = evaluate_checkpoint(info, data, seed=seed, device=device)
-            write_evaluation(result, target)
-        if fitted and "fitted_on" not in result:
-            result = with_fitted(result, fitted_metrics(info, data, places, seed=seed, device=device))
-            write_evaluation(result, target)
-        evaluations.append(result)
+        evaluations.append(
+            evaluated(
+                path, places=places, task=task, max_episodes=max_episodes, seed=seed, device=device, fitted=fitted
+            )
+        )
         if advance is not None:
             advance()
     return evaluations
+
+
+def evaluated(
+    checkpoint: Path,
+    *,
+    places: StorePlaces = StorePlaces(),
+    task: str = "",
+    max_episodes: int = 20,
+    seed: int = 0,
+    device: str = "cpu",
+    fitted: bool = False,
+) -> dict[str, Any]:
+    """The evaluation of one checkpoint, as of :func:`evaluate_run`: read, or made and kept."""
+    info = read_checkpoint(checkpoint)
+    data = held_out(info, places=places, task=task, max_episodes=max_episodes, seed=seed)
+    target = evaluation_path(checkpoint)
+    result = saved_evaluation(target)
+    if result is None or result["key"] != evaluation_key(info, data, seed):
+        result = evaluate_checkpoint(info, data, seed=seed, device=device)
+        write_evaluation(result, target)
+    if fitted and "fitted_on" not in result:
+        result = with_fitted(result, fitted_metrics(info, data, places, seed=seed, device=device))
+        write_evaluation(result, target)
+    return result
 
 
 def best_first(run: Path, device: str) -> list[str]:

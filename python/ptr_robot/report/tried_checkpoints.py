@@ -13,35 +13,52 @@ from ptr_fast.errors import DataError
 from ptr_robot.evaluation.metric_correlation import MetricCorrelation, TriedCheckpoint
 from ptr_robot.report.runs import find_rollouts
 
-__all__ = ["correlation_rows", "tried_checkpoints"]
+__all__ = ["correlation_rows", "trial_counts", "tried_checkpoints"]
 
 
-def tried_checkpoints(rollouts: Sequence[Path], mode: str = "") -> list[TriedCheckpoint]:
-    """What was tried, with the evaluations that lie in the runs of the checkpoints.
-
-    All trials of a checkpoint in one acting mode count together; every mode is a point of its own.
+def trial_counts(rollouts: Sequence[Path], mode: str = "") -> dict[tuple[Path, str], tuple[int, int]]:
+    """Successes and trials of every checkpoint and acting mode that was tried; those of several files are added up.
 
     Args:
         rollouts: result files of ``ptr-fast rollout``, or folders of them.
         mode: only trials in this acting mode; empty: in any.
 
     Raises:
-        DataError: a file is no result of trials, or a checkpoint that was tried has no evaluation.
+        DataError: a file is no result of trials.
     """
-    counts: dict[tuple[Path, str], list[int]] = {}
+    counts: dict[tuple[Path, str], tuple[int, int]] = {}
     for file in find_rollouts(rollouts):
         result = _read(file, ("checkpoint", "mode", "successes", "num_trials"), "result of ptr-fast rollout")
         if result["checkpoint"] is None or (mode and result["mode"] != mode):
             continue  # an expert or random actions
-        count = counts.setdefault((Path(result["checkpoint"]).resolve(), str(result["mode"])), [0, 0])
-        count[0] += int(result["successes"])
-        count[1] += int(result["num_trials"])
-    return [
-        TriedCheckpoint(
-            run=str(checkpoint.parent.parent), metrics=_metrics(checkpoint), successes=successes, num_trials=num_trials
-        )
-        for (checkpoint, _), (successes, num_trials) in counts.items()
-    ]
+        key = Path(result["checkpoint"]).resolve(), str(result["mode"])
+        successes, num_trials = counts.get(key, (0, 0))
+        counts[key] = successes + int(result["successes"]), num_trials + int(result["num_trials"])
+    return counts
+
+
+def tried_checkpoints(
+    counts: Mapping[tuple[Path, str], tuple[int, int]],
+) -> tuple[list[TriedCheckpoint], list[Path]]:
+    """What was tried, with the evaluations that lie in the runs; and the checkpoints that were not evaluated.
+
+    Args:
+        counts: of :func:`trial_counts`; every acting mode is a point of its own, with the metrics of its checkpoint.
+
+    Raises:
+        DataError: an evaluation is damaged.
+    """
+    tried: list[TriedCheckpoint] = []
+    missing: dict[Path, None] = {}
+    for (checkpoint, _), (successes, num_trials) in counts.items():
+        run = checkpoint.parent.parent
+        file = run / "evaluation" / f"{checkpoint.name}.json"
+        if not file.is_file():
+            missing[checkpoint] = None
+            continue
+        metrics: Mapping[str, float | None] = _read(file, ("metrics",), "evaluation of ptr-fast")["metrics"]
+        tried.append(TriedCheckpoint(run=str(run), metrics=metrics, successes=successes, num_trials=num_trials))
+    return tried, list(missing)
 
 
 def correlation_rows(correlations: Sequence[MetricCorrelation]) -> list[dict[str, Any]]:
@@ -53,15 +70,6 @@ def correlation_rows(correlations: Sequence[MetricCorrelation]) -> list[dict[str
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
     return [{name: known(value) for name, value in asdict(each).items()} for each in correlations]
-
-
-def _metrics(checkpoint: Path) -> Mapping[str, float | None]:
-    run = checkpoint.parent.parent
-    file = run / "evaluation" / f"{checkpoint.name}.json"
-    if not file.is_file():
-        raise DataError(f"{checkpoint}: it was tried and not evaluated; ptr-fast select --run {run} does that")
-    metrics: Mapping[str, float | None] = _read(file, ("metrics",), "evaluation of ptr-fast")["metrics"]
-    return metrics
 
 
 def _read(file: Path, fields: Sequence[str], what: str) -> dict[str, Any]:

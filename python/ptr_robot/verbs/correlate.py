@@ -1,21 +1,24 @@
 """How well offline metrics tell which checkpoint succeeds: their rank correlation with the success of trials.
 
-Needs checkpoints that were evaluated (``ptr-fast select``, with ``--fitted`` for the fitted metrics) and tried
-(``ptr-fast rollout``), of as many runs as there are. A metric that tells nothing here should not pick a checkpoint.
+Needs checkpoints that were tried (``ptr-fast rollout``, ``ptr-fast compare``), of as many runs as there are, and their
+evaluations: those of ``ptr-fast select``, or made here with ``--evaluate``. A metric that tells nothing here should not
+pick a checkpoint.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
 from ptr_robot.evaluation.metric_correlation import MetricCorrelation, metric_correlations
 from ptr_robot.evaluation.metrics import METRICS
-from ptr_robot.report.tried_checkpoints import correlation_rows, tried_checkpoints
+from ptr_robot.report.tried_checkpoints import correlation_rows, trial_counts, tried_checkpoints
 
 __all__ = ["Args", "main"]
 
@@ -30,6 +33,10 @@ class Args:
     """More rollout files, or folders of them; repeat for several."""
     mode: str = ""
     """Only trials in this acting mode. Default: all."""
+    evaluate: bool = False
+    """Evaluate what was tried and not evaluated yet, with the fitted metrics (evaluate --fitted); kept in the runs."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the nets run then; auto takes a GPU where there is one."""
     seed: int = 0
     """Of the bootstrap."""
     json: bool = False
@@ -40,13 +47,33 @@ def main(args: Args) -> int:
     if not args.run and not args.rollouts:
         raise ValueError("name at least one --run or --rollouts")
     folders = [run / "rollouts" for run in args.run]
-    tried = tried_checkpoints([*folders, *args.rollouts], args.mode)
+    counts = trial_counts([*folders, *args.rollouts], args.mode)
+    if args.evaluate:
+        _evaluate(list(dict.fromkeys(checkpoint for checkpoint, _ in counts)), args)
+    tried, missing = tried_checkpoints(counts)
+    if missing:
+        print(
+            f"{len(missing)} checkpoints were tried and not evaluated, and are left out (--evaluate does that): "
+            f"{missing[0]}" + (" ..." if len(missing) > 1 else ""),
+            file=sys.stderr,
+        )
     correlations = metric_correlations(tried, args.seed)
     if args.json:
         print(json.dumps(correlation_rows(correlations), indent=1, allow_nan=False))
     else:
         _print(correlations)
     return 0
+
+
+def _evaluate(checkpoints: list[Path], args: Args) -> None:
+    from ptr_robot.console.progress import Progress
+    from ptr_robot.device import pick_device
+    from ptr_robot.evaluation.ranking import evaluated
+
+    with Progress(len(checkpoints), "evaluate", "checkpoint") as progress:
+        for checkpoint in checkpoints:
+            evaluated(checkpoint, device=str(pick_device(args.device)), fitted=True)
+            progress.advance(1)
 
 
 def _print(correlations: list[MetricCorrelation]) -> None:
