@@ -10,7 +10,7 @@ from learner_cases import make_batch, make_spec
 from learner_kinds import ENCODER, other_run, small
 
 from ptr_fast.checkpoint import load_networks, open_reference, save_checkpoint
-from ptr_fast.config import ActConfig, AugmentConfig, BcConfig, RunReference, TaskTable
+from ptr_fast.config import ActConfig, AugmentConfig, BcConfig, EncoderConfig, RunReference, TaskTable
 from ptr_fast.learners import BcLearner, base, make_learner
 from ptr_fast.learners.awbc import AwbcConfig, AwbcLearner
 from ptr_fast.learners.registry import make_networks
@@ -143,6 +143,13 @@ def test_the_critics_task_slots_are_found_by_their_names():
 def test_a_critic_of_other_surroundings_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         make_awbc(replace(make_spec(), **changes))
+
+
+def test_a_critic_that_sees_more_than_the_learner_is_refused():
+    with pytest.raises(ValueError, match="its critic looks at images, and this learner's encoder is none"):
+        make_awbc(encoder=EncoderConfig(name="none"))
+    with pytest.raises(ValueError, match="num_observations must be 1, as many as the critic sees, got 2"):
+        make_awbc(num_observations=2)
 
 
 def test_a_run_without_a_critic_is_refused(tmp_path):

@@ -40,3 +40,5 @@ class AwbcConfig(BcConfig):
         super().__post_init__()
         for name in ("advantage_temperature", "max_weight"):
             require(getattr(self, name) > 0.0, f"{name} must be positive, got {getattr(self, name)}")
+        told = f"num_observations must be 1, as many as the critic sees, got {self.num_observations}"
+        require(self.num_observations == 1, told)

@@ -23,20 +23,28 @@ class FrozenCritic:
     Args:
         reference: the run.
         spec: what the asking learner sees and commands; the same as the run's, but that a task may have another slot.
+        sees_images: whether the asking learner looks at images.
         num_samples: K.
         device: where the networks live.
 
     Raises:
-        ValueError: the run knows no values, samples no actions, or was trained for other surroundings.
+        ValueError: the run knows no values, samples no actions, looks at what the asking learner does not see, or was
+            trained for other surroundings.
         DataError: no checkpoint there, or a damaged one.
     """
 
-    def __init__(self, reference: RunReference, spec: PolicySpec, num_samples: int, device: torch.device) -> None:
+    def __init__(
+        self, reference: RunReference, spec: PolicySpec, sees_images: bool, num_samples: int, device: torch.device
+    ) -> None:
         info = open_reference(reference)
         where = f"learner.critic {info.path}"
         self._values, self._acts = values_of(info.config), acts_of(info.config)
         _check_same(info.spec, spec, where)
         traits = traits_of(info.config)
+        if "images" in traits.columns and not sees_images:
+            raise ValueError(f"{where}: its critic looks at images, and this learner's encoder is none")
+        if traits.window.num_observations > 1:
+            raise ValueError(f"{where}: expected a critic of one observation, got {traits.window.num_observations}")
         shape = None
         if "search" in traits.modes:
             shape = self._acts.noise_shape(ActConfig(mode="search", num_candidates=num_samples), info.spec)
@@ -84,6 +92,6 @@ def _check_same(theirs: PolicySpec, mine: PolicySpec, where: str) -> None:
             raise ValueError(f"{where}: {what} differ: expected {expected}, got {got}")
     if unknown := [name for name in mine.tasks.names if name not in theirs.tasks.names]:
         raise ValueError(
-            f"{where}: the critic does not know the task {unknown[0]!r}; name one that was fine-tuned on it "
-            f"(it knows {list(theirs.tasks.names)})"
+            f"{where}: the critic does not know the task {unknown[0]!r} (it knows {list(theirs.tasks.names)}): train from "
+            "scratch with --target and the critic of a run that was fine-tuned on it"
         )

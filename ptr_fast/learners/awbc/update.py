@@ -49,7 +49,8 @@ class AwbcLearner(BcLearner):
     ) -> None:
         super().__init__(config, spec, seed, device, encoder_dtype, ranks)
         self._traits = traits(config)
-        self.critic = FrozenCritic(config.critic, spec, config.num_value_samples, self.device)
+        sees_images = config.encoder.sees_images
+        self.critic = FrozenCritic(config.critic, spec, sees_images, config.num_value_samples, self.device)
 
     def draw(self, samples: torch.Tensor | range, step: int | torch.Tensor) -> AwbcDraws:
         """The random numbers of update ``step``, on the device; ``samples`` as in :func:`draw_bc`."""
