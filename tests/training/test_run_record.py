@@ -55,6 +55,7 @@ RULES = {  # every field of a record, and what becomes of it when the run goes o
     "config.store": KEPT,
     "config.camera_map": KEPT,
     "config.lr_scale": KEPT,
+    "config.references": KEPT,
     "config.lr_schedule": KEPT,
     "spec": KEPT,
     "split.mix": KEPT,

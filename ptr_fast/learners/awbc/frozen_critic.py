@@ -91,7 +91,8 @@ def _check_same(theirs: PolicySpec, mine: PolicySpec, where: str) -> None:
         if expected != got:
             raise ValueError(f"{where}: {what} differ: expected {expected}, got {got}")
     if unknown := [name for name in mine.tasks.names if name not in theirs.tasks.names]:
+        known = list(theirs.tasks.names)
         raise ValueError(
-            f"{where}: the critic does not know the task {unknown[0]!r} (it knows {list(theirs.tasks.names)}): train from "
-            "scratch with --target and the critic of a run that was fine-tuned on it"
+            f"{where}: the critic does not know the task {unknown[0]!r}, it knows {known}; give the critic of a run "
+            "that was fine-tuned on it (finetune --references critic=RUN)"
         )

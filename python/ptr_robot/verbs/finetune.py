@@ -122,12 +122,14 @@ def finetune(config: FinetuneConfig, ranks: Ranks) -> int:
     from ptr_robot.evaluation.ranking import best_first
     from ptr_robot.training.loop import open_run, train
     from ptr_robot.training.rates import over, scaled
+    from ptr_robot.training.references import settled, with_references
 
     info = read_checkpoint(chosen_checkpoint(config.checkpoint, to=sys.stdout))
     config = replace(config, checkpoint=info.path)
     record, sources = _begun(info, config, "finetune", "the checkpoint was trained so")
     schedule = info.config.lr_schedule if config.lr_schedule == "same" else config.lr_schedule
-    learner = over(scaled(info.config, config.lr_scale), schedule, config.loop.num_steps)
+    learner = settled(with_references(info.config, config.references), info.config)
+    learner = over(scaled(learner, config.lr_scale), schedule, config.loop.num_steps)
     act = info.act if config.act_mode == "same" else replace(info.act, mode=config.act_mode)
     if "rewards" not in info.run.get("config", {}):
         print(f"{info.path}: its record says nothing about rewards, the published labels are taken: {rewards_of(info)}")
