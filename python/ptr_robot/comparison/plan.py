@@ -118,7 +118,7 @@ class _Planner:
             return
         if grid.before and data.is_known_before:
             self._add_trials(name, data, method, seed, "before", first)
-        self._add_trials(name, data, method, seed, "after", self._finetuned(name, method, seed, first, target))
+        self._add_trials(name, data, method, seed, "after", self._finetuned(name, data, method, seed, first, target))
 
     def _first(
         self, name: str, data: DataPlan, method: Method, seed: int, target: tuple[Path, list[str]] | None
@@ -157,14 +157,19 @@ class _Planner:
         return self._train(f"{label}-pretrain", verb, recipe, grid.updates.pretrain, seed, waits, lineage)
 
     def _finetuned(
-        self, name: str, method: Method, seed: int, first: _Trained, target: tuple[Path, list[str]]
+        self, name: str, data: DataPlan, method: Method, seed: int, first: _Trained, target: tuple[Path, list[str]]
     ) -> _Trained:
-        grid = self.grid
+        grid, lineage = self.grid, first.lineage
         verb = ["finetune", "--checkpoint", str(first.last), "--target", str(target[0])]
         verb += ["--num-demos", str(grid.num_demos), "--mix", f"{grid.mix:g}", "--lr-scale", f"{grid.lr_scale:g}"]
         recipe, waits = f"{grid.scale}-{method.recipe}", [first.stage.name, *target[1]]
+        if method.critic:  # one that knows the new task too
+            theirs = find_method(method.critic)
+            critic = self._finetuned(name, data, theirs, seed, self._first(name, data, theirs, seed, target), target)
+            verb += ["--references", f"critic={critic.last}"]
+            waits, lineage = [*waits, critic.stage.name], tuple(dict.fromkeys((*lineage, *critic.lineage)))
         label = f"{name}-{method.name}-{seed}-finetune"
-        return self._train(label, verb, recipe, grid.updates.finetune, seed, waits, first.lineage)
+        return self._train(label, verb, recipe, grid.updates.finetune, seed, waits, lineage)
 
     def _store(self, name: str, data: DataPlan, part: Literal["prior", "target"]) -> tuple[Path, list[str]]:
         """A store's path and the stages that make it."""
