@@ -12,6 +12,7 @@ from ptr_fast.config import CriticHead, EncoderConfig, PolicySpec
 from ptr_fast.nets.critic import Critic, EnsembleHead
 from ptr_fast.nets.encoders import make_encoder
 from ptr_fast.nets.init import draw_weights
+from ptr_fast.nets.normalised_head import NormalisedHead
 from ptr_fast.nets.policy import Actor
 
 __all__ = ["Temperature", "make_actor", "make_critic"]
@@ -48,10 +49,11 @@ def make_critic(
     hidden_dims: tuple[int, ...],
     spec: PolicySpec,
     seed: int = 0,
+    layer_norm: bool = False,
 ) -> Critic:
-    """A critic's encoder and heads, the weights drawn from ``(seed, "critic")``."""
+    """A critic's encoder and heads, with or without layer norms, the weights drawn from ``(seed, "critic")``."""
     images = make_encoder(encoder, spec.cameras)
-    head = EnsembleHead(
+    head = (NormalisedHead if layer_norm else EnsembleHead)(
         form,
         num_critics,
         embedding_dim=images.num_outputs,

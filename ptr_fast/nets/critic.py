@@ -40,12 +40,15 @@ class Hoisted:
         action_weights: per layer the kernel's rows for the action, ``[E, A, H]``; None where it does not see it.
         hidden_weights: per layer from the second on the kernel's rows for the layer before, ``[E, H, H]``.
 
+        norms: per hidden layer scale and bias ``[E, H]`` of its layer norm; empty where the head has none.
+
     Hoisted without gradients, all of it is constant: a gradient then reaches the actions alone.
     """
 
     state_terms: tuple[torch.Tensor, ...]
     action_weights: tuple[torch.Tensor | None, ...]
     hidden_weights: tuple[torch.Tensor, ...]
+    norms: tuple[tuple[torch.Tensor, torch.Tensor], ...] = ()
 
 
 class EnsembleHead(nn.Module):

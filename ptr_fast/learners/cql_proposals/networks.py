@@ -29,7 +29,8 @@ def make_clone(config: CqlProposalsConfig, spec: PolicySpec, seed: int = 0) -> A
 
 def make_critic_of(config: CqlProposalsConfig, spec: PolicySpec, seed: int = 0) -> Critic:
     """Critic encoder and heads, weights drawn from ``(seed, "critic")``."""
-    return make_critic(config.encoder, config.critic_head, config.num_critics, config.hidden_dims, spec, seed)
+    head = (config.critic_head, config.num_critics, config.hidden_dims)
+    return make_critic(config.encoder, *head, spec, seed, config.critic_layer_norm)
 
 
 class CqlProposalsNetworks(CriticNetworks):

@@ -26,7 +26,7 @@ def traits(config: CqlProposalsConfig) -> Traits:
         networks=("actor", "ema_actor", "critic", "target_critic"),
         made_of=(
             *("encoder", "actor_encoder", "hidden_dims", "critic_head", "num_critics"),
-            *("num_components", "min_std"),
+            *("critic_layer_norm", "num_components", "min_std"),
         ),
         beside=("critic", "target_critic"),
         capabilities=frozenset(capabilities | ({"encodes"} if sees_images else set())),
