@@ -212,10 +212,13 @@ class LearnerConfig:
     Attributes:
         lr_schedule: ``constant``, or ``cosine`` decay of all rates to zero.
         lr_schedule_steps: updates until the cosine reaches zero; 0 lets the training program put in the run's length.
+        standardise_state: the nets subtract the state's mean over the training data and divide by its standard
+            deviation; both are kept with the weights. The paper: off, raw units.
     """
 
     lr_schedule: Literal["constant", "cosine"] = "constant"
     lr_schedule_steps: int = 0
+    standardise_state: bool = False
 
     def __post_init__(self) -> None:
         _require(self.lr_schedule_steps >= 0, f"lr_schedule_steps must not be negative, got {self.lr_schedule_steps}")

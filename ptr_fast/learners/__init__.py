@@ -74,4 +74,9 @@ def make_learner(
     """
     from ptr_fast.learners.registry import kind_of
 
-    return kind_of(config).make_learner(config, spec, seed, device, encoder_dtype, ranks)
+    learner = kind_of(config).make_learner(config, spec, seed, device, encoder_dtype, ranks)
+    if config.standardise_state:
+        from ptr_fast.nets.state_scale import add_state_scales
+
+        add_state_scales(learner.networks().values(), spec.state.dim)
+    return learner

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 from ptr_fast.learners.distributed import Ranks
+from ptr_fast.nets.state_scale import state_scales
 
 __all__ = ["Prepares", "TrainingData", "prepare"]
 
@@ -45,7 +47,19 @@ class Prepares(Protocol):
 
 
 def prepare(learner: Any, data: Callable[[], TrainingData], ranks: Ranks) -> None:
-    """Lets a learner that :class:`Prepares` fit what it needs, once, and gives the same bits to every rank."""
-    if hasattr(learner, "prepare"):
-        ranks.on_first(lambda: learner.prepare(data()))
+    """Fits the scales of the state, and lets a learner that :class:`Prepares` fit what it needs.
+
+    Once, and every rank gets the same bits.
+    """
+    scales = state_scales(learner.networks().values())
+
+    def fit() -> None:
+        found = data()
+        for scale in scales:
+            scale.fit(torch.from_numpy(found.state).to(scale.mean.device))
+        if hasattr(learner, "prepare"):
+            learner.prepare(found)
+
+    if scales or hasattr(learner, "prepare"):
+        ranks.on_first(fit)
         ranks.broadcast(learner.networks())

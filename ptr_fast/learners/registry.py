@@ -141,7 +141,12 @@ def make_networks(config: LearnerConfig, spec: PolicySpec, names: Sequence[str])
     known = traits_of(config).networks
     if unknown := [name for name in names if name not in known]:
         raise ValueError(f"{traits_of(config).name} has no network {unknown[0]!r}; it has {', '.join(known)}")
-    return kind_of(config).networks(config).make_networks(spec, names)
+    made = kind_of(config).networks(config).make_networks(spec, names)
+    if config.standardise_state:
+        from ptr_fast.nets.state_scale import add_state_scales
+
+        add_state_scales(made.values(), spec.state.dim)
+    return made
 
 
 def acts_of(config: LearnerConfig) -> Acts:

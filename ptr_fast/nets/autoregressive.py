@@ -15,6 +15,7 @@ from ptr_fast.nets.categorical import choose
 from ptr_fast.nets.dropout import Dropout
 from ptr_fast.nets.init import orthogonal_
 from ptr_fast.nets.layers import select_task
+from ptr_fast.nets.state_scale import SeesState
 
 __all__ = ["Autoregressive", "AutoregressivePolicy", "bin_centres", "bin_of"]
 
@@ -29,7 +30,7 @@ def bin_centres(bins: torch.Tensor, num_bins: int, dtype: torch.dtype) -> torch.
     return (bins.to(dtype) + 0.5) * (2.0 / num_bins) - 1.0
 
 
-class AutoregressivePolicy(nn.Module):
+class AutoregressivePolicy(SeesState):
     """Logits of the bins of every axis, by an MLP of its own on embedding, state, task and the axes before it.
 
     Source: PTR, ``jaxrl2/networks/autoregressive_policy.py``; the MLPs of all axes are computed together. Deviation:
@@ -75,7 +76,7 @@ class AutoregressivePolicy(nn.Module):
     ) -> Autoregressive:
         """The law; what the first layers make of all that is seen is computed once."""
         w_dense, w_task = self.seen.flatten(0, 1).split([self.num_dense_inputs, self.num_task_slots], dim=1)
-        inputs = torch.cat([embedding_BD, state_BS], dim=1)
+        inputs = torch.cat([embedding_BD, self.seen_state(state_BS)], dim=1)
         seen = torch.addmm(self.biases[0].flatten(), inputs, w_dense.t()) + select_task(w_task, 1, task_id_B).t()
         return Autoregressive(self, seen.view(len(inputs), self.action_dim, -1), dropout)
 

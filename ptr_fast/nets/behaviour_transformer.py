@@ -19,11 +19,12 @@ from ptr_fast.nets.dropout import Dropout
 from ptr_fast.nets.encoders.vit.trunk import Block
 from ptr_fast.nets.init import orthogonal_
 from ptr_fast.nets.layers import Dense, LayerNorm, initialise_layers, select_task
+from ptr_fast.nets.state_scale import SeesState
 
 __all__ = ["BehaviourTransformer", "ClusteredActions"]
 
 
-class BehaviourTransformer(nn.Module):
+class BehaviourTransformer(SeesState):
     """Logits of the clusters and an offset for each.
 
     The centres are fitted to the training data before the first update; until then they are 0.
@@ -80,7 +81,8 @@ class BehaviourTransformer(nn.Module):
         """The law of the present action, of embeddings ``[B, T * D]`` and states ``[B, T * S]``, the oldest first."""
         drop = dropout or _keep
         by_observation = (self.num_observations, -1)
-        inputs = torch.cat([embedding.unflatten(1, by_observation), state.unflatten(1, by_observation)], dim=2)
+        seen = self.seen_state(state)
+        inputs = torch.cat([embedding.unflatten(1, by_observation), seen.unflatten(1, by_observation)], dim=2)
         w_dense, w_task = self.token.weight.split([self.num_dense_inputs, self.num_task_slots], dim=1)
         task_BC = select_task(w_task, 1, task_id_B).t()
         tokens_BTC = drop(F.linear(inputs, w_dense, self.token.bias) + task_BC[:, None] + self.position)

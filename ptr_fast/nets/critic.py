@@ -20,6 +20,7 @@ from ptr_fast.kernels.cql_head import cql_head
 from ptr_fast.nets.encoders.base import Encoder
 from ptr_fast.nets.init import orthogonal_
 from ptr_fast.nets.layers import select_task
+from ptr_fast.nets.state_scale import SeesState
 
 __all__ = ["Critic", "EnsembleHead", "Hoisted"]
 
@@ -51,7 +52,7 @@ class Hoisted:
     norms: tuple[tuple[torch.Tensor, torch.Tensor], ...] = ()
 
 
-class EnsembleHead(nn.Module):
+class EnsembleHead(SeesState):
     """E independent Q heads; kernels ``[E, in, out]`` and biases ``[E, out]``.
 
     Source: PTR, ``jaxrl2/networks/values/state_action_ensemble.py`` and ``jaxrl2/networks/mlp.py:MLPActionSep``.
@@ -108,7 +109,7 @@ class EnsembleHead(nn.Module):
         Raises:
             ValueError: widths that do not fit the head.
         """
-        values = {"embedding": embedding_BD, "state": state_BS}
+        values = {"embedding": embedding_BD, "state": self.seen_state(state_BS)}
         terms, action_weights, hidden_weights = [], [], []
         for parts, kernel_EIO, bias_EO in zip(self.inputs, self.kernels, self.biases, strict=True):
             if not torch.is_grad_enabled():

@@ -14,11 +14,12 @@ from torch.nn import functional as F
 from ptr_fast.nets.dropout import Dropout
 from ptr_fast.nets.init import orthogonal_
 from ptr_fast.nets.layers import Dense, select_task
+from ptr_fast.nets.state_scale import SeesState
 
 __all__ = ["Flow", "FlowPolicy"]
 
 
-class FlowPolicy(nn.Module):
+class FlowPolicy(SeesState):
     """The velocity of noised chunks, by an MLP with GELU on (embedding, state, task, noised chunk, time).
 
     Source: the actor of flow behaviour cloning in FQL (Park et al. 2025). What does not change along the flow is
@@ -47,7 +48,7 @@ class FlowPolicy(nn.Module):
     def forward(self, embedding_BD: torch.Tensor, state_BS: torch.Tensor, task_id_B: torch.Tensor) -> torch.Tensor:
         """What the first layer makes of all that is seen, ``[B, C]``."""
         w_dense, w_task = self.seen.weight.split([self.num_dense_inputs, self.num_task_slots], dim=1)
-        inputs = torch.cat([embedding_BD, state_BS], dim=1)
+        inputs = torch.cat([embedding_BD, self.seen_state(state_BS)], dim=1)
         return F.linear(inputs, w_dense, self.seen.bias) + select_task(w_task, 1, task_id_B).t()
 
     def velocity(

@@ -18,6 +18,7 @@ from ptr_fast.nets.dropout import Dropout
 from ptr_fast.nets.encoders.base import Encoder
 from ptr_fast.nets.init import orthogonal_
 from ptr_fast.nets.layers import Dense, select_task
+from ptr_fast.nets.state_scale import SeesState
 
 __all__ = ["Actor", "MeanPolicy", "PolicyTrunk", "TanhGaussian", "TanhGaussianPolicy", "UnitGaussian", "UnitLaplace"]
 
@@ -146,7 +147,7 @@ def _orthogonal(layer: Dense, gain: float, generator: torch.Generator) -> None:
     nn.init.zeros_(layer.bias)
 
 
-class PolicyTrunk(nn.Module):
+class PolicyTrunk(SeesState):
     """MLP on the concatenation (embedding, state, task one-hot), ReLU after every layer, orthogonal weights.
 
     The task's one-hot enters as a column of the first weight.
@@ -171,7 +172,7 @@ class PolicyTrunk(nn.Module):
         dropout: Dropout | None = None,
     ) -> torch.Tensor:
         """Units ``[B, H]`` of the last layer; ``dropout`` follows every layer's ReLU."""
-        inputs = torch.cat([embedding_BD, state_BS], dim=1)
+        inputs = torch.cat([embedding_BD, self.seen_state(state_BS)], dim=1)
         if inputs.shape[1] != self.num_dense_inputs:
             raise ValueError(
                 f"policy: expected embedding and state of {self.num_dense_inputs} values together, got "

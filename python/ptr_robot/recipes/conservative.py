@@ -42,7 +42,7 @@ def of_every_kind(
 
 
 STATE_SEEN: dict[str, Any] = {"critic_head": "reinject_action"}  # the published form does not show the critic the state
-RATES = {"states": {"actor_lr": 3e-4, "critic_lr": 3e-4}, "sim": {"actor_lr": 1e-3, "critic_lr": 5e-4}}
+RATES = {"states": {"actor_lr": 1e-3, "critic_lr": 1e-3}, "sim": {"actor_lr": 1e-3, "critic_lr": 5e-4}}
 
 RECIPES = {
     **of_every_kind("cql", PUBLISHED, CqlConfig, ActConfig(), **STATE_SEEN),

@@ -19,7 +19,13 @@ KINDS: dict[str, tuple[str, dict[str, Any], LoopConfig]] = {
     # kind: (where, what all its learners have, length)
     "states": (
         "state-only kitchens",
-        {"encoder": EncoderConfig(name="none"), "hidden_dims": (256, 256), "lr": 1e-3, "lr_schedule": "cosine"},
+        {
+            "encoder": EncoderConfig(name="none"),
+            "hidden_dims": (256, 256),
+            "lr": 1e-3,
+            "lr_schedule": "cosine",
+            "standardise_state": True,
+        },
         LoopConfig(num_steps=6_000, batch_size=128, checkpoint_every=2_000, log_every=100, num_threads=1),
     ),
     "sim": (

@@ -149,7 +149,7 @@ def _check_nets(was: LearnerConfig, now: LearnerConfig) -> None:
         raise ValueError(
             f"learner: a branch keeps the method, expected {traits_of(was).name}, got {traits_of(now).name}"
         )
-    for name in traits_of(was).made_of:
+    for name in (*traits_of(was).made_of, "standardise_state"):
         before, after = getattr(was, name), getattr(now, name)
         if before != after:
             raise ValueError(
