@@ -13,8 +13,8 @@ from ptr_robot.verbs.inspect import Args, main
 NAMES = ("hand_x", "hand_y", "hand_z", "object_x", "object_y", "object_z", "container_x", "container_y", "container_z")
 
 
-def make_store(path, names):
-    spec = StateSpec(names=names, units=("m",) * len(names))
+def make_store(path, names, unit="m"):
+    spec = StateSpec(names=names, units=(unit,) * len(names))
     action = ActionSpec(names=("dx",), units=("m",), low=(-1.0,), high=(1.0,), bounds_source="test")
     meta = StoreMeta(cameras=(), action=action, state=spec, control_hz=20.0)
     with StoreWriter.create(path, meta) as writer:
@@ -62,6 +62,16 @@ def test_speeds_and_lengths(tmp_path):
     np.testing.assert_allclose(slow.speeds, np.full(5, 1.0), rtol=1e-5)
     assert (fast.kind, fast.outcomes, fast.lengths.tolist()) == ("fast", ("success", "failure"), [5, 5])
     assert file_names(["a b/c"]) == ["paths-a_b_c.svg"]
+
+
+@pytest.mark.parametrize(("unit", "speed"), [("0.1 m", 0.4), ("cm", 0.04)])
+def test_places_are_in_the_units_of_the_store(tmp_path, unit, speed):
+    from ptr_fast.data.store import EpisodeStore
+
+    fast, _ = motions(EpisodeStore.open(make_store(tmp_path / "store", NAMES, unit)))
+    np.testing.assert_allclose(fast.speeds, np.full(10, speed), rtol=1e-5)
+    with pytest.raises(ValueError, match="in one unit out of"):
+        motions(EpisodeStore.open(make_store(tmp_path / "angles", NAMES, "rad")))
 
 
 def test_a_store_that_does_not_know_where_the_hand_is(tmp_path):

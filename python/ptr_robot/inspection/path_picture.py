@@ -16,6 +16,7 @@ from ptr_robot.report.plots import nice_ticks
 
 __all__ = ["Motion", "motions", "path_svg"]
 
+METRES = {"m": 1.0, "0.1 m": 0.1, "cm": 0.01}
 HAND = ("hand_x", "hand_y", "hand_z")
 OBJECT, CONTAINER = ("object_x", "object_y"), ("container_x", "container_y")
 MAX_PATHS, NUM_BINS = 25, 24
@@ -60,17 +61,22 @@ def motions(store: Any) -> list[Motion]:
     """Of each kind in the store.
 
     Raises:
-        ValueError: the state does not say where the hand is.
+        ValueError: the state does not say where the hand is, or in a unit that is no length.
     """
     names, table = list(store.meta.state.names), store.episodes
     if not set(HAND) <= set(names):
         raise ValueError(f"{store.path}: paths need {list(HAND)} in the state, the store has {names}")
     hand = [names.index(name) for name in HAND]
     things = [[names.index(name) for name in each] for each in (OBJECT, CONTAINER) if set(each) <= set(names)]
+    used = [*hand, *(place for thing in things for place in thing)]
+    units = {store.meta.state.units[place] for place in used}
+    if len(units) > 1 or not units <= set(METRES):
+        raise ValueError(f"{store.path}: paths need places in one unit out of {list(METRES)}, got {sorted(units)}")
+    scale = METRES[units.pop()]
     out = []
     for kind in dict.fromkeys(table.kind):
         episodes = [index for index, other in enumerate(table.kind) if other == kind]
-        states = [store.state[table.first[e] : table.first[e] + table.num_frames[e]] for e in episodes]
+        states = [scale * store.state[table.first[e] : table.first[e] + table.num_frames[e]] for e in episodes]
         moved = [100.0 * np.linalg.norm(np.diff(each[:, hand], axis=0), axis=1) for each in states]
         out.append(
             Motion(
