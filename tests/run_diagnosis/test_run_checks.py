@@ -148,6 +148,22 @@ def test_search_that_succeeds_where_the_mean_does_not(rewritten):
     assert "actor_behind" not in found(run)
 
 
+def test_an_actor_that_is_farther_from_the_recorded_actions_than_a_clone(rewritten, trained):
+    clone = trained("healthy_clone")
+    finding = found(trained("healthy"), clone)["actor_behind_clone"]
+    assert "the action error of healthy is 0.16" in finding.seen
+    assert "states-cql-clone" in finding.advice
+    near = rewritten("healthy", held_out(action_error=0.11), "near")
+    assert "actor_behind_clone" not in found(near, clone)
+    assert "actor_behind_clone" not in found(trained("alike"), clone)  # of other data
+    better, tried_clone = rewritten("healthy", lambda _, row: row, "better"), rewritten("healthy_clone", lambda _, r: r)
+    trials(better, "mean", 12)
+    trials(tried_clone, "mean", 9)
+    assert "actor_behind_clone" not in found(better, tried_clone)
+    trials(tried_clone, "mean", 15)
+    assert "actor_behind_clone" in found(better, tried_clone)
+
+
 def with_seed(run, seed):
     record = json.loads((run / "train_config.json").read_text())
     record["config"]["loop"]["seed"] = seed

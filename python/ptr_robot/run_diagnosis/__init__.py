@@ -32,7 +32,10 @@ RUN_CHECKS: tuple[Callable[[RunEvidence], list[Finding]], ...] = (
     acting.use_cloning,
     fitting.measured,
 )
-JOINT_CHECKS: tuple[Callable[[Sequence[RunEvidence]], list[Finding]], ...] = (several.seeds_disagree,)
+JOINT_CHECKS: tuple[Callable[[Sequence[RunEvidence]], list[Finding]], ...] = (
+    several.actor_behind_clone,
+    several.seeds_disagree,
+)
 
 
 def examine(evidence: RunEvidence) -> list[Finding]:

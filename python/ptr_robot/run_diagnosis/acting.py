@@ -8,7 +8,7 @@ from ptr_robot.diagnosis.finding import Finding, percent
 from ptr_robot.report.runs import find_rollouts, trial_rows
 from ptr_robot.run_diagnosis.evidence import RunEvidence, option
 
-__all__ = ["actions_at_bounds", "actor_behind", "temperature", "use_cloning"]
+__all__ = ["actions_at_bounds", "actor_behind", "temperature", "to_follow", "use_cloning"]
 
 RISEN, SUNK = 3.0, 0.01
 """Times its initial value: a temperature that has been driven up, or that holds no entropy any more."""
@@ -80,16 +80,17 @@ def actor_behind(evidence: RunEvidence) -> list[Finding]:
             f"{advantage.value:.3g} above the policy's own mean ({gap.value:.3g} above its samples; Q varies by "
             f"{varies:.3g} in all), at step {advantage.step}",
             why="the critic knows more than the actor has learned from it: its mean does worse than a clone would",
-            advice=_follow(evidence),
+            advice=to_follow(evidence),
             numbers={"step": advantage.step, "advantage": advantage.value, "preference": preference.value},
         )
     ]
 
 
-def _follow(evidence: RunEvidence) -> str:
+def to_follow(evidence: RunEvidence) -> str:
+    """What makes use of a critic whose actor does not follow it."""
     ways = []
     if "search" in evidence.traits.modes and evidence.act.mode != "search":
-        ways.append("act by search: ptr-fast rollout RUN --mode search, or train with --act.mode search")
+        ways.append("act by search: ptr-fast rollout --checkpoint RUN --mode search, or train with --act.mode search")
     if not evidence.has_many_modes:
         ways.append("train with a cloning term in the actor (pretrain states-cql-clone or sim-cql-clone)")
         ways.append("let the critic choose among cloned proposals (states-proposals or sim-proposals)")
@@ -111,7 +112,7 @@ def _trials(evidence: RunEvidence) -> list[Finding]:
                     level="warning",
                     seen=f"{counts}, and {other.successes} of {other.num_trials} by search ({row.task})",
                     why="the critic knows more than the actor has learned from it",
-                    advice=_follow(evidence),
+                    advice=to_follow(evidence),
                     numbers={row.mode: row.successes, "search": other.successes},
                 )
             ]

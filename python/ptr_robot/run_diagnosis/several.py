@@ -1,4 +1,4 @@
-"""Checks of several runs together: whether those that differ in their seed alone come to the same."""
+"""Checks of several runs together: whether seeds come to the same, and whether an actor keeps up with a clone."""
 
 from __future__ import annotations
 
@@ -9,12 +9,59 @@ from typing import Any
 from ptr_robot.diagnosis.finding import Finding
 from ptr_robot.evaluation.metrics import METRICS
 from ptr_robot.report.runs import TrialRow, find_rollouts, trial_rows
+from ptr_robot.run_diagnosis.acting import to_follow
 from ptr_robot.run_diagnosis.evidence import RunEvidence
 
-__all__ = ["seeds_disagree"]
+__all__ = ["actor_behind_clone", "seeds_disagree"]
 
 DIFFERENT_SCORE, DIFFERENT_ERROR = 0.3, 1.5
 """By how much a score in [-1, 1] differs, and by how many times an error, where seeds disagree."""
+
+
+FARTHER = 1.5
+"""Times the action error of a clone of the same data: an actor that has left the recorded actions so far is doubted."""
+
+
+def actor_behind_clone(runs: Sequence[RunEvidence]) -> list[Finding]:
+    """A critic's actor that is much farther from the recorded actions than a clone, and no better in trials."""
+    found = []
+    for run in runs:
+        for clone in runs:
+            if run.limits is None or run.has_many_modes or clone.limits is not None or _data(run) != _data(clone):
+                continue
+            own, other = run.now("action_error"), clone.now("action_error")
+            if own is None or other is None or own.value <= FARTHER * other.value or _succeeds(run, clone):
+                continue
+            found.append(
+                Finding(
+                    level="warning",
+                    seen=f"the action error of {run.run.name} is {own.value:.3g} at step {own.step}, that of the clone "
+                    f"{clone.run.name} {other.value:.3g}",
+                    why="it may have found something better; but an actor trained on Q alone more often has not found "
+                    "the recorded actions, and does worse than the clone: trials decide",
+                    advice=to_follow(run),
+                    numbers={"action_error": own.value, "of_the_clone": other.value},
+                    store=f"{run.path}, {clone.path}",
+                )
+            )
+    return found
+
+
+def _data(run: RunEvidence) -> set[tuple[str, ...]]:
+    """The stores that it trains on, by what identifies their content."""
+    return {
+        (source["role"], source["fingerprint"]) for source in (run.run.config.get("split") or {}).get("sources", [])
+    }
+
+
+def _succeeds(run: RunEvidence, clone: RunEvidence) -> bool:
+    """Whether the run succeeds at least as often as the clone in trials of one task by its mean."""
+    of_clone = {(row.task, row.kitchen): row for row in _rows(clone)}
+    pairs = [(row, of_clone.get((row.task, row.kitchen))) for row in _rows(run) if row.mode in ("mean", "ema_mean")]
+    return any(
+        other is not None and row.successes * other.num_trials >= other.successes * row.num_trials
+        for row, other in pairs
+    )
 
 
 def seeds_disagree(runs: Sequence[RunEvidence]) -> list[Finding]:
