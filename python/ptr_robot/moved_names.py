@@ -23,7 +23,7 @@ MOVED = {
     "contact_sheet": ("inspection.contact_sheet",),
     "convert": ("verbs.convert",),
     "convert_checkpoint": ("verbs.convert_checkpoint",),
-    "demo": ("verbs.demo",),
+    "demo": ("stages", "verbs.demo"),
     "differences": ("training.differences",),
     "divergence": ("training.divergence",),
     "doctor": ("verbs.doctor",),

@@ -12,7 +12,8 @@ fail. An operator wants what the scripted expert would do next, and does it slow
 - a missed grasp: closes beside the object, lifts, notices, opens and comes back;
 - a fumble: opens while carrying, and picks up again where the object fell;
 - a late gripper: opens and closes some decisions after it was wanted;
-- giving up: the object is put down beside the container, or dropped and left.
+- giving up: the object is put down beside the container, or dropped and left;
+- stopping: one to three decisions after the success.
 
 The tasks of Meta-World's own have no object to grasp and no container: there the operator has speed, tremor, pauses, a
 way around at the start, and the late gripper.

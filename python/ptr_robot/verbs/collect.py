@@ -16,6 +16,8 @@ from typing import Any, Literal
 __all__ = ["Args", "main", "parse_kinds"]
 
 EPISODES_PER_PART = 64
+SLOW_EPISODE = 90
+"""Decisions in which four of five attempts of an operator come to their end."""
 DECIDED_BY_A_PRESET = (
     "task",
     "kitchens",
@@ -109,6 +111,7 @@ def stores_of(args: Args) -> list[Args]:
 def _collect(args: Args) -> None:
     from ptr_fast.data.store import StoreWriter
     from ptr_robot.console.progress import Progress
+    from ptr_robot.sim.demonstrators import OPERATORS
 
     keys = plan(args)
     meta = store_meta(args)
@@ -117,6 +120,8 @@ def _collect(args: Args) -> None:
         _check_same_options(args.out, writer.meta.source, meta.source)
         _check_same_labels(args, writer.meta.source)
         missing = [key for key in keys if episode_id(key) not in writer]
+        if args.max_steps < SLOW_EPISODE and any(key.kind in OPERATORS for key in missing):
+            print(f"operators often take more than --max-steps {args.max_steps}: such attempts are cut off as failures")
         print(f"{args.out}: {len(keys)} episodes asked for, {len(keys) - len(missing)} there already")
         with Progress(len(missing), "collect", "episodes") as progress:
             try:
