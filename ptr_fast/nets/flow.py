@@ -52,10 +52,16 @@ class FlowPolicy(SeesState):
         return F.linear(inputs, w_dense, self.seen.bias) + select_task(w_task, 1, task_id_B).t()
 
     def velocity(
-        self, seen_BC: torch.Tensor, noised: torch.Tensor, time_B1: torch.Tensor, dropout: Dropout | None = None
+        self, seen: torch.Tensor, noised: torch.Tensor, time: torch.Tensor, dropout: Dropout | None = None
     ) -> torch.Tensor:
-        """Velocity ``[B, H * A]`` of noised chunks ``[B, H * A]`` at times in [0, 1]."""
-        hidden = F.gelu(seen_BC + self.noised(torch.cat([noised, time_B1], dim=1)))
+        """Velocity ``[B, ..., H * A]`` of noised chunks.
+
+        Args:
+            seen: of :meth:`forward`, ``[B, ..., C]``.
+            noised: ``[B, ..., H * A]``.
+            time: in [0, 1], ``[B, ..., 1]``.
+        """
+        hidden = F.gelu(seen + self.noised(torch.cat([noised, time], dim=-1)))
         for layer in self.layers:
             hidden = F.gelu(layer(hidden if dropout is None else dropout(hidden)))
         return self.velocity_head(hidden if dropout is None else dropout(hidden))

@@ -1,6 +1,6 @@
 """Random numbers of one update of flow behaviour cloning.
 
-Shapes: B batch, H actions of a chunk, A action.
+Shapes: B batch, K noises and times per state, H actions of a chunk, A action.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class FlowDraws(BcDraws):
     """Besides augmentation and dropout:
 
     Attributes:
-        noise: standard normal ``[B, H, A]``, where the flow begins.
-        time: uniform in [0, 1), ``[B]``, of the flow.
+        noise: standard normal ``[B, K, H, A]``, where the flow begins.
+        time: uniform in [0, 1), ``[B, K]``, of the flow.
     """
 
     noise: torch.Tensor

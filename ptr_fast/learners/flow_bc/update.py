@@ -3,7 +3,7 @@
 Source: flow matching on straight paths (Lipman et al. 2023, Liu et al. 2023), as the behaviour policy of FQL (Park et
 al. 2025) and of Q-chunking (Li et al. 2025): ``x_t = (1 - t) noise + t chunk``, target ``chunk - noise``, t uniform.
 
-Shapes: B batch, H actions of a chunk, A action.
+Shapes: B batch, K noises and times per state, H actions of a chunk, A action.
 """
 
 from __future__ import annotations
@@ -46,23 +46,28 @@ class FlowBcLearner(ImitationLearner):
 
     def draw(self, samples: torch.Tensor | range, step: int | torch.Tensor) -> FlowDraws:
         """See :meth:`ImitationLearner.draw`."""
-        drawn, shape = super().draw(samples, step), (self.config.num_actions, self.spec.action.dim)
-        num_words = shape[0] * shape[1]
+        config, drawn = self.config, super().draw(samples, step)
+        shape = config.num_flow_samples, config.num_actions, self.spec.action.dim
+        num_words = shape[0] * shape[1] * shape[2]
         noise = counter_random.normal(self.seed, Stream.FLOW_NOISE, step, samples, num_words, self.device)
-        time = counter_random.uniform(self.seed, Stream.FLOW_TIME, step, samples, 1, self.device)
-        return FlowDraws(augment=drawn.augment, dropout=drawn.dropout, noise=noise.view(-1, *shape), time=time[:, 0])
+        time = counter_random.uniform(self.seed, Stream.FLOW_TIME, step, samples, shape[0], self.device)
+        return FlowDraws(augment=drawn.augment, dropout=drawn.dropout, noise=noise.view(-1, *shape), time=time)
+
+    def num_dropped(self) -> int:
+        """See :meth:`ImitationLearner.num_dropped`."""
+        return self.config.num_flow_samples * super().num_dropped()
 
     def loss(
         self, inputs: Inputs, batch: Batch, draws: FlowDraws, dropout: Dropout | None
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Squared error of the velocity, mean over the chunk and the batch; see :meth:`ImitationLearner.loss`."""
-        time_B11 = draws.time[:, None, None]
-        noised = (1.0 - time_B11) * draws.noise + time_B11 * batch.actions
+        time_BK11, chunk_B1HA = draws.time[..., None, None], batch.actions[:, None]
+        noised = (1.0 - time_BK11) * draws.noise + time_BK11 * chunk_B1HA
         policy = self.actor.policy
         seen_BC = policy(*observed(self.actor.encoder, inputs), inputs.task_id)
-        velocity = policy.velocity(seen_BC, noised.flatten(1), draws.time[:, None], dropout)
-        error_BHA = (velocity.view_as(noised) - (batch.actions - draws.noise)).square()
+        velocity = policy.velocity(seen_BC[:, None], noised.flatten(2), draws.time[..., None], dropout)
+        error_BKHA = (velocity.view_as(noised) - (chunk_B1HA - draws.noise)).square()
         if self.config.num_actions > 1:  # what lies behind the end of an episode counts for nothing
-            error_BHA = error_BHA * batch.action_mask[..., None]
-        loss = error_BHA.mean()
+            error_BKHA = error_BKHA * batch.action_mask[:, None, :, None]
+        loss = error_BKHA.mean()
         return loss, {"train/flow_loss": loss.detach(), "actor/velocity_abs": velocity.detach().abs().mean()}
