@@ -84,7 +84,7 @@ RECIPES = {
     **of_bridge("bc-success", OF_SUCCESSES, BcConfig, "mean", SUCCESSES),
     **of_every_kind("chunks", OF_CHUNKS, BcConfig, "mean", **CHUNKS),
     **of_bridge("chunks", OF_CHUNKS, BcConfig, "mean", **{**CHUNKS, "num_actions": 4, "dropout": 0.1}),
-    **of_every_kind("flow", OF_FLOW, FlowBcConfig, "sample", num_actions=8),
+    **of_every_kind("flow", OF_FLOW, FlowBcConfig, "sample", num_actions=8, num_flow_samples=4),
     **of_bridge("flow", OF_FLOW, FlowBcConfig, "sample", num_actions=4, dropout=0.1),
     **of_every_kind("mixture", OF_MODES, MixtureBcConfig, "sample"),
     **of_bridge("mixture", OF_MODES, MixtureBcConfig, "sample", dropout=0.1),
