@@ -52,17 +52,21 @@ class NormalisedHead(EnsembleHead):
 
     def q(self, hoisted: Hoisted, actions_BKA: torch.Tensor) -> torch.Tensor:
         """See :meth:`EnsembleHead.q`."""
-        hidden_EBKH = None
+        num_heads, (num_states, num_actions, action_dim) = self.num_critics, actions_BKA.shape
+        actions_ERA = actions_BKA.reshape(1, -1, action_dim).expand(num_heads, -1, -1)
+        hidden_ERH = out_EBKH = torch.empty(0)
         for i, (term_EBH, action_weight) in enumerate(zip(hoisted.state_terms, hoisted.action_weights, strict=True)):
-            out_EBKH = term_EBH[:, :, None]
-            if action_weight is not None:
-                out_EBKH = out_EBKH + torch.einsum("bka,eah->ebkh", actions_BKA, action_weight)
-            if hidden_EBKH is not None:
-                out_EBKH = out_EBKH + torch.einsum("ebki,eih->ebkh", hidden_EBKH, hoisted.hidden_weights[i - 1])
+            out_ERH = None if action_weight is None else torch.bmm(actions_ERA, action_weight)
+            if i > 0:
+                weight = hoisted.hidden_weights[i - 1]
+                out_ERH = torch.bmm(hidden_ERH, weight) if out_ERH is None else out_ERH.baddbmm(hidden_ERH, weight)
+            assert out_ERH is not None, "the first layer sees the action"
+            out_EBKH = out_ERH.view(num_heads, num_states, num_actions, -1) + term_EBH[:, :, None]
             if i < len(hoisted.norms):
                 scale_EH, shift_EH = hoisted.norms[i]
                 normed = F.layer_norm(out_EBKH, out_EBKH.shape[-1:], eps=EPS)
-                hidden_EBKH = (normed * scale_EH[:, None, None] + shift_EH[:, None, None]).relu()
+                scaled = torch.addcmul(shift_EH[:, None, None], normed, scale_EH[:, None, None])
+                hidden_ERH = scaled.relu_().flatten(1, 2)
         return out_EBKH.squeeze(3)
 
     def q_and_log_sum_exp(

@@ -14,6 +14,7 @@ from ptr_fast.learners.cql_proposals import CqlProposalsConfig, CqlProposalsLear
 from ptr_fast.learners.cql_proposals.draws import ProposalDraws
 from ptr_fast.learners.registry import acts_of
 from ptr_fast.nets.init import draw_weights
+from ptr_fast.nets.normalised_head import NormalisedHead
 from ptr_fast.nets.policy import TanhGaussianPolicy
 
 STATES = EncoderConfig(name="none")
@@ -79,13 +80,18 @@ def q_values(critic, state, task_id, actions) -> np.ndarray:
         hidden = seen
         for i, (kernel, bias) in enumerate(zip(head.kernels, head.biases, strict=True)):
             hidden = np.concatenate([hidden, actions], axis=2) @ wide(kernel)[e] + wide(bias)[e]
+            if isinstance(head, NormalisedHead) and i + 1 < len(head.kernels):
+                centred = hidden - hidden.mean(axis=2, keepdims=True)
+                hidden = centred / np.sqrt((centred**2).mean(axis=2, keepdims=True) + 1e-6)
+                hidden = hidden * wide(head.scales[i])[e] + wide(head.shifts[i])[e]
             hidden = np.maximum(hidden, 0.0) if i + 1 < len(head.kernels) else hidden
         out.append(hidden[..., 0])
     return np.stack(out)
 
 
-def test_losses_are_those_of_the_definition():
-    learner, batch = make_learner(cql_alpha=0.7, discount=0.9), random_batch()
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_losses_are_those_of_the_definition(layer_norm):
+    learner, batch = make_learner(cql_alpha=0.7, discount=0.9, critic_layer_norm=layer_norm), random_batch()
     for step in range(3):  # averages and trained networks differ from here on
         learner.update(batch, step)
     draws = learner.draw(range(len(batch)), 3)
@@ -129,7 +135,7 @@ def test_the_critic_is_that_of_cql_at_the_same_inputs(encoder):
     spec, batch = make_spec(), random_batch()
     shared = {"critic_head": "reinject_action", "discount": 0.9, "cql_alpha": 2.0}
     cql = CqlLearner(CqlConfig(**options, **shared), spec)
-    ours = CqlProposalsLearner(CqlProposalsConfig(**options, **shared), spec)
+    ours = CqlProposalsLearner(CqlProposalsConfig(**options, **shared, critic_layer_norm=False), spec)
     for actor in (ours.actor, ours.ema_actor):
         sizes = (actor.encoder.num_outputs, spec.state.dim, NUM_TASKS, spec.action.dim, (12, 10))
         actor.policy = draw_weights(TanhGaussianPolicy(*sizes), 0, "policy")

@@ -43,3 +43,12 @@ def test_a_learner_without_a_discount_refuses_them_in_one_line(store, tmp_path, 
     assert "rewards.num_steps 5: " in errors[0]
     assert "no discount" in errors[0]
     assert not out.exists()
+
+
+def test_they_go_together_with_what_is_fitted_before_the_first_update(store, tmp_path):
+    """The scale of standardised states is fitted to the data that the targets were made of, and resumed with."""
+    run = tmp_path / "run"
+    assert pretrain(store, run, *AHEAD, "--learner.standardise-state", recipe="smoke-proposals") == 0
+    again = stopped(run, tmp_path / "again")
+    assert ptr_fast("resume", again) == 0
+    same_result(again, run)

@@ -22,7 +22,7 @@ class CqlProposalsConfig(LearnerConfig):
         hidden_dims: hidden layers of the clone and of every Q head.
         critic_head: what is concatenated to every layer of a Q head; see :class:`ptr_fast.learners.cql.CqlConfig`. By
             default the critic sees the state.
-        critic_layer_norm: a layer norm in every hidden layer of a Q head.
+        critic_layer_norm: a layer norm in every hidden layer of a Q head; computed by PyTorch instead of the kernel.
         num_critics: Q heads on one shared critic encoder; their minimum is used.
         discount: of the Bellman target, per step.
         tau: rate of the averaged (target) critic, per update.
@@ -40,7 +40,7 @@ class CqlProposalsConfig(LearnerConfig):
     actor_encoder: Literal["own", "critic"] = "own"
     hidden_dims: tuple[int, ...] = (256, 256)
     critic_head: CriticHead = "reinject_action"
-    critic_layer_norm: bool = False
+    critic_layer_norm: bool = True
     num_critics: int = 2
     discount: float = 0.98
     tau: float = 0.01

@@ -99,7 +99,7 @@ def open_run(
     learner: Any = make_learner(record.learner, record.spec, loop.seed, device, encoder_dtype(loop.precision), ranks)
     is_new = not list_checkpoints(out)
     if is_new and (weights is None or record.takes_encoder_alone):
-        prepare(learner, lambda: training_data(sources, record.spec, record.rewards), ranks)
+        prepare(learner, lambda: training_data(sources, record.spec, record.rewards, traits.discount), ranks)
     if is_new and weights is not None:
         (take_encoder if record.takes_encoder_alone else load_training_state)(weights(), learner)
     return Run(out=out, record=record, sources=sources, learner=learner)

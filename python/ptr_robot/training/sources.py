@@ -139,9 +139,14 @@ def transitions_of(
     )
 
 
-def training_data(sources: Sequence[Source], spec: PolicySpec, rewards: RewardConfig) -> TrainingData:
-    """All steps that a run trains on, for a learner that fits something to them before its first update."""
-    tables = [transitions_of(source, spec, rewards, source.train) for source in sources if len(source.train)]
+def training_data(
+    sources: Sequence[Source], spec: PolicySpec, rewards: RewardConfig, discount: float | None = None
+) -> TrainingData:
+    """All steps that a run trains on, for a learner that fits something to them before its first update.
+
+    ``discount``: as of :func:`transitions_of`.
+    """
+    tables = [transitions_of(source, spec, rewards, source.train, discount) for source in sources if len(source.train)]
     firsts = np.cumsum([0, *(table.store.num_episodes for table in tables)])
     return TrainingData(
         actions=np.concatenate([table.action[table.record] for table in tables]),
