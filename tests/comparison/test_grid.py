@@ -60,6 +60,13 @@ def test_the_presets_have_all_they_name(name, tmp_path):
     assert not plan.left_out
 
 
+def test_a_grid_can_be_changed_from_the_command_line(tmp_path):
+    grid = load_grid("states", methods=("bc", "proposals"), data=("D2",), seeds=(7,), trials=5)
+    assert (grid.methods, list(grid.data), grid.seeds, grid.trials) == (("bc", "proposals"), ["D2"], (7,), 5)
+    with pytest.raises(ValueError, match="has no data set 'D9'"):
+        load_grid("states", data=("D9",))
+
+
 def test_a_method_without_an_offline_rule_is_not_selected_by_one(tmp_path):
     plan = make_plan(grid_of(tmp_path, TINY.replace("[bc, cql]", "[bc, flow]")), tmp_path)
     assert {cell.method: cell.is_ranked for cell in plan.cells} == {"bc": True, "flow": False}

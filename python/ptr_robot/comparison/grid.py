@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -172,8 +172,8 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
             "scale": "states",
             "methods": [*IMITATION, "awbc", "iql", "cql", "cql-n", "proposals"],
             "data": ["D0", "D1", "D2", "D3", "D4", "D5", "D6", "D6-expert"],
-            "seeds": [0, 1, 2, 3, 4],
-            "trials": 100,
+            "seeds": [0, 1, 2],
+            "trials": 50,
             "checkpoints": 2,
             "films": 0,
         },
@@ -205,12 +205,15 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
 """Grids by name: a sentence and the values of the file."""
 
 
-def load_grid(text: str, **changes: Any) -> Grid:
+def load_grid(
+    text: str, *, methods: Sequence[str] = (), data: Sequence[str] = (), seeds: Sequence[int] = (), trials: int = 0
+) -> Grid:
     """A preset's grid, or that of a YAML file.
 
     Args:
         text: name of a preset, or path of a file.
-        changes: values in place of the grid's.
+        methods, seeds, trials: in place of the grid's; empty or 0 leaves them.
+        data: only these of its data sets; empty takes all.
 
     Raises:
         ValueError: neither a preset nor a file, or a wrong value.
@@ -223,4 +226,13 @@ def load_grid(text: str, **changes: Any) -> Grid:
         close = difflib.get_close_matches(text, PRESETS, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise ValueError(f"unknown grid {text!r}{hint}: presets are {', '.join(PRESETS)}; else name a .yaml file")
-    return replace(grid, **changes) if changes else grid
+    for name in data:
+        if name not in grid.data:
+            raise ValueError(f"grid {grid.name} has no data set {name!r}; it has {', '.join(grid.data)}")
+    return replace(
+        grid,
+        methods=tuple(methods) or grid.methods,
+        data={name: plan for name, plan in grid.data.items() if not data or name in data},
+        seeds=tuple(seeds) or grid.seeds,
+        trials=trials or grid.trials,
+    )

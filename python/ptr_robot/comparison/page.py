@@ -130,7 +130,7 @@ def _over_checkpoints(grid: Grid, plan: Plan, data: str) -> str:
         ]
         steps = sorted({step for cell in cells for step in cell.trials})
         rates = [[rate for cell in cells if (rate := _rate(cell.trials.get(step))) is not None] for step in steps]
-        if any(rates):
+        if any(rates) and len(steps) > 1:
             y = np.array([100 * np.mean(found) if found else np.nan for found in rates])
             charts[method.title] = Series(label=method.title, x=np.array(steps), y=y, colour=i, dash=i // 8)
     figures = "".join(

@@ -32,6 +32,14 @@ class Args:
     """Preset, or path of a YAML file."""
     out: Path | None = None
     """Folder for data, runs, trials, rows and the page. Default: outputs/compare/NAME."""
+    methods: tuple[str, ...] = ()
+    """Only these methods. Default: the grid's own."""
+    data: tuple[str, ...] = ()
+    """Only these data sets of the grid. Default: all."""
+    seeds: tuple[int, ...] = ()
+    """Training seeds in place of the grid's; what is there already is not trained again."""
+    trials: int = 0
+    """Trials per policy; 0 takes the grid's number."""
     workers: int = 0
     """Stages side by side; 0 takes the number of CPU cores, on a cluster 64 jobs. Where there are GPUs, trainings get
     one each."""
@@ -64,7 +72,7 @@ def main(args: Args) -> int:
 
     if args.workers < 0 or args.per_gpu < 1 or args.minutes < 0:
         raise ValueError("workers and minutes must not be negative, and per-gpu must be at least 1")
-    grid = load_grid(args.grid)
+    grid = load_grid(args.grid, methods=args.methods, data=args.data, seeds=args.seeds, trials=args.trials)
     out = args.out or Path("outputs/compare") / grid.name
     workers = args.workers or os.cpu_count() or 1
     plan = make_plan(grid, out, workers)
