@@ -3,9 +3,11 @@
 import json
 import math
 
+import numpy as np
 import pytest
 from valued_run import make_run
 
+from ptr_fast.diagnostics import rank_correlation
 from ptr_robot.cli import main as cli
 from ptr_robot.evaluation.metric_correlation import TriedCheckpoint, metric_correlations
 
@@ -58,6 +60,20 @@ def test_the_interval_is_over_runs_and_a_function_of_the_seed():
     assert one == again
     assert one.over_all_interval != other.over_all_interval
     assert one.over_all_interval[0] < one.over_all < one.over_all_interval[1]
+
+
+def test_the_interval_is_that_of_runs_drawn_one_by_one():
+    """The bootstrap as it is told, in plain loops, with ties among metrics and rates."""
+    rng = np.random.default_rng(3)
+    points = [
+        tried(f"run {run}", int(rng.integers(0, 5)), score=float(rng.integers(0, 6))) for run in range(6) for _ in "abc"
+    ]
+    runs = [[(each.metrics["score"], each.rate) for each in points[i : i + 3]] for i in range(0, 18, 3)]
+    drawn = np.random.default_rng(0).integers(0, 6, (2000, 6))
+    every = [rank_correlation(*np.array([point for i in row for point in runs[i]]).T) for row in drawn[:400]]
+    (each,) = metric_correlations(points)
+    assert each.over_all_interval == pytest.approx(tuple(np.quantile(every, (0.025, 0.975))), abs=0.06)
+    assert each.over_all == pytest.approx(rank_correlation(*np.array([point for run in runs for point in run]).T))
 
 
 def test_the_verb_joins_trials_and_evaluations(folder, store, capsys):

@@ -97,9 +97,9 @@ def _of_metric(metric: str, tried: Sequence[TriedCheckpoint], seed: int) -> Metr
     return MetricCorrelation(
         metric=metric,
         over_all=_correlation(runs),
-        over_all_interval=_interval(runs, _correlation, seed),
+        over_all_interval=_interval_over_all(runs, seed),
         within=float(np.mean(within)) if within else math.nan,
-        within_interval=_interval(within, np.mean, seed),
+        within_interval=_interval_within(within, seed),
         num_checkpoints=sum(map(len, runs)),
         num_runs=len(runs),
         num_runs_within=len(within),
@@ -108,20 +108,40 @@ def _of_metric(metric: str, tried: Sequence[TriedCheckpoint], seed: int) -> Metr
 
 def _correlation(runs: Sequence[np.ndarray]) -> float:
     """Over the checkpoints of all these runs."""
-    if not runs:
-        return math.nan
-    values, rates = np.concatenate(runs).T
-    return rank_correlation(values, rates)
+    return rank_correlation(*np.concatenate(runs).T) if runs else math.nan
 
 
-def _interval(runs: Sequence, statistic: Callable, seed: int) -> tuple[float, float]:
-    """95 % of a statistic of runs that are drawn with replacement; unknown of a single run."""
+def _drawn(num_runs: int, seed: int) -> np.ndarray:
+    """How often each run is drawn in each resample, ``[resamples, runs]``; as many draws as there are runs."""
+    drawn = np.random.default_rng(seed).integers(0, num_runs, (NUM_RESAMPLES, num_runs))
+    return (drawn[:, :, None] == np.arange(num_runs)).sum(axis=1)
+
+
+def _interval_over_all(runs: Sequence[np.ndarray], seed: int) -> tuple[float, float]:
+    """Of :func:`_correlation`, where a run that is drawn twice counts twice; unknown of a single run."""
     if len(runs) < 2:
         return math.nan, math.nan
-    generator = np.random.default_rng(seed)
-    drawn = generator.integers(0, len(runs), (NUM_RESAMPLES, len(runs)))
-    values = np.array([statistic([runs[i] for i in row]) for row in drawn], np.float64)
-    values = values[np.isfinite(values)]
+    weight = np.repeat(_drawn(len(runs), seed), [len(points) for points in runs], axis=1).astype(np.float64)
+    weight /= weight.sum(axis=1, keepdims=True)
+    deviations = []
+    for values in np.concatenate(runs).T:
+        below = (values[:, None] > values) + 0.5 * (values[:, None] == values)
+        rank = weight @ below.T  # of each checkpoint in each resample, up to a constant; ties share the mean
+        deviations.append(rank - (weight * rank).sum(axis=1, keepdims=True))
+    x, y = deviations
+    spread = np.sqrt((weight * x * x).sum(axis=1) * (weight * y * y).sum(axis=1))
+    differ = spread > 1e-12
+    return _quantiles((weight * x * y).sum(axis=1)[differ] / spread[differ])
+
+
+def _interval_within(correlations: Sequence[float], seed: int) -> tuple[float, float]:
+    """Of the mean over runs; unknown of a single run."""
+    if len(correlations) < 2:
+        return math.nan, math.nan
+    return _quantiles(_drawn(len(correlations), seed) @ np.array(correlations) / len(correlations))
+
+
+def _quantiles(values: np.ndarray) -> tuple[float, float]:
     if not len(values):
         return math.nan, math.nan
     low, high = np.quantile(values, QUANTILES)
