@@ -95,7 +95,7 @@ class AwbcLearner(BcLearner):
             "weights/advantage_std": advantage_B.std(correction=0),
             "weights/median": _quantile(ordered_N, 0.5),
             "weights/quantile_90": _quantile(ordered_N, 0.9),
-            "weights/largest_max": ordered_N[-1],
+            "weights/weight_max": ordered_N[-1],
         }
         if config.weights == "uniform":
             return None, told

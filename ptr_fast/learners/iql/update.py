@@ -154,7 +154,7 @@ class IqlLearner:
                 "weights/advantage": advantage_B.mean(),
                 "weights/advantage_std": advantage_B.std(correction=0),
                 "weights/mean": weight_B.mean(),
-                "weights/max": weight_B.max(),
+                "weights/weight_max": weight_B.max(),
                 "weights/cut": (weight_B > 0.999 * config.max_weight).float().mean(),
             }
 
