@@ -16,16 +16,14 @@ SMOKE_VIT = EncoderConfig(
     name="vit", pooling="mean", embedding_dim=32, options={"patch": 8, "width": 32, "depth": 1, "heads": 2}
 )
 BRIDGE_VIT = EncoderConfig(name="vit", pooling="mean", options={"patch": 16, "width": 384, "depth": 12, "heads": 6})
-SIM_LOOP = LoopConfig(num_steps=4_000, batch_size=128, checkpoint_every=1_000, log_every=50, num_threads=1)
+SIM_LOOP = LoopConfig(num_steps=6_000, batch_size=128, checkpoint_every=1_000, log_every=50, num_threads=1)
 BRIDGE_LOOP = LoopConfig(num_steps=100_000, batch_size=512)
 
 RECIPES = {
     "sim-mae": (
         "masked autoencoder in toy kitchens: frames alone, a small vision transformer",
         PretrainConfig(
-            learner=MaskedAutoencoderConfig(
-                encoder=SIM_VIT, lr=3e-3, lr_schedule="cosine", decoder_width=32, normalise_patches=False
-            ),
+            learner=MaskedAutoencoderConfig(encoder=SIM_VIT, lr=3e-3, lr_schedule="cosine", normalise_patches=False),
             loop=SIM_LOOP,
         ),
     ),
