@@ -204,6 +204,10 @@ def test_other_learners_are_diagnosed_by_what_they_say_of_themselves(table, tmp_
     options = ["--learner.discount", "0.8", "--learner.critic-head", "plain"]
     proposals = toy_reach.train(table / "people", tmp_path / "proposals", 10, *options, recipe="smoke-proposals")
     assert "discount_and_length" in found(proposals)
+    images_alone = tmp_path / "images"
+    words = ["pretrain", "smoke-contrast", "--data.stores", table / "people", "--out", images_alone, "--num-steps", "2"]
+    assert cli([str(word) for word in words]) == 0
+    assert found(images_alone) == {}  # it does not act: there is nothing to measure
     mixture = toy_reach.train(table / "people", tmp_path / "mixture", 10, recipe="smoke-mixture")
     assert not any(finding.level == "error" for finding in diagnose((mixture,)))
 

@@ -154,11 +154,13 @@ def use_cloning(evidence: RunEvidence) -> list[Finding]:
     )
     if explained is not None:
         seen += f", and the nearest state of another episode explains {percent(explained)} of the recorded actions"
+    else:
+        seen += " (whether there is one way to do it cannot be told from states: the policy sees frames)"
     return [
         Finding(
             level="note",
             seen=seen,
-            why="there is one way to do it and nothing to choose: cloning learns exactly that, in fewer updates; "
+            why="where there is one way to do it there is nothing to choose: cloning learns that in fewer updates; "
             "reinforcement learning wins where people take several ways, pause, fumble and fail",
             advice="use behaviour cloning (pretrain states-bc, sim-bc or bridge-bc), or add data that is not all alike",
             numbers={"median_steps": median, "spread": spread, "explained": explained},

@@ -24,7 +24,7 @@ SPENT, LAST_PART = 1e-3, 0.95
 def measured(evidence: RunEvidence) -> list[Finding]:
     """What could not be looked at: held-out episodes, or the episodes that the run trains on."""
     found = []
-    if evidence.unmeasured:
+    if evidence.unmeasured and "acts" in evidence.traits.capabilities:
         found.append(
             Finding(
                 level="note",
