@@ -78,7 +78,7 @@ class Grid:
     before: bool = True
     baseline: str = "bc"
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    films: int = 4
+    films: int = 6
 
     def __post_init__(self) -> None:
         for name in ("trials", "num_demos", "checkpoints"):
@@ -175,7 +175,6 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
             "seeds": [0, 1, 2],
             "trials": 50,
             "checkpoints": 2,
-            "films": 0,
         },
     ),
     "deck": (
@@ -198,7 +197,6 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
             "seeds": [0],
             "trials": 40,
             "checkpoints": 2,
-            "films": 0,
         },
     ),
 }
