@@ -23,18 +23,31 @@ class FlowPolicy(SeesState):
     """The velocity of noised chunks, by an MLP with GELU on (embedding, state, task, noised chunk, time).
 
     Source: the actor of flow behaviour cloning in FQL (Park et al. 2025). What does not change along the flow is
-    computed once for a state.
+    computed once for a state. The flow ends at standardised actions, which are of the size of the noise; mean and
+    deviation of every axis are fitted to the training data before the first update, until then they are 0 and 1.
     """
 
+    action_mean: torch.Tensor
+    action_std: torch.Tensor
+
     def __init__(
-        self, embedding_dim: int, state_dim: int, num_task_slots: int, chunk_dim: int, hidden_dims: tuple[int, ...]
+        self,
+        embedding_dim: int,
+        state_dim: int,
+        num_task_slots: int,
+        action_dim: int,
+        num_actions: int,
+        hidden_dims: tuple[int, ...],
     ) -> None:
         super().__init__()
         self.num_dense_inputs, self.num_task_slots = embedding_dim + state_dim, num_task_slots
+        chunk_dim = num_actions * action_dim
         self.seen = Dense(self.num_dense_inputs + num_task_slots, hidden_dims[0])
         self.noised = Dense(chunk_dim + 1, hidden_dims[0], bias=False)
         self.layers = nn.ModuleList(Dense(a, b) for a, b in zip(hidden_dims, hidden_dims[1:], strict=False))
         self.velocity_head = Dense(hidden_dims[-1], chunk_dim)
+        self.register_buffer("action_mean", torch.zeros(action_dim))
+        self.register_buffer("action_std", torch.ones(action_dim))
 
     def initialise(self, generator: torch.Generator) -> None:
         for layer in (self.seen, self.noised, *self.layers):
@@ -50,6 +63,10 @@ class FlowPolicy(SeesState):
         w_dense, w_task = self.seen.weight.split([self.num_dense_inputs, self.num_task_slots], dim=1)
         inputs = torch.cat([embedding_BD, self.seen_state(state_BS)], dim=1)
         return F.linear(inputs, w_dense, self.seen.bias) + select_task(w_task, 1, task_id_B).t()
+
+    def standardised(self, actions: torch.Tensor) -> torch.Tensor:
+        """Scaled actions ``[..., A]`` as the flow knows them."""
+        return (actions - self.action_mean) / self.action_std
 
     def velocity(
         self, seen: torch.Tensor, noised: torch.Tensor, time: torch.Tensor, dropout: Dropout | None = None
@@ -89,4 +106,5 @@ class Flow:
         for i in range(self.num_flow_steps):
             time_B1 = torch.full_like(noise[:, :1], i * step)
             moved = moved + step * self.policy.velocity(self.seen_BC, moved, time_B1)
-        return moved.clamp(-1.0, 1.0).unflatten(1, (self.num_actions, -1))
+        chunk_BHA = moved.unflatten(1, (self.num_actions, -1))
+        return (self.policy.action_mean + self.policy.action_std * chunk_BHA).clamp(-1.0, 1.0)

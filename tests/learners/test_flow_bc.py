@@ -13,6 +13,7 @@ from learner_cases import make_batch, make_spec
 from ptr_fast.config import ActConfig, EncoderConfig
 from ptr_fast.learners import make_learner
 from ptr_fast.learners.flow_bc import FlowBcConfig
+from ptr_fast.learners.preparation import TrainingData
 from ptr_fast.learners.registry import acts_of, make_networks, traits_of
 
 NONE = EncoderConfig(name="none")
@@ -37,7 +38,20 @@ def _gelu(x: np.ndarray) -> np.ndarray:
 def case(config=SMALL):
     spec = make_spec()
     batch = replace(make_batch(spec, window=traits_of(config).window), images=None)
-    return spec, batch, make_learner(config, spec, seed=1)
+    learner = make_learner(config, spec, seed=1)
+    learner.prepare(data_of(0.2 * batch.actions.flatten(0, 1).numpy() + 0.1))
+    return spec, batch, learner
+
+
+def data_of(actions: np.ndarray) -> TrainingData:
+    zeros, state = np.zeros(len(actions), np.int64), np.zeros((len(actions), 3), np.float32)
+    return TrainingData(actions=actions, state=state, task_id=zeros, rewards=zeros, masks=zeros, episode=zeros)
+
+
+def fitted(batch) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation ``[A]`` of the actions that :func:`case` prepares with, float64."""
+    actions = 0.2 * batch.actions.flatten(0, 1).double().numpy() + 0.1
+    return actions.mean(axis=0), actions.std(axis=0)
 
 
 def test_the_loss_is_the_squared_error_of_the_velocity_on_a_straight_path():
@@ -45,7 +59,8 @@ def test_the_loss_is_the_squared_error_of_the_velocity_on_a_straight_path():
     for step in range(20):  # away from the first weights, whose velocity is nearly nothing
         learner.update(batch, step)
     draws, actions = learner.draw(range(len(batch)), 20), batch.actions.double().numpy()
-    errors = []
+    mean, std = fitted(batch)
+    actions, errors = (actions - mean) / std, []
     for k in range(2):
         noise, time = draws.noise[:, k].double().numpy(), draws.time[:, k].double().numpy()
         noised = (1 - time[:, None, None]) * noise + time[:, None, None] * actions
@@ -76,7 +91,9 @@ def test_it_acts_by_eulers_method_of_the_averaged_actor():
     for i in range(4):
         moved = moved + 0.25 * plain_velocity(learner, batch, moved, np.full(len(batch), 0.25 * i))
     assert acted.shape == batch.actions.shape
-    np.testing.assert_allclose(acted.detach().numpy().reshape(moved.shape), moved.clip(-1, 1), atol=1e-5)
+    mean, std = fitted(batch)
+    expected = (mean + std * moved.reshape(acted.shape)).clip(-1, 1)
+    np.testing.assert_allclose(acted.detach().numpy(), expected, atol=1e-5)
 
 
 def test_it_learns_two_ways_where_a_mean_would_lie_between_them():

@@ -19,8 +19,8 @@ class FlowBcNetworks(ImitationNetworks):
 
     def make_policy(self, embedding_dim: int, state_dim: int, num_task_slots: int, action_dim: int) -> FlowPolicy:
         """See :meth:`ImitationNetworks.make_policy`."""
-        sizes = embedding_dim, state_dim, num_task_slots, action_dim * self.config.num_actions
-        return FlowPolicy(*sizes, self.config.hidden_dims)
+        sizes = embedding_dim, state_dim, num_task_slots, action_dim
+        return FlowPolicy(*sizes, self.config.num_actions, self.config.hidden_dims)
 
     def law(self, actor: Actor, inputs: Inputs) -> Flow:
         """See :meth:`ImitationNetworks.law`."""

@@ -8,7 +8,7 @@ from ptr_fast.learners.traits import Panel, Traits
 
 __all__ = ["traits"]
 
-PANELS = (Panel(heading="Flow loss", unit="scaled²", series={"train/flow_loss": "squared error of the velocity"}),)
+PANELS = (Panel(heading="Flow loss", unit="variances", series={"train/flow_loss": "squared error of the velocity"}),)
 
 
 def traits(config: FlowBcConfig) -> Traits:

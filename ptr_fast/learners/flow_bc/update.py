@@ -8,6 +8,7 @@ Shapes: B batch, K noises and times per state, H actions of a chunk, A action.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from ptr_fast.config import PolicySpec
@@ -21,6 +22,7 @@ from ptr_fast.learners.flow_bc.networks import FlowBcNetworks
 from ptr_fast.learners.flow_bc.traits import traits
 from ptr_fast.learners.imitation.networks import observed
 from ptr_fast.learners.imitation.update import ImitationLearner
+from ptr_fast.learners.preparation import TrainingData
 from ptr_fast.nets.dropout import Dropout
 from ptr_fast.types import Batch
 
@@ -44,6 +46,16 @@ class FlowBcLearner(ImitationLearner):
         networks, told = FlowBcNetworks(config), traits(config)
         super().__init__(config, spec, seed, device, encoder_dtype, ranks, networks=networks, traits=told)
 
+    def prepare(self, data: TrainingData) -> None:
+        """Fits mean and deviation of every axis of the actions; see :class:`ptr_fast.learners.preparation.Prepares`.
+
+        An axis that never changes keeps its size.
+        """
+        std_A = data.actions.std(axis=0, dtype=np.float64)
+        for actor in (self.actor, self.ema_actor):
+            actor.policy.action_mean.copy_(torch.from_numpy(data.actions.mean(axis=0, dtype=np.float64)))
+            actor.policy.action_std.copy_(torch.from_numpy(np.where(std_A > 1e-6, std_A, 1.0)))
+
     def draw(self, samples: torch.Tensor | range, step: int | torch.Tensor) -> FlowDraws:
         """See :meth:`ImitationLearner.draw`."""
         config, drawn = self.config, super().draw(samples, step)
@@ -61,9 +73,9 @@ class FlowBcLearner(ImitationLearner):
         self, inputs: Inputs, batch: Batch, draws: FlowDraws, dropout: Dropout | None
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Squared error of the velocity, mean over the chunk and the batch; see :meth:`ImitationLearner.loss`."""
-        time_BK11, chunk_B1HA = draws.time[..., None, None], batch.actions[:, None]
-        noised = (1.0 - time_BK11) * draws.noise + time_BK11 * chunk_B1HA
         policy = self.actor.policy
+        time_BK11, chunk_B1HA = draws.time[..., None, None], policy.standardised(batch.actions)[:, None]
+        noised = (1.0 - time_BK11) * draws.noise + time_BK11 * chunk_B1HA
         seen_BC = policy(*observed(self.actor.encoder, inputs), inputs.task_id)
         velocity = policy.velocity(seen_BC[:, None], noised.flatten(2), draws.time[..., None], dropout)
         error_BKHA = (velocity.view_as(noised) - (chunk_B1HA - draws.noise)).square()
