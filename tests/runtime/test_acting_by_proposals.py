@@ -18,6 +18,7 @@ from ptr_fast.learners.cql_proposals import CqlProposalsConfig
 from ptr_fast.runtime.control import PythonPolicy
 from ptr_fast.runtime.engine import BOUND, OnnxRuntimeEngine, make_engine
 from ptr_fast.runtime.int8 import to_int8
+from ptr_fast.runtime.observation import Observation
 from ptr_fast.runtime.policy import Policy
 
 SIZE = (toy_robot.SIZE, toy_robot.SIZE)
@@ -42,8 +43,6 @@ def observed(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def inputs(policy: Policy, seed: int) -> list[np.ndarray]:
-    from ptr_fast.runtime.observation import Observation
-
     frame, state = observed(seed)
     return list(policy.inputs((Observation({"image_0": frame}, state, "put carrot on plate"),), seed).values())
 
