@@ -200,7 +200,8 @@ class _Work:
             return
         self.ledger.finish(stage, code, seconds)
         self.finished.add(stage.name)
-        self.durations.learn(stage, seconds)
+        if (self.ledger.finished(stage) or {}).get("is_whole"):
+            self.durations.learn(stage, seconds)
         now = time.monotonic()
         begun = {name: now - other.begin for name, other in self.running.items()}
         left = self.durations.left(self._open(), self.place.slots, begun)
