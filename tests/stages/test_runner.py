@@ -116,7 +116,8 @@ def test_a_second_start_waits_for_what_a_killed_one_left_running(tmp_path):
         from test_runner import Shell, Stage, run_stages
         from pathlib import Path
         root = Path({str(tmp_path)!r})
-        run_stages([Stage("slow", ["echo begun; sleep 1; echo ran >> " + str(root / "slow")])], root, Shell(1))
+        line = f"echo begun; until test -e {{root}}/go; do sleep 0.05; done; echo ran >> {{root}}/slow"
+        run_stages([Stage("slow", [line])], root, Shell(1))
     """
     first = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL)
     log = tmp_path / "logs" / "slow.log"
@@ -125,9 +126,12 @@ def test_a_second_start_waits_for_what_a_killed_one_left_running(tmp_path):
         time.sleep(0.02)
     first.send_signal(signal.SIGKILL)
     first.wait()
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    assert "its process of an earlier start still runs" in done.stdout
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as second:
+        assert "its process of an earlier start still runs" in second.stdout.readline()
+        assert count(tmp_path, "slow") == [0]
+        (tmp_path / "go").touch()
+        second.stdout.read()
+    assert second.returncode == 0
     assert count(tmp_path, "slow") == [2]
 
 
