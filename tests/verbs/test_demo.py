@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from ptr_robot.verbs.demo import Args, plan, print_table
+from ptr_robot.verbs.demo import METHODS, Args, plan, print_table
 from ptr_robot.verbs.info import instruction_set, processor
 
 
@@ -18,12 +18,25 @@ def test_every_stage_waits_for_stages_before_it():
     assert len(set(names)) == len(names)
 
 
-def test_the_table_names_what_its_numbers_hang_on(tmp_path, capsys):
-    row = {"policy": "PTR", "mode": "search", "successes": 5, "num_trials": 20, "interval95": [0.11, 0.47]}
-    (tmp_path / "ptr.json").write_text(json.dumps(row))
-    print_table([tmp_path / "ptr.json"], seed=3)
+def test_the_table_has_every_method_before_and_after_and_names_what_its_numbers_hang_on(tmp_path, capsys):
+    args, results = Args(num_demos=10, trials=40, seed=3), {}
+    for i, name in enumerate([*(f"{m}-{when}" for m in METHODS for when in ("before", "after")), "random"]):
+        trials = [{"success": k < i, "num_steps": 20 + k} for k in range(40)]
+        row = {"mode": "search", "successes": i, "num_trials": 40, "interval95": [0.11, 0.47], "trials": trials}
+        results[name] = tmp_path / f"{name}.json"
+        results[name].write_text(json.dumps(row))
+    print_table(results, args)
     shown = capsys.readouterr().out
-    assert "5/20" in shown
+    for method, before, after, steps in (("ours", 0, 1, 20), ("clone", 2, 3, 21), ("bc", 4, 5, 22)):
+        (line,) = [line for line in shown.splitlines() if METHODS[method].label in line]
+        cells = [cell.strip() for cell in line.split("│")[1:-1]]
+        assert cells == [
+            METHODS[method].label,
+            "search",
+            f"{before}/40 (11%-47%)",
+            f"{after}/40 (11%-47%)",
+            str(steps),
+        ]
     assert f"one training seed (3), on {processor()}, {instruction_set()}, torch " in shown
 
 
@@ -37,6 +50,6 @@ def test_the_whole_demo_in_small(tmp_path):
         timeout=280,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    for policy in ("BC (pre-trained)", "PTR (pre-trained)", "PTR (target only)", "BC (target only)", "random"):
-        assert policy in done.stdout
+    for method in METHODS.values():
+        assert method.label in done.stdout
     assert (tmp_path / "demo" / "report.html").stat().st_size > 10_000

@@ -1,20 +1,24 @@
-"""The whole way in toy kitchens: collect, pre-train, fine-tune in an unseen kitchen, select, try, report.
+"""The point in toy kitchens: offline RL pre-training on people-like data, ten demonstrations in a kitchen never seen.
 
-Every stage is one ``ptr-fast`` command that is printed before it runs; a stage that has finished is not run again.
+Three methods see the same episodes of three kitchens, then the same ten demonstrations in a fourth: CQL that chooses
+among cloned proposals (ours), the clone of many modes alone, and behaviour cloning. Each is tried in the fourth kitchen
+before and after the demonstrations, from the same starts. Every stage is one ``ptr-fast`` command that is printed
+before it runs; a stage that has finished is not run again.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from ptr_robot.stages import LocalProcesses, Stage, run_stages
 
-__all__ = ["Args", "main", "plan", "print_table"]
+__all__ = ["METHODS", "Args", "Method", "main", "plan", "print_table"]
 
 SECONDS_BETWEEN_LINES = 5.0
 """Of what a running stage prints, so that a console can be followed."""
@@ -31,14 +35,14 @@ class Args:
         num_demos: demonstrations in the unseen kitchen.
         episodes: episodes in each of the other kitchens.
         scale: factor on the number of updates of every training; below 1 it is a quick look, not a result.
-        seed: of everything.
+        seed: of data, trainings and the starts of trials.
     """
 
     out: Path = Path("outputs/demo")
     workers: int = 0
-    trials: int = 20
-    num_demos: int = 5
-    episodes: int = 200
+    trials: int = 40
+    num_demos: int = 10
+    episodes: int = 120
     scale: float = 1.0
     seed: int = 0
 
@@ -50,13 +54,32 @@ class Args:
             raise ValueError(f"scale must lie in (0, 10], got {self.scale}")
 
 
+class Method(NamedTuple):
+    """What the demo compares.
+
+    Attributes:
+        label: in the table.
+        recipe: of ``ptr-fast pretrain``.
+        num_updates: of pre-training and of fine-tuning.
+    """
+
+    label: str
+    recipe: str
+    num_updates: tuple[int, int]
+
+
+METHODS = {
+    "ours": Method("CQL, cloned proposals", "sim-proposals", (4000, 600)),
+    "clone": Method("clone of many modes", "sim-mixture", (4000, 600)),
+    "bc": Method("behaviour cloning", "sim-bc", (4000, 600)),
+}
 TASK = "put block on plate"
 PRIOR_KITCHENS = ("A", "B", "C")
 TARGET_KITCHEN = "H"
-HELD_OUT = 10
-# Updates of pre-training, of fine-tuning and of training on the target alone. The last two see the same five
-# demonstrations; imitation needs fewer updates than Q-learning, and more of them only over-fit.
-NUM_STEPS = {"ptr": (4000, 600, 1500), "bc": (1500, 400, 1000)}
+NUM_ATTEMPTS = 4
+"""Attempts in the unseen kitchen per demonstration that is used: operators fail, and some are held out."""
+LONGEST = 120
+"""Decisions that an operator has; a policy has half of them (the default of ``ptr-fast rollout``)."""
 
 
 def main(args: Args) -> int:
@@ -65,7 +88,7 @@ def main(args: Args) -> int:
     begin = time.monotonic()
     workers = args.workers or min(4, os.cpu_count() or 1)
     run_stages(plan(args, workers), out, LocalProcesses(workers), show_every_s=SECONDS_BETWEEN_LINES)
-    print_table(sorted((out / "rollouts").glob("*.json")), args.seed)
+    print_table({name: out / "rollouts" / f"{name}.json" for name in _trial_names()}, args)
     print(f"\nreport: {out / 'report.html'}   ({time.monotonic() - begin:.0f} s)")
     return 0
 
@@ -74,103 +97,117 @@ def plan(args: Args, workers: int) -> list[Stage]:
     """The stages of the demo in the order in which they should start."""
     out, seed = args.out, str(args.seed)
     prior, target = str(out / "kitchens"), str(out / "unseen_kitchen")
-    collect = ["collect", "--task", TASK, "--workers", str(workers), "--seed", seed, "--image-size", "64"]
+    collect = ["collect", "--task", TASK, "--kinds", "teleop:1.0", "--max-steps", str(LONGEST), "--image-size", "64"]
+    collect += ["--workers", str(workers), "--seed", seed]
+    kitchens, attempts = list(PRIOR_KITCHENS), args.num_demos * NUM_ATTEMPTS
     stages = [
         Stage(
             "collect",
-            [*collect, "--out", prior, "--kitchens", *PRIOR_KITCHENS]
-            + ["--episodes", str(args.episodes), "--kinds", "expert-clean:1.0"],
+            [*collect, "--out", prior, "--kitchens", *kitchens, "--episodes", str(args.episodes)],
+            work=args.episodes * len(kitchens),
         ),
         Stage(
             "collect-unseen",
-            [*collect, "--out", target, "--kitchens", TARGET_KITCHEN]
-            + ["--episodes", str(args.num_demos + HELD_OUT), "--kinds", "expert-clean:1.0"],
+            [*collect, "--out", target, "--kitchens", TARGET_KITCHEN, "--episodes", str(attempts)],
+            work=attempts,
         ),
     ]
-    trials = []
-    for learner, recipe in (("ptr", "sim"), ("bc", "sim-bc")):
-        pre, alone, fine = (str(out / "runs" / f"{learner}-{what}") for what in ("pretrain", "target-only", "finetune"))
-        steps = [max(1, round(args.scale * num)) for num in NUM_STEPS[learner]]
-        pre_length, fine_length, alone_length = (
-            ["--seed", seed, "--num-steps", str(num), "--checkpoint-every", str(max(1, num // 4))] for num in steps
-        )
-        demos = str(args.num_demos)
+    for name, method in METHODS.items():
+        pre, fine = (str(out / "runs" / f"{name}-{what}") for what in ("pretrain", "finetune"))
+        num_updates = [max(1, round(args.scale * number)) for number in method.num_updates]
+        lengths = [["--num-steps", str(number), "--seed", seed] for number in num_updates]
         stages += [
             Stage(
-                f"{learner}-pretrain",
-                ["pretrain", recipe, "--data.stores", prior, "--out", pre, *pre_length],
+                f"{name}-pretrain",
+                ["pretrain", method.recipe, "--data.stores", prior, "--out", pre, *lengths[0]],
                 after=["collect"],
+                kind=f"train {method.recipe}",
+                work=num_updates[0],
             ),
             Stage(
-                f"{learner}-target-only",
-                ["pretrain", recipe, "--data.stores", target, "--data.num-demos", demos, "--out", alone, *alone_length],
-                after=["collect-unseen"],
+                f"{name}-finetune",
+                ["finetune", "--checkpoint", f"{pre}/checkpoints/last", "--target", target]
+                + [
+                    "--num-demos",
+                    str(args.num_demos),
+                    "--outcomes",
+                    "success",
+                    "--mix",
+                    "0.5",
+                    "--lr-scale",
+                    "0.3",
+                    "--out",
+                    fine,
+                    *lengths[1],
+                ],
+                after=[f"{name}-pretrain", "collect-unseen"],
+                kind=f"train {method.recipe}",
+                work=num_updates[1],
             ),
-            Stage(
-                f"{learner}-finetune",
-                ["finetune", "--checkpoint", pre, "--target", target, "--num-demos", demos, "--mix", "0.5"]
-                + ["--lr-scale", "0.3", "--out", fine, *fine_length],
-                after=[f"{learner}-pretrain", "collect-unseen"],
-            ),
+            _trials(args, f"{name}-before", method.label, f"{pre}/checkpoints/last", f"{name}-pretrain"),
+            _trials(args, f"{name}-after", method.label, f"{fine}/checkpoints/last", f"{name}-finetune"),
         ]
-        for what, run in (("target only", alone), ("pre-trained", fine)):
-            name = f"{learner}-{what.replace(' ', '-')}"
-            # Exit code 1: no checkpoint is fit to be picked; then the newest one is tried, and the table shows it.
-            stages.append(
-                Stage(f"{name}-select", ["select", "--run", run], after=[_trained_by(learner, what)], accepts=(0, 1))
-            )
-            label = f"{learner.upper()} ({what})"
-            stages.append(Stage(f"{name}-trials", _rollout(args, run, label, name), after=[f"{name}-select"]))
-            trials.append(f"{name}-trials")
-    stages.append(Stage("random-trials", _rollout(args, "random", "random", "random"), after=["collect-unseen"]))
-    stages.append(
-        Stage(
-            "report",
-            ["report", "--out", str(out / "report.html"), "--title", f"{TASK}, kitchen {TARGET_KITCHEN}"]
-            + [
-                x
-                for name in ("ptr-finetune", "ptr-pretrain", "ptr-target-only", "bc-finetune", "bc-target-only")
-                for x in ("--run", str(out / "runs" / name))
-            ]
-            + ["--rollouts", str(out / "rollouts")],
-            after=[*trials, "random-trials"],
-        )
-    )
+    stages.append(_trials(args, "random", "random", "", "collect-unseen"))
+    runs = [str(out / "runs" / f"{name}-{what}") for name in METHODS for what in ("finetune", "pretrain")]
+    shown = [word for run in runs for word in ("--run", run)] + ["--rollouts", str(out / "rollouts")]
+    report = ["report", "--out", str(out / "report.html"), "--title", f"{TASK}, kitchen {TARGET_KITCHEN}", *shown]
+    evaluate = [
+        Stage(f"{name}-evaluate", ["select", "--run", str(out / "runs" / f"{name}-finetune")], [f"{name}-finetune"])
+        for name in METHODS
+    ]
+    for stage in evaluate:
+        stage.accepts = (0, 1)  # 1: no checkpoint is fit to be picked, which the report says
+    stages += evaluate
+    stages.append(Stage("report", report, after=[*_trial_names(), *(stage.name for stage in evaluate)]))
     return stages
 
 
-def _trained_by(learner: str, what: str) -> str:
-    return f"{learner}-finetune" if what == "pre-trained" else f"{learner}-target-only"
+def _trial_names() -> list[str]:
+    return [*(f"{name}-{when}" for name in METHODS for when in ("before", "after")), "random"]
 
 
-def _rollout(args: Args, policy: str, label: str, name: str) -> list[str]:
-    source = ["--policy", "random"] if policy == "random" else ["--run", policy]
-    return [
-        *["rollout", *source, "--label", label, "--task", TASK, "--kitchen", TARGET_KITCHEN],
-        *["--trials", str(args.trials), "--seed", str(args.seed), "--workers", "1"],
-        *["--out", str(args.out / "rollouts" / f"{name}.json")],
-    ]
+def _trials(args: Args, name: str, label: str, checkpoint: str, after: str) -> Stage:
+    """Trials in the unseen kitchen; of a random policy where there is no checkpoint. The first are filmed."""
+    policy = ["--checkpoint", checkpoint] if checkpoint else ["--policy", "random"]
+    verb = ["rollout", *policy, "--label", label, "--task", TASK, "--kitchen", TARGET_KITCHEN, "--video", "gif"]
+    verb += ["--videos", "2", "--trials", str(args.trials), "--seed", str(args.seed), "--workers", "1"]
+    out = args.out / "rollouts" / f"{name}.json"
+    return Stage(name, [*verb, "--out", str(out)], after=[after], makes=out, work=args.trials)
 
 
-def print_table(results: Sequence[Path], seed: int) -> None:
-    """Success rates with their 95 % Wilson intervals, best first, and what they hang on beside the method."""
+def print_table(results: dict[str, Path], args: Args) -> None:
+    """Successes before and after the demonstrations with their 95 % Wilson intervals, and what they hang on."""
     import torch
     from rich.console import Console
     from rich.table import Table
 
     from ptr_robot.verbs.info import instruction_set, processor
 
-    rows = [json.loads(path.read_text(encoding="utf-8")) for path in results]
-    rows.sort(key=lambda row: -row["successes"])
-    table = Table(title=f"{TASK}, kitchen {TARGET_KITCHEN} (never seen in pre-training)")
-    for column in ("policy", "acts by", "success", "95 % interval"):
+    rows = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in results.items()}
+    table = Table(
+        title=f"{TASK}, in a kitchen that pre-training never saw,\nbefore and after {args.num_demos} demonstrations"
+    )
+    for column in ("policy", "acts by", "before", "after", "steps"):
         table.add_column(column)
-    for row in rows:
-        low, high = row["interval95"]
-        table.add_row(row["policy"], row["mode"], f"{row['successes']}/{row['num_trials']}", f"{low:.0%} to {high:.0%}")
+    for name, method in METHODS.items():
+        before, after = rows[f"{name}-before"], rows[f"{name}-after"]
+        table.add_row(method.label, after["mode"], _successes(before), _successes(after), _steps(after))
+    table.add_row("random", "", _successes(rows["random"]), "", "")
     console = Console(soft_wrap=True, highlight=False)
     console.print(table)
     console.print(
-        f"one training seed ({seed}), on {processor()}, {instruction_set()}, torch {torch.__version__}: another seed "
-        "is another policy, and so is the same one on a processor that rounds otherwise"
+        f"in brackets the 95 % interval of {args.trials} trials; steps: decisions of the successes after, on average\n"
+        f"one training seed ({args.seed}), on {processor()}, {instruction_set()}, torch {torch.__version__}: another "
+        "seed is another policy, and so is the same one on a processor that rounds otherwise"
     )
+
+
+def _successes(row: dict[str, Any]) -> str:
+    low, high = row["interval95"]
+    return f"{row['successes']}/{row['num_trials']} ({low:.0%}-{high:.0%})"
+
+
+def _steps(row: dict[str, Any]) -> str:
+    steps = [trial["num_steps"] for trial in row["trials"] if trial["success"]]
+    mean = sum(steps) / len(steps) if steps else math.nan
+    return f"{mean:.0f}" if steps else ""
