@@ -30,7 +30,13 @@ KINDS: dict[str, tuple[str, dict[str, Any], LoopConfig]] = {
     ),
     "sim": (
         "toy kitchens",
-        {"encoder": sim.ENCODER, "hidden_dims": (128, 128), "lr": 1e-3, "lr_schedule": "cosine"},
+        {
+            "encoder": sim.ENCODER,
+            "hidden_dims": (128, 128),
+            "lr": 1e-3,
+            "lr_schedule": "cosine",
+            "standardise_state": True,
+        },
         sim.LOOP,
     ),
     "smoke": ("seconds", {"encoder": smoke.ENCODER, "hidden_dims": (32, 32)}, smoke.LOOP),
@@ -78,8 +84,10 @@ AXIS_BY_AXIS = "autoregressive behaviour cloning of 100 bins"
 BY_CLUSTERS = "behaviour transformer"
 OF_CHUNKS = "L1 regression of chunks of actions, for rollout --play ensemble"
 
+_BC = of_every_kind("bc", CLONING, BcConfig, "mean")
+
 RECIPES = {
-    "states-bc": of_every_kind("bc", CLONING, BcConfig, "mean")["states-bc"],  # the others have their own files
+    **{f"{kind}-bc": _BC[f"{kind}-bc"] for kind in ("states", "sim")},  # the others have their own files
     **of_every_kind("bc-success", OF_SUCCESSES, BcConfig, "mean", SUCCESSES),
     **of_bridge("bc-success", OF_SUCCESSES, BcConfig, "mean", SUCCESSES),
     **of_every_kind("chunks", OF_CHUNKS, BcConfig, "mean", **CHUNKS),

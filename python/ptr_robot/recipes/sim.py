@@ -12,7 +12,7 @@ How these values were found stands in benchmarks/NOTES.md. What differs from the
   before the actor.
 """
 
-from ptr_fast.config import ActConfig, BcConfig, CqlConfig, EncoderConfig
+from ptr_fast.config import ActConfig, CqlConfig, EncoderConfig
 from ptr_robot.training.config import LoopConfig, PretrainConfig
 
 ENCODER = EncoderConfig(name="conv3", num_filters=16, embedding_dim=64)
@@ -35,13 +35,6 @@ RECIPES = {
                 lr_schedule="cosine",
             ),
             act=ActConfig(mode="search", num_elites=10),
-            loop=LOOP,
-        ),
-    ),
-    "sim-bc": (
-        "behaviour cloning with the same encoder",
-        PretrainConfig(
-            learner=BcConfig(encoder=ENCODER, hidden_dims=(128, 128, 128), lr=1e-3, lr_schedule="cosine"),
             loop=LOOP,
         ),
     ),
