@@ -76,7 +76,7 @@ METHODS = {
 TASK = "put block on plate"
 PRIOR_KITCHENS = ("A", "B", "C")
 TARGET_KITCHEN = "H"
-NUM_ATTEMPTS = 4
+NUM_ATTEMPTS = 2
 """Attempts in the unseen kitchen per demonstration that is used: operators fail, and some are held out."""
 LONGEST = 120
 """Decisions that an operator has; a policy has half of them (the default of ``ptr-fast rollout``)."""
