@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
 
 if TYPE_CHECKING:
     from ptr_robot.sim.data_sets import DataSet
@@ -33,6 +34,21 @@ class DataPlan:
     kitchen: str = "A"
     start: str = "easy"
     max_steps: int = 60
+
+    def __post_init__(self) -> None:
+        from ptr_robot.sim.kitchens import find_kitchen
+        from ptr_robot.sim.tasks import find_task
+        from ptr_robot.sim.worlds import StartRange
+
+        for name in ("about", "task", "kitchen", "start"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name}: expected a text, got {getattr(self, name)!r}")
+        if type(self.max_steps) is not int or self.max_steps < 1:
+            raise ValueError(f"max_steps: expected a whole number of decisions from 1 on, got {self.max_steps!r}")
+        find_task(self.task)
+        find_kitchen(self.kitchen)
+        if self.start not in get_args(StartRange):
+            raise ValueError(f"unknown start {self.start!r}; starts: {', '.join(get_args(StartRange))}")
 
     @property
     def has_target(self) -> bool:
@@ -84,8 +100,18 @@ def find_data_set(name: str, plan: Mapping[str, Any] | None) -> DataPlan:
         raise ValueError(f"data: {name}: unknown name {min(unknown)!r}; known: {', '.join(sorted(known))}")
     if not plan.get("prior"):
         raise ValueError(f"data: {name}: prior is missing: options of collect, or the path of a store")
-    return DataPlan(**{**plan, "prior": _words(plan["prior"]), "target": _words(plan.get("target") or ())})
+    stores = {part: _words(f"data: {name}: {part}", plan.get(part) or []) for part in ("prior", "target")}
+    try:
+        return DataPlan(**{**plan, **stores})
+    except ValueError as error:
+        raise ValueError(f"data: {name}: {error}") from error
 
 
-def _words(value: str | Sequence[Any]) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(map(str, value))
+def _words(where: str, value: Any) -> tuple[str, ...]:
+    """Options of ``collect``, or the path of a store, which has to be there: no stage makes it."""
+    words = [value] if isinstance(value, str) else value
+    if not isinstance(words, list) or any(isinstance(word, list | dict) for word in words):
+        raise ValueError(f"{where}: expected a list of options of collect, or the path of a store, got {value!r}")
+    if words and not str(words[0]).startswith("--") and (len(words) > 1 or not (Path(words[0]) / "meta.json").exists()):
+        raise ValueError(f"{where}: {' '.join(map(str, words))}: no store there; options of collect begin with --")
+    return tuple(map(str, words))

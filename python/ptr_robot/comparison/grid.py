@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ptr_robot.comparison.data_sets import DataPlan, find_data_set
 from ptr_robot.comparison.methods import Method, find_method
@@ -16,6 +18,8 @@ from ptr_robot.comparison.published import COLUMNS
 __all__ = ["PRESETS", "Grid", "Updates", "load_grid", "read_grid"]
 
 Scale = Literal["states", "sim", "smoke", "bridge"]
+NAME = r"\w[^/]*"
+SMALLEST = {"trials": 1, "num_demos": 1, "checkpoints": 1, "films": 0, "data_seed": 0, "trial_seed": 0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +38,11 @@ class Updates:
     finetune: int = 600
     joint: int = 0
     target: int = 1500
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if type(value) is not int or value < 0:
+                raise ValueError(f"updates: {name}: expected a whole number of updates from 0 on, got {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,9 +90,20 @@ class Grid:
     films: int = 6
 
     def __post_init__(self) -> None:
-        for name in ("trials", "num_demos", "checkpoints"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"grid {self.name}: {name} must be at least 1, got {getattr(self, name)}")
+        for name in (self.name, *self.data):
+            if not re.fullmatch(NAME, name):
+                raise ValueError(
+                    f"grid {self.name}: {name!r} names files: it begins with a letter or digit and has no '/'"
+                )
+        for name, least in SMALLEST.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"grid {self.name}: {name} must be at least {least}, got {getattr(self, name)}")
+        if self.scale not in get_args(Scale):
+            raise ValueError(f"grid {self.name}: unknown scale {self.scale!r}; scales: {', '.join(get_args(Scale))}")
+        if not 0.0 < self.lr_scale < math.inf:
+            raise ValueError(f"grid {self.name}: lr_scale must be above 0, got {self.lr_scale}")
+        if wrong := [seed for seed in self.seeds if type(seed) is not int or seed < 0]:
+            raise ValueError(f"grid {self.name}: seeds: expected whole numbers from 0 on, got {wrong[0]!r}")
         for name in ("methods", "data", "seeds"):
             if not getattr(self, name) or len(set(getattr(self, name))) < len(getattr(self, name)):
                 raise ValueError(f"grid {self.name}: {name} must name at least one, and each once")
@@ -93,7 +113,10 @@ class Grid:
             find_method(name)
         if self.baseline not in self.methods:
             known = ", ".join(self.methods)
-            raise ValueError(f"grid {self.name}: baseline {self.baseline!r} is not one of its methods: {known}")
+            raise ValueError(
+                f"grid {self.name}: baseline {self.baseline!r} is not one of its methods: {known}; the others are "
+                "compared with it, so name it too, or another baseline in the grid's file"
+            )
 
     def chosen_methods(self) -> list[Method]:
         """The methods in order."""
@@ -139,19 +162,44 @@ def _grid(values: dict[str, Any]) -> Grid:
     data = values["data"]
     if isinstance(data, str) or not isinstance(data, list | dict):
         raise ValueError(f"data: expected a list of names, or names with their plans, got {data!r}")
-    own = data if isinstance(data, dict) else dict.fromkeys(data)
+    own = dict(
+        zip(_names("data", list(data)), data.values() if isinstance(data, dict) else [None] * len(data), strict=True)
+    )
     values = {**values, "data": {name: find_data_set(name, plan) for name, plan in own.items()}}
-    for name in ("methods", "seeds"):
-        if name in values:
-            if not isinstance(values[name], list):
-                raise ValueError(f"{name}: expected a list, got {values[name]!r}")
-            values[name] = tuple(values[name])
+    values["methods"] = tuple(_names("methods", values["methods"]))
+    if "seeds" in values:
+        values["seeds"] = tuple(_list("seeds", values["seeds"]))
     if "updates" in values:
-        values["updates"] = Updates(**values["updates"])
-    options = values.get("options") or {}
-    values["options"] = {name: tuple(map(str, words)) for name, words in options.items()}
+        values["updates"] = _updates(values["updates"])
+    values["options"] = _options(values.get("options", {}))
     _check_types(values)
     return Grid(**values)
+
+
+def _list(name: str, value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"{name}: expected a list, got {value!r}")
+    return value
+
+
+def _names(name: str, value: Any) -> list[str]:
+    for word in _list(name, value):
+        if not isinstance(word, str) or value.count(word) > 1:
+            raise ValueError(f"{name}: expected names, each once, got {word!r}{' twice' * isinstance(word, str)}")
+    return value
+
+
+def _updates(value: Any) -> Updates:
+    known = [f.name for f in fields(Updates)]
+    if not isinstance(value, dict) or set(value) - set(known):
+        raise ValueError(f"updates: expected numbers by name ({', '.join(known)}), got {value!r}")
+    return Updates(**value)
+
+
+def _options(value: Any) -> dict[str, tuple[str, ...]]:
+    if not isinstance(value, dict) or not all(isinstance(words, list) for words in value.values()):
+        raise ValueError(f"options: expected a list by method such as 'cql: [--learner.cql-alpha, 1]', got {value!r}")
+    return {name: tuple(map(str, words)) for name, words in value.items()}
 
 
 def _check_types(values: Mapping[str, Any]) -> None:

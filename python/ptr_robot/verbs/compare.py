@@ -70,7 +70,7 @@ def main(args: Args) -> int:
     from ptr_robot.stages import Durations, fill_in_keys, run_stages
     from ptr_robot.stages.ledger import Ledger
 
-    if args.workers < 0 or args.per_gpu < 1 or args.minutes < 0:
+    if args.workers < 0 or args.per_gpu < 1 or not args.minutes >= 0:
         raise ValueError("workers and minutes must not be negative, and per-gpu must be at least 1")
     grid = load_grid(args.grid, methods=args.methods, data=args.data, seeds=args.seeds, trials=args.trials)
     out = args.out or Path("outputs/compare") / grid.name
