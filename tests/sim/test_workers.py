@@ -34,6 +34,16 @@ def test_number_of_workers():
         list(ordered_map(inverse, [2], 0))
 
 
+def ends_too_early(x):
+    return next(iter(()))
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_work_that_runs_out_of_something_is_no_end_of_the_items(num_workers):
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        list(ordered_map(ends_too_early, [1, 2], num_workers))
+
+
 # Each worker imports this program first, as it imports what it works with.
 SLOW_TO_LOAD = """
 import time

@@ -35,7 +35,8 @@ def ordered_map(work: Callable[[Item], Result], items: Iterable[Item], num_worke
     if num_workers < 1:
         raise ValueError(f"workers must be at least 1, got {num_workers}")
     if num_workers == 1:
-        yield from map(work, items)
+        for item in items:  # not map(), which would take a StopIteration of the work for the end of the items
+            yield work(item)
         return
     pool = ProcessPoolExecutor(num_workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
     waiting: deque[Future[Result]] = deque()
