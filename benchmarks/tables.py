@@ -27,6 +27,8 @@ def table(name: str) -> str:
     if name.startswith("compare_"):
         lines = comparison_table(name, ran_on, RESULTS)
         return _markdown(lines) if lines else "No rows yet.\n"
+    if name == "demo":
+        return _demo(newest(name))
     if name == "shares":
         return _shares([*newest("step"), *newest("gpu_step")])
     rows = newest(name)
@@ -36,6 +38,23 @@ def table(name: str) -> str:
         return _late_cameras(rows)
     compared = [row for row in rows if "variants" in row]
     return _compared(compared) if compared else _facts(rows)
+
+
+def _demo(rows: list[dict[str, Any]]) -> str:
+    """What ``make demo`` printed, a column per seed and processor: successes before and after the demonstrations."""
+    header = ["policy", "acts by", *(f"{row['case']}, {row['instruction_set']}: before, after (steps)" for row in rows)]
+    lines = [header, ["---"] * 2 + ["---:"] * len(rows)]
+    for i, policy in enumerate(rows[0]["rows"] if rows else ()):
+        cells = [policy["policy"], policy["mode"]]
+        for row in rows:
+            before, after = row["rows"][i]["before"], row["rows"][i]["after"]
+            told = f"{before['successes']}/{before['num_trials']}"
+            if after:
+                steps = "" if after["mean_steps"] is None else f" ({after['mean_steps']:.0f})"
+                told += f", **{after['successes']}/{after['num_trials']}**{steps}"
+            cells.append(told)
+        lines.append(cells)
+    return _markdown(lines)
 
 
 def newest(name: str) -> list[dict[str, Any]]:
@@ -53,6 +72,8 @@ def newest(name: str) -> list[dict[str, Any]]:
 
 def ran_on(row: Mapping[str, Any]) -> str:
     """The GPU of a row, or else the instruction set that PyTorch used, and ours where it is another."""
+    if "instruction_set" in row:
+        return f"{row['instruction_set']} {row['processor']}"
     environment = row.get("environment", {})
     if "gpu" in environment:
         return str(environment["gpu"])

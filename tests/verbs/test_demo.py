@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from ptr_robot.verbs.demo import METHODS, Args, plan, print_table
+from ptr_robot.verbs.demo import METHODS, Args, plan, print_table, result
 from ptr_robot.verbs.info import instruction_set, processor
 
 
@@ -19,13 +19,12 @@ def test_every_stage_waits_for_stages_before_it():
 
 
 def test_the_table_has_every_method_before_and_after_and_names_what_its_numbers_hang_on(tmp_path, capsys):
-    args, results = Args(num_demos=10, trials=40, seed=3), {}
+    args = Args(num_demos=10, trials=40, seed=3)
     for i, name in enumerate([*(f"{m}-{when}" for m in METHODS for when in ("before", "after")), "random"]):
         trials = [{"success": k < i, "num_steps": 20 + k} for k in range(40)]
         row = {"mode": "search", "successes": i, "num_trials": 40, "interval95": [0.11, 0.47], "trials": trials}
-        results[name] = tmp_path / f"{name}.json"
-        results[name].write_text(json.dumps(row))
-    print_table(results, args)
+        (tmp_path / f"{name}.json").write_text(json.dumps(row))
+    print_table(result(args, tmp_path, seconds=600))
     shown = capsys.readouterr().out
     for method, before, after, steps in (("ours", 0, 1, 20), ("clone", 2, 3, 21), ("bc", 4, 5, 22)):
         (line,) = [line for line in shown.splitlines() if METHODS[method].label in line]

@@ -9,16 +9,16 @@ before it runs; a stage that has finished is not run again.
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ptr_fast.files import write_atomically
 from ptr_robot.stages import LocalProcesses, Stage, run_stages
 
-__all__ = ["METHODS", "Args", "Method", "main", "plan", "print_table"]
+__all__ = ["METHODS", "Args", "Method", "main", "plan", "print_table", "result"]
 
 SECONDS_BETWEEN_LINES = 5.0
 """Of what a running stage prints, so that a console can be followed."""
@@ -88,7 +88,9 @@ def main(args: Args) -> int:
     begin = time.monotonic()
     workers = args.workers or min(4, os.cpu_count() or 1)
     run_stages(plan(args, workers), out, LocalProcesses(workers), show_every_s=SECONDS_BETWEEN_LINES)
-    print_table({name: out / "rollouts" / f"{name}.json" for name in _trial_names()}, args)
+    table = result(args, out / "rollouts", round(time.monotonic() - begin))
+    write_atomically(out / "table.json", (json.dumps(table) + "\n").encode())
+    print_table(table)
     print(f"\nreport: {out / 'report.html'}   ({time.monotonic() - begin:.0f} s)")
     return 0
 
@@ -175,39 +177,61 @@ def _trials(args: Args, name: str, label: str, checkpoint: str, after: str) -> S
     return Stage(name, [*verb, "--out", str(out)], after=[after], makes=out, work=args.trials)
 
 
-def print_table(results: dict[str, Path], args: Args) -> None:
-    """Successes before and after the demonstrations with their 95 % Wilson intervals, and what they hang on."""
+def result(args: Args, rollouts: Path, seconds: int) -> dict[str, Any]:
+    """All that the table says, and what it hangs on; a row of the project's own results."""
     import torch
-    from rich.console import Console
-    from rich.table import Table
 
     from ptr_robot.verbs.info import instruction_set, processor
 
-    rows = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in results.items()}
+    trials = {name: json.loads((rollouts / f"{name}.json").read_text(encoding="utf-8")) for name in _trial_names()}
+    rows = [
+        {
+            "policy": method.label,
+            "mode": trials[f"{name}-after"]["mode"],
+            "before": _counted(trials[f"{name}-before"]),
+            "after": _counted(trials[f"{name}-after"]),
+        }
+        for name, method in METHODS.items()
+    ]
+    rows.append({"policy": "random", "mode": "", "before": _counted(trials["random"]), "after": None})
+    where = {"processor": processor(), "instruction_set": instruction_set(), "torch": torch.__version__}
+    what = {"task": TASK, "kitchen": TARGET_KITCHEN, "prior_kitchens": list(PRIOR_KITCHENS), "scale": args.scale}
+    what |= {"episodes": args.episodes, "num_demos": args.num_demos, "trials": args.trials, "seed": args.seed}
+    return {"case": f"seed {args.seed}, {args.trials} trials", **what, **where, "seconds": seconds, "rows": rows}
+
+
+def _counted(rollout: dict[str, Any]) -> dict[str, Any]:
+    """Successes, trials, interval, and the mean decisions of the successes (None without one)."""
+    steps = [trial["num_steps"] for trial in rollout["trials"] if trial["success"]]
+    mean = round(sum(steps) / len(steps), 1) if steps else None
+    return {**{key: rollout[key] for key in ("successes", "num_trials", "interval95")}, "mean_steps": mean}
+
+
+def print_table(result: dict[str, Any]) -> None:
+    """Successes before and after the demonstrations with their 95 % Wilson intervals, and what they hang on."""
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(
-        title=f"{TASK}, in a kitchen that pre-training never saw,\nbefore and after {args.num_demos} demonstrations"
+        title=f"{result['task']}, in a kitchen that pre-training never saw,\n"
+        f"before and after {result['num_demos']} demonstrations"
     )
     for column in ("policy", "acts by", "before", "after", "steps"):
         table.add_column(column)
-    for name, method in METHODS.items():
-        before, after = rows[f"{name}-before"], rows[f"{name}-after"]
-        table.add_row(method.label, after["mode"], _successes(before), _successes(after), _steps(after))
-    table.add_row("random", "", _successes(rows["random"]), "", "")
+    for row in result["rows"]:
+        before, after = row["before"], row["after"]
+        steps = after["mean_steps"] if after else None
+        cells = [_successes(before), _successes(after) if after else "", "" if steps is None else f"{steps:.0f}"]
+        table.add_row(row["policy"], row["mode"], *cells)
     console = Console(soft_wrap=True, highlight=False)
     console.print(table)
     console.print(
-        f"in brackets the 95 % interval of {args.trials} trials; steps: decisions of the successes after, on average\n"
-        f"one training seed ({args.seed}), on {processor()}, {instruction_set()}, torch {torch.__version__}: another "
-        "seed is another policy, and so is the same one on a processor that rounds otherwise"
+        f"in brackets the 95 % interval of {result['trials']} trials; steps: decisions of the successes after, on "
+        f"average\none training seed ({result['seed']}), on {result['processor']}, {result['instruction_set']}, torch "
+        f"{result['torch']}: another seed is another policy, and so is this one on a processor that rounds otherwise"
     )
 
 
-def _successes(row: dict[str, Any]) -> str:
-    low, high = row["interval95"]
-    return f"{row['successes']}/{row['num_trials']} ({low:.0%}-{high:.0%})"
-
-
-def _steps(row: dict[str, Any]) -> str:
-    steps = [trial["num_steps"] for trial in row["trials"] if trial["success"]]
-    mean = sum(steps) / len(steps) if steps else math.nan
-    return f"{mean:.0f}" if steps else ""
+def _successes(counted: dict[str, Any]) -> str:
+    low, high = counted["interval95"]
+    return f"{counted['successes']}/{counted['num_trials']} ({low:.0%}-{high:.0%})"
