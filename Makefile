@@ -1,4 +1,4 @@
-# make demo   the whole way in toy kitchens: data, pre-training, fine-tuning, selection, 20 trials, report
+# make demo   the point in toy kitchens: operators' data, ten demonstrations, three methods, 40 trials each, report
 # make test   all quick tests, in two processes
 # make lint   ruff, clang-format and mypy say what is wrong; make format corrects what they can correct
 # make test-isa  what computes, with the instruction sets of older processors (needs one with AVX2)
