@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -152,6 +153,45 @@ def test_a_stage_that_fails_leaves_the_others(grid, done, monkeypatch):
     assert "stage tiny-bc-target-0-target failed with exit code 2" in told
     assert "put cat on plate" in told  # the last lines of its log
     assert {row["method"] for row in read_rows(out / "rows.jsonl")} == {"bc"}
+
+
+def test_a_damaged_selection_does_not_stop_the_others(grid, done, monkeypatch):
+    out, path = done[0], grid.parent / "more.yaml"
+    path.write_text(GRID.replace("trials: 2", "trials: 1"))
+    (selection,) = out.glob("runs/tiny-bc-0-finetune*/selection.json")
+    whole = selection.read_bytes()
+    selection.write_text('{"sel')
+    told = io.StringIO()
+    monkeypatch.setattr(compare, "_place", lambda args, out, workers: Here())
+    with pytest.raises(DataError, match=re.escape(str(selection))), redirect_stdout(told):
+        compare.main(compare.Args(grid=str(path), out=out, workers=1))
+    assert "(7/7 stages)" in told.getvalue()
+    assert told.getvalue().count(f"rows are not written: {selection}") == 1
+    selection.write_bytes(whole)
+    assert compared(path, out, monkeypatch)[0] == 0
+
+
+def test_ctrl_c_says_how_far_it_came(grid, done, monkeypatch):
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Here, "start", stop)
+    monkeypatch.setattr(compare, "_place", lambda args, out, workers: Here())
+    told = io.StringIO()
+    with pytest.raises(KeyboardInterrupt), redirect_stdout(told):
+        compare.main(compare.Args(grid=str(grid), out=done[0], seeds=(5,), workers=1))
+    assert (
+        told.getvalue().splitlines()[-1]
+        == f"2 of 7 stages are done; the same command goes on; logs: {done[0] / 'logs'}"
+    )
+
+
+def test_a_page_without_a_success_names_no_winner(done):
+    page = (done[0] / "page" / "index.html").read_text()
+    assert "succeeded most often" not in page
+    assert "no trial succeeded" in page
+    assert "<b>0/2</b>" not in page
+    assert "1 training seed<" in page
 
 
 def test_a_damaged_line_of_rows_is_named(done, tmp_path):

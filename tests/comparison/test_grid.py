@@ -98,6 +98,23 @@ def test_a_method_without_an_offline_rule_is_not_selected_by_one(tmp_path):
     assert not [stage for stage in plan.stages if stage.verb[0] == "select" and "flow" in stage.name]
 
 
+def test_two_ways_to_play_chunks_are_tried_on_the_same_runs(tmp_path):
+    grid = grid_of(tmp_path, TINY.replace("[bc, cql]", "[bc, chunks, chunks-whole, flow, flow-half]"))
+    plan = make_plan(grid, tmp_path)
+    cells = {cell.method: cell for cell in plan.cells if (cell.phase, cell.seed) == ("after", 0)}
+    stages = {stage.name: stage for stage in plan.stages}
+    for one, other in (("chunks", "chunks-whole"), ("flow", "flow-half")):
+        assert cells[one].run == cells[other].run
+        assert not set(cells[one].trials.values()) & set(cells[other].trials.values())
+    assert sum(stage.verb[0] == "select" and "chunks" in stage.name for stage in plan.stages) == len(grid.seeds)
+
+    def played(method):
+        verb = stages[cells[method].tried_by[4]].verb
+        return [word for before, word in zip(verb, verb[1:], strict=False) if before in ("--play", "--execute")]
+
+    assert [played(method) for method in cells] == [[], ["ensemble"], ["receding"], [], ["4"]]
+
+
 def test_an_unknown_grid_names_the_presets():
     with pytest.raises(ValueError, match="unknown grid 'dek'"):
         load_grid("dek")

@@ -23,6 +23,14 @@ def test_no_spread_means_no_width():
     assert bootstrap_interval([np.ones(4), np.ones(4), np.ones(4)]) == (1.0, 1.0)
 
 
+def test_trials_that_all_end_alike_have_the_interval_over_trials():
+    # Resampling what never happened never shows it; two failures do not prove that nothing can succeed.
+    for outcomes in ([np.zeros(2)], [np.ones(10), np.ones(10)]):
+        rate = rate_of(outcomes)
+        assert rate.bootstrap == rate.wilson
+        assert rate.bootstrap[1] - rate.bootstrap[0] > 0.15
+
+
 def test_three_seeds_one_of_which_fails():
     # All three draws of the failing seed: (1/3)^3 = 3.7 % > 2.5 %, so the lower end is 0. All three of the others:
     # (2/3)^3 = 29.6 %, so the upper end is 1.

@@ -67,7 +67,15 @@ _ALL = (
     Method(name="bc-success", title="BC on successes", recipe="bc-success"),
     Method(name="mixture", title="Mixture clone", recipe="mixture", modes=("sample",)),
     Method(name="flow", title="Flow BC, chunks", recipe="flow", modes=("sample",)),
+    Method(
+        name="flow-half",
+        title="Flow BC, half of each chunk played",
+        recipe="flow",
+        modes=("sample",),
+        acting=("--execute", "4"),
+    ),
     Method(name="chunks", title="L1 chunks, ensemble", recipe="chunks", acting=("--play", "ensemble")),
+    Method(name="chunks-whole", title="L1 chunks, played whole", recipe="chunks", acting=("--play", "receding")),
     Method(name="awbc", title="Advantage-weighted BC", recipe="awbc", critic="cql-n"),
     Method(
         name="awbc-shuffled",

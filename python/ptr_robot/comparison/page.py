@@ -63,7 +63,8 @@ _READING = (
     "<p>Over trials: 95 % Wilson interval, the trained policies taken as given. Over seeds: 95 % bootstrap, seeds are "
     "drawn first, then trials, so it also holds for a new training; with three to five seeds it is still too narrow. "
     "Differences to {baseline} are of pairs with the same seed and start, with the same bootstrap; bold where the "
-    "interval leaves zero out. Steps: mean decisions of successful trials.</p>"
+    "interval leaves zero out. Where all trials ended alike, the interval over seeds is Wilson's."
+    " Steps: mean decisions of successful trials.</p>"
 )
 
 
@@ -74,12 +75,14 @@ def _told_data(grid: Grid, name: str) -> str:
 
 
 def _tiles(grid: Grid, places: Mapping[Place, Summary], rows: Sequence[Mapping[str, Any]], data: Sequence[str]) -> str:
-    cards = [(f"{len(grid.methods)} × {len(data)}", f"methods and data sets, {len(grid.seeds)} training seeds")]
+    seeds = f"{len(grid.seeds)} training seed{'s' if len(grid.seeds) > 1 else ''}"
+    cards = [(f"{len(grid.methods)} × {len(data)}", f"methods and data sets, {seeds}")]
     for name in data[:3]:
         found = [s for method in grid.methods if (s := tables.own_place(places, name, method))]
         if found:
             best = max(found, key=lambda summary: summary.rate.rate)
-            told = f"{name}: {tables.title_of(best.place.method)} succeeded most often"
+            title = tables.title_of(best.place.method)
+            told = f"{name}: {title} succeeded most often" if best.rate.successes else f"{name}: no trial succeeded"
             cards.append((f"{best.rate.successes} / {best.rate.num_trials}", told))
     inner = "".join(f'<div class="tile"><b>{escape(a)}</b><span>{escape(b)}</span></div>' for a, b in cards)
     return f'<div class="tiles">{inner}</div>' if rows else ""

@@ -220,8 +220,11 @@ class _Planner:
             # Exit code 1: no checkpoint is fit to be picked; then the last one counts as picked, and the row says so.
             kind = f"select {grid.scale}-{method.recipe}"
             work = float(len(steps))
-            stage = self._stage(f"{label}-select", verb, chosen, kind=kind, work=work, accepts=(0, 1))
-            chosen = [stage.name]
+            key = digest_of(verb, [self._keys[name] for name in chosen], self.root)
+            if key not in self._known:  # two methods that differ in acting alone share run and selection
+                stage = self._stage(f"{label}-select", verb, chosen, kind=kind, work=work, accepts=(0, 1))
+                self._known[key] = stage, trained.run
+            chosen = [self._known[key][0].name]
         for mode in method.modes:
             trials, tried_by = {}, {}
             for step in steps:

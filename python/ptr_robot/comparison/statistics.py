@@ -26,7 +26,8 @@ class Rate:
 
     Attributes:
         successes, num_trials: of all seeds together. per_seed: rate of each.
-        wilson: over trials. bootstrap: over seeds and trials.
+        wilson: over trials. bootstrap: over seeds and trials; where all trials ended alike, which resampling cannot
+            vary, it is Wilson's.
     """
 
     successes: int
@@ -48,12 +49,13 @@ def rate_of(outcomes: Sequence[np.ndarray]) -> Rate:
         outcomes: per training seed, one 0 or 1 per trial.
     """
     successes, num_trials = int(sum(o.sum() for o in outcomes)), int(sum(o.size for o in outcomes))
+    wilson = wilson_interval(successes, num_trials)
     return Rate(
         successes=successes,
         num_trials=num_trials,
         per_seed=tuple(float(o.mean()) for o in outcomes),
-        wilson=wilson_interval(successes, num_trials),
-        bootstrap=bootstrap_interval(outcomes),
+        wilson=wilson,
+        bootstrap=bootstrap_interval(outcomes) if 0 < successes < num_trials else wilson,
     )
 
 

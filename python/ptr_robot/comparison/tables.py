@@ -15,7 +15,7 @@ __all__ = ["all_cells", "failures", "own_place", "published_layout", "title_of"]
 
 Places = Mapping[Place, Summary]
 OURS = "proposals"
-ASKED_FOR_TODAY = ("flow", "chunks")
+ASKED_FOR_TODAY = ("flow", "flow-half", "chunks", "chunks-whole")
 """Methods that users would try first today, and that the published table has not."""
 
 
@@ -93,7 +93,7 @@ def _cell(summary: Summary | None, best: float) -> str:
     rate = summary.rate
     low, high = (round(100 * value) for value in rate.bootstrap)
     told = f"{rate.successes}/{rate.num_trials}"
-    told = f"<b>{told}</b>" if rate.rate == best else told
+    told = f"<b>{told}</b>" if rate.rate == best > 0 else told
     return f'<td class="num">{told}<br><span class="soft">{low}–{high} %</span></td>'
 
 

@@ -61,7 +61,11 @@ def main(args: Args) -> int:
 
     Returns:
         0 where the whole grid is done, 1 where stages failed or are left.
+
+    Raises:
+        DataError: a result of trials or a selection is damaged; raised at the end, and names the file.
     """
+    from ptr_fast.errors import DataError
     from ptr_robot.comparison.durations import KNOWN_SECONDS
     from ptr_robot.comparison.grid import load_grid
     from ptr_robot.comparison.page import write_pages
@@ -84,20 +88,32 @@ def main(args: Args) -> int:
     machine = _machine()
     ledger = Ledger(out, machine)
 
-    def write(stage: Stage) -> None:
-        if stage.verb[0] == "rollout":
-            write_rows(rows_of(grid, plan, ledger), out / "rows.jsonl")
+    told: set[str] = set()
 
-    result = run_stages(
-        plan.stages,
-        out,
-        _place(args, out, workers),
-        keep_going=True,
-        seconds=60.0 * args.minutes,
-        durations=durations,
-        machine=machine,
-        each=write,
-    )
+    def write(stage: Stage) -> None:
+        try:
+            if stage.verb[0] == "rollout":
+                write_rows(rows_of(grid, plan, ledger), out / "rows.jsonl")
+        except DataError as error:  # of one cell; the trainings of the others shall not end for it
+            if str(error) not in told:
+                print(f"rows are not written: {error}")
+            told.add(str(error))
+
+    try:
+        result = run_stages(
+            plan.stages,
+            out,
+            _place(args, out, workers),
+            keep_going=True,
+            seconds=60.0 * args.minutes,
+            durations=durations,
+            machine=machine,
+            each=write,
+        )
+    except KeyboardInterrupt:
+        done = len(plan.stages) - len(ledger.to_do(plan.stages))
+        print(f"{done} of {len(plan.stages)} stages are done; the same command goes on; logs: {out / 'logs'}")
+        raise
     rows = rows_of(grid, plan, ledger)
     write_rows(rows, out / "rows.jsonl")
     _tell_result(grid, plan, rows, out)
