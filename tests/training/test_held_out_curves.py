@@ -134,7 +134,20 @@ def test_fine_tuning_is_measured_on_the_target(store, measured, tmp_path, capsys
 def test_a_run_that_holds_nothing_out_is_refused_before_it_trains(store, tmp_path, capsys):
     assert pretrain(store, tmp_path / "run", "--evaluate-every", "2", "--data.validation-share", "0") == 2
     assert "holds no episode out" in capsys.readouterr().err
-    assert not list_checkpoints(tmp_path / "run")
+    assert not (tmp_path / "run" / "train_config.json").exists()
+    assert pretrain(store, tmp_path / "run", "--evaluate-every", "2", recipe="smoke-contrast") == 2
+    assert "time contrast does not act" in capsys.readouterr().err
+    assert pretrain(store, tmp_path / "run", recipe="smoke-contrast") == 0  # nothing is in its way
+
+
+def test_asking_for_them_in_vain_leaves_the_record_of_a_run_as_it_was(store, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert pretrain(store, out, recipe="smoke-contrast") == 0
+    before = (out / "train_config.json").read_bytes()
+    assert cli(["resume", str(out), "--num-steps", "16", "--evaluate-every", "2"]) == 2
+    assert "time contrast does not act" in capsys.readouterr().err
+    assert (out / "train_config.json").read_bytes() == before
+    assert cli(["resume", str(out), "--num-steps", "16"]) == 0
 
 
 def test_they_look_at_so_many_frames_and_no_more(measured, monkeypatch):

@@ -8,6 +8,7 @@ from changing_world import SMALL, moved, ptr_fast, read_record, same_result, sto
 from ptr_fast.checkpoint import read_checkpoint
 
 TARGET = ["--num-demos", "3", "--mix", "0.5"]
+ALONE = ["--target", "TARGET", "--mix", "0"]
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +97,9 @@ def test_the_target_alone_is_a_mix_of_0(home, tmp_path, capsys):
         (["--data.stores", "STORE", "--target", "TARGET", "--task", "fly"], "no task 'fly'"),
         (["--data.stores", "STORE", "--target", "TARGET", "--num-task-slots", "3"], "no room for ['fold towel']"),
         (["--data.stores", "STORE", "--target", "TARGET", "--camera-map", "eye=wrist"], "camera-map: expected"),
+        ([*ALONE, "--data.tasks", "fold towel"], "--data.tasks fold towel is about --data.stores"),
+        ([*ALONE, "--data.domains", "lab"], "of the target's episodes chooses --domains lab"),
+        ([*ALONE, "--data.validation-share", "0.3"], "mix 0 trains on the target alone: leave it away"),
     ],
 )
 def test_options_that_do_not_go_together_are_one_clear_error(home, tmp_path, capsys, options, message):
@@ -105,3 +109,12 @@ def test_options_that_do_not_go_together_are_one_clear_error(home, tmp_path, cap
     assert ptr_fast("pretrain", "smoke", *words, *short, "--out", tmp_path / "run", *SMALL) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run" / "train_config.json").exists()
+
+
+def test_a_recipe_that_chooses_outcomes_says_how_to_choose_them_of_the_target(home, tmp_path, capsys):
+    alone = ["pretrain", "smoke-bc-success", "--target", home / "target", "--num-demos", "2", "--mix", "0", *SMALL]
+    assert ptr_fast(*alone, "--out", tmp_path / "run") == 2
+    told = capsys.readouterr().err
+    assert "cleared by --data.outcomes without a value" in told
+    assert "chooses --outcomes success" in told
+    assert ptr_fast(*alone, "--out", tmp_path / "run", "--data.outcomes", "--outcomes", "success") == 0

@@ -144,6 +144,7 @@ def train(
             run.record = record.with_config(loop=replace(loop, frames="device-yuv420"))
         if loop.wandb and not record.wandb:
             run.record = replace(run.record, wandb=secrets.token_hex(4))  # of rank 0, which logs and saves
+        measure = held_out_metrics(run) if loop.evaluate_every else None  # what it refuses leaves no run behind
         ranks.on_first(lambda: write_record(run.out, run.record))
         log = RunLog(
             run.out,
@@ -156,7 +157,6 @@ def train(
             traits_of(record.learner),
         )
         stack.enter_context(contextlib.closing(log))
-        measure = held_out_metrics(run) if loop.evaluate_every else None
         return _loop(run, batches, log, stack.enter_context(StopRequest(ranks)), first_step, best_first, measure)
 
 

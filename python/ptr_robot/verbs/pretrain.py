@@ -8,7 +8,7 @@ every batch; ``--target STORE --mix 0`` without ``--data.stores`` on them alone.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ import tyro
 
 from ptr_fast.config import EncoderConfig, to_dict
 from ptr_robot.recipes import all_recipes, recipe_named
-from ptr_robot.training.config import PretrainConfig
+from ptr_robot.training.config import DataConfig, PretrainConfig
 from ptr_robot.verbs import branch
 
 if TYPE_CHECKING:
@@ -104,8 +104,28 @@ def _chosen(config: PretrainConfig) -> tuple[PretrainConfig, list[Source], Polic
         if data.stores:
             advice = "mix 0 trains on the target alone: leave --data.stores away, or give a larger --mix"
         raise ValueError(advice)
+    if not data.stores:
+        _check_nothing_chosen(data)
     target, task = chosen_demonstrations(joint, seed)
     priors = select_prior(data, seed) if data.stores else []
     spec = make_spec(priors or [target], data.cameras, config.num_task_slots)
     sources, spec = with_demonstrations(priors, target, task, spec, joint.camera_map)
     return replace(config, joint=replace(joint, target=joint.target.resolve(), task=task)), sources, spec
+
+
+def _check_nothing_chosen(data: DataConfig) -> None:
+    """Raises ValueError where options that choose among ``data.stores`` are given and there are no such stores."""
+    alike = ("domains", "outcomes", "kinds", "num_demos")
+    for f in fields(DataConfig):
+        value = getattr(data, f.name)
+        if f.name in ("stores", "cameras") or value == f.default:
+            continue
+        option = f.name.replace("_", "-")
+        told = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        instead = "--task NAME" if f.name == "tasks" else f"--{option} {told}" if f.name in alike else ""
+        chosen = f"; of the target's episodes chooses {instead}" if instead else ""
+        clear = f" (a recipe's is cleared by --data.{option} without a value)" if f.name == "outcomes" else ""
+        raise ValueError(
+            f"--data.{option} {told} is about --data.stores, and mix 0 trains on the target alone: leave it away"
+            f"{clear}{chosen}"
+        )
