@@ -34,6 +34,11 @@ def test_only_the_last_line_may_be_cut_short(tmp_path):
     write_metrics(run, {"step": 1, "a": 1.0}, "[]", {"step": 2, "a": 1.0})
     with pytest.raises(DataError, match=r"metrics\.jsonl, line 2: expected an object with a step"):
         read_run(run)
+    (run / "metrics.jsonl").write_bytes(b'{"step": 1}\n\xa1\xff\n{"step": 2}\n')
+    with pytest.raises(DataError, match=r"metrics\.jsonl, line 2: expected an object with a step"):
+        read_run(run)
+    (run / "metrics.jsonl").write_bytes(b'{"step": 1, "a": 1.0}\n\xa1\xff')
+    assert read_run(run).last_step == 1
 
 
 def test_what_is_no_run_is_named(tmp_path):

@@ -124,6 +124,10 @@ def test_bad_input_makes_no_store(tmp_path):
         ({"episodes": 0}, "episodes must be at least 1"),
         ({"workers": 0}, "workers must be at least 1"),
         ({"jpeg_quality": 0}, "jpeg-quality"),
+        ({"kitchens": ()}, "kitchens: name at least one"),
+        ({"task": ()}, "task: name at least one"),
+        ({"kinds": ("pick", "expert"), "only_success": True}, "kind pick never end in success"),
+        ({"observe": "state", "cameras": ("front", "wrist")}, "observe state stores no frame"),
     ):
         with pytest.raises(ValueError, match=message):
             collect(tmp_path / "store", **options)

@@ -126,6 +126,17 @@ def test_bad_presets(tmp_path):
     with pytest.raises(ValueError, match=r"kinds: \['pick'\] are of tasks 'put"):
         collect.main(collect.Args(out=tmp_path / "store", task=("open door",), kinds=("pick",)))
     assert not (tmp_path / "store").exists()
+    collect.main(collect.Args(out=tmp_path / "store", observe="state", episodes=1, kinds=("expert",), workers=1))
+    with pytest.raises(ValueError, match="store: is a store itself; a preset writes its stores into a folder"):
+        collect.main(collect.Args(out=tmp_path / "store", observe="state", preset="D2"))
+
+
+def test_an_episode_that_never_succeeds_is_named():
+    short = make_environment("put block on plate", "A", observe="state", max_steps=1)
+    named = r"'put block on plate', kitchen A, kind shaky, seed 0, episode 0: none of 40 attempts ended in success"
+    with pytest.raises(RuntimeError, match=named):
+        record_episode(short, key("shaky"), only_success=True)
+    short.close()
 
 
 def test_a_store_of_clean_experts_takes_no_executed_ones(tmp_path):

@@ -25,3 +25,9 @@ def test_shares_are_of_the_time_since_the_last_report(busy_seconds, expected, tm
     last = capsys.readouterr().out.splitlines()[-1]
     assert "data wait 50%" in last
     assert ("GPU busy" in last) == (expected is not None)
+
+
+def test_a_tail_that_a_crash_left_is_dropped(tmp_path):
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1, "time_s": 0.5}\n\xa1\xff{"st')
+    RunLog(tmp_path, first_step=1, num_steps=2).close()
+    assert (tmp_path / "metrics.jsonl").read_bytes() == b'{"step": 1, "time_s": 0.5}\n'

@@ -140,7 +140,7 @@ def _read_metrics(path: Path) -> tuple[Metrics, float]:
     if not path.is_file():
         return {}, 0.0
     rows: dict[int, dict[str, float]] = {}
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_bytes().splitlines()
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
@@ -148,7 +148,8 @@ def _read_metrics(path: Path) -> tuple[Metrics, float]:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if number == len(lines):
                 break  # the line that a running or killed process was writing
-            raise DataError(f"{path}, line {number}: expected an object with a step, got {line[:80]!r}") from error
+            told = line[:80].decode(errors="replace")
+            raise DataError(f"{path}, line {number}: expected an object with a step, got {told!r}") from error
     seconds = max((float(row.pop("time_s", 0.0)) for row in rows.values()), default=0.0)
     series: dict[str, list[tuple[int, float]]] = {}
     for step in sorted(rows):

@@ -116,7 +116,10 @@ def record_episode(env: KitchenEnv, key: EpisodeKey, *, only_success: bool = Fal
         episode = record(env, key, attempt)
         if wanted in (None, episode.outcome):
             return episode
-    raise RuntimeError(f"{key}: no attempt out of {MAX_ATTEMPTS} ended in {wanted}")
+    raise RuntimeError(
+        f"{key.task!r}, kitchen {key.kitchen}, kind {key.kind}, seed {key.seed}, episode {key.index}: none of "
+        f"{MAX_ATTEMPTS} attempts ended in {wanted}; more decisions per episode (--max-steps) may help"
+    )
 
 
 def collect_in_memory(

@@ -73,7 +73,7 @@ def last_sound_checkpoint(run: Path, rewards: RewardConfig, config: LearnerConfi
 def _log(path: Path) -> Iterator[dict[str, Any]]:
     if not path.is_file():
         return
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_bytes().splitlines():
         try:
             yield json.loads(line)
         except ValueError:

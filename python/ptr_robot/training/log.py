@@ -89,13 +89,13 @@ class RunLog:
         if not self.path.is_file():
             return
         kept = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
+        for line in self.path.read_bytes().splitlines():
             try:
                 if json.loads(line)["step"] <= step:
                     kept.append(line)
             except (ValueError, KeyError):
                 break  # a line cut short by a kill is the last one
-        write_atomically(self.path, "".join(line + "\n" for line in kept).encode())
+        write_atomically(self.path, b"".join(line + b"\n" for line in kept))
 
     def report(
         self,

@@ -49,7 +49,7 @@ class Args:
     """Kinds of episodes and their shares: expert, expert-clean (stores commands without the arm's noise), noisy,
     failed, shaky, teleop (operators of mixed skill), teleop-good, teleop-poor, play, pick and place."""
     only_success: bool = False
-    """Take each episode's first attempt that ends in success (all kinds but failed)."""
+    """Take each episode's first attempt that ends in success (all kinds but failed; kind pick has no such attempt)."""
     observe: Literal["frames", "state"] = "frames"
     """What the store holds of the scene: the cameras' frames beside hand and gripper; or, without any frame, the
     positions of object and container in the state (put tasks), for learners whose encoder.name is none."""
@@ -89,13 +89,15 @@ def stores_of(args: Args) -> list[Args]:
     """The options of each store of the preset; without one, these themselves.
 
     Raises:
-        ValueError: an unknown preset, or an option that the preset decides.
+        ValueError: an unknown preset, an option that the preset decides, or a store where its folder is to be.
     """
     if not args.preset:
         return [args]
     from ptr_robot.sim.data_sets import find_data_set
 
     data_set, default = find_data_set(args.preset), Args(out=args.out)
+    if (args.out / "meta.json").exists():
+        raise ValueError(f"{args.out}: is a store itself; a preset writes its stores into a folder, name another one")
     for name in DECIDED_BY_A_PRESET:
         if getattr(args, name) != getattr(default, name):
             raise ValueError(f"--{name.replace('_', '-')}: preset {data_set.name} decides it; leave one of the two out")
@@ -170,7 +172,8 @@ def plan(args: Args) -> list[Any]:
     """Every episode that was asked for, in the order of the store.
 
     Raises:
-        ValueError: an unknown task, kitchen or kind, or a number out of range.
+        ValueError: an unknown task, kitchen or kind, none at all, a number out of range, or options that do not go
+            together.
     """
     from ptr_robot.sim.demonstrators import FRAGMENTS
     from ptr_robot.sim.environment import check_cameras, check_observable, check_options
@@ -185,9 +188,16 @@ def plan(args: Args) -> list[Any]:
     check_options(**{name: value for name, value in environment_options(args).items() if isinstance(value, int)})
     if args.observe == "frames":
         check_cameras(args.cameras)
+    elif args.cameras != Args(out=args.out).cameras:
+        raise ValueError(f"cameras {' '.join(args.cameras)}: observe state stores no frame; leave one of the two out")
     if not 1 <= args.jpeg_quality <= 100:
         raise ValueError(f"jpeg-quality must lie in 1..100, got {args.jpeg_quality}")
+    for name in ("task", "kitchens"):
+        if not getattr(args, name):
+            raise ValueError(f"{name}: name at least one")
     counts = parse_kinds(args.kinds, num_episodes)
+    if args.only_success and "pick" in counts:
+        raise ValueError("only-success: episodes of kind pick never end in success; leave one of the two out")
     tasks = dict.fromkeys(find_task(task).instruction for task in args.task)
     for task in tasks:
         check_observable(args.observe, find_task(task))
