@@ -95,6 +95,19 @@ def test_random_actions_above_the_recorded_ones(rewritten, values, level):
     assert "--learner.cql-alpha 5" in finding.advice
 
 
+def test_a_run_that_has_hardly_begun_is_told_to_go_on_and_not_two_opposite_settings(table, tmp_path):
+    import toy_reach
+
+    run = toy_reach.train(table / "people", tmp_path / "run", 4)
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    change = held_out(random_gap=-0.001, preference=0.5, early_rise=0.0)
+    (run / "metrics.jsonl").write_text("".join(json.dumps(change(row["step"], row)) + "\n" for row in rows))
+    told = found(run)
+    assert {"end_reached_start", "foreign_actions"} <= set(told)
+    assert "more updates first" in told["foreign_actions"].advice
+    assert "cql-alpha" not in told["foreign_actions"].advice
+
+
 def test_a_temperature_that_went_to_nothing(rewritten):
     finding = found(rewritten("healthy", lambda _, row: {**row, "temperature/value": 1e-4}))["temperature"]
     assert "fell from 1 to 0.0001" in finding.seen

@@ -37,6 +37,8 @@ PULLING_GAP = 0.02
 """Widths of the range of returns by which policy actions lie below recorded ones where they pull targets down."""
 MODERATE_ALPHA = 1.0
 """Weight of the conservative term that hid no value where it was measured."""
+EARLY = 0.01
+"""Share of the updates that the end's value needs to come to the start, below which no setting is to blame."""
 MIN_PREFERENCE = 0.6
 """Share of random actions that must be valued below the recorded ones; half is chance."""
 
@@ -135,9 +137,7 @@ def end_reached_start(evidence: RunEvidence) -> list[Finding]:
     """Whether the value of the end has come to the start of the episodes: measured, or else by what theory says."""
     if evidence.limits is None:
         return []
-    rise, median = evidence.now("early_rise"), 0
-    if len(evidence.lengths):
-        median = int(np.quantile(evidence.lengths, 0.5, method="inverted_cdf"))
+    rise, median = evidence.now("early_rise"), _median_length(evidence)
     needed = _updates_needed(evidence, median)
     if rise is not None:
         if rise.value >= MIN_EARLY_RISE:
@@ -166,6 +166,11 @@ def end_reached_start(evidence: RunEvidence) -> list[Finding]:
             numbers=numbers,
         )
     ]
+
+
+def _median_length(evidence: RunEvidence) -> int:
+    """Steps of the median episode that did not fail; 0 where the episodes are not there."""
+    return int(np.quantile(evidence.lengths, 0.5, method="inverted_cdf")) if len(evidence.lengths) else 0
 
 
 def _updates_needed(evidence: RunEvidence, median: int) -> int | None:
@@ -248,8 +253,12 @@ def foreign_actions(evidence: RunEvidence) -> list[Finding]:
 
 
 def _more_conservative(evidence: RunEvidence) -> str:
+    """A larger conservative term; of a run that has hardly begun more updates, since its settings are not to blame."""
+    needed = _updates_needed(evidence, _median_length(evidence))
     ways = ["train longer"]
-    if evidence.has("cql_alpha"):
+    if needed is not None and evidence.run.last_step < EARLY * needed:
+        ways = [f"more updates first ({option('num-steps', needed)}): so early this says nothing of the settings"]
+    elif evidence.has("cql_alpha"):
         alpha = evidence.learner.cql_alpha  # type: ignore[attr-defined]
         ways = [option("learner.cql_alpha", 5 * alpha if alpha > 0 else 1.0)]
     if not evidence.has_many_modes:
