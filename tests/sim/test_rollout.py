@@ -11,7 +11,7 @@ from ptr_fast.config import ActConfig, EncoderConfig, PolicySpec, TaskTable
 from ptr_fast.learners import make_learner
 from ptr_fast.learners.bc.config import BcConfig
 from ptr_fast.types import CameraSpec
-from ptr_robot.sim.environment import STATE_SPEC, action_spec
+from ptr_robot.sim.environment import STATE_SPEC, action_spec, state_spec
 from ptr_robot.sim.policies import ExpertSource, RandomSource
 from ptr_robot.sim.trials import TrialPlan, run_trials, trial_seed
 from ptr_robot.verbs.rollout import Args, main, rollout
@@ -185,3 +185,22 @@ def test_a_policy_of_chunks_and_two_cameras_is_tried_in_lock_step(tmp_path, play
     result = json.loads(out.read_text())
     assert result["plan"]["cameras"] == ["front", "wrist"]
     assert (result["plan"]["play"], result["mean_steps"]) == (play, 6)
+
+
+def test_trials_of_another_way_to_play_do_not_replace_each_other(tmp_path):
+    from ptr_robot.report.runs import trial_rows
+
+    spec = PolicySpec(
+        cameras=(),
+        state=state_spec("state"),
+        action=action_spec(4),
+        tasks=TaskTable(names=(PLAN.task,), num_slots=2),
+        control_hz=20.0,
+    )
+    learner = make_learner(BcConfig(encoder=EncoderConfig(name="none"), hidden_dims=(16,), num_actions=4), spec)
+    checkpoint = save_checkpoint(tmp_path / "run", 1, learner, spec, ActConfig(), {"split": {"sources": []}})
+    for ways in ({}, {"play": "ensemble"}, {"execute": 2}):
+        assert main(Args(checkpoint=checkpoint, trials=1, workers=1, max_steps=2, **ways)) == 0
+    files = sorted((tmp_path / "run" / "rollouts").glob("*.json"))
+    assert [file.stem.partition("seed_0")[2] for file in files] == ["-ensemble", "-execute_2", ""]
+    assert len(trial_rows(files)) == 3

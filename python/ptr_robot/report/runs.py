@@ -198,6 +198,10 @@ def trial_rows(paths: Sequence[Path]) -> list[TrialRow]:
             policy += f", step {rollout.get('step')}"
         plan = rollout.get("plan", {})
         policy += "".join(f", {what} {plan[key]} late" for what, key in DELAYS.items() if plan.get(key))
+        if plan.get("play", "receding") != "receding":
+            policy += f", {plan['play']}"
+        if plan.get("execute"):
+            policy += f", execute {plan['execute']}"
         return policy, str(rollout["mode"]), str(rollout["task"]), str(rollout["kitchen"])
 
     groups: dict[tuple[str, str, str, str], dict[tuple[str, Any], dict[str, Any]]] = {
