@@ -31,6 +31,16 @@ def test_trials_that_all_end_alike_have_the_interval_over_trials():
         assert rate.bootstrap[1] - rate.bootstrap[0] > 0.15
 
 
+def test_pairs_that_all_end_alike_have_a_width_too():
+    # Newcombe's interval, by hand: Wilson's of 0 of 2 and of 2 of 2 are (0, 0.6576) and (0.3424, 1).
+    mean, interval = paired_difference([np.zeros(2)], [np.zeros(2)])
+    assert mean == 0.0
+    assert interval == pytest.approx((-0.6576, 0.6576), abs=1e-4)
+    mean, interval = paired_difference([np.ones(2)], [np.zeros(2)])
+    assert mean == 1.0
+    assert interval == pytest.approx((1 - 2**0.5 * 0.6576, 1.0), abs=1e-4)
+
+
 def test_three_seeds_one_of_which_fails():
     # All three draws of the failing seed: (1/3)^3 = 3.7 % > 2.5 %, so the lower end is 0. All three of the others:
     # (2/3)^3 = 29.6 %, so the upper end is 1.

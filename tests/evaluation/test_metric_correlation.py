@@ -96,6 +96,13 @@ def test_the_verb_joins_trials_and_evaluations(folder, store, capsys):
     assert "action error" in capsys.readouterr().out
     assert cli(["correlate", *options, "--mode", "search"]) == 2
     assert "at least two checkpoints with trials, got 0" in capsys.readouterr().err
+    alike = []
+    for file in sorted(runs[1].glob("rollouts/x-*.json")):
+        path = folder / f"alike-{file.name}"
+        path.write_text(json.dumps({**json.loads(file.read_text()), "successes": 0}))
+        alike += ["--rollouts", str(path)]
+    assert cli(["correlate", *alike]) == 0
+    assert "all 2 checkpoints succeeded in 0% of their trials: nothing to correlate with" in capsys.readouterr().out
     (runs[0] / "evaluation" / "000002.json").unlink()
     assert cli(["correlate", *options, "--json"]) == 0
     captured = capsys.readouterr()

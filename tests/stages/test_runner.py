@@ -82,6 +82,8 @@ def test_a_stage_that_fails_is_told_and_the_rest_goes_on(tmp_path, capsys):
     assert result.skipped == ["behind"]
     assert count(tmp_path, "behind", "beside") == [0, 1]
     assert "    the reason" in capsys.readouterr().out
+    run_stages(stages, tmp_path, Shell(1), keep_going=True)
+    assert capsys.readouterr().out.count("    the reason") == 1  # not that of the start before
     (tmp_path / "repaired").touch()
     result = run_stages(stages, tmp_path, Shell(1), keep_going=True)
     assert not result.failed

@@ -63,7 +63,7 @@ _READING = (
     "<p>Over trials: 95 % Wilson interval, the trained policies taken as given. Over seeds: 95 % bootstrap, seeds are "
     "drawn first, then trials, so it also holds for a new training; with three to five seeds it is still too narrow. "
     "Differences to {baseline} are of pairs with the same seed and start, with the same bootstrap; bold where the "
-    "interval leaves zero out. Where all trials ended alike, the interval over seeds is Wilson's."
+    "interval leaves zero out. Where all trials ended alike, the intervals are Wilson's and Newcombe's."
     " Steps: mean decisions of successful trials.</p>"
 )
 
@@ -103,7 +103,8 @@ def _setting(grid: Grid, plan: Plan, rows: Sequence[Mapping[str, Any]]) -> str:
 def _write_data_page(grid: Grid, plan: Plan, places: Mapping[Place, Summary], name: str, out: Path) -> None:
     cells = [cell for cell in plan.cells if cell.data == name and cell.seed == grid.seeds[0] and cell.phase == "after"]
     first = list({cell.method: cell for cell in reversed(cells)}.values())[::-1]  # each method by its own mode
-    runs = [run for cell in first if (run := _run(cell))]
+    by_run = {cell.run: cell for cell in reversed(first)}  # methods that differ in acting alone share one
+    runs = [run for cell in first if by_run[cell.run] is cell and (run := _run(cell))]
     parts = [
         Section(heading="Success along training", body=_over_checkpoints(grid, plan, name)),
         Section(heading="Where trials fail", body=tables.failures(places, name, grid.methods)),

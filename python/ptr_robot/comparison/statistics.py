@@ -7,6 +7,7 @@ With three to five seeds it is still too narrow: so few cannot show how far apar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -86,6 +87,8 @@ def paired_difference(
 ) -> tuple[float, tuple[float, float]]:
     """Mean difference of two methods' outcomes on the same starts, and its 95 % bootstrap interval.
 
+    Where all trials of each ended alike, which resampling cannot vary, it is Newcombe's interval of two rates.
+
     Args:
         ours, theirs: per training seed, one 0 or 1 per trial; the same seeds and starts in the same order.
 
@@ -96,4 +99,16 @@ def paired_difference(
         raise ValueError("a paired difference needs the same seeds and the same starts of both methods")
     differences = [o.astype(float) - t.astype(float) for o, t in zip(ours, theirs, strict=True)]
     mean = float(np.concatenate(differences).mean())
+    a, b = np.concatenate(ours), np.concatenate(theirs)
+    if np.ptp(a) == np.ptp(b) == 0.0:
+        return mean, _newcombe_interval(a, b)
     return mean, bootstrap_interval(differences, seed)
+
+
+def _newcombe_interval(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
+    """95 % interval of the difference of two rates from Wilson's of each (Newcombe 1998, method 10)."""
+    (a, b), (low_a, high_a), (low_b, high_b) = (
+        (ours.mean(), theirs.mean()),
+        *(wilson_interval(int(each.sum()), each.size) for each in (ours, theirs)),
+    )
+    return float(a - b - math.hypot(a - low_a, high_b - b)), float(a - b + math.hypot(high_a - a, b - low_b))

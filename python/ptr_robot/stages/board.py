@@ -96,11 +96,11 @@ class LogTail:
         return shown
 
 
-def last_lines(log: Path, count: int = 8) -> list[str]:
-    """The last lines of a log that are not empty."""
+def last_lines(log: Path, begin: int = 0, count: int = 8) -> list[str]:
+    """The last lines of a log that are not empty, of what stands behind its first ``begin`` bytes."""
     if not log.exists():
         return []
     with open(log, "rb") as file:
-        file.seek(max(0, log.stat().st_size - 8192))
+        file.seek(max(begin, log.stat().st_size - 8192))
         text = file.read().decode(errors="replace")
     return [line.rstrip() for line in text.splitlines() if line.strip()][-count:]

@@ -119,6 +119,7 @@ class _Process:
     running: Running
     tail: LogTail
     begin: float
+    log_begin: int
 
 
 @dataclass
@@ -187,16 +188,19 @@ class _Work:
             return
         self.ledger.begin(stage)
         log = self.ledger.log(stage)
-        tail = LogTail(log, self.show_every_s)
+        tail, log_begin = LogTail(log, self.show_every_s), log.stat().st_size if log.exists() else 0
         self.board.tell(f"[{stage.name}] $ ptr-fast {shlex.join(verb)}")
-        self.running[stage.name] = _Process(stage, self.place.start(stage, verb, log, lock), tail, time.monotonic())
+        running = self.place.start(stage, verb, log, lock)
+        self.running[stage.name] = _Process(stage, running, tail, time.monotonic(), log_begin)
 
     def _end(self, process: _Process, code: int) -> None:
         stage, seconds = process.stage, time.monotonic() - process.begin
         del self.running[stage.name]
         if code not in stage.accepts:
             log = self.ledger.log(stage)
-            self._fail(stage, f"stage {stage.name} failed with exit code {code}; see {log}", last_lines(log))
+            self._fail(
+                stage, f"stage {stage.name} failed with exit code {code}; see {log}", last_lines(log, process.log_begin)
+            )
             return
         self.ledger.finish(stage, code, seconds)
         self.finished.add(stage.name)

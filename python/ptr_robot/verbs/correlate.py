@@ -62,6 +62,9 @@ def main(args: Args) -> int:
         print(json.dumps(correlation_rows(correlations), indent=1, allow_nan=False))
     else:
         _print(correlations)
+        if len({each.rate for each in tried}) == 1:
+            rate = f"{tried[0].rate:.0%}"
+            print(f"all {len(tried)} checkpoints succeeded in {rate} of their trials: nothing to correlate with")
     return 0
 
 
