@@ -203,7 +203,10 @@ class Policy(CheckpointNetworks):
         if self.device.type != "cpu":
             raise RuntimeError(f"export: load the policy on the CPU, it is on the {self.device.type}")
         if not self.traits.exports:
-            raise ValueError(f"export: {self.traits.name} as it is configured here cannot be written as an ONNX file")
+            encoder = getattr(self.info.config, "encoder", None)
+            is_blind = encoder is not None and not encoder.sees_images
+            why = ", it looks at states alone: only policies of frames can" if is_blind else ""
+            raise ValueError(f"export: this policy ({self.traits.name}) cannot be written as an ONNX file{why}")
         metadata = {"ptr_fast.checkpoint": str(self.info.path), **self._identity()}
         return to_onnx(self.graph(frame_sizes, task), self.spec, self.act_config, metadata)
 

@@ -1,6 +1,7 @@
 """``ptr-fast export``: the file acts like the checkpoint, says what it is, and is there only when it passed."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -128,3 +129,11 @@ def test_a_clone_cannot_search(tmp_path, capfd):
     run = make_run(tmp_path / "run", make_store(tmp_path / "store"), config=BC, steps=(2,))
     assert cli(["export", "--checkpoint", str(run), "--mode", "search"]) == 2
     assert "behaviour cloning acts in the modes mean, ema_mean" in capfd.readouterr().err
+
+
+def test_a_policy_of_states_alone_is_refused_with_the_reason(tmp_path, capfd):
+    blind = replace(BC, encoder=replace(BC.encoder, name="none"))
+    run = make_run(tmp_path / "run", make_store(tmp_path / "store"), config=blind, steps=(2,))
+    assert cli(["export", "--checkpoint", str(run), "--out", str(tmp_path / "p.onnx")]) == 2
+    assert "it looks at states alone: only policies of frames can" in capfd.readouterr().err
+    assert not (tmp_path / "p.onnx").exists()
