@@ -146,8 +146,8 @@ def plan(args: Args, workers: int) -> list[Stage]:
                 kind=f"train {method.recipe}",
                 work=num_updates[1],
             ),
-            _trials(args, f"{name}-before", method.label, f"{pre}/checkpoints/last", f"{name}-pretrain"),
-            _trials(args, f"{name}-after", method.label, f"{fine}/checkpoints/last", f"{name}-finetune"),
+            _trials(args, f"{name}-before", f"{method.label}, before", f"{pre}/checkpoints/last", f"{name}-pretrain"),
+            _trials(args, f"{name}-after", f"{method.label}, after", f"{fine}/checkpoints/last", f"{name}-finetune"),
         ]
     stages.append(_trials(args, "random", "random", "", "collect-unseen"))
     runs = [str(out / "runs" / f"{name}-{what}") for name in METHODS for what in ("finetune", "pretrain")]
@@ -178,7 +178,7 @@ def _trials(args: Args, name: str, label: str, checkpoint: str, after: str) -> S
 
 
 def result(args: Args, rollouts: Path, seconds: int) -> dict[str, Any]:
-    """All that the table says, and what it hangs on; a row of the project's own results."""
+    """All that the table says, and what it hangs on: a row of ``benchmarks/results/demo.jsonl``."""
     import torch
 
     from ptr_robot.verbs.info import instruction_set, processor
@@ -197,7 +197,13 @@ def result(args: Args, rollouts: Path, seconds: int) -> dict[str, Any]:
     where = {"processor": processor(), "instruction_set": instruction_set(), "torch": torch.__version__}
     what = {"task": TASK, "kitchen": TARGET_KITCHEN, "prior_kitchens": list(PRIOR_KITCHENS), "scale": args.scale}
     what |= {"episodes": args.episodes, "num_demos": args.num_demos, "trials": args.trials, "seed": args.seed}
-    return {"case": f"seed {args.seed}, {args.trials} trials", **what, **where, "seconds": seconds, "rows": rows}
+    return {
+        "case": f"seed {args.seed}, {args.trials} trials",
+        **what,
+        **where,
+        "seconds_of_last_start": seconds,
+        "rows": rows,
+    }
 
 
 def _counted(rollout: dict[str, Any]) -> dict[str, Any]:
