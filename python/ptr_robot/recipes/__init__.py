@@ -6,12 +6,13 @@ import difflib
 import importlib
 from typing import Any
 
-from ptr_robot.recipes import bridge, conservative, imitation, offline, representation, sim, smoke
+from ptr_robot.recipes import bridge, conservative, imitation, offline, sim, smoke
 
 __all__ = ["RECIPES", "all_recipes", "recipe_named"]
 
-_FILES = (bridge, sim, smoke, imitation, conservative, representation, offline)
+_FILES = (bridge, sim, smoke, imitation, conservative, offline)
 RECIPES = {name: recipe for file in _FILES for name, recipe in file.RECIPES.items()}
+"""All but those of ``representation``: the options of their encoder are looked up where torch has to be imported."""
 
 
 def all_recipes() -> dict[str, tuple[str, Any]]:
@@ -21,8 +22,9 @@ def all_recipes() -> dict[str, tuple[str, Any]]:
         ValueError: a learner's presets cannot be imported, or one of their names is taken.
     """
     from ptr_fast.learners.registry import kinds
+    from ptr_robot.recipes import representation
 
-    recipes: dict[str, tuple[str, Any]] = dict(RECIPES)
+    recipes: dict[str, tuple[str, Any]] = {**RECIPES, **representation.RECIPES}
     for kind in kinds().values():
         if not kind.recipes:
             continue
@@ -44,6 +46,8 @@ def recipe_named(name: str) -> Any:
     """
     from ptr_fast.learners.registry import broken_entry_points
 
+    if name in RECIPES:
+        return RECIPES[name][1]
     recipes = all_recipes()
     if name in recipes:
         return recipes[name][1]

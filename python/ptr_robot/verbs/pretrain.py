@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from ptr_fast.config import EncoderConfig, to_dict
-from ptr_robot.recipes import all_recipes, recipe_named
+from ptr_robot.recipes import RECIPES, all_recipes, recipe_named
 from ptr_robot.training.config import DataConfig, PretrainConfig
 from ptr_robot.verbs import branch
 
@@ -34,7 +34,7 @@ def run(argv: list[str]) -> int:
     if argv and not argv[0].startswith("-"):
         recipe_named(argv[0])
     config = tyro.extras.overridable_config_cli(
-        all_recipes(),
+        RECIPES if argv and argv[0] in RECIPES else all_recipes(),
         args=argv,
         prog="ptr-fast pretrain",
         description=__doc__,
