@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,8 @@ __all__ = [
     "acts_of",
     "broken_entry_points",
     "encodes_of",
+    "imported_when_asked",
+    "imported_when_called",
     "kind_named",
     "kind_of",
     "kinds",
@@ -91,6 +93,27 @@ def register(kind: LearnerKind) -> None:
     if was is not None and was.config_class is not cls:
         raise ValueError(f"learner {kind.tag!r} is registered already, by {was.config_class.__module__}")
     _KINDS[kind.tag] = kind
+
+
+def imported_when_called(where: str) -> Callable[..., Any]:
+    """Calls what ``package.module:name`` names; the module is imported by the first call."""
+    module, _, name = where.partition(":")
+    return lambda *arguments: getattr(importlib.import_module(module), name)(*arguments)
+
+
+def imported_when_asked(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
+    """The ``__getattr__`` of a package whose names lie in modules that are imported when somebody asks for one.
+
+    Args:
+        modules: of the package, by the names that they have.
+    """
+
+    def find(name: str) -> Any:
+        if name in modules:
+            return getattr(importlib.import_module(f"{package}.{modules[name]}"), name)
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return find
 
 
 def kinds() -> dict[str, LearnerKind]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ptr_fast.learners.autoregressive_bc.config import AutoregressiveBcConfig
 from ptr_fast.learners.autoregressive_bc.traits import traits
-from ptr_fast.learners.registry import LearnerKind, register
+from ptr_fast.learners.registry import LearnerKind, imported_when_asked, imported_when_called, register
 
 if TYPE_CHECKING:
     from ptr_fast.learners.autoregressive_bc.networks import AutoregressiveBcNetworks
@@ -15,34 +14,16 @@ if TYPE_CHECKING:
 
 __all__ = ["AutoregressiveBcConfig", "AutoregressiveBcLearner", "AutoregressiveBcNetworks"]
 
-_WHERE = {"AutoregressiveBcLearner": "update", "AutoregressiveBcNetworks": "networks"}
-
-
-def __getattr__(name: str) -> Any:
-    """What computes is imported when somebody asks for it."""
-    if name in _WHERE:
-        return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def _make_learner(*arguments: Any) -> AutoregressiveBcLearner:
-    from ptr_fast.learners.autoregressive_bc.update import AutoregressiveBcLearner
-
-    return AutoregressiveBcLearner(*arguments)
-
-
-def _networks(config: AutoregressiveBcConfig) -> AutoregressiveBcNetworks:
-    from ptr_fast.learners.autoregressive_bc.networks import AutoregressiveBcNetworks
-
-    return AutoregressiveBcNetworks(config)
-
+__getattr__ = imported_when_asked(
+    __name__, {"AutoregressiveBcLearner": "update", "AutoregressiveBcNetworks": "networks"}
+)
 
 register(
     LearnerKind(
         tag="AutoregressiveBcConfig",
         config_class=AutoregressiveBcConfig,
         traits=traits,
-        make_learner=_make_learner,
-        networks=_networks,
+        make_learner=imported_when_called("ptr_fast.learners.autoregressive_bc.update:AutoregressiveBcLearner"),
+        networks=imported_when_called("ptr_fast.learners.autoregressive_bc.networks:AutoregressiveBcNetworks"),
     )
 )

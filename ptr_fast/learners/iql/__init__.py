@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ptr_fast.learners.iql.config import IqlConfig
 from ptr_fast.learners.iql.traits import traits
-from ptr_fast.learners.registry import LearnerKind, register
+from ptr_fast.learners.registry import LearnerKind, imported_when_asked, imported_when_called, register
 
 if TYPE_CHECKING:
     from ptr_fast.learners.iql.networks import IqlNetworks
@@ -15,28 +14,14 @@ if TYPE_CHECKING:
 
 __all__ = ["IqlConfig", "IqlLearner", "IqlNetworks"]
 
-_WHERE = {"IqlLearner": "update", "IqlNetworks": "networks"}
-
-
-def __getattr__(name: str) -> Any:
-    """What computes is imported when somebody asks for it."""
-    if name in _WHERE:
-        return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def _make_learner(*arguments: Any) -> IqlLearner:
-    from ptr_fast.learners.iql.update import IqlLearner
-
-    return IqlLearner(*arguments)
-
-
-def _networks(config: IqlConfig) -> IqlNetworks:
-    from ptr_fast.learners.iql.networks import IqlNetworks
-
-    return IqlNetworks(config)
-
+__getattr__ = imported_when_asked(__name__, {"IqlLearner": "update", "IqlNetworks": "networks"})
 
 register(
-    LearnerKind(tag="IqlConfig", config_class=IqlConfig, traits=traits, make_learner=_make_learner, networks=_networks)
+    LearnerKind(
+        tag="IqlConfig",
+        config_class=IqlConfig,
+        traits=traits,
+        make_learner=imported_when_called("ptr_fast.learners.iql.update:IqlLearner"),
+        networks=imported_when_called("ptr_fast.learners.iql.networks:IqlNetworks"),
+    )
 )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ptr_fast.learners.mixture_bc.config import MixtureBcConfig
 from ptr_fast.learners.mixture_bc.traits import traits
-from ptr_fast.learners.registry import LearnerKind, register
+from ptr_fast.learners.registry import LearnerKind, imported_when_asked, imported_when_called, register
 
 if TYPE_CHECKING:
     from ptr_fast.learners.mixture_bc.networks import MixtureBcNetworks
@@ -15,34 +14,14 @@ if TYPE_CHECKING:
 
 __all__ = ["MixtureBcConfig", "MixtureBcLearner", "MixtureBcNetworks"]
 
-_WHERE = {"MixtureBcLearner": "update", "MixtureBcNetworks": "networks"}
-
-
-def __getattr__(name: str) -> Any:
-    """What computes is imported when somebody asks for it."""
-    if name in _WHERE:
-        return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def _make_learner(*arguments: Any) -> MixtureBcLearner:
-    from ptr_fast.learners.mixture_bc.update import MixtureBcLearner
-
-    return MixtureBcLearner(*arguments)
-
-
-def _networks(config: MixtureBcConfig) -> MixtureBcNetworks:
-    from ptr_fast.learners.mixture_bc.networks import MixtureBcNetworks
-
-    return MixtureBcNetworks(config)
-
+__getattr__ = imported_when_asked(__name__, {"MixtureBcLearner": "update", "MixtureBcNetworks": "networks"})
 
 register(
     LearnerKind(
         tag="MixtureBcConfig",
         config_class=MixtureBcConfig,
         traits=traits,
-        make_learner=_make_learner,
-        networks=_networks,
+        make_learner=imported_when_called("ptr_fast.learners.mixture_bc.update:MixtureBcLearner"),
+        networks=imported_when_called("ptr_fast.learners.mixture_bc.networks:MixtureBcNetworks"),
     )
 )

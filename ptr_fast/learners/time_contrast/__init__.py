@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ptr_fast.learners.registry import LearnerKind, register
+from ptr_fast.learners.registry import LearnerKind, imported_when_asked, imported_when_called, register
 from ptr_fast.learners.time_contrast.config import TimeContrastConfig
 from ptr_fast.learners.time_contrast.traits import traits
 
@@ -15,34 +14,14 @@ if TYPE_CHECKING:
 
 __all__ = ["TimeContrastConfig", "TimeContrastLearner", "TimeContrastNetworks"]
 
-_WHERE = {"TimeContrastLearner": "update", "TimeContrastNetworks": "networks"}
-
-
-def __getattr__(name: str) -> Any:
-    """What computes is imported when somebody asks for it."""
-    if name in _WHERE:
-        return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def _make_learner(*arguments: Any) -> TimeContrastLearner:
-    from ptr_fast.learners.time_contrast.update import TimeContrastLearner
-
-    return TimeContrastLearner(*arguments)
-
-
-def _networks(config: TimeContrastConfig) -> TimeContrastNetworks:
-    from ptr_fast.learners.time_contrast.networks import TimeContrastNetworks
-
-    return TimeContrastNetworks(config)
-
+__getattr__ = imported_when_asked(__name__, {"TimeContrastLearner": "update", "TimeContrastNetworks": "networks"})
 
 register(
     LearnerKind(
         tag="TimeContrastConfig",
         config_class=TimeContrastConfig,
         traits=traits,
-        make_learner=_make_learner,
-        networks=_networks,
+        make_learner=imported_when_called("ptr_fast.learners.time_contrast.update:TimeContrastLearner"),
+        networks=imported_when_called("ptr_fast.learners.time_contrast.networks:TimeContrastNetworks"),
     )
 )
