@@ -1,9 +1,10 @@
-"""What both learners share: checks of a batch, the averaged copy of a net, the learning-rate schedule."""
+"""What all learners share: what they are made of, checks of a batch, averaged copies, the learning-rate schedule."""
 
 from __future__ import annotations
 
 import copy
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
@@ -12,9 +13,13 @@ from torch import nn
 
 from ptr_fast.config import PolicySpec
 from ptr_fast.kernels.augment import AugmentParams, augment
+from ptr_fast.learners.distributed import Ranks
+from ptr_fast.learners.registry import traits_of
 from ptr_fast.types import FRAMES, Batch, PooledFrames, Window
 
 __all__ = [
+    "BaseLearner",
+    "Images",
     "Learner",
     "augmented",
     "averaged_copy",
@@ -27,6 +32,7 @@ __all__ = [
 
 
 Net = TypeVar("Net", bound=nn.Module)
+Images = dict[str, torch.Tensor]  # by camera name, float [B * T, 3, H, W] in [0, 1]
 
 
 class Learner(Protocol):
@@ -40,6 +46,71 @@ class Learner(Protocol):
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Every optimiser by name."""
+
+
+class BaseLearner(ABC):
+    """What a learner is made of, and how each of its updates begins; a registered learner may extend it.
+
+    Args:
+        config: of a registered learner.
+        spec: sizes of image, state, action and task table.
+        seed: of initial weights and of all draws.
+        device: where everything lives.
+        encoder_dtype: of the images, and so of the trunks' activations (note "Precision" in
+            :mod:`ptr_fast.nets.encoders.image`): bfloat16, or None for that of the weights.
+        ranks: the processes that train together (note "Ranks" in :mod:`ptr_fast.learners.distributed`); None: alone.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        spec: PolicySpec,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        encoder_dtype: torch.dtype | None = None,
+        ranks: Ranks | None = None,
+    ) -> None:
+        self.ranks = ranks or Ranks()
+        self.config, self.spec, self.seed, self.device = config, spec, seed, torch.device(device)
+        self._traits = traits_of(config)
+        self._cameras = [camera.name for camera in spec.cameras]
+        self._encoder_dtype = check_encoder_dtype(encoder_dtype)
+
+    @abstractmethod
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Every optimiser by name."""
+
+    def rate(self, optimizer: str) -> float:
+        """The configured rate of an optimiser."""
+        return getattr(self.config, f"{optimizer}_lr")
+
+    def learning_rates(self, step: int | torch.Tensor) -> dict[str, float | torch.Tensor]:
+        """The rate of every optimiser at an update; ``step`` as in :func:`scheduled_lr`."""
+        schedule = self.config.lr_schedule, self.config.lr_schedule_steps
+        return {name: scheduled_lr(self.rate(name), *schedule, step) for name in self.optimizers()}
+
+    def begin(self, batch: Batch, step: int) -> None:
+        """Checks the batch and sets the rates of an update.
+
+        Raises:
+            ValueError: a batch that does not fit the spec.
+        """
+        check_batch(batch, self.spec, self._traits.columns, self._traits.window)
+        for name, rate in self.learning_rates(step).items():
+            set_lr(self.optimizers()[name], rate)
+
+    def augmented_pair(
+        self,
+        batch: Batch,
+        augment: Mapping[str, AugmentParams] | None,
+        next_augment: Mapping[str, AugmentParams] | None,
+        weight_dtype: torch.dtype,
+    ) -> tuple[Images, Images]:
+        """What the nets see at s and at s'; nothing where no encoder looks. Arguments as of :func:`augmented`."""
+        if not self.config.encoder.sees_images:
+            return {}, {}
+        dtype = self._encoder_dtype or weight_dtype
+        return augmented(batch.images, augment, dtype), augmented(batch.next_images, next_augment, dtype)
 
 
 def check_batch(batch: Batch, spec: PolicySpec, columns: Iterable[str], window: Window = Window()) -> None:

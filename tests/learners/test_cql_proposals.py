@@ -151,8 +151,9 @@ def test_the_critic_is_that_of_cql_at_the_same_inputs(encoder):
         augment=draws.augment,
         next_augment=draws.next_augment,
     )
-    next_q, target = ours._target(batch, ours._augment(batch, given)[1], given.next_noise)
-    terms = ours._terms(batch, ours._augment(batch, given)[0], given, next_q, target)
+    images, next_images = ours.augmented_pair(batch, given.augment, given.next_augment, torch.float32)
+    next_q, target = ours._target(batch, next_images, given.next_noise)
+    terms = ours._terms(batch, images, given, next_q, target)
     assert float(wanted.policy_log_prob_BK.abs().max()) < 10.0  # nothing is clipped
     for name in ("next_q_EBK", "target_B", "q_data_EB", "q_policy_EBK", "q_random_EBK", "log_sum_exp_EB"):
         assert torch.equal(getattr(terms, name), getattr(wanted, name)), name

@@ -19,7 +19,6 @@ from ptr_fast.kernels.counter_random import Stream
 from ptr_fast.learners.awbc.config import AwbcConfig
 from ptr_fast.learners.awbc.draws import AwbcDraws
 from ptr_fast.learners.awbc.frozen_critic import FrozenCritic
-from ptr_fast.learners.awbc.traits import traits
 from ptr_fast.learners.bc.update import BcLearner
 from ptr_fast.learners.capabilities import Inputs
 from ptr_fast.learners.distributed import Ranks
@@ -48,7 +47,6 @@ class AwbcLearner(BcLearner):
         ranks: Ranks | None = None,
     ) -> None:
         super().__init__(config, spec, seed, device, encoder_dtype, ranks)
-        self._traits = traits(config)
         sees_images = config.encoder.sees_images
         self.critic = FrozenCritic(config.critic, spec, sees_images, config.num_value_samples, self.device)
 

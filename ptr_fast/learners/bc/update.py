@@ -8,12 +8,9 @@ from __future__ import annotations
 import torch
 
 from ptr_fast import losses
-from ptr_fast.config import PolicySpec
 from ptr_fast.learners.bc.config import BcConfig
-from ptr_fast.learners.bc.networks import BcNetworks, chunk_law
-from ptr_fast.learners.bc.traits import traits
+from ptr_fast.learners.bc.networks import chunk_law
 from ptr_fast.learners.capabilities import Inputs
-from ptr_fast.learners.distributed import Ranks
 from ptr_fast.learners.draws import BcDraws
 from ptr_fast.learners.imitation.update import ImitationLearner
 from ptr_fast.nets.dropout import Dropout
@@ -30,18 +27,6 @@ class BcLearner(ImitationLearner):
     """
 
     config: BcConfig
-
-    def __init__(
-        self,
-        config: BcConfig,
-        spec: PolicySpec,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
-        encoder_dtype: torch.dtype | None = None,
-        ranks: Ranks | None = None,
-    ) -> None:
-        networks, told = BcNetworks(config), traits(config)
-        super().__init__(config, spec, seed, device, encoder_dtype, ranks, networks=networks, traits=told)
 
     def loss(
         self, inputs: Inputs, batch: Batch, draws: BcDraws, dropout: Dropout | None

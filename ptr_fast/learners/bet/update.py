@@ -14,13 +14,9 @@ from typing import Any
 
 import torch
 
-from ptr_fast.config import PolicySpec
 from ptr_fast.learners.bet.clusters import k_means
 from ptr_fast.learners.bet.config import BetConfig
-from ptr_fast.learners.bet.networks import BetNetworks
-from ptr_fast.learners.bet.traits import traits
 from ptr_fast.learners.capabilities import Inputs
-from ptr_fast.learners.distributed import Ranks
 from ptr_fast.learners.imitation.networks import observed
 from ptr_fast.learners.imitation.update import ImitationLearner
 from ptr_fast.learners.preparation import TrainingData
@@ -34,18 +30,6 @@ class BetLearner(ImitationLearner):
     """See :class:`ptr_fast.learners.imitation.update.ImitationLearner`."""
 
     config: BetConfig
-
-    def __init__(
-        self,
-        config: BetConfig,
-        spec: PolicySpec,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
-        encoder_dtype: torch.dtype | None = None,
-        ranks: Ranks | None = None,
-    ) -> None:
-        networks, told = BetNetworks(config), traits(config)
-        super().__init__(config, spec, seed, device, encoder_dtype, ranks, networks=networks, traits=told)
 
     def prepare(self, data: TrainingData) -> None:
         """Fits the centres of the clusters; see :class:`ptr_fast.learners.preparation.Prepares`."""

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import torch
 
-from ptr_fast.config import PolicySpec
 from ptr_fast.learners.cal_ql.config import CalQlConfig
-from ptr_fast.learners.cal_ql.traits import traits
 from ptr_fast.learners.cql.terms import cql_info
 from ptr_fast.learners.cql.update import CqlLearner
-from ptr_fast.learners.distributed import Ranks
 from ptr_fast.learners.draws import Draws
 from ptr_fast.types import Batch
 
@@ -22,23 +19,9 @@ __all__ = ["CalQlLearner"]
 
 
 class CalQlLearner(CqlLearner):
-    """The learner of CQL with another lower bound.
+    """The learner of CQL with another lower bound; made as :class:`ptr_fast.learners.base.BaseLearner`."""
 
-    Args:
-        config, spec, seed, device, encoder_dtype, ranks: as in :class:`ptr_fast.learners.CqlLearner`.
-    """
-
-    def __init__(
-        self,
-        config: CalQlConfig,
-        spec: PolicySpec,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
-        encoder_dtype: torch.dtype | None = None,
-        ranks: Ranks | None = None,
-    ) -> None:
-        super().__init__(config, spec, seed, device, encoder_dtype, ranks)
-        self._traits = traits(config)
+    config: CalQlConfig
 
     def lower_bounds(self, batch: Batch) -> tuple[None, torch.Tensor]:
         """No bound of the target; the observed return for Q of policy actions."""

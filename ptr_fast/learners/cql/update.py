@@ -25,7 +25,6 @@ from ptr_fast.learners import base
 from ptr_fast.learners.cql.config import CqlConfig
 from ptr_fast.learners.cql.networks import make_actor, make_critic
 from ptr_fast.learners.cql.terms import CqlTerms, cql_info, critic_terms
-from ptr_fast.learners.cql.traits import traits
 from ptr_fast.learners.distributed import Ranks
 from ptr_fast.learners.draws import Draws, draw_cql
 from ptr_fast.learners.optimizer import AdamPolyak
@@ -34,21 +33,15 @@ from ptr_fast.types import Batch
 
 __all__ = ["CqlLearner"]
 
-Images = dict[str, torch.Tensor]  # by camera name, float [B, 3, H, W] in [0, 1]
 
-
-class CqlLearner:
-    """Actor, critic, target critic, temperature and their optimisers.
+class CqlLearner(base.BaseLearner):
+    """Actor, critic, target critic, temperature and their optimisers; the configuration's defaults are the paper's.
 
     Args:
-        config: defaults are the paper's.
-        spec: sizes of image, state, action and task table.
-        seed: of initial weights and of all draws.
-        device: where everything lives.
-        encoder_dtype: of the images, and so of the trunks' activations (note "Precision" in
-            :mod:`ptr_fast.nets.encoders.image`): bfloat16, or None for that of the weights.
-        ranks: the processes that train together (note "Ranks" in :mod:`ptr_fast.learners.distributed`); None: alone.
+        config, spec, seed, device, encoder_dtype, ranks: as in :class:`ptr_fast.learners.base.BaseLearner`.
     """
+
+    config: CqlConfig
 
     def __init__(
         self,
@@ -59,11 +52,7 @@ class CqlLearner:
         encoder_dtype: torch.dtype | None = None,
         ranks: Ranks | None = None,
     ) -> None:
-        self.ranks = ranks or Ranks()
-        self.config, self.spec, self.seed, self.device = config, spec, seed, torch.device(device)
-        self._traits = traits(config)
-        self._cameras = [camera.name for camera in spec.cameras]
-        self._encoder_dtype = base.check_encoder_dtype(encoder_dtype)
+        super().__init__(config, spec, seed, device, encoder_dtype, ranks)
         self.target_entropy = -float(spec.action.dim) if config.target_entropy is None else config.target_entropy
         self.actor = make_actor(config, spec, seed).to(self.device)
         self.critic = make_critic(config, spec, seed).to(self.device)
@@ -100,15 +89,6 @@ class CqlLearner:
         """Every optimiser by name."""
         return {"actor": self._actor_adam, "critic": self._critic_adam, "temperature": self._temperature_adam}
 
-    def learning_rates(self, step: int | torch.Tensor) -> dict[str, float | torch.Tensor]:
-        """The rate of every optimiser at an update; ``step`` as in :func:`ptr_fast.learners.base.scheduled_lr`."""
-        config = self.config
-        rates = {"actor": config.actor_lr, "critic": config.critic_lr, "temperature": config.temperature_lr}
-        return {
-            name: base.scheduled_lr(rate, config.lr_schedule, config.lr_schedule_steps, step)
-            for name, rate in rates.items()
-        }
-
     def draw(self, samples: torch.Tensor | range, step: int | torch.Tensor) -> Draws:
         """The random numbers of update ``step``, on the device; ``samples`` as in :func:`draw_cql`."""
         return draw_cql(self.config, self._cameras, samples, self.spec.action.dim, self.seed, step, self.device)
@@ -131,11 +111,10 @@ class CqlLearner:
 
     def update_with_terms(self, batch: Batch, step: int, draws: Draws | None = None) -> CqlTerms:
         """:meth:`update`, returning the per-element quantities instead of their summary."""
-        base.check_batch(batch, self.spec, self._traits.columns, self._traits.window)
+        self.begin(batch, step)
         draws = self.draw(self.ranks.samples(len(batch)), step) if draws is None else draws
-        for name, rate in self.learning_rates(step).items():
-            base.set_lr(self.optimizers()[name], rate)
-        images, next_images = self._augment(batch, draws)
+        dtype = self.temperature.log_temperature.dtype
+        images, next_images = self.augmented_pair(batch, draws.augment, draws.next_augment, dtype)
         critic_terms, policy = self._critic_step(batch, images, next_images, draws)
         actor_terms = self._actor_step(batch, images, policy, draws)
         temperature_terms = self._temperature_step(actor_terms["entropy"])
@@ -145,15 +124,8 @@ class CqlLearner:
         """Of the Bellman target, and of Q of the policy's actions in the conservative term, ``[B]``; None: no bound."""
         return batch.returns, None
 
-    def _augment(self, batch: Batch, draws: Draws) -> tuple[Images, Images]:
-        if not self.config.encoder.sees_images:
-            return {}, {}
-        dtype = self._encoder_dtype or self.temperature.log_temperature.dtype
-        images = base.augmented(batch.images, draws.augment, dtype)
-        return images, base.augmented(batch.next_images, draws.next_augment, dtype)
-
     def _critic_step(
-        self, batch: Batch, images: Images, next_images: Images, draws: Draws
+        self, batch: Batch, images: base.Images, next_images: base.Images, draws: Draws
     ) -> tuple[dict, TanhGaussian]:
         """Update critic and target; return the terms and the policy at s, whose graph the actor step goes on with."""
         config, head = self.config, self.critic.head
@@ -187,7 +159,7 @@ class CqlLearner:
             **terms.detached(),
         }, policy
 
-    def _actor_step(self, batch: Batch, images: Images, policy: TanhGaussian, draws: Draws) -> dict:
+    def _actor_step(self, batch: Batch, images: base.Images, policy: TanhGaussian, draws: Draws) -> dict:
         """Update actor and average, the updated critic being a constant: gradients reach Q's action input alone.
 
         ``policy`` is that of the critic step; an actor that shares the encoder looks again through the updated one.

@@ -32,7 +32,6 @@ from ptr_fast.learners.cql.terms import CriticTerms, critic_info, critic_terms, 
 from ptr_fast.learners.cql_proposals.config import CqlProposalsConfig
 from ptr_fast.learners.cql_proposals.draws import ProposalDraws, draw_proposals
 from ptr_fast.learners.cql_proposals.networks import make_clone, make_critic_of
-from ptr_fast.learners.cql_proposals.traits import traits
 from ptr_fast.learners.distributed import Ranks
 from ptr_fast.learners.optimizer import AdamPolyak
 from ptr_fast.nets import Mixture
@@ -42,8 +41,6 @@ __all__ = ["CqlProposalsLearner", "ProposalTerms"]
 
 LARGEST_LOG_PROB = 10.0
 """Nats, either way: so far a proposal's log density counts in the log-sum-exp."""
-
-Images = dict[str, torch.Tensor]  # by camera name, float [B, 3, H, W] in [0, 1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +64,14 @@ class ProposalTerms(CriticTerms):
     log_prob_data_B: torch.Tensor
 
 
-class CqlProposalsLearner:
+class CqlProposalsLearner(base.BaseLearner):
     """Clone, critic, their averages and optimisers.
 
     Args:
-        config, spec, seed, device, encoder_dtype, ranks: as in :class:`ptr_fast.learners.CqlLearner`.
+        config, spec, seed, device, encoder_dtype, ranks: as in :class:`ptr_fast.learners.base.BaseLearner`.
     """
+
+    config: CqlProposalsConfig
 
     def __init__(
         self,
@@ -83,11 +82,7 @@ class CqlProposalsLearner:
         encoder_dtype: torch.dtype | None = None,
         ranks: Ranks | None = None,
     ) -> None:
-        self.ranks = ranks or Ranks()
-        self.config, self.spec, self.seed, self.device = config, spec, seed, torch.device(device)
-        self._traits = traits(config)
-        self._cameras = [camera.name for camera in spec.cameras]
-        self._encoder_dtype = base.check_encoder_dtype(encoder_dtype)
+        super().__init__(config, spec, seed, device, encoder_dtype, ranks)
         self.actor = make_clone(config, spec, seed).to(self.device)
         self.critic = make_critic_of(config, spec, seed).to(self.device)
         self.ema_actor, self.target_critic = base.averaged_copy(self.actor), base.averaged_copy(self.critic)
@@ -115,15 +110,6 @@ class CqlProposalsLearner:
         """Every optimiser by name."""
         return {"actor": self._actor_adam, "critic": self._critic_adam}
 
-    def learning_rates(self, step: int | torch.Tensor) -> dict[str, float | torch.Tensor]:
-        """The rate of every optimiser at an update; ``step`` as in :func:`ptr_fast.learners.base.scheduled_lr`."""
-        config = self.config
-        rates = {"actor": config.actor_lr, "critic": config.critic_lr}
-        return {
-            name: base.scheduled_lr(rate, config.lr_schedule, config.lr_schedule_steps, step)
-            for name, rate in rates.items()
-        }
-
     def draw(self, samples: torch.Tensor | range, step: int | torch.Tensor) -> ProposalDraws:
         """The random numbers of update ``step``, on the device; ``samples`` as in :func:`draw_proposals`."""
         return draw_proposals(self.config, self._cameras, samples, self.spec.action.dim, self.seed, step, self.device)
@@ -146,11 +132,10 @@ class CqlProposalsLearner:
 
     def update_with_terms(self, batch: Batch, step: int, draws: ProposalDraws | None = None) -> ProposalTerms:
         """:meth:`update`, returning the per-element quantities instead of their summary."""
-        base.check_batch(batch, self.spec, self._traits.columns, self._traits.window)
+        self.begin(batch, step)
         draws = self.draw(self.ranks.samples(len(batch)), step) if draws is None else draws
-        for name, rate in self.learning_rates(step).items():
-            base.set_lr(self.optimizers()[name], rate)
-        images, next_images = self._augment(batch, draws)
+        dtype = self.critic.head.biases[0].dtype
+        images, next_images = self.augmented_pair(batch, draws.augment, draws.next_augment, dtype)
         with torch.no_grad():
             next_q_EBK, target_B = self._target(batch, next_images, draws.next_noise)
         terms = self._terms(batch, images, draws, next_q_EBK, target_B)
@@ -161,14 +146,9 @@ class CqlProposalsLearner:
             optimizer.step()
         return ProposalTerms(**terms.detached())
 
-    def _augment(self, batch: Batch, draws: ProposalDraws) -> tuple[Images, Images]:
-        if not self.config.encoder.sees_images:
-            return {}, {}
-        dtype = self._encoder_dtype or self.critic.head.biases[0].dtype
-        images = base.augmented(batch.images, draws.augment, dtype)
-        return images, base.augmented(batch.next_images, draws.next_augment, dtype)
-
-    def _target(self, batch: Batch, next_images: Images, noise_BKN: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _target(
+        self, batch: Batch, next_images: base.Images, noise_BKN: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Q ``[E, B, K]`` of the averaged critic at the averaged clone's proposals, and the target ``[B]``."""
         critic, seen = self.target_critic, (batch.next_state[:, -1], batch.task_id)
         embedding = critic.encoder(next_images, len(batch))
@@ -179,7 +159,7 @@ class CqlProposalsLearner:
         return next_q, target
 
     def _terms(
-        self, batch: Batch, images: Images, draws: ProposalDraws, next_q_EBK: torch.Tensor, target_B: torch.Tensor
+        self, batch: Batch, images: base.Images, draws: ProposalDraws, next_q_EBK: torch.Tensor, target_B: torch.Tensor
     ) -> ProposalTerms:
         """Losses of critic and clone at s, with gradients."""
         head, seen, data = self.critic.head, (batch.state[:, -1], batch.task_id), batch.actions[:, 0]

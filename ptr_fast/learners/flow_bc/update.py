@@ -11,15 +11,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ptr_fast.config import PolicySpec
 from ptr_fast.kernels import counter_random
 from ptr_fast.kernels.counter_random import Stream
 from ptr_fast.learners.capabilities import Inputs
-from ptr_fast.learners.distributed import Ranks
 from ptr_fast.learners.flow_bc.config import FlowBcConfig
 from ptr_fast.learners.flow_bc.draws import FlowDraws
-from ptr_fast.learners.flow_bc.networks import FlowBcNetworks
-from ptr_fast.learners.flow_bc.traits import traits
 from ptr_fast.learners.imitation.networks import observed
 from ptr_fast.learners.imitation.update import ImitationLearner
 from ptr_fast.learners.preparation import TrainingData
@@ -33,18 +29,6 @@ class FlowBcLearner(ImitationLearner):
     """See :class:`ptr_fast.learners.imitation.update.ImitationLearner`."""
 
     config: FlowBcConfig
-
-    def __init__(
-        self,
-        config: FlowBcConfig,
-        spec: PolicySpec,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
-        encoder_dtype: torch.dtype | None = None,
-        ranks: Ranks | None = None,
-    ) -> None:
-        networks, told = FlowBcNetworks(config), traits(config)
-        super().__init__(config, spec, seed, device, encoder_dtype, ranks, networks=networks, traits=told)
 
     def prepare(self, data: TrainingData) -> None:
         """Fits mean and deviation of every axis of the actions; see :class:`ptr_fast.learners.preparation.Prepares`.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import Any
+from abc import abstractmethod
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -13,42 +13,33 @@ from ptr_fast.learners import base
 from ptr_fast.learners.capabilities import Inputs
 from ptr_fast.learners.distributed import Ranks
 from ptr_fast.learners.draws import BcDraws, draw_bc
-from ptr_fast.learners.imitation.config import ImitationConfig
 from ptr_fast.learners.imitation.networks import ImitationNetworks
 from ptr_fast.learners.optimizer import AdamPolyak
-from ptr_fast.learners.traits import Traits
+from ptr_fast.learners.registry import kind_of
 from ptr_fast.nets.dropout import Dropout
 from ptr_fast.types import Batch
 
 __all__ = ["ImitationLearner"]
 
 
-class ImitationLearner(ABC):
+class ImitationLearner(base.BaseLearner):
     """Actor, its average, and one optimiser; :meth:`loss` is all that a method adds.
 
     Args:
-        config, spec, seed, device, encoder_dtype, ranks: as in :class:`ptr_fast.learners.CqlLearner`.
-        networks: makes the actor.
-        traits: of the configuration.
+        config, spec, seed, device, encoder_dtype, ranks: as in :class:`ptr_fast.learners.base.BaseLearner`.
     """
 
     def __init__(
         self,
-        config: ImitationConfig,
+        config: Any,
         spec: PolicySpec,
-        seed: int,
-        device: torch.device | str,
-        encoder_dtype: torch.dtype | None,
-        ranks: Ranks | None,
-        *,
-        networks: ImitationNetworks,
-        traits: Traits,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        encoder_dtype: torch.dtype | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
-        self.ranks = ranks or Ranks()
-        self.config: Any = config
-        self.spec, self.seed, self.device = spec, seed, torch.device(device)
-        self._traits, self._cameras = traits, [camera.name for camera in spec.cameras]
-        self._encoder_dtype = base.check_encoder_dtype(encoder_dtype)
+        super().__init__(config, spec, seed, device, encoder_dtype, ranks)
+        networks = cast(ImitationNetworks, kind_of(config).networks(config))
         self.actor = networks.make_actor(spec, seed).to(self.device)
         self.ema_actor = base.averaged_copy(self.actor)
         self._parameters, averages = base.trained(self.actor, self.ema_actor)
@@ -81,10 +72,9 @@ class ImitationLearner(ABC):
         """Every optimiser by name."""
         return {"actor": self._adam}
 
-    def learning_rates(self, step: int | torch.Tensor) -> dict[str, float | torch.Tensor]:
-        """The rate of every optimiser at an update; ``step`` as in :func:`ptr_fast.learners.base.scheduled_lr`."""
-        config = self.config
-        return {"actor": base.scheduled_lr(config.lr, config.lr_schedule, config.lr_schedule_steps, step)}
+    def rate(self, optimizer: str) -> float:
+        """See :class:`ptr_fast.learners.base.BaseLearner`."""
+        return self.config.lr
 
     def draw(self, samples: torch.Tensor | range, step: int | torch.Tensor) -> Any:
         """The random numbers of update ``step``, on the device; ``samples`` as in :func:`draw_bc`."""
@@ -104,10 +94,9 @@ class ImitationLearner(ABC):
         Raises:
             ValueError: a batch that does not fit the spec.
         """
-        base.check_batch(batch, self.spec, self._traits.columns, self._traits.window)
+        self.begin(batch, step)
         draws = self.draw(self.ranks.samples(len(batch)), step) if draws is None else draws
         config = self.config
-        base.set_lr(self._adam, self.learning_rates(step)["actor"])
         images = {}
         if config.encoder.sees_images:
             dtype = self._encoder_dtype or self._parameters[0].dtype

@@ -22,22 +22,21 @@ from ptr_fast.learners.distributed import Ranks
 from ptr_fast.learners.draws import draw_images
 from ptr_fast.learners.iql.config import IqlConfig
 from ptr_fast.learners.iql.networks import IqlNetworks, StateValue
-from ptr_fast.learners.iql.traits import traits
 from ptr_fast.learners.optimizer import AdamPolyak
 from ptr_fast.nets import Actor, Critic
 from ptr_fast.types import Batch
 
 __all__ = ["IqlLearner"]
 
-Images = dict[str, torch.Tensor]  # by camera name, float [B, 3, H, W] in [0, 1]
 
-
-class IqlLearner:
+class IqlLearner(base.BaseLearner):
     """Actor, critic, their averages, the value of states, and their optimisers.
 
     Args:
-        config, spec, seed, device, encoder_dtype, ranks: as in :class:`ptr_fast.learners.CqlLearner`.
+        config, spec, seed, device, encoder_dtype, ranks: as in :class:`ptr_fast.learners.base.BaseLearner`.
     """
+
+    config: IqlConfig
 
     def __init__(
         self,
@@ -48,11 +47,7 @@ class IqlLearner:
         encoder_dtype: torch.dtype | None = None,
         ranks: Ranks | None = None,
     ) -> None:
-        self.ranks = ranks or Ranks()
-        self.config, self.spec, self.seed, self.device = config, spec, seed, torch.device(device)
-        self._traits = traits(config)
-        self._cameras = [camera.name for camera in spec.cameras]
-        self._encoder_dtype = base.check_encoder_dtype(encoder_dtype)
+        super().__init__(config, spec, seed, device, encoder_dtype, ranks)
         made = IqlNetworks(config).make_networks(spec, ["actor", "critic", "value"], seed)
         self.actor = cast(Actor, made["actor"].to(self.device))
         self.critic = cast(Critic, made["critic"].to(self.device))
@@ -77,14 +72,6 @@ class IqlLearner:
         """Every optimiser by name."""
         return dict(self._adams)
 
-    def learning_rates(self, step: int | torch.Tensor) -> dict[str, float | torch.Tensor]:
-        """The rate of every optimiser at an update; ``step`` as in :func:`ptr_fast.learners.base.scheduled_lr`."""
-        config = self.config
-        return {
-            name: base.scheduled_lr(getattr(config, f"{name}_lr"), config.lr_schedule, config.lr_schedule_steps, step)
-            for name in self._adams
-        }
-
     def update(self, batch: Batch, step: int) -> dict[str, torch.Tensor]:
         """One gradient step of value, actor and critic.
 
@@ -98,9 +85,7 @@ class IqlLearner:
         Raises:
             ValueError: a batch that does not fit the spec.
         """
-        base.check_batch(batch, self.spec, self._traits.columns, self._traits.window)
-        for name, rate in self.learning_rates(step).items():
-            base.set_lr(self._adams[name], rate)
+        self.begin(batch, step)
         images, next_images = self._augmented(batch, step)
         state, actions = batch.state[:, -1], batch.actions[:, :1]
         embedding = self.critic.encoder(images, len(batch))
@@ -116,13 +101,12 @@ class IqlLearner:
             "data/mask": batch.masks.mean(),
         }
 
-    def _augmented(self, batch: Batch, step: int) -> tuple[Images, Images]:
-        if not self.config.encoder.sees_images:
-            return {}, {}
-        samples, dtype = self.ranks.samples(len(batch)), self._encoder_dtype or self.value.value.weight.dtype
-        streams = [Stream.AUGMENT, Stream.NEXT_AUGMENT]
-        now, later = draw_images(self.config.augment, self._cameras, streams, samples, self.seed, step, self.device)
-        return base.augmented(batch.images, now, dtype), base.augmented(batch.next_images, later, dtype)
+    def _augmented(self, batch: Batch, step: int) -> tuple[base.Images, base.Images]:
+        now = later = None
+        if self.config.encoder.sees_images:
+            samples, streams = self.ranks.samples(len(batch)), [Stream.AUGMENT, Stream.NEXT_AUGMENT]
+            now, later = draw_images(self.config.augment, self._cameras, streams, samples, self.seed, step, self.device)
+        return self.augmented_pair(batch, now, later, self.value.value.weight.dtype)
 
     def _value_step(
         self, batch: Batch, embedding_BD: torch.Tensor, q_target_B: torch.Tensor
@@ -134,7 +118,7 @@ class IqlLearner:
         return {"train/value_loss": loss.detach(), "q/value": value_B.detach().mean()}
 
     def _actor_step(
-        self, batch: Batch, images: Images, embedding_BD: torch.Tensor, q_target_B: torch.Tensor
+        self, batch: Batch, images: base.Images, embedding_BD: torch.Tensor, q_target_B: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         """Update the actor: recorded actions, weighted by their advantage over the updated value."""
         config, state, actions = self.config, batch.state[:, -1], batch.actions[:, 0]

@@ -22,7 +22,6 @@ from ptr_fast.learners.masked_autoencoder.config import MaskedAutoencoderConfig
 from ptr_fast.learners.masked_autoencoder.draws import MaskedAutoencoderDraws
 from ptr_fast.learners.masked_autoencoder.networks import (
     Autoencoder,
-    MaskedAutoencoderNetworks,
     patch_targets,
     rows_of,
     seen_and_hidden,
@@ -38,9 +37,6 @@ class MaskedAutoencoderLearner(RepresentationLearner):
 
     config: MaskedAutoencoderConfig
     network: Autoencoder
-
-    def _make_networks(self) -> MaskedAutoencoderNetworks:
-        return MaskedAutoencoderNetworks(self.config)
 
     def _trained(self) -> list[nn.Parameter]:
         return [p for part in (*self.network.trunks(), self.network.decoders) for p in part.parameters()]

@@ -7,12 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from ptr_fast.config import PolicySpec
-from ptr_fast.learners.distributed import Ranks
 from ptr_fast.learners.imitation.likelihood import LikelihoodLearner
-from ptr_fast.learners.mixture_bc.config import MixtureBcConfig
-from ptr_fast.learners.mixture_bc.networks import MixtureBcNetworks
-from ptr_fast.learners.mixture_bc.traits import traits
 from ptr_fast.nets.mixture import Mixture
 
 __all__ = ["MixtureBcLearner"]
@@ -20,18 +15,6 @@ __all__ = ["MixtureBcLearner"]
 
 class MixtureBcLearner(LikelihoodLearner):
     """See :class:`ptr_fast.learners.imitation.update.ImitationLearner`."""
-
-    def __init__(
-        self,
-        config: MixtureBcConfig,
-        spec: PolicySpec,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
-        encoder_dtype: torch.dtype | None = None,
-        ranks: Ranks | None = None,
-    ) -> None:
-        networks, told = MixtureBcNetworks(config), traits(config)
-        super().__init__(config, spec, seed, device, encoder_dtype, ranks, networks=networks, traits=told)
 
     def measured(self, law: Mixture) -> dict[str, torch.Tensor]:
         """Spread of the components, and the entropy of their weights."""

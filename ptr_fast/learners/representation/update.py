@@ -5,7 +5,8 @@ A subclass of :class:`RepresentationLearner` says how its network is made, what 
 
 from __future__ import annotations
 
-from typing import Any
+from abc import abstractmethod
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -14,58 +15,50 @@ from ptr_fast.config import PolicySpec
 from ptr_fast.learners import base
 from ptr_fast.learners.distributed import Ranks
 from ptr_fast.learners.optimizer import AdamPolyak
-from ptr_fast.learners.registry import traits_of
-from ptr_fast.learners.representation.config import RepresentationConfig
+from ptr_fast.learners.registry import kind_of
 from ptr_fast.learners.representation.networks import RepresentationNetworks
 from ptr_fast.types import Batch
 
 __all__ = ["RepresentationLearner"]
 
 
-class RepresentationLearner:
+class RepresentationLearner(base.BaseLearner):
     """One network, one optimiser.
 
     Args:
-        config, spec, seed, device, encoder_dtype, ranks: as in :class:`ptr_fast.learners.CqlLearner`.
+        config, spec, seed, device, encoder_dtype, ranks: as in :class:`ptr_fast.learners.base.BaseLearner`.
     """
 
     def __init__(
         self,
-        config: RepresentationConfig,
+        config: Any,
         spec: PolicySpec,
         seed: int = 0,
         device: torch.device | str = "cpu",
         encoder_dtype: torch.dtype | None = None,
         ranks: Ranks | None = None,
     ) -> None:
-        self.config, self.spec, self.seed, self.device = config, spec, seed, torch.device(device)
-        self.ranks = ranks or Ranks()
-        self._traits = traits_of(config)
-        self._cameras = [camera.name for camera in spec.cameras]
-        networks = self._make_networks()
+        super().__init__(config, spec, seed, device, encoder_dtype, ranks)
+        networks = cast(RepresentationNetworks, kind_of(config).networks(config))
         self._name = networks.name
         self.network = networks.make_network(spec, seed).to(self.device)
         self._parameters = self._trained()
-        self._dtype = base.check_encoder_dtype(encoder_dtype) or self._parameters[0].dtype
+        self._dtype = self._encoder_dtype or self._parameters[0].dtype
         self._adam = AdamPolyak(self._parameters, config.lr, weight_decay=config.weight_decay)
         self._backward = self.ranks.backward_of(self._parameters)
-
-    def _make_networks(self) -> RepresentationNetworks:
-        """What makes the network of the learner's configuration."""
-        raise NotImplementedError
 
     def _trained(self) -> list[nn.Parameter]:
         """The parameters of the network that the loss depends on."""
         return list(self.network.parameters())
 
+    @abstractmethod
     def draw(self, samples: torch.Tensor | range, step: int | torch.Tensor) -> Any:
         """The random numbers of update ``step``, on the device; ``samples`` as in
         :func:`ptr_fast.learners.draws.draw_bc`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def loss(self, batch: Batch, draws: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of a batch, and what else to report."""
-        raise NotImplementedError
 
     def networks(self) -> dict[str, nn.Module]:
         """The network by its name."""
@@ -75,10 +68,9 @@ class RepresentationLearner:
         """The optimiser by the network's name."""
         return {self._name: self._adam}
 
-    def learning_rates(self, step: int | torch.Tensor) -> dict[str, float | torch.Tensor]:
-        """The rate at an update; ``step`` as in :func:`ptr_fast.learners.base.scheduled_lr`."""
-        config = self.config
-        return {self._name: base.scheduled_lr(config.lr, config.lr_schedule, config.lr_schedule_steps, step)}
+    def rate(self, optimizer: str) -> float:
+        """See :class:`ptr_fast.learners.base.BaseLearner`."""
+        return self.config.lr
 
     def update(self, batch: Batch, step: int, draws: Any = None) -> dict[str, torch.Tensor]:
         """One gradient step.
@@ -94,9 +86,8 @@ class RepresentationLearner:
         Raises:
             ValueError: a batch that does not fit the spec.
         """
-        base.check_batch(batch, self.spec, self._traits.columns, self._traits.window)
+        self.begin(batch, step)
         draws = self.draw(self.ranks.samples(len(batch)), step) if draws is None else draws
-        base.set_lr(self._adam, self.learning_rates(step)[self._name])
         loss, info = self.loss(batch, draws)
         self._adam.zero_grad(set_to_none=True)
         self._backward(loss)

@@ -20,7 +20,7 @@ from ptr_fast.learners.draws import draw_images
 from ptr_fast.learners.representation.update import RepresentationLearner
 from ptr_fast.learners.time_contrast.config import TimeContrastConfig
 from ptr_fast.learners.time_contrast.draws import TimeContrastDraws
-from ptr_fast.learners.time_contrast.networks import Embedding, TimeContrastNetworks
+from ptr_fast.learners.time_contrast.networks import Embedding
 from ptr_fast.learners.time_contrast.terms import distance, three_frames, time_loss
 from ptr_fast.types import Batch, PooledFrames
 
@@ -32,9 +32,6 @@ class TimeContrastLearner(RepresentationLearner):
 
     config: TimeContrastConfig
     network: Embedding
-
-    def _make_networks(self) -> TimeContrastNetworks:
-        return TimeContrastNetworks(self.config)
 
     def draw(self, samples: torch.Tensor | range, step: int | torch.Tensor) -> TimeContrastDraws:
         """See :class:`ptr_fast.learners.representation.update.RepresentationLearner`."""
