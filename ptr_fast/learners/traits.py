@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from ptr_fast.config import ActMode, RewardConfig
 from ptr_fast.types import Window
 
-__all__ = ["Capability", "Panel", "Traits"]
+__all__ = ["Capability", "Panel", "Traits", "critic_traits"]
 
 Capability = Literal["acts", "values", "encodes"]
 
@@ -104,3 +104,28 @@ class Traits:
             )
         if rewards.lower_bound_returns and "returns" not in self.optional_columns:
             raise ValueError(f"rewards.lower_bound_returns: {self.name} has no target for it to bound; leave it off")
+
+
+def critic_traits(config: Any, **others: Any) -> Traits:
+    """What learners with an actor and a critic say alike, of one configuration.
+
+    Args:
+        config: has ``encoder``, ``discount`` and ``tau``.
+        others: fields of :class:`Traits`.
+    """
+    sees_images = config.encoder.sees_images
+    columns = {"state", "next_state", "task_id", "actions", "rewards", "masks"}
+    capabilities: set[Capability] = {"acts", "values"}
+    return Traits(
+        columns=frozenset(columns | ({"images", "next_images"} if sees_images else set())),
+        optional_columns=frozenset({"returns"}),
+        capabilities=frozenset(capabilities | ({"encodes"} if sees_images else set())),
+        discount=config.discount,
+        target_rate=config.tau,
+        ranking=("score", "max"),
+        value_of_data="q/data",
+        rate="critic_lr",
+        exports=sees_images,
+        bfloat16=True,
+        **others,
+    )

@@ -6,6 +6,7 @@ Shapes: B batch, K samples per state, A action, D embedding, S state, N task slo
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -92,33 +93,8 @@ def _log_tanh_slope(x: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class UnitGaussian:
-    """A Gaussian of unit variance about ``mean``; its mode is clipped to the action range [-1, 1]."""
-
-    mean_BA: torch.Tensor
-
-    @property
-    def noise_dim(self) -> int:
-        """Standard normal numbers that one sample takes: A."""
-        return self.mean_BA.shape[-1]
-
-    def mode(self) -> torch.Tensor:
-        """``clip(mean, -1, 1)``, ``[B, A]``."""
-        return self.mean_BA.clamp(-1.0, 1.0)
-
-    def sample(self, eps: torch.Tensor) -> torch.Tensor:
-        """Actions for given noise ``[B, A]`` or ``[B, K, A]``, clipped to [-1, 1]."""
-        mean = self.mean_BA if eps.dim() == 2 else self.mean_BA[:, None, :]
-        return (mean + eps).clamp(-1.0, 1.0)
-
-    def log_prob(self, actions_BA: torch.Tensor) -> torch.Tensor:
-        """Log density ``[B]`` of given actions under the unclipped Gaussian."""
-        return (-0.5 * (actions_BA - self.mean_BA).square() - _HALF_LOG_2PI).sum(dim=-1)
-
-
-@dataclass(frozen=True)
-class UnitLaplace:
-    """Independent Laplace laws of scale 1 about ``mean``: the L1 loss; its mode is clipped to the range [-1, 1]."""
+class _UnitLaw(ABC):
+    """A law of fixed spread about ``mean``; its mode and samples are clipped to the action range [-1, 1]."""
 
     mean_BA: torch.Tensor
 
@@ -134,8 +110,34 @@ class UnitLaplace:
     def sample(self, eps: torch.Tensor) -> torch.Tensor:
         """Actions for standard normal noise ``[B, A]`` or ``[B, K, A]``, clipped to [-1, 1]."""
         mean = self.mean_BA if eps.dim() == 2 else self.mean_BA[:, None, :]
+        return (mean + self._deviation(eps)).clamp(-1.0, 1.0)
+
+    @abstractmethod
+    def _deviation(self, eps: torch.Tensor) -> torch.Tensor:
+        """How far a sample lies from the mean, for standard normal noise."""
+
+    @abstractmethod
+    def log_prob(self, actions_BA: torch.Tensor) -> torch.Tensor:
+        """Log density ``[B]`` of given actions under the unclipped law."""
+
+
+class UnitGaussian(_UnitLaw):
+    """A Gaussian of unit variance about ``mean``."""
+
+    def _deviation(self, eps: torch.Tensor) -> torch.Tensor:
+        return eps
+
+    def log_prob(self, actions_BA: torch.Tensor) -> torch.Tensor:
+        """Log density ``[B]`` of given actions under the unclipped Gaussian."""
+        return (-0.5 * (actions_BA - self.mean_BA).square() - _HALF_LOG_2PI).sum(dim=-1)
+
+
+class UnitLaplace(_UnitLaw):
+    """Independent Laplace laws of scale 1 about ``mean``: the L1 loss."""
+
+    def _deviation(self, eps: torch.Tensor) -> torch.Tensor:
         size = -torch.special.log_ndtr(-eps.abs()) - math.log(2.0)  # -log P(a normal is larger): exponential of rate 1
-        return (mean + size * eps.sign()).clamp(-1.0, 1.0)
+        return size * eps.sign()
 
     def log_prob(self, actions_BA: torch.Tensor) -> torch.Tensor:
         """Log density ``[B]`` of given actions under the unclipped law."""

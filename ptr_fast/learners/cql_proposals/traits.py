@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ptr_fast.learners.cql.traits import COLUMNS, CRITIC_PANELS
+from ptr_fast.learners.cql.traits import CRITIC_PANELS
 from ptr_fast.learners.cql_proposals.config import CqlProposalsConfig
-from ptr_fast.learners.traits import Capability, Panel, Traits
+from ptr_fast.learners.traits import Panel, Traits, critic_traits
 
 __all__ = ["traits"]
 
@@ -17,26 +17,17 @@ PANELS = (
 
 def traits(config: CqlProposalsConfig) -> Traits:
     """Of one configuration."""
-    sees_images = config.encoder.sees_images
-    capabilities: set[Capability] = {"acts", "values"}
-    return Traits(
+    return critic_traits(
+        config,
         name="CQL with cloned proposals",
-        columns=COLUMNS | ({"images", "next_images"} if sees_images else set()),
-        optional_columns=frozenset({"returns"}),
         networks=("actor", "ema_actor", "critic", "target_critic"),
         made_of=(
             *("encoder", "actor_encoder", "hidden_dims", "critic_head", "num_critics"),
             *("critic_layer_norm", "num_components", "min_std"),
         ),
         beside=("critic", "target_critic"),
-        capabilities=frozenset(capabilities | ({"encodes"} if sees_images else set())),
         modes=("search", "sample", "mean", "ema_mean"),
-        discount=config.discount,
-        target_rate=config.tau,
         num_value_samples=config.num_action_samples,
-        ranking=("score", "max"),
-        value_of_data="q/data",
-        rate="critic_lr",
         progress={
             "train/critic_loss": "critic",
             "train/clone_loss": "clone",
@@ -44,6 +35,4 @@ def traits(config: CqlProposalsConfig) -> Traits:
             "q/policy": "Q(proposals)",
         },
         panels=PANELS,
-        exports=sees_images,
-        bfloat16=True,
     )

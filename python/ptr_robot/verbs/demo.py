@@ -154,11 +154,14 @@ def plan(args: Args, workers: int) -> list[Stage]:
     shown = [word for run in runs for word in ("--run", run)] + ["--rollouts", str(out / "rollouts")]
     report = ["report", "--out", str(out / "report.html"), "--title", f"{TASK}, kitchen {TARGET_KITCHEN}", *shown]
     evaluate = [
-        Stage(f"{name}-evaluate", ["select", "--run", str(out / "runs" / f"{name}-finetune")], [f"{name}-finetune"])
+        Stage(
+            f"{name}-evaluate",
+            ["select", "--run", str(out / "runs" / f"{name}-finetune")],
+            after=[f"{name}-finetune"],
+            accepts=(0, 1),  # 1: no checkpoint is fit to be picked, which the report says
+        )
         for name in METHODS
     ]
-    for stage in evaluate:
-        stage.accepts = (0, 1)  # 1: no checkpoint is fit to be picked, which the report says
     stages += evaluate
     stages.append(Stage("report", report, after=[*_trial_names(), *(stage.name for stage in evaluate)]))
     return stages
