@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ptr_fast.learners.registry import traits_of
-from ptr_robot.recipes import all_recipes, imitation
+from ptr_robot.recipes import all_recipes, imitation, kinds
 
 
 @pytest.mark.parametrize("name", sorted(all_recipes()))
@@ -18,7 +18,7 @@ def test_every_recipe_is_possible(name):
 
 def test_methods_that_imitate_are_compared_at_the_same_sizes_and_rates():
     names = sorted({name.removeprefix("states-") for name in imitation.RECIPES if name.startswith("states-")} - {"bc"})
-    for kind, (_, sizes, loop) in imitation.KINDS.items():
+    for kind, (_, sizes, loop) in kinds.KINDS.items():
         for name in names:
             config = imitation.RECIPES[f"{kind}-{name}"][1]
             assert config.loop == loop

@@ -9,7 +9,7 @@ from typing import Any
 
 from ptr_fast.config import ActConfig, CqlConfig, RewardConfig
 from ptr_fast.learners.cql_proposals import CqlProposalsConfig
-from ptr_robot.recipes.imitation import KINDS
+from ptr_robot.recipes.kinds import of_every_kind
 from ptr_robot.training.config import PretrainConfig
 
 SEARCH = ActConfig(mode="search", num_candidates=32)
@@ -23,34 +23,15 @@ CLONED = "CQL, its actor with a cloning term, by search"
 PROPOSALS = "CQL that chooses among the proposals of a clone"
 
 
-def of_every_kind(
-    name: str,
-    about: str,
-    learner: type,
-    act: ActConfig,
-    rewards: RewardConfig = RewardConfig(),
-    rates: dict[str, dict[str, float]] | None = None,
-    **options: Any,
-) -> dict[str, tuple[str, PretrainConfig]]:
-    """The recipes of a method, by name; ``rates`` are those of a kind's learner that differ from its defaults."""
-    recipes = {}
-    for kind, (where, sizes, loop) in KINDS.items():
-        own = {key: value for key, value in sizes.items() if key != "lr"} | (rates or {}).get(kind, {})
-        config = PretrainConfig(learner=learner(**own, **options), act=act, rewards=rewards, loop=loop)
-        recipes[f"{kind}-{name}"] = (f"{where}: {about}", config)
-    return recipes
-
-
 STATE_SEEN: dict[str, Any] = {"critic_head": "reinject_action"}  # the published form does not show the critic the state
 RATES = {"states": {"actor_lr": 1e-3, "critic_lr": 1e-3}, "sim": {"actor_lr": 1e-3, "critic_lr": 5e-4}}
+FOUND: dict[str, Any] = {"rewards": AS_FOUND, "rates": RATES}
 
 RECIPES = {
     **of_every_kind("cql", PUBLISHED, CqlConfig, ActConfig(), **STATE_SEEN),
-    **of_every_kind("cql-n", LONGER, CqlConfig, ActConfig(), AS_FOUND, RATES, **CRITIC, **STATE_SEEN),
-    **of_every_kind(
-        "cql-clone", CLONED, CqlConfig, SEARCH, AS_FOUND, RATES, **CRITIC, **STATE_SEEN, cloning_weight=1.0
-    ),
-    **of_every_kind("proposals", PROPOSALS, CqlProposalsConfig, SEARCH, AS_FOUND, RATES, **CRITIC),
+    **of_every_kind("cql-n", LONGER, CqlConfig, ActConfig(), **FOUND, **CRITIC, **STATE_SEEN),
+    **of_every_kind("cql-clone", CLONED, CqlConfig, SEARCH, **FOUND, **CRITIC, **STATE_SEEN, cloning_weight=1.0),
+    **of_every_kind("proposals", PROPOSALS, CqlProposalsConfig, SEARCH, **FOUND, **CRITIC),
     "bridge-proposals": (
         f"Bridge: {PROPOSALS}",
         PretrainConfig(learner=CqlProposalsConfig(hidden_dims=(256, 256, 256)), act=SEARCH, rewards=AS_FOUND),

@@ -12,8 +12,8 @@ from ptr_fast.config import ActConfig, RewardConfig
 from ptr_fast.learners.awbc import AwbcConfig
 from ptr_fast.learners.cal_ql import CalQlConfig
 from ptr_fast.learners.iql import IqlConfig
-from ptr_robot.recipes import imitation
-from ptr_robot.recipes.conservative import AS_FOUND, CRITIC, RATES, SEARCH, STATE_SEEN, of_every_kind
+from ptr_robot.recipes.conservative import AS_FOUND, CRITIC, RATES, SEARCH, STATE_SEEN
+from ptr_robot.recipes.kinds import of_every_kind
 
 TARGETS: dict[str, Any] = {name: value for name, value in CRITIC.items() if name != "cql_alpha"} | STATE_SEEN
 IQL_RATES = {kind: {**rates, "value_lr": rates["critic_lr"]} for kind, rates in RATES.items()}
@@ -25,8 +25,16 @@ WEIGHTED = "cloning weighted by the critic of another run, --learner.critic.path
 
 RECIPES = {
     **of_every_kind(
-        "iql", IMPLICIT, IqlConfig, SEARCH, AS_FOUND, IQL_RATES, **TARGETS, expectile=0.9, advantage_temperature=1.0
+        "iql",
+        IMPLICIT,
+        IqlConfig,
+        SEARCH,
+        rewards=AS_FOUND,
+        rates=IQL_RATES,
+        **TARGETS,
+        expectile=0.9,
+        advantage_temperature=1.0,
     ),
-    **of_every_kind("cal-ql", CALIBRATED, CalQlConfig, ActConfig(), AHEAD, RATES, **CRITIC, **STATE_SEEN),
-    **imitation.of_every_kind("awbc", WEIGHTED, AwbcConfig, "mean", advantage_temperature=0.6),
+    **of_every_kind("cal-ql", CALIBRATED, CalQlConfig, ActConfig(), rewards=AHEAD, rates=RATES, **CRITIC, **STATE_SEEN),
+    **of_every_kind("awbc", WEIGHTED, AwbcConfig, ActConfig(), advantage_temperature=0.6),
 }
