@@ -20,6 +20,16 @@ def test_options_are_names_and_values():
         parse_options(["timeout"])
 
 
+@pytest.fixture(scope="module")
+def submitit():
+    """Imported before a test captures what is printed.
+
+    Its import closes every handler of logging; absl's closes its stream too where that is not the present one, and it
+    is pytest's own while ``capsys`` is at work.
+    """
+    return pytest.importorskip("submitit")
+
+
 class Shell:
     """Makes clusters whose stages are lines for the shell."""
 
@@ -29,9 +39,9 @@ class Shell:
         return cluster
 
 
+@pytest.mark.usefixtures("submitit")
 @pytest.mark.parametrize("kind", ["local", "debug"])
 def test_stages_are_jobs(tmp_path, capsys, kind):
-    pytest.importorskip("submitit")
     stages = [Stage("one", [f"echo ran >> {tmp_path / 'one'}"]), Stage("beside", ["echo the reason; exit 3"])]
     stages += [Stage("two", [f"test -e {tmp_path / 'one'}"], after=["one"])]
     result = run_stages(stages, tmp_path, Shell(tmp_path, kind, 2, {"timeout_min": 5}), keep_going=True)
@@ -41,7 +51,7 @@ def test_stages_are_jobs(tmp_path, capsys, kind):
     assert (tmp_path / "one").read_text() == "ran\n"
 
 
+@pytest.mark.usefixtures("submitit")
 def test_an_option_that_submitit_does_not_know_is_named(tmp_path):
-    pytest.importorskip("submitit")
     with pytest.raises(ValueError, match="minutes"):
         Cluster(tmp_path, "local", 2, {"minutes": 5})
