@@ -219,7 +219,7 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
         {
             "scale": "states",
             "methods": [*IMITATION, "awbc", "iql", "cql", "cql-n", "proposals"],
-            "data": ["D0", "D1", "D2", "D3", "D4", "D5", "D6", "D6-expert"],
+            "data": ["D0", "D1", "D2-good", "D2", "D2-poor", "D3", "D4", "D5", "D6", "D6-expert"],
             "seeds": [0, 1, 2],
             "trials": 50,
             "checkpoints": 2,
