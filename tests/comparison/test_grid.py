@@ -2,8 +2,9 @@
 
 import pytest
 
-from ptr_robot.comparison.grid import PRESETS, load_grid
+from ptr_robot.comparison.grid import load_grid
 from ptr_robot.comparison.plan import make_plan
+from ptr_robot.comparison.presets import PRESETS
 
 TINY = """
 scale: smoke
@@ -61,6 +62,12 @@ def test_a_file_becomes_a_grid(tmp_path):
         ("seeds: [0, 1]", "name: a/b", "'a/b' names files"),
         ("seeds: [0, 1]", "options: [a]", "options: expected a list by method"),
         ("seeds: [0, 1]", "options: {bc: --seed}", "options: expected a list by method"),
+        ("seeds: [0, 1]", "variants: [few]", "variants: expected names and values"),
+        ("seeds: [0, 1]", "variants: {few: {num_demos: 2}}", "variants: few: expected 'of'"),
+        ("seeds: [0, 1]", "variants: {few: {of: bd}}", "unknown method 'bd'"),
+        ("seeds: [0, 1]", "variants: {cql: {of: bc}}", "variants: cql: a method has this name"),
+        ("seeds: [0, 1]", "variants: {few: {of: bc, options: --seed}}", "few: options: expected a list"),
+        ("seeds: [0, 1]", "variants: {few: {of: bc, num_demos: -1}}", "few: num_demos: expected a whole number"),
         ("scale: smoke", "scale: tiny", "unknown scale 'tiny'; scales: states, sim"),
         ("  tiny:", "  3:", "data: expected names, each once, got 3"),
         ("    kitchen: H", "    kitchen: Q", "data: tiny: unknown kitchen 'Q'"),
@@ -113,6 +120,22 @@ def test_two_ways_to_play_chunks_are_tried_on_the_same_runs(tmp_path):
         return [word for before, word in zip(verb, verb[1:], strict=False) if before in ("--play", "--execute")]
 
     assert [played(method) for method in cells] == [[], ["ensemble"], ["receding"], [], ["4"]]
+
+
+def test_variants_differ_in_options_or_demonstrations_and_share_the_rest(tmp_path):
+    text = TINY.replace("[bc, cql]", "[bc, few, alpha]").replace("seeds: [0, 1]", "seeds: [0]")
+    text += "variants: {few: {of: bc, num_demos: 2}, alpha: {of: cql, options: [--learner.cql-alpha, 3]}}\n"
+    grid = grid_of(tmp_path, text)
+    verbs = {stage.name: stage.verb for stage in make_plan(grid, tmp_path).stages}
+    assert "tiny-few-0-pretrain" not in verbs  # bc's is the same
+    demos = {name: verbs[f"tiny-{name}-0-finetune"] for name in grid.methods}
+    assert {name: verb[verb.index("--num-demos") + 1] for name, verb in demos.items()} == {
+        "bc": "10",
+        "few": "2",
+        "alpha": "10",
+    }
+    alpha = verbs["tiny-alpha-0-pretrain"]
+    assert (alpha[1], alpha[alpha.index("--learner.cql-alpha") + 1]) == ("smoke-cql", "3")
 
 
 def test_an_unknown_grid_names_the_presets():

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ptr_robot.comparison.data_sets import DataPlan, find_data_set
-from ptr_robot.comparison.methods import Method, find_method
-from ptr_robot.comparison.published import COLUMNS
+from ptr_robot.comparison.methods import METHODS, Method, find_method
+from ptr_robot.comparison.presets import PRESETS
 
-__all__ = ["PRESETS", "Grid", "Updates", "load_grid", "read_grid"]
+__all__ = ["Grid", "Updates", "load_grid", "read_grid"]
 
 Scale = Literal["states", "sim", "smoke", "bridge"]
 NAME = r"\w[^/]*"
@@ -52,7 +52,8 @@ class Grid:
     Attributes:
         name: of the grid, also of its results file.
         scale: beginning of the recipes' names. With ``states`` data and trials are without frames.
-        methods: names of ``ptr_robot.comparison.methods``.
+        methods: names of ``ptr_robot.comparison.methods``, or of ``variants``.
+        variants: methods that differ from another one (``of``) in options of their trainings or in ``num_demos``.
         data: data sets: names of ``ptr_robot.sim.data_sets``, or own ones by name
             (:class:`ptr_robot.comparison.data_sets.DataPlan`).
         seeds: of the trainings: initial weights, batches, noise and the choice of demonstrations.
@@ -74,6 +75,7 @@ class Grid:
     name: str
     scale: Scale = "sim"
     methods: tuple[str, ...]
+    variants: Mapping[str, Method] = field(default_factory=dict)
     data: Mapping[str, DataPlan]
     seeds: tuple[int, ...] = (0,)
     data_seed: int = 0
@@ -90,7 +92,7 @@ class Grid:
     films: int = 6
 
     def __post_init__(self) -> None:
-        for name in (self.name, *self.data):
+        for name in (self.name, *self.data, *self.variants):
             if not re.fullmatch(NAME, name):
                 raise ValueError(
                     f"grid {self.name}: {name!r} names files: it begins with a letter or digit and has no '/'"
@@ -110,7 +112,7 @@ class Grid:
         if not 0.0 <= self.mix < 1.0:
             raise ValueError(f"grid {self.name}: mix must lie in [0, 1), got {self.mix}")
         for name in (*self.methods, *self.options):
-            find_method(name)
+            self.method(name)
         if self.baseline not in self.methods:
             known = ", ".join(self.methods)
             raise ValueError(
@@ -118,9 +120,17 @@ class Grid:
                 "compared with it, so name it too, or another baseline in the grid's file"
             )
 
+    def method(self, name: str) -> Method:
+        """The variant or the method of a name.
+
+        Raises:
+            ValueError: there is none.
+        """
+        return self.variants[name] if name in self.variants else find_method(name)
+
     def chosen_methods(self) -> list[Method]:
         """The methods in order."""
-        return [find_method(name) for name in self.methods]
+        return [self.method(name) for name in self.methods]
 
     def to_json(self) -> dict[str, Any]:
         """Everything as JSON values."""
@@ -167,6 +177,7 @@ def _grid(values: dict[str, Any]) -> Grid:
     )
     values = {**values, "data": {name: find_data_set(name, plan) for name, plan in own.items()}}
     values["methods"] = tuple(_names("methods", values["methods"]))
+    values["variants"] = _variants(values.get("variants", {}))
     if "seeds" in values:
         values["seeds"] = tuple(_list("seeds", values["seeds"]))
     if "updates" in values:
@@ -196,6 +207,29 @@ def _updates(value: Any) -> Updates:
     return Updates(**value)
 
 
+def _variants(value: Any) -> dict[str, Method]:
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"variants: expected names and values such as 'fewer: {{of: bc, num_demos: 5}}', got {value!r}"
+        )
+    return {name: _variant(name, value[name]) for name in _names("variants", list(value))}
+
+
+def _variant(name: str, values: Any) -> Method:
+    where = f"variants: {name}"
+    if not isinstance(values, dict) or set(values) - {"of", "options", "num_demos"} or "of" not in values:
+        raise ValueError(f"{where}: expected 'of' and options, num_demos or both, got {values!r}")
+    if name in METHODS:
+        raise ValueError(f"{where}: a method has this name")
+    words, num_demos = values.get("options", []), values.get("num_demos", 0)
+    if not isinstance(words, list) or any(isinstance(word, list | dict) for word in words):
+        raise ValueError(f"{where}: options: expected a list such as '[--learner.discount, 0.9]', got {words!r}")
+    if type(num_demos) is not int or num_demos < 0:
+        raise ValueError(f"{where}: num_demos: expected a whole number, got {num_demos!r}")
+    method = find_method(values["of"])
+    return replace(method, name=name, title=name, options=(*method.options, *map(str, words)), num_demos=num_demos)
+
+
 def _options(value: Any) -> dict[str, tuple[str, ...]]:
     if not isinstance(value, dict) or not all(isinstance(words, list) for words in value.values()):
         raise ValueError(f"options: expected a list by method such as 'cql: [--learner.cql-alpha, 1]', got {value!r}")
@@ -210,45 +244,6 @@ def _check_types(values: Mapping[str, Any]) -> None:
         value = values[f.name]
         if not isinstance(value, wanted) or (isinstance(value, bool) and f.type != "bool"):  # type: ignore[arg-type]
             raise ValueError(f"{f.name}: expected {f.type}, got {value!r}")
-
-
-IMITATION = ["bc", "bc-success", "mixture", "ar-bc", "flow"]
-PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
-    "states": (
-        "from states alone, D0 to D6: where does RL do better than cloning, and where not",
-        {
-            "scale": "states",
-            "methods": [*IMITATION, "awbc", "iql", "cql", "cql-n", "proposals"],
-            "data": ["D0", "D1", "D2-good", "D2", "D2-poor", "D3", "D4", "D5", "D6", "D6-expert"],
-            "seeds": [0, 1, 2],
-            "trials": 50,
-            "checkpoints": 2,
-        },
-    ),
-    "deck": (
-        "from pixels: the ten columns of the published table, ours, and flow BC, on three targets",
-        {
-            "scale": "sim",
-            "methods": ["proposals", *COLUMNS, "flow"],
-            "data": ["pair", "unseen", "door"],
-            "seeds": [0, 1, 2],
-            "trials": 50,
-            "updates": {"pretrain": 6000, "finetune": 800, "joint": 6000, "target": 1500},
-        },
-    ),
-    "quick": (
-        "one target from states in minutes: BC, the best clone, and ours",
-        {
-            "scale": "states",
-            "methods": ["bc", "mixture", "proposals"],
-            "data": ["D2"],
-            "seeds": [0],
-            "trials": 40,
-            "checkpoints": 2,
-        },
-    ),
-}
-"""Grids by name: a sentence and the values of the file."""
 
 
 def load_grid(

@@ -31,6 +31,7 @@ class Method:
         freeze: the encoder stays as it was pre-trained.
         critic: method whose pre-training, with the same seed, gives the critic that this one learns from.
         options: more options of every training of the policy. acting: more options of ``rollout``.
+        num_demos: demonstrations in the new task; 0 takes the grid's number.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Method:
     critic: str = ""
     options: tuple[str, ...] = ()
     acting: tuple[str, ...] = ()
+    num_demos: int = 0
 
 
 BY_SEARCH = ("mean", "search")
@@ -62,6 +64,20 @@ _ALL = (
     Method(name="mae", title="MAE, then BC", recipe="bc-vit", route="encoder", encoder="mae", freeze=True),
     Method(name="mae-tuned", title="MAE, then BC, encoder trained on", recipe="bc-vit", route="encoder", encoder="mae"),
     Method(name="proposals", title="CQL with cloned proposals (ours)", recipe="proposals", modes=("search", "sample")),
+    Method(
+        name="proposals-joint",
+        title="CQL with cloned proposals, joint",
+        recipe="proposals",
+        route="joint",
+        modes=("search", "sample"),
+    ),
+    Method(
+        name="proposals-target",
+        title="CQL with cloned proposals, target alone",
+        recipe="proposals",
+        route="target",
+        modes=("search", "sample"),
+    ),
     Method(name="cql-n", title="CQL, 5-step, alpha 1", recipe="cql-n", modes=BY_SEARCH),
     Method(name="cql-clone", title="CQL with a cloning term", recipe="cql-clone", modes=("search", "mean")),
     Method(name="bc-success", title="BC on successes", recipe="bc-success"),

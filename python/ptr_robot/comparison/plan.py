@@ -7,7 +7,7 @@ Every run has the beginning of its key in its name: changed settings make new ru
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -127,7 +127,7 @@ class _Planner:
         grid, label = self.grid, f"{name}-{method.name}-{seed}"
         recipe = f"{grid.scale}-{method.recipe}"
         mine = [*method.options, *grid.options.get(method.name, ())]
-        demos = ["--target", str(target[0]), "--num-demos", str(grid.num_demos)] if target else []
+        demos = ["--target", str(target[0]), "--num-demos", self._num_demos(method)] if target else []
         if method.route == "target":
             assert target is not None
             verb = ["pretrain", recipe, *demos, "--mix", "0", *mine]
@@ -161,15 +161,18 @@ class _Planner:
     ) -> _Trained:
         grid, lineage = self.grid, first.lineage
         verb = ["finetune", "--checkpoint", str(first.last), "--target", str(target[0])]
-        verb += ["--num-demos", str(grid.num_demos), "--mix", f"{grid.mix:g}", "--lr-scale", f"{grid.lr_scale:g}"]
+        verb += ["--num-demos", self._num_demos(method), "--mix", f"{grid.mix:g}", "--lr-scale", f"{grid.lr_scale:g}"]
         recipe, waits = f"{grid.scale}-{method.recipe}", [first.stage.name, *target[1]]
         if method.critic:  # one that knows the new task too
-            theirs = find_method(method.critic)
+            theirs = replace(find_method(method.critic), num_demos=method.num_demos)
             critic = self._finetuned(name, data, theirs, seed, self._first(name, data, theirs, seed, target), target)
             verb += ["--references", f"critic={critic.last}"]
             waits, lineage = [*waits, critic.stage.name], tuple(dict.fromkeys((*lineage, *critic.lineage)))
         label = f"{name}-{method.name}-{seed}-finetune"
         return self._train(label, verb, recipe, grid.updates.finetune, seed, waits, lineage)
+
+    def _num_demos(self, method: Method) -> str:
+        return str(method.num_demos or self.grid.num_demos)
 
     def _store(self, name: str, data: DataPlan, part: Literal["prior", "target"]) -> tuple[Path, list[str]]:
         """A store's path and the stages that make it."""

@@ -93,7 +93,7 @@ def _row(
         "mode": cell.mode,
         "seed": cell.seed,
         "trial_seed": plan["seed"],
-        "num_demos": grid.num_demos,
+        "num_demos": grid.method(cell.method).num_demos or grid.num_demos,
         "successes": result["successes"],
         "num_trials": result["num_trials"],
         "interval95": [round(value, 4) for value in wilson_interval(result["successes"], result["num_trials"])],

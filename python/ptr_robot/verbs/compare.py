@@ -211,7 +211,6 @@ def _tell_result(grid: Grid, plan: Plan, rows: list[dict[str, Any]], out: Path) 
     from rich.console import Console
     from rich.table import Table
 
-    from ptr_robot.comparison.methods import find_method
     from ptr_robot.comparison.summary import summarize
 
     console = Console(highlight=False, width=max(Console().width, 120))
@@ -227,7 +226,7 @@ def _tell_result(grid: Grid, plan: Plan, rows: list[dict[str, Any]], out: Path) 
             intervals = [f"{low:.0%} to {high:.0%}" for low, high in (rate.wilson, rate.bootstrap)]
             steps = "-" if math.isnan(summary.mean_steps) else f"{summary.mean_steps:.0f}"
             success = f"{rate.successes}/{rate.num_trials}"
-            title = find_method(place.method).title
+            title = grid.method(place.method).title
             table.add_row(title, place.mode, place.phase, place.checkpoint, success, *intervals, steps)
         if table.row_count:
             console.print(table)

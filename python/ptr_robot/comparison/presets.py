@@ -1,0 +1,114 @@
+"""The grids that have a name: a sentence, and the values that a YAML file would have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ptr_robot.comparison.published import COLUMNS
+
+__all__ = ["PRESETS"]
+
+IMITATION = ["bc", "bc-success", "mixture", "ar-bc", "flow"]
+
+
+def _ours(**changes: str | int) -> dict[str, dict[str, Any]]:
+    """Variants of ours by name: options of its trainings in one text, or a number of demonstrations."""
+    return {
+        name.replace("_", "-"): {"of": "proposals", "num_demos": change}
+        if isinstance(change, int)
+        else {"of": "proposals", "options": change.split()}
+        for name, change in changes.items()
+    }
+
+
+OF_STATES = _ours(
+    rewards_0_and_1="--rewards.negative 0 --rewards.positive 1",
+    rewards_minus_1_and_0="--rewards.negative -1 --rewards.positive 0",
+    action_in_first_layer="--learner.critic-head plain",
+    no_layer_norm="--learner.no-critic-layer-norm",
+    one_step_unbounded="--rewards.num-steps 1 --rewards.no-lower-bound-returns",
+    discount_96="--learner.discount 0.96",
+    alpha_0="--learner.cql-alpha 0",
+    alpha_10="--learner.cql-alpha 10",
+    demos_1=1,
+    demos_5=5,
+    demos_20=20,
+    demos_50=50,
+)
+OF_FRAMES = _ours(
+    mean_pooling="--learner.encoder.pooling mean",
+    spatial_softmax="--learner.encoder.pooling spatial_softmax",
+    action_in_first_layer="--learner.critic-head plain",
+    resnet_small="--learner.encoder.name resnet_small",
+    resnet18="--learner.encoder.name resnet18",
+)
+PRIOR = "--kitchens A B C --kinds teleop --episodes 200 --max-steps 120"
+TARGET = "--kitchens H --kinds teleop-good --episodes 60 --only-success --max-steps 120"
+D2_LONG = {
+    "about": "D2 with sixty demonstrations in the new kitchen, to take 1 to 50 of them.",
+    "prior": PRIOR.split(),
+    "target": TARGET.split(),
+    "kitchen": "H",
+}
+PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
+    "states": (
+        "from states alone, D0 to D6: where does RL do better than cloning, and where not",
+        {
+            "scale": "states",
+            "methods": [*IMITATION, "awbc", "iql", "cql", "cql-n", "proposals"],
+            "data": ["D0", "D1", "D2-good", "D2", "D2-poor", "D3", "D4", "D5", "D6", "D6-expert"],
+            "seeds": [0, 1, 2],
+            "trials": 50,
+            "checkpoints": 2,
+        },
+    ),
+    "deck": (
+        "from pixels: the ten columns of the published table, ours, and flow BC, on three targets",
+        {
+            "scale": "sim",
+            "methods": ["proposals", *COLUMNS, "flow"],
+            "data": ["pair", "unseen", "door"],
+            "seeds": [0, 1, 2],
+            "trials": 50,
+            "updates": {"pretrain": 6000, "finetune": 800, "joint": 6000, "target": 1500},
+        },
+    ),
+    "claims": (
+        "from states: the published claims and our constants one by one, on ours; 1 to 50 demonstrations",
+        {
+            "scale": "states",
+            "baseline": "proposals",
+            "methods": ["proposals", "proposals-joint", "proposals-target", *OF_STATES],
+            "variants": OF_STATES,
+            "data": {"D2-long": D2_LONG},
+            "seeds": [0, 1, 2],
+            "trials": 50,
+            "checkpoints": 2,
+        },
+    ),
+    "claims-pixels": (
+        "from pixels: how frames become a vector, the action in every layer, the size of the encoder",
+        {
+            "scale": "sim",
+            "baseline": "proposals",
+            "methods": ["proposals", *OF_FRAMES],
+            "variants": OF_FRAMES,
+            "data": ["pair"],
+            "seeds": [0, 1, 2],
+            "trials": 50,
+            "updates": {"pretrain": 6000, "finetune": 800},
+        },
+    ),
+    "quick": (
+        "one target from states in minutes: BC, the best clone, and ours",
+        {
+            "scale": "states",
+            "methods": ["bc", "mixture", "proposals"],
+            "data": ["D2"],
+            "seeds": [0],
+            "trials": 40,
+            "checkpoints": 2,
+        },
+    ),
+}
+"""Grids by name: a sentence and the values of the file."""
