@@ -40,7 +40,7 @@ FLOORS = (
     ("training", "diagnosis", "sim", "stages"),
     ("evaluation", "recipes", "robots"),
     ("report",),
-    ("inspection", "trials", "comparison", "run_diagnosis"),
+    ("inspection", "trials", "comparison", "run_diagnosis", "watching"),
     ("verbs",),
     ("cli",),
     ("__main__",),

@@ -25,6 +25,7 @@ VERBS = {
     "export": "a checkpoint -> one ONNX file, from camera frame to the robot's units",
     "serve": "a checkpoint's actions over a websocket, in openpi's protocol",
     "diagnose": "what went wrong in a training run, and what to do about it",
+    "watch": "a local page that follows a run while it trains",
     "report": "one HTML page about runs, checkpoints and trials",
     "compare": "a grid of methods, data sets and seeds on the same trials, with intervals and a page",
     "demo": "the whole way in toy kitchens, from data to a table of success rates",

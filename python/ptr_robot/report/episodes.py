@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,12 @@ from ptr_robot.evaluation.held_out import told_kind
 from ptr_robot.report.plots import NARROW, WIDE, Mark, Series, line_chart
 from ptr_robot.training.store_places import StorePlaces
 
-__all__ = ["demonstration", "frame_uri"]
+__all__ = ["demonstration", "frame_uri", "over_checkpoints"]
 
 MINUS = "\N{MINUS SIGN}"
 STRIP_FRAMES = 10
+MAX_CHECKPOINTS = 6
+"""Lines of one chart: the first, the newest, and some between."""
 NETWORKS = {"q": "online critics", "q_averaged": "averaged critics"}
 MAX_SIDE = 160
 """Larger frames are shrunk to this side, pixels."""
@@ -51,6 +53,61 @@ def demonstration(run_name: str, evaluation: dict[str, Any], places: StorePlaces
             f"<details><summary>Q along {len(others)} more episodes</summary><div class='grid'>{charts}</div></details>"
         )
     return "".join(out)
+
+
+def over_checkpoints(evaluations: Mapping[int, dict[str, Any]], places: StorePlaces = StorePlaces()) -> str:
+    """Frames of one demonstration, and its Q as the critics of several checkpoints (by step) see it."""
+    newest = evaluations[max(evaluations)]
+    known = {
+        step: {e["episode_id"]: e for e in evaluation["episodes"] if "q" in e.get("curves", {})}
+        for step, evaluation in sorted(evaluations.items())
+    }
+    good = [e for e in known[max(known)].values() if e["outcome"] != "failure"]
+    if not good:
+        return ""
+    chosen, acting = _typical(good), "q_averaged" if newest["networks"] == "averaged" else "q"
+    seen = {
+        step: found[chosen["episode_id"]]["curves"] for step, found in known.items() if chosen["episode_id"] in found
+    }
+    shown = sorted({*np.linspace(0, len(seen) - 1, MAX_CHECKPOINTS).round().astype(int).tolist()})
+    steps = [list(seen)[i] for i in shown if i < len(seen)]
+    lines = [
+        Series(
+            label="recorded return",
+            x=_array(chosen["curves"]["step"]),
+            y=_array(chosen["curves"]["returns"]),
+            colour=2,
+            dash=2,
+        )
+    ]
+    lines += [
+        Series(
+            label=f"step {step}", x=_array(seen[step]["step"]), y=_array(seen[step][acting]), colour=i % 8, dash=i % 4
+        )
+        for i, step in enumerate(steps, 3)
+    ]
+    store, problem = _open(places, Path(newest["data"]["store"]))
+    first = _first_frame(store, chosen["episode_id"])
+    names = "".join(
+        f'<span><span class="key c{line.colour} d{line.dash}"></span>{escape(line.label)}</span>' for line in lines
+    )
+    cameras = newest["data"].get("cameras") or [newest["data"]["camera"]]
+    axis = _array(chosen["curves"]["step"])
+    return (
+        (f'<p class="note">{escape(problem)}</p>' if problem else "")
+        + f"<figure><h4>{escape(chosen['task'])} <span class='unit'>{escape(chosen['episode_id'])}</span></h4>"
+        + "".join(_strip(store, camera, first, axis) for camera in cameras if store is not None and first is not None)
+        + f'<div class="legend">{names}</div>'
+        + _both_widths(lines, f"Q along {chosen['task']} at {len(steps)} checkpoints", (), height=240)
+        + "</figure>"
+    )
+
+
+def _first_frame(store: EpisodeStore | None, episode_id: str) -> int | None:
+    """Where an episode begins in a store; None where it is not there."""
+    if store is None or episode_id not in store.episodes.episode_id:
+        return None
+    return int(store.episodes.first[store.episodes.episode_id.index(episode_id)])
 
 
 def frame_uri(image: np.ndarray) -> str:
@@ -87,9 +144,7 @@ def _episode(episode: dict[str, Any], evaluation: dict[str, Any], store: Episode
         Mark(x=float(steps[i]), text=str(n), tooltip=f"step {steps[i]:.0f}: {reason}")
         for n, (i, reason) in enumerate(moments, 1)
     ]
-    first = None
-    if store is not None and episode["episode_id"] in store.episodes.episode_id:
-        first = int(store.episodes.first[store.episodes.episode_id.index(episode["episode_id"])])
+    first = _first_frame(store, episode["episode_id"])
     words = {"success": "a success", "failure": "a failure"}.get(episode["outcome"], "a demonstration")
     title = f"“{episode['task']}”: {words} of {episode['num_steps']} steps"
     out = [

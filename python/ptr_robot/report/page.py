@@ -16,7 +16,7 @@ from ptr_robot.report.runs import find_rollouts, read_run, trial_rows
 from ptr_robot.report.style import CSS
 from ptr_robot.training.store_places import StorePlaces
 
-__all__ = ["Section", "build_report", "write_page"]
+__all__ = ["POLICY", "Section", "build_report", "main_html", "page_html", "write_page"]
 
 # Whatever slipped through escaping could still load and run nothing.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -38,20 +38,36 @@ def write_page(out: Path, title: str, parts: Sequence[Section], lead: str = "") 
         parts: in order; those without a body are left out.
         lead: HTML between the title and the first heading.
     """
+    main = main_html(title, parts, lead) + '<footer class="soft">Made by ptr-fast. This page loads nothing from '
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(out, page_html(title, main + "elsewhere.</footer>\n").encode())
+    return out
+
+
+def main_html(title: str, parts: Sequence[Section], lead: str = "") -> str:
+    """What a page shows, as HTML: title, version and date, lead, parts; arguments as in :func:`write_page`."""
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     body = "".join(f"<section><h2>{escape(part.heading)}</h2>{part.body}</section>\n" for part in parts if part.body)
-    html = (
+    version = f'<p class="soft">ptr-fast {escape(ptr_fast.__version__)}, {now}</p>'
+    return f"<header><h1>{escape(title)}</h1>{version}{lead}</header>\n{body}"
+
+
+def page_html(title: str, main: str, policy: str = POLICY, script: str = "") -> str:
+    """A whole page.
+
+    Args:
+        title: plain text. main: HTML.
+        policy: what the page may load and run (Content-Security-Policy).
+        script: address of a script that it runs.
+    """
+    run = f'<script src="{escape(script)}" defer></script>\n' if script else ""
+    return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n<main>\n"
-        f'<header><h1>{escape(title)}</h1><p class="soft">ptr-fast {escape(ptr_fast.__version__)}, {now}</p>{lead}'
-        f'</header>\n{body}<footer class="soft">Made by ptr-fast. This page loads '
-        "nothing from elsewhere.</footer>\n</main>\n</body>\n</html>\n"
+        f"<title>{escape(title)}</title>\n<style>{CSS}</style>\n{run}</head>\n<body>\n<main>\n"
+        f"{main}</main>\n</body>\n</html>\n"
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, html.encode())
-    return out
 
 
 def build_report(

@@ -1,0 +1,1 @@
+"""A local page that follows a run while it trains."""
