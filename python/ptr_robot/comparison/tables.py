@@ -9,9 +9,11 @@ from html import escape
 from ptr_robot.comparison.methods import METHODS
 from ptr_robot.comparison.published import COLUMNS, RERUN, TASKS
 from ptr_robot.comparison.summary import Place, Summary, difference_to
+from ptr_robot.evaluation.metric_correlation import MetricCorrelation
+from ptr_robot.evaluation.metrics import METRICS as METRICS_TOLD
 from ptr_robot.report.plots import interval_bar
 
-__all__ = ["all_cells", "failures", "own_place", "published_layout", "title_of"]
+__all__ = ["all_cells", "correlations", "failures", "own_place", "published_layout", "title_of"]
 
 Places = Mapping[Place, Summary]
 OURS = "proposals"
@@ -158,6 +160,32 @@ def _difference(baseline: Summary | None, other: Summary) -> str:
 
 def _points(low: float, high: float) -> str:
     return f"{100 * low:+.0f} to {100 * high:+.0f}"
+
+
+def correlations(found: Sequence[MetricCorrelation]) -> str:
+    """Of every metric: over all checkpoints, and within runs."""
+    lines = [
+        f'<tr><th scope="row">{escape(METRICS_TOLD[each.metric][0])}</th>'
+        f'<td class="num">{_correlation(each.over_all, each.over_all_interval)}</td>'
+        f'<td class="num">{_correlation(each.within, each.within_interval)}</td>'
+        f'<td class="num roomy">{each.num_checkpoints}</td>'
+        f'<td class="num roomy">{each.num_runs} ({each.num_runs_within})</td></tr>'
+        for each in found
+    ]
+    heads = ("over all", "within runs", "points", "runs (that differ within)")
+    head = "".join(f'<th class="num{" roomy" * (i > 1)}">{name}</th>' for i, name in enumerate(heads))
+    return (
+        f'<div class="scroll"><table class="dense"><thead><tr><th>metric</th>{head}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def _correlation(value: float, interval: tuple[float, float]) -> str:
+    if not math.isfinite(value):
+        return "–"
+    low, high = (f"{each:.2f}" for each in interval)
+    told = f'<br><span class="soft">{low} to {high}</span>' if math.isfinite(interval[0]) else ""
+    return f"{value:.2f}{told}"
 
 
 def failures(places: Places, data: str, methods: Sequence[str]) -> str:

@@ -105,6 +105,7 @@ def line_chart(
     marks: Sequence[Mark] = (),
     zero_line: bool = False,
     x_range: tuple[float, float] | None = None,
+    y_range: tuple[float, float] | None = None,
     x_ticks: Sequence[tuple[float, str]] = (),
 ) -> str:
     """An ``<svg>`` with one line per series; gaps where values are not finite.
@@ -113,7 +114,7 @@ def line_chart(
         title: read out by screen readers and shown as a tooltip; the page draws the visible heading.
         marks: numbered vertical lines.
         zero_line: the y range includes 0 and a line is drawn there.
-        x_range: where several charts share an axis.
+        x_range, y_range: where several charts share an axis.
         x_ticks: places and labels in place of round numbers of x.
     """
     lines = [(s, *thin_out(np.asarray(s.x, float), np.asarray(s.y, float))) for s in series]
@@ -131,7 +132,7 @@ def line_chart(
         width=width,
         height=height,
         x_range=x_range or _padded(float(xs.min()), float(xs.max()), 0.0),
-        y_range=_padded(float(y_values.min()), float(y_values.max()), 0.06),
+        y_range=y_range or _padded(float(y_values.min()), float(y_values.max()), 0.06),
     )
     parts = [head, *_frame(axes, x_label, zero_line, x_ticks)]
     parts += [_line(axes, s, x, y) for s, x, y in lines]
