@@ -2,6 +2,7 @@
 # make test   all quick tests, in two processes
 # make lint   ruff, clang-format and mypy say what is wrong; make format corrects what they can correct
 # make test-isa  what computes, with the instruction sets of older processors (needs one with AVX2)
+# make test-without-cuda  the native module as it is where no nvcc is found, then built as before
 # make bench  benchmarks (never part of the tests); make peers first installs what they compare with, in .venv-peers
 # make bench-gpu  what is measured on a GPU, in three programs; make gpu-wheels gathers what a machine without registry needs
 # make evidence-gpu  the grid of the published table on a GPU, for so long as EVIDENCE_MINUTES; the same command goes on
@@ -17,7 +18,7 @@ NATIVE := setup.py CMakeLists.txt $(shell find csrc -type f)
 export MUJOCO_GL ?= egl
 export PYTHONHASHSEED ?= 0
 
-.PHONY: setup demo test test-isa test-slow bench bench-gpu evidence-gpu gpu-wheels peers lint format clean
+.PHONY: setup demo test test-isa test-without-cuda test-slow bench bench-gpu evidence-gpu gpu-wheels peers lint format clean
 
 setup: $(STAMP)
 
@@ -42,6 +43,12 @@ test-isa: $(STAMP)
 	@if grep -q avx512f /proc/cpuinfo; then echo "AVX2:" && $(AVX2) $(ISA_PYTEST); \
 	else echo "AVX2: this processor has nothing newer, so make test is that run"; fi
 	@echo "SSE:" && $(SSE) $(ISA_PYTEST)
+
+# Few objects differ from the build with CUDA, so it costs seconds. The tests' module is replaced, and built again after it.
+WITHOUT_CUDA_TESTS := tests/native tests/kernels/test_dispatch.py tests/verbs/test_info.py tests/runtime/test_control_loop.py
+test-without-cuda: $(STAMP)
+	@trap '$(BIN)/python setup.py -q build_ext --inplace' EXIT; \
+	PTR_FAST_CUDA=0 $(BIN)/python setup.py -q build_ext --inplace && $(BIN)/python -m pytest $(WITHOUT_CUDA_TESTS)
 
 test-slow: $(STAMP)
 	@$(BIN)/python -m pytest -m slow

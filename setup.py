@@ -3,6 +3,8 @@
 Environment:
     PTR_FAST_NATIVE=0      leave the native module out (everything still works, on the reference kernels)
     PTR_FAST_CUDA=0|1|auto compile the CUDA sources never, always (else fail), or where there is a compiler (default)
+    PTR_FAST_CUDA_ARCHS    for which GPUs, compute capabilities times ten: "80 90 100 120" by default
+    CUDA_HOME              whose nvcc; else the one on PATH, else that of NVIDIA's wheel (csrc/cuda_compiler.py)
 """
 
 import os
@@ -44,6 +46,7 @@ class CMakeBuild(build_ext):
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
             f"-DPTR_FAST_CUDA={cuda}",
+            f"-DPTR_FAST_CUDA_ARCHS={os.environ.get('PTR_FAST_CUDA_ARCHS', '')}",
         ]  # fmt: skip
         subprocess.run(configure, check=True)
         subprocess.run([_tool("cmake"), "--build", str(build)], check=True)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import functools
+import json
 import types
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = [
     "build_info",
+    "cuda_kernels",
     "isa",
     "keep_freed_memory",
     "module",
@@ -19,10 +21,11 @@ __all__ = [
     "set_isa",
     "warn_missing",
     "why_missing",
+    "why_no_cuda",
     "why_not_on",
 ]
 
-_INTERFACE = 8  # of csrc/bindings; a module with another one was built from other sources
+_INTERFACE = 9  # of csrc/bindings; a module with another one was built from other sources
 
 
 @functools.cache
@@ -74,10 +77,34 @@ def warn_missing() -> None:
 def build_info() -> dict[str, str]:
     """How the module was built: ``compiler``, ``flags``, ``isas`` (built in), ``isa`` (in use), ``cuda`` (or why not).
 
+    Also ``cuda_architectures`` (compute capabilities times ten, with spaces between; empty where it is built without
+    CUDA) and ``cuda_kernels`` (see :func:`cuda_kernels`).
+
     Raises:
         RuntimeError: the module is missing.
     """
     return require().build_info()
+
+
+def cuda_kernels() -> list[dict[str, Any]]:
+    """What ptxas said of the CUDA kernels in the module: one row a kernel and architecture; none without CUDA.
+
+    Each has ``source`` (the file's name), ``kernel``, ``architecture`` (compute capability times ten), and of a thread
+    ``registers``, ``stack``, ``spill_stores`` and ``spill_loads`` in bytes, of a block ``static_shared`` in bytes;
+    shared memory that is asked for at the launch comes to that.
+
+    Raises:
+        RuntimeError: the module is missing.
+    """
+    return json.loads(build_info()["cuda_kernels"])
+
+
+def why_no_cuda() -> str | None:
+    """Why the module has no CUDA kernels; None where it has."""
+    why = why_missing()
+    if why is None and not build_info()["cuda"].startswith("yes"):
+        why = f"ptr_fast._native is built without CUDA ({build_info()['cuda'].removeprefix('no: ')})"
+    return why
 
 
 def isa() -> str:

@@ -10,6 +10,9 @@
 #endif
 
 namespace ptr_fast {
+
+extern const char* const kCudaKernels;  // written by csrc/cuda_compiler.py
+
 namespace {
 
 py::dict build_info() {
@@ -19,6 +22,8 @@ py::dict build_info() {
   info["isas"] = PTR_FAST_ISAS;
   info["isa"] = isa_name();
   info["cuda"] = PTR_FAST_CUDA_STATE;
+  info["cuda_architectures"] = PTR_FAST_CUDA_ARCHITECTURES;
+  info["cuda_kernels"] = kCudaKernels;
   return info;
 }
 
@@ -39,7 +44,7 @@ bool keep_freed_memory() {
 PYBIND11_MODULE(_native, module) {
   using namespace ptr_fast;
   module.doc() = "The native floor of ptr_fast; imported by ptr_fast.native alone.";
-  module.attr("interface") = 8;  // changes whenever a signature does; ptr_fast.native compares it with its own
+  module.attr("interface") = 9;  // changes whenever a signature does; ptr_fast.native compares it with its own
   module.def("build_info", &build_info);
   module.def("set_isa", &set_isa, py::arg("name"));
   module.def("isa_name", &isa_name);

@@ -19,7 +19,7 @@ import torch
 
 from ptr_fast.kernels import dispatch
 
-__all__ = ["interpreting", "lazy_backend", "why_not_triton"]
+__all__ = ["devices_of", "interpreting", "lazy_backend", "why_not_triton"]
 
 
 def interpreting() -> bool:
@@ -61,22 +61,22 @@ def lazy_backend(op: str, slower: str | None = None) -> dispatch.Backend:
 
     def run(*args: Any) -> Any:
         # Triton launches on the current device; in the backward pass autograd has made it that of the tensors.
-        device = _devices(args)[0]
+        device = devices_of(args)[0]
         with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
             return getattr(module(), op)(*args)
 
     def supports(*args: Any) -> str | None:
-        return why_not_triton(op, *_devices(args)) or module().supports(*args)
+        return why_not_triton(op, *devices_of(args)) or module().supports(*args)
 
     return dispatch.Backend("triton", run, supports, lambda device: why_not_triton(op, device), slower)
 
 
-def _devices(args: tuple[Any, ...]) -> list[torch.device]:
+def devices_of(args: tuple[Any, ...]) -> list[torch.device]:
     """Of the arguments that have one, or are one, in their order; tuples of tensors are looked into."""
     devices = []
     for arg in args:
         if isinstance(arg, tuple):
-            devices += _devices(arg)
+            devices += devices_of(arg)
         elif isinstance(arg, torch.device):
             devices.append(arg)
         elif hasattr(arg, "device"):

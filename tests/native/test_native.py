@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(native.module() is None, reason=str(native.why_m
 
 def test_build_info() -> None:
     info = native.build_info()
-    assert set(info) == {"compiler", "flags", "isas", "isa", "cuda"}
+    assert set(info) == {"compiler", "flags", "isas", "isa", "cuda", "cuda_architectures", "cuda_kernels"}
     assert info["isa"] in info["isas"].split()
     assert "-march=native" not in info["flags"]
     assert info["cuda"].startswith(("yes: ", "no: "))

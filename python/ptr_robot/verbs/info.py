@@ -133,7 +133,25 @@ def native_module() -> Report:
         "compiler": f"{info['compiler']}, {info['flags']}",
         "instruction set": f"{info['isa']} (built in: {info['isas']})",
         "cuda": info["cuda"],
+        **_cuda_kernels(),
     }
+
+
+def _cuda_kernels() -> Report:
+    """How many CUDA kernels each source has, for which GPUs, and what they take of a multiprocessor at most."""
+    from ptr_fast import native
+
+    found: Report = {}
+    rows = native.cuda_kernels()
+    for source in sorted({row["source"] for row in rows}):
+        mine = [row for row in rows if row["source"] == source]
+        spilled = sum(row["spill_stores"] + row["spill_loads"] for row in mine)
+        found[f"cuda: {source}"] = (
+            f"{len({row['kernel'] for row in mine})} kernels for compute capabilities "
+            f"{', '.join(f'{each / 10:.1f}' for each in sorted({row['architecture'] for row in mine}))}; "
+            f"at most {max(row['registers'] for row in mine)} registers, {spilled} bytes spilled"
+        )
+    return found
 
 
 def torch_devices() -> Report:
