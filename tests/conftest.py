@@ -40,7 +40,10 @@ def pytest_configure(config):
 
 
 # They measure a clock, or wait for one.
-REALTIME = ("cameras/", "robots/", "runtime/", "serving/", "trials/")
+REALTIME = (
+    *("cameras/", "robots/", "serving/", "trials/"),
+    *("runtime/test_control_loop", "runtime/test_chunk", "runtime/test_phase_lock"),
+)
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in this hook too
