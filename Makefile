@@ -13,7 +13,7 @@ GPU_PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ptr-fast-installed
-NATIVE := setup.py CMakeLists.txt $(shell find csrc -type f)
+NATIVE := setup.py CMakeLists.txt $(shell find csrc -type f -not -name '*.pyc')
 
 export MUJOCO_GL ?= egl
 export PYTHONHASHSEED ?= 0

@@ -8,11 +8,11 @@
 ``why_not``. nvcc is that of ``CUDA_HOME``, else the one on PATH, else the one that ``pip install nvidia-cuda-nvcc
 nvidia-cuda-runtime`` brings.
 
-``compile`` looks into its cache first (``cuda`` in ``PTR_FAST_CACHE``, by default ``~/.cache/ptr-fast``), by the content
-of the source, of every header of ours that it includes, of the options and of the compilers' versions: a file's date
-does not matter. What nobody asked for in 30 days is dropped. Beside the object lies OBJECT.json with the
-registers, spilled bytes and shared memory of every kernel on every architecture, as ptxas tells them. ``table`` puts
-these into a C++ source, so that the module itself can say them.
+``compile`` looks into its cache first (``cuda`` in ``PTR_FAST_CACHE``, by default ``~/.cache/ptr-fast``), by the
+content of the source and of our headers in it, of the options and of the compilers' versions: a file's date does not
+matter. What nobody asked for in 30 days is dropped. Beside the object lies OBJECT.json with the registers, spilled
+bytes and shared memory of every kernel on every architecture, as ptxas tells them. ``table`` puts these into a C++
+source, so that the module itself can say them.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def find_nvcc() -> str | None:
 
 
 def probe(wanted: str) -> dict[str, str]:
-    """What CMake needs to know, or ``why_not``. ``wanted``: architectures with spaces between; empty for the default."""
+    """What CMake needs to know, or ``why_not``. ``wanted``: architectures, spaces between; empty for the default."""
     if not re.fullmatch(r"\d+( \d+)*|", wanted):
         return {"error": f"PTR_FAST_CUDA_ARCHS: expected compute capabilities times ten, as in '80 90', got '{wanted}'"}
     nvcc = find_nvcc()
@@ -193,7 +193,8 @@ def write_table(out: Path, objects: list[Path]) -> None:
     literal = "\n".join(f"    {json.dumps(piece)}" for piece in pieces)
     out.write_text(
         f"// Written by csrc/cuda_compiler.py.\nnamespace ptr_fast {{\n"
-        f"extern const char* const kCudaKernels;\nconst char* const kCudaKernels =\n{literal};\n}}  // namespace ptr_fast\n"
+        f"extern const char* const kCudaKernels;\nconst char* const kCudaKernels =\n{literal};\n"
+        "}  // namespace ptr_fast\n"
     )
 
 
