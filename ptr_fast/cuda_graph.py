@@ -28,6 +28,7 @@ __all__ = [
     "CapturedStep",
     "CudaGraphRecorder",
     "EagerStep",
+    "GraphReplay",
     "Recorder",
     "StepClock",
     "copy_batch",
@@ -256,6 +257,28 @@ def copy_batch(batch: Batch, fixed: Batch | None) -> Batch:
     return fixed
 
 
+class GraphReplay:
+    """A captured graph; a call replays it on the current stream."""
+
+    def __init__(self, graph: torch.cuda.CUDAGraph) -> None:
+        self._graph = graph
+
+    def __call__(self) -> None:
+        self._graph.replay()
+
+    def executable(self) -> int:
+        """CUDA's handle of the executable graph (``cudaGraphExec_t``), which lives as long as this object.
+
+        Whoever launches it himself does all that a replay does, unless the graph draws random numbers of PyTorch's.
+
+        Raises:
+            RuntimeError: this PyTorch does not give it out.
+        """
+        if not hasattr(self._graph, "raw_cuda_graph_exec"):
+            raise RuntimeError(f"PyTorch {torch.__version__} does not give out the handle of a captured graph")
+        return int(self._graph.raw_cuda_graph_exec())
+
+
 class CudaGraphRecorder:
     """Captures work on a stream of its own, on which it was warmed up; batches come in on another one.
 
@@ -314,7 +337,7 @@ class CudaGraphRecorder:
                 self._close(graph, pool)
                 first = error.__context__
                 raise (first if isinstance(first, RuntimeError) else error) from None
-        return graph.replay
+        return GraphReplay(graph)
 
     def _close(self, graph: torch.cuda.CUDAGraph, pool: tuple[int, int]) -> None:
         """Gives the memory of a broken capture back, which PyTorch does for those alone that end as they should."""

@@ -12,6 +12,7 @@
 #include "bindings/bindings.h"
 #include "runtime/chunk_player.h"
 #include "runtime/control_loop.h"
+#include "runtime/cuda_graph_executor.h"
 #include "runtime/latency_histogram.h"
 #include "runtime/mailbox.h"
 #include "runtime/openvino_executor.h"
@@ -362,6 +363,21 @@ void bind_runtime(py::module_& module) {
            }),
            py::arg("library"), py::arg("model"), py::arg("properties"), py::arg("cameras"), py::arg("num_observations"),
            py::arg("num_state"), py::arg("num_actions"), py::arg("num_axes"), py::arg("task_slot"));
+  py::class_<CudaGraphExecutor, Executor, std::shared_ptr<CudaGraphExecutor>>(module, "CudaGraphExecutor")
+      .def(py::init([](py::object owner, const std::string& driver, int device, uintptr_t executable, uintptr_t stream,
+                       const std::vector<uintptr_t>& frames, uintptr_t state, uintptr_t action,
+                       const std::vector<int64_t>& frame_bytes, int64_t num_observations, int64_t num_state,
+                       int64_t num_actions, int64_t num_axes) {
+             CudaGraphExecutor::Buffers buffers{
+                 {}, reinterpret_cast<float*>(state), reinterpret_cast<const float*>(action)};
+             for (const uintptr_t each : frames) buffers.frames.push_back(reinterpret_cast<uint8_t*>(each));
+             return std::make_shared<CudaGraphExecutor>(
+                 shared_object(std::move(owner)), driver, CudaGraphExecutor::Graph{device, executable, stream}, buffers,
+                 PolicySizes{frame_bytes, num_observations, num_state, num_actions, num_axes});
+           }),
+           py::arg("owner"), py::arg("driver"), py::arg("device"), py::arg("executable"), py::arg("stream"),
+           py::arg("frames"), py::arg("state"), py::arg("action"), py::arg("frame_bytes"), py::arg("num_observations"),
+           py::arg("num_state"), py::arg("num_actions"), py::arg("num_axes"));
   py::class_<Arm, std::shared_ptr<Arm>>(module, "Arm");
   py::class_<PythonArm, Arm, std::shared_ptr<PythonArm>>(module, "PythonArm")
       .def(py::init<py::object, int64_t>(), py::arg("arm"), py::arg("num_axes"));

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
+from ptr_fast import native
 from ptr_fast.cuda_graph import NUM_WARM_UP, CudaGraphRecorder
 from ptr_fast.runtime.graph import ActingGraph
 
 __all__ = ["CapturedEngine", "WorkRecorder"]
+
+_DRIVER = "libcuda.so.1"
 
 
 class WorkRecorder(Protocol):
@@ -63,6 +66,43 @@ class CapturedEngine:
         self._replay()
         self._wait()
         return self._answer.numpy().copy()
+
+    def executor(self, driver: str = _DRIVER) -> Any:
+        """The graph behind the control loop's own interface: the loop then acts without Python and its lock.
+
+        It shares this engine's buffers: one of the two acts at a time. What the loop gets keeps this engine alive.
+
+        Args:
+            driver: name or path of the library of CUDA's driver.
+
+        Returns:
+            What :class:`ptr_fast.runtime.control.ControlLoop` takes as a policy.
+
+        Raises:
+            ValueError: a graph that takes noise, which comes from Python, or the task as an input.
+            RuntimeError: the native module is missing, this PyTorch does not give out the graph's handle, or CUDA's
+                driver cannot be used.
+        """
+        graph, window = self._graph, self._graph.window
+        if graph.noise_shape is not None:
+            raise ValueError("captured executor: this acting mode draws its noise in Python")
+        if graph.slot is None:
+            raise ValueError("captured executor: expected a graph of one task, got one with the task as an input")
+        make = native.require().CudaGraphExecutor
+        executable = getattr(self._replay, "executable", None)
+        if executable is None:
+            raise RuntimeError("captured executor: what was recorded is not a graph of PyTorch's")
+        stream = 0
+        if self._device.type == "cuda":
+            self._stream = torch.cuda.Stream(self._device)
+            stream = self._stream.cuda_stream
+        *frames, state = (buffer.data_ptr() for buffer in self._here)
+        frame_bytes = [3 * height * width for height, width in graph.frame_sizes.values()]
+        shape = (window.num_observations, graph.num_state, window.num_actions, graph.num_axes)
+        index = self._device.index or 0
+        return make(
+            self, driver, index, executable(), stream, frames, state, self._answer.data_ptr(), frame_bytes, *shape
+        )
 
     def _body(self) -> None:
         with torch.inference_mode():

@@ -19,6 +19,7 @@ from ptr_fast import native
 from ptr_fast.checkpoint import CheckpointInfo, read_checkpoint, weights_digest
 from ptr_fast.config import ActConfig, ActMode
 from ptr_fast.learners.registry import acts_of
+from ptr_fast.runtime.captured import CapturedEngine
 from ptr_fast.runtime.control import PythonPolicy
 from ptr_fast.runtime.engine import (
     BOUND,
@@ -223,8 +224,10 @@ class Policy(CheckpointNetworks):
         """What :class:`ptr_fast.runtime.control.ControlLoop` takes as a policy, for one task.
 
         With the engine ``openvino``, ``auto`` or a file on the CPU, it is OpenVINO behind the loop's native interface
-        and takes no GIL, unless the mode draws noise; else it is a :class:`ptr_fast.runtime.control.PythonPolicy`. A
-        file was compared with the eager engine when it was made; the others are now.
+        and takes no GIL, unless the mode draws noise; with ``cuda_graph`` or ``auto`` on a GPU it is the captured graph
+        behind it, where this PyTorch gives out its handle (:meth:`explain` tells where it does not); else it is a
+        :class:`ptr_fast.runtime.control.PythonPolicy`. A file was compared with the eager engine when it was made; the
+        others are now.
 
         Args:
             frame_sizes: camera -> height and width of its frames, pixels, in any order of the checkpoint's cameras.
@@ -248,7 +251,12 @@ class Policy(CheckpointNetworks):
                 why = str(error)
             if self._engine_wanted != "auto":
                 raise RuntimeError(why)
+        captured = self._captured_executor(sizes, task)
+        if captured is not None and not isinstance(captured, str):
+            return captured
         self.warm_up(sizes)
+        if captured is not None:
+            self._engines[tuple(sizes.items())][2].append(f"through Python in the control loop: {captured}")
         seeds = count(seed)
 
         def act(images: dict[str, np.ndarray], states: np.ndarray) -> np.ndarray:
@@ -261,8 +269,29 @@ class Policy(CheckpointNetworks):
         window = self.window
         return PythonPolicy(act=act, num_actions=window.num_actions, num_observations=window.num_observations)
 
-    def _difference(self, executor: typing.Any, frame_sizes: Sizes, task: str) -> float:
-        """Of a native executor's answer on made-up frames from the eager one's, of the action's half range."""
+    def _captured_executor(self, frame_sizes: Sizes, task: str) -> typing.Any:
+        """The captured graph behind the control loop's interface, or why not; None where it is not asked for."""
+        if self.device.type != "cuda" or self._engine_wanted not in ("auto", "cuda_graph"):
+            return None
+        if self._noise_shape is not None:
+            return "this acting mode draws its noise in Python"
+        graph = self.graph(frame_sizes, task)
+        try:
+            executor = CapturedEngine(graph).executor()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            return " ".join(str(error).split())
+        difference = self._difference(executor, frame_sizes, task, graph)
+        return executor if difference <= BOUND else f"its action differs by {difference:.2g}, allowed are {BOUND:g}"
+
+    def _difference(
+        self, executor: typing.Any, frame_sizes: Sizes, task: str, resizing: ActingGraph | None = None
+    ) -> float:
+        """Of a native executor's answer on made-up frames from the eager one's, of the action's half range.
+
+        ``resizing``: the graph of the camera's frames and of the task, where the executor resizes as that does.
+        """
         graph, state, rng = self.graph(), np.zeros(self.spec.state.dim, np.float32), np.random.default_rng(0)
         past = [
             Observation({n: rng.integers(0, 256, (*s, 3), np.uint8) for n, s in frame_sizes.items()}, state, task)
@@ -270,7 +299,11 @@ class Policy(CheckpointNetworks):
         ]
         frames = [np.stack([each.images[name] for each in past]) for name in frame_sizes]
         answer = executor.run(frames, np.stack([each.state for each in past])).reshape(graph.output_shape)
-        expected = EagerEngine(graph, bytes).run(*self.inputs(past).values())
+        if resizing is None:
+            expected = EagerEngine(graph, bytes).run(*self.inputs(past).values())
+        else:
+            given = self.inputs(past, frame_sizes=frame_sizes)
+            expected = EagerEngine(resizing, bytes).run(*[given[name] for name in resizing.input_names])
         difference = np.abs(answer - expected) / graph.half_range.cpu().numpy()
         return float(np.max(np.nan_to_num(difference, nan=np.inf)))
 

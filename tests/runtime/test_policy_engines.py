@@ -242,6 +242,23 @@ def test_a_cuda_graph_acts_like_the_eager_policy(checkpoint):
     assert captured.explain().startswith("cuda_graph")
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.skipif(native.module() is None, reason=str(native.why_missing()))
+def test_the_loop_replays_the_captured_graph_itself_or_tells_why_not(checkpoint):
+    eager, captured = Policy.load(checkpoint, "cuda"), Policy.load(checkpoint, "cuda", engine="cuda_graph")
+    executor = captured.make_executor(CAMERAS, TASKS[1])
+    if not hasattr(torch.cuda.CUDAGraph, "raw_cuda_graph_exec"):
+        assert isinstance(executor, PythonPolicy)
+        assert "does not give out the handle" in captured.explain()
+        return
+    assert type(executor).__name__ == "CudaGraphExecutor"
+    for seed in range(3):
+        frame, state = seen(seed, CAMERA_SIZE)
+        difference = np.abs(executor.run([frame], state)[0] - eager.decide(frame, state, TASKS[1])) / half_range(eager)
+        assert difference.max() < 0.02
+
+
 @pytest.mark.parametrize("fitted", [(48, 48), (128, 128), (37, 70)], ids=["fifth", "quarter", "odd"])
 @pytest.mark.parametrize("size", [(120, 160), (48, 48), (31, 64)], ids=["camera", "same", "enlarged"])
 def test_the_resize_of_a_graph_is_pillows_within_a_level(size, fitted):

@@ -275,7 +275,9 @@ def _acting(plan: RobotTrials, robot: Robot, contender: Contender) -> Callable[[
     sizes, policy = _frame_sizes(plan, robot, contender.spec), contender.policy
     executor = policy.make_executor(sizes, plan.task)
     if contender.engine:
-        how = policy.explain() if isinstance(executor, PythonPolicy) else "openvino inside the control loop"
+        inside = {"OpenVinoExecutor": "openvino", "CudaGraphExecutor": "a captured CUDA graph"}
+        name = type(executor).__name__
+        how = f"{inside[name]} inside the control loop" if name in inside else policy.explain()
         print(f"{contender.label} acts by {how}", flush=True)
     if not isinstance(executor, PythonPolicy):
         return lambda seed: executor
