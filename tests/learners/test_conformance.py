@@ -24,7 +24,7 @@ from ptr_fast.checkpoint import list_checkpoints, load_training_state, read_chec
 from ptr_fast.config import ActConfig, LearnerConfig
 from ptr_fast.cuda_graph import NUM_WARM_UP, CapturedStep, EagerStep
 from ptr_fast.kernels import dispatch
-from ptr_fast.learners import Ranks, base, make_learner
+from ptr_fast.learners import base, make_learner
 from ptr_fast.learners.capabilities import Acts, Encodes, MakesNetworks, Values
 from ptr_fast.learners.registry import encodes_of, kind_of, kinds, make_networks, traits_of
 from ptr_fast.runtime.export import why_not_onnx
@@ -63,7 +63,7 @@ def train(tag: str, store: Path, out: Path, num_steps: int = 7) -> Path:
     data = DataConfig(stores=(store,), validation_share=0.5)
     loop = dataclasses.replace(LOOP, num_steps=num_steps)
     out.mkdir()
-    assert pretrain(PretrainConfig(out=out, data=data, learner=config, act=act, loop=loop), Ranks()) == 0
+    assert pretrain(PretrainConfig(out=out, data=data, learner=config, act=act, loop=loop)) == 0
     return out
 
 

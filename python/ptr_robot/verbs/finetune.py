@@ -59,12 +59,29 @@ def run(argv: list[str]) -> int:
                 "it is, leave the recipe away and give --checkpoint RUN"
             )
         config = tyro.cli(FinetuneConfig, **options, config=(tyro.conf.DisallowNone,))
+    return finetune(config)
+
+
+def finetune(config: FinetuneConfig | EncoderFinetuneConfig) -> int:
+    """Trains a new run on demonstrations of a new task: the verb, from Python.
+
+    Args:
+        config: what is trained on: a whole checkpoint, or the image encoder of one in another learner.
+
+    Returns:
+        As :func:`ptr_robot.training.loop.train`.
+
+    Raises:
+        ValueError: a setting is wrong, or the run's folder holds a run already.
+        DataError: a store or the checkpoint is missing or damaged.
+        RuntimeError: another process trains there, or the environment lacks something.
+    """
     from ptr_robot.training.processes import joined
     from ptr_robot.training.run_folder import check_new, run_lock
 
     with joined(config.loop.rank_timeout_s) as ranks, run_lock(config.out, ranks):
         ranks.on_first(lambda: check_new(config.out))
-        return finetune(config, ranks) if isinstance(config, FinetuneConfig) else with_encoder(config, ranks)
+        return _train_on(config, ranks) if isinstance(config, FinetuneConfig) else _with_encoder(config, ranks)
 
 
 def takes_encoder_alone(argv: list[str]) -> bool:
@@ -72,12 +89,8 @@ def takes_encoder_alone(argv: list[str]) -> bool:
     return any(word.partition("=")[0].replace("_", "-") == "--encoder-from" for word in argv)
 
 
-def with_encoder(config: EncoderFinetuneConfig, ranks: Ranks) -> int:
-    """Trains a new run with the image encoder of ``config.encoder_from``; all else begins fresh.
-
-    Returns:
-        As :func:`ptr_robot.training.loop.train`.
-    """
+def _with_encoder(config: EncoderFinetuneConfig, ranks: Ranks) -> int:
+    """Trains a new run with the image encoder of ``config.encoder_from``; all else begins fresh."""
     from ptr_fast.checkpoint import read_checkpoint
     from ptr_fast.learners.registry import encodes_of, traits_of
     from ptr_robot.chosen_checkpoint import chosen_checkpoint
@@ -106,14 +119,11 @@ def with_encoder(config: EncoderFinetuneConfig, ranks: Ranks) -> int:
     return train(open_run(config.out.resolve(), record, sources, ranks, lambda: info), best_first, held_out_metrics)
 
 
-def finetune(config: FinetuneConfig, ranks: Ranks) -> int:
+def _train_on(config: FinetuneConfig, ranks: Ranks) -> int:
     """Trains a new run on from ``config.checkpoint``.
 
     The new task takes the next spare slot of the task vector; weights, optimisers and temperature go on as they are
     (the reference re-initialises nothing either). The learning-rate schedule starts anew.
-
-    Returns:
-        As :func:`ptr_robot.training.loop.train`.
     """
     from ptr_fast.checkpoint import read_checkpoint
     from ptr_robot.chosen_checkpoint import chosen_checkpoint

@@ -40,20 +40,33 @@ def run(argv: list[str]) -> int:
         description=__doc__,
         config=(tyro.conf.AvoidSubcommands, tyro.conf.DisallowNone),
     )
+    return pretrain(config)
+
+
+def pretrain(config: PretrainConfig) -> int:
+    """Trains a new run from scratch: the verb, from Python.
+
+    Args:
+        config: a recipe (:func:`ptr_robot.recipes.recipe_named`) whose ``out`` and data are filled in.
+
+    Returns:
+        As :func:`ptr_robot.training.loop.train`.
+
+    Raises:
+        ValueError: a setting is wrong, or the run's folder holds a run already.
+        DataError: a store is missing or damaged.
+        RuntimeError: another process trains there, or the environment lacks something.
+    """
     from ptr_robot.training.processes import joined
     from ptr_robot.training.run_folder import check_new, run_lock
 
     with joined(config.loop.rank_timeout_s) as ranks, run_lock(config.out, ranks):
         ranks.on_first(lambda: check_new(config.out))
-        return pretrain(config, ranks)
+        return _train(config, ranks)
 
 
-def pretrain(config: PretrainConfig, ranks: Ranks) -> int:
-    """Trains a new run from scratch.
-
-    Returns:
-        As :func:`ptr_robot.training.loop.train`.
-    """
+def _train(config: PretrainConfig, ranks: Ranks) -> int:
+    """Trains a new run into a folder that is this run's alone."""
     from ptr_fast.nets.encoders.weights_file import with_digest
     from ptr_robot.evaluation.during_training import held_out_metrics
     from ptr_robot.evaluation.ranking import best_first
