@@ -3,6 +3,7 @@
 # make lint   ruff, clang-format and mypy say what is wrong; make format corrects what they can correct
 # make test-isa  what computes, with the instruction sets of older processors (needs one with AVX2)
 # make test-without-cuda  the native module as it is where no nvcc is found, then built as before
+# make test-lerobot  LeRobot data sets with the lerobot package itself, in .venv-lerobot (Python 3.12, from uv or here)
 # make bench  benchmarks (never part of the tests); make peers first installs what they compare with, in .venv-peers
 # make bench-gpu  what is measured on a GPU, in three programs; make gpu-wheels gathers what a machine without registry needs
 # make evidence-gpu  the grid of the published table on a GPU, for so long as EVIDENCE_MINUTES; the same command goes on
@@ -18,7 +19,7 @@ NATIVE := setup.py CMakeLists.txt $(shell find csrc -type f -not -name '*.pyc')
 export MUJOCO_GL ?= egl
 export PYTHONHASHSEED ?= 0
 
-.PHONY: setup demo test test-isa test-without-cuda test-slow bench bench-gpu evidence-gpu gpu-wheels peers lint format clean
+.PHONY: setup demo test test-isa test-without-cuda test-lerobot test-slow bench bench-gpu evidence-gpu gpu-wheels peers lint format clean
 
 setup: $(STAMP)
 
@@ -49,6 +50,18 @@ WITHOUT_CUDA_TESTS := tests/native tests/kernels/test_dispatch.py tests/verbs/te
 test-without-cuda: $(STAMP)
 	@trap '$(BIN)/python setup.py -q build_ext --inplace' EXIT; \
 	PTR_FAST_CUDA=0 $(BIN)/python setup.py -q build_ext --inplace && $(BIN)/python -m pytest $(WITHOUT_CUDA_TESTS)
+
+# The package needs Python 3.12 and another torch than ours; without one or the other the tests are skipped and say why.
+LEROBOT_PYTHON ?= .venv-lerobot/bin/python
+test-lerobot: $(STAMP)
+	@test -x $(LEROBOT_PYTHON) || python3.12 -m venv .venv-lerobot 2>/dev/null \
+	|| uv venv -q --seed --python 3.12 .venv-lerobot 2>/dev/null \
+	|| echo "skipped: no Python 3.12 here, and no uv to get one"
+	@test ! -x $(LEROBOT_PYTHON) || $(LEROBOT_PYTHON) -c 'import lerobot' 2>/dev/null \
+	|| $(LEROBOT_PYTHON) -m pip install -q --disable-pip-version-check 'lerobot[dataset]==0.6.1' \
+	|| { echo "skipped: the lerobot package cannot be installed here"; rm -rf .venv-lerobot; }
+	@PTR_FAST_LEROBOT_PYTHON=$(abspath $(LEROBOT_PYTHON)) $(BIN)/python -m pytest -rs tests/datasets/test_lerobot_folders.py \
+	tests/datasets/test_lerobot_package.py
 
 test-slow: $(STAMP)
 	@$(BIN)/python -m pytest -m slow
@@ -104,4 +117,4 @@ format: $(STAMP)
 	@$(BIN)/clang-format -i $(CSRC)
 
 clean:
-	rm -rf build outputs .venv-peers $(STAMP) ptr_fast/_native*.so
+	rm -rf build outputs .venv-peers .venv-lerobot $(STAMP) ptr_fast/_native*.so

@@ -34,6 +34,7 @@ def checked_episode(episode: Episode, meta: StoreMeta) -> tuple[Episode, int]:
     states = _checked_floats(episode.states, meta.state.dim, f"{where}, states")
     if len(actions) == 0:
         raise DataError(f"{where}, actions: expected at least one step, got none")
+    rewards = None if episode.rewards is None else _checked_rewards(episode.rewards, len(actions), where)
     if len(states) not in (len(actions), len(actions) + 1):
         raise DataError(
             f"{where}, states: expected {len(actions)} or {len(actions) + 1} for {len(actions)} actions, "
@@ -49,7 +50,7 @@ def checked_episode(episode: Episode, meta: StoreMeta) -> tuple[Episode, int]:
             raise DataError(f"{where}, camera {camera.name!r}: expected {len(states)} frames, got {len(seen)}")
         num_bytes += _check_frames(seen, camera, f"{where}, camera {camera.name!r}")
     frames = {n: np.ascontiguousarray(f) if isinstance(f, np.ndarray) else list(f) for n, f in episode.frames.items()}
-    return replace(episode, actions=actions, states=states, frames=frames), num_bytes
+    return replace(episode, actions=actions, states=states, frames=frames, rewards=rewards), num_bytes
 
 
 def _checked_floats(values: np.ndarray, dim: int, where: str) -> np.ndarray:
@@ -60,6 +61,16 @@ def _checked_floats(values: np.ndarray, dim: int, where: str) -> np.ndarray:
     if not finite.all():
         step = int(np.argmin(finite))
         raise DataError(f"{where}, step {step}: expected finite numbers, got {values[step].tolist()}")
+    return np.ascontiguousarray(values, np.float32)
+
+
+def _checked_rewards(values: np.ndarray, num_steps: int, where: str) -> np.ndarray:
+    values = np.asarray(values)
+    if values.dtype.kind != "f" or values.shape != (num_steps,):
+        raise DataError(f"{where}, rewards: expected floats [{num_steps}], got {values.dtype} {list(values.shape)}")
+    if not np.isfinite(values).all():
+        step = int(np.argmin(np.isfinite(values)))
+        raise DataError(f"{where}, rewards, step {step}: expected a finite number, got {values[step]}")
     return np.ascontiguousarray(values, np.float32)
 
 

@@ -7,6 +7,10 @@ Note "store layout": a store is a directory with
 * ``episodes/NNNNNN.arrow``: one row per episode of that part, and in its schema metadata the length and the CRC-32 of
   the steps file and of each of its columns. Renaming this file into place is the commit; a steps part without it is
   invisible.
+
+An edited store (``ptr_robot.datasets.edited_store``) shares its steps files with the stores it was made from. So the
+schema metadata of its episode parts may say two things more: ``hidden_rows``, records of the steps file that belong to
+no episode any more, and ``stored_as``, names of columns in the steps file where they are called otherwise.
 """
 
 from __future__ import annotations
@@ -52,6 +56,8 @@ EPISODE_SCHEMA = pa.schema(
         ("digest", pa.string()),
     ]
 )
+REWARDS = pa.field("rewards", pa.list_(pa.float32()))
+"""Last column of the episode table of a part in which an episode has recorded rewards; empty lists for the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +127,8 @@ class Episode:
         domain: kitchen or scene.
         split: ``train``, ``val`` or empty.
         source: file the episode came from.
+        rewards: float ``[T]`` as they were recorded, or None. They are kept, shown and exported; learners are trained
+            on the rewards of :mod:`ptr_fast.data.rewards`, which follow from the outcome and the place in the episode.
     """
 
     episode_id: str
@@ -133,6 +141,7 @@ class Episode:
     domain: str = ""
     split: str = ""
     source: str = ""
+    rewards: np.ndarray | None = None
 
     @property
     def num_steps(self) -> int:
@@ -187,6 +196,13 @@ def column_buffers(column: pa.Array) -> list[np.ndarray]:
     """The value buffers of an unsliced array without nulls, as zero-copy numpy arrays cut to their true length."""
     if pa.types.is_fixed_size_list(column.type):
         return [np.frombuffer(column.values.buffers()[1], np.float32, count=len(column) * column.type.list_size)]
+    if pa.types.is_list(column.type):
+        offsets = (
+            np.frombuffer(column.buffers()[1], np.int32, count=len(column) + 1)
+            if len(column)
+            else np.zeros(1, np.int32)
+        )
+        return [offsets, column.values.to_numpy()]
     if pa.types.is_string(column.type) or pa.types.is_large_binary(column.type):
         offset_type = np.int32 if pa.types.is_string(column.type) else np.int64
         _, offset_buffer, data = column.buffers()

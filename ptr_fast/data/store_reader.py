@@ -22,6 +22,7 @@ from ptr_fast.data.store_meta import (
     EPISODE_SCHEMA,
     FRAME_PREFIX,
     PART_KEY,
+    REWARDS,
     SCHEMA_VERSION,
     StoreMeta,
     column_buffers,
@@ -45,6 +46,7 @@ class EpisodeTable:
         first: int64; record of frame 0 in the store.
         episode_id, task, outcome, kind, domain, split, source, digest: list of str; as in ``Episode``. ``digest`` is
             the SHA-256 of actions and frames, so that the same episode under two names can be found.
+        rewards: float32 ``[T]`` of each episode as they were recorded, None where none were.
     """
 
     episode_id: list[str]
@@ -59,6 +61,7 @@ class EpisodeTable:
     split: list[str]
     source: list[str]
     digest: list[str]
+    rewards: list[np.ndarray | None]
     first: np.ndarray
 
     def __len__(self) -> int:
@@ -133,8 +136,14 @@ class EpisodeStore:
 
     @cached_property
     def action(self) -> np.ndarray:
-        """float32 ``[num_records, A]``, raw units; NaN in the record of a last frame that has no action."""
-        return self._lowdim("action", self.meta.action.dim)
+        """float32 ``[num_records, A]``, raw units; NaN in a record without one: a last frame's, or of no episode."""
+        out = self._lowdim("action", self.meta.action.dim)
+        if self.num_records > int(self.episodes.num_frames.sum(dtype=np.int64)):
+            held = np.zeros(self.num_records, bool)
+            for first, count in zip(self.episodes.first, self.episodes.num_frames, strict=True):
+                held[first : first + count] = True
+            out[~held] = np.nan
+        return out
 
     def frame_bytes(self, camera: str, record: int) -> memoryview:
         """The stored bytes of one frame, without a copy: a JPEG file, or H*W*3 raw bytes."""
@@ -223,9 +232,9 @@ class _Part:
         self.file, self._steps_file = path / "episodes" / name, path / "steps" / name
         self.rows = _read_batch(self.file)
         self.about: dict[str, Any] = self._read_about()
-        if self.rows.schema.remove_metadata() != EPISODE_SCHEMA:
+        if self.rows.schema.remove_metadata() not in (EPISODE_SCHEMA, EPISODE_SCHEMA.append(REWARDS)):
             raise DataError(f"{self.file}: expected columns {EPISODE_SCHEMA.names}, got {self.rows.schema.names}")
-        for column in EPISODE_SCHEMA.names:
+        for column in self.rows.schema.names:
             _check_crc(self.file, column, self.about["episodes_crc32"].get(column), self.rows.column(column))
         if not self._steps_file.is_file():
             raise DataError(f"{self._steps_file}: missing, though {self.file.name} of the episode table names it")
@@ -234,13 +243,20 @@ class _Part:
             why = f"got {size} ({git_lfs_advice(self._steps_file) or 'truncated?'})"
             raise DataError(f"{self._steps_file}: expected {self.about['steps_bytes']} bytes, {why}")
         self._steps = _read_batch(self._steps_file)
-        if self._steps.schema.remove_metadata() != schema:
+        self._names, self._stored_as = schema.names, self.about.get("stored_as", {})
+        stored = self._steps.schema.remove_metadata()
+        if "stored_as" in self.about:
+            fits = all(pa.field(self._stored_as.get(field.name, field.name), field.type) in stored for field in schema)
+        else:
+            fits = stored == schema
+        if not fits:
             raise DataError(f"{self._steps_file}: expected columns {schema.names}, got {self._steps.schema.names}")
         self.num_rows: int = self._steps.num_rows
         num_frames = int(column_buffers(self.rows.column("num_frames"))[0].sum(dtype=np.int64))
-        if not self.num_rows == self.about["steps_rows"] == num_frames:
+        expected = num_frames + self.about.get("hidden_rows", 0)
+        if not self.num_rows == self.about["steps_rows"] == expected:
             raise DataError(
-                f"{self._steps_file}: expected {num_frames} records (the frames of its episodes), got {self.num_rows}"
+                f"{self._steps_file}: expected {expected} records (the frames of its episodes), got {self.num_rows}"
             )
 
     def _read_about(self) -> dict[str, Any]:
@@ -255,7 +271,7 @@ class _Part:
         return about
 
     def column(self, name: str) -> pa.Array:
-        column = self._steps.column(name)
+        column = self._steps.column(self._stored_as.get(name, name))
         if column.null_count or column.offset:
             raise DataError(f"{self._steps_file}: column {name!r}: expected no nulls, got {column.null_count}")
         return column
@@ -271,7 +287,8 @@ class _Part:
         return offsets, data[: offsets[-1]]
 
     def check_column(self, name: str) -> None:
-        _check_crc(self._steps_file, name, self.about["columns_crc32"].get(name), self.column(name))
+        stored = self._stored_as.get(name, name)
+        _check_crc(self._steps_file, stored, self.about["columns_crc32"].get(stored), self.column(name))
 
     def damage(self) -> Iterator[str]:
         crc = 0
@@ -281,7 +298,7 @@ class _Part:
         if crc == self.about["steps_crc32"]:
             return
         found = []
-        for name in self._steps.schema.names:
+        for name in self._names:
             try:
                 self.check_column(name)
             except DataError as error:
@@ -320,5 +337,14 @@ def _episode_table(parts: list[_Part], firsts: list[int]) -> EpisodeTable:
         else:
             empty = np.zeros(0, field.type.to_pandas_dtype())
             columns[field.name] = np.concatenate([empty, *(column_buffers(piece)[0] for piece in pieces)])
+    rewards = [rows for part in parts for rows in _rewards(part.rows)]
     first = columns["first_record"] + np.asarray(firsts, np.int64)[columns["part"]]
-    return EpisodeTable(**columns, first=first)
+    return EpisodeTable(**columns, rewards=rewards, first=first)
+
+
+def _rewards(rows: pa.RecordBatch) -> list[np.ndarray | None]:
+    """Recorded rewards of the episodes of a part; None for those without."""
+    if REWARDS.name not in rows.schema.names:
+        return [None] * rows.num_rows
+    offsets, values = column_buffers(rows.column(REWARDS.name))
+    return [values[i:j] if j > i else None for i, j in zip(offsets, offsets[1:], strict=False)]

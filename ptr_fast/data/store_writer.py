@@ -18,6 +18,7 @@ from ptr_fast.data.store_checks import checked_episode, episode_digest
 from ptr_fast.data.store_meta import (
     EPISODE_SCHEMA,
     PART_KEY,
+    REWARDS,
     SCHEMA_VERSION,
     Episode,
     StoreMeta,
@@ -214,7 +215,12 @@ class StoreWriter:
                 }
             )
             first += episode.num_frames
-        return pa.RecordBatch.from_pylist(rows, schema=EPISODE_SCHEMA)
+        schema = EPISODE_SCHEMA
+        if any(episode.rewards is not None for episode, _ in self._pending):
+            schema = schema.append(REWARDS)
+            for row, (episode, _) in zip(rows, self._pending, strict=True):
+                row["rewards"] = [] if episode.rewards is None else episode.rewards
+        return pa.RecordBatch.from_pylist(rows, schema=schema)
 
 
 def _write_part(path: Path, batch: pa.RecordBatch) -> tuple[int, int]:

@@ -22,6 +22,7 @@ VERBS = {
     "correlate": "which offline metrics tell the success of trials, over many runs",
     "act": "actions of a checkpoint on the frames of a stored episode",
     "rollout": "try a policy in a simulated kitchen, or on a robot in real time",
+    "export-dataset": "a store -> a LeRobot data set",
     "export": "a checkpoint -> one ONNX file, from camera frame to the robot's units",
     "serve": "a checkpoint's actions over a websocket, in openpi's protocol",
     "diagnose": "what went wrong in a training run, and what to do about it",

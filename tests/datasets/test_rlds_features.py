@@ -208,9 +208,9 @@ def test_wrong_keys(tmp_path, run, key, message):
         run(source, key=(key,))
 
 
-def test_keys_are_for_rlds(tmp_path, run, make_npy):
+def test_keys_are_for_formats_that_name_features(tmp_path, run, make_npy):
     make_npy(tmp_path / "npy" / "kitchen" / "open_door" / "train" / "out.npy")
-    with pytest.raises(ValueError, match="--key is for RLDS"):
+    with pytest.raises(ValueError, match="--key is for formats that name their features"):
         run(tmp_path / "npy", key=("state=observation/state",))
 
 

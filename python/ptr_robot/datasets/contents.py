@@ -12,8 +12,8 @@ __all__ = ["needed_file", "whats_in", "whats_there"]
 ARCHIVES = (
     (b"\x1f\x8b", "gzip data: unpack it first"),
     (b"PK\x03\x04", "a zip archive: unpack it first"),
-    (b"\x89HDF", "an HDF5 file, which is not read"),
-    (b"PAR1", "a Parquet file, which is not read"),
+    (b"\x89HDF", "an HDF5 file"),
+    (b"PAR1", "a Parquet file"),
     (b"<!DOCTYPE", "a web page, not the data: download it again"),
     (b"<!doctype", "a web page, not the data: download it again"),
     (b"<html", "a web page, not the data: download it again"),
@@ -46,11 +46,19 @@ def whats_there(file: Path) -> str:
     return whats_in(head) if head else "empty (0 bytes)"
 
 
-def needed_file(file: Path) -> None:
+def needed_file(file: Path, start: bytes = b"") -> None:
     """Passes where the file is there and may hold what its name says.
+
+    Args:
+        start: the first bytes of what is expected, where they are known.
 
     Raises:
         DataError: it is missing, empty, a folder, a Git LFS pointer, an archive or a web page; names the file.
     """
-    if told := whats_there(file):
+    told = whats_there(file)
+    if start and (not told or told in dict(ARCHIVES).values()):
+        with open(file, "rb") as stream:
+            head = stream.read(len(start))
+        told = "" if head == start else told or f"expected a file that begins with {start!r}, got {head!r}"
+    if told:
         raise DataError(f"{file}: {told}")

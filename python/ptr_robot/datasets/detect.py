@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
@@ -17,6 +18,8 @@ from ptr_robot.datasets.source import Source
 
 __all__ = ["detect_format", "open_source"]
 
+Reader = Callable[[Args, Path, tuple[str, ...]], Source]
+"""Makes the source of a folder, given the cameras to read."""
 OURS = ("features.json", "dataset_info.json", "out.npy", "obs_dict.pkl", "policy_out.pkl", "agent_data.pkl")
 EXPECTED = "features.json with *.tfrecord files (rlds), raw/traj_group*/traj* (bridge-raw) or out.npy (bridge-npy)"
 FOREIGN = {".hdf5": "HDF5", ".h5": "HDF5", ".zarr": "zarr", ".parquet": "Parquet", ".mcap": "MCAP", ".bag": "ROS bag"}
@@ -31,16 +34,32 @@ def open_source(args: Args) -> Source:
     """
     root = _folder(args.source)
     kind = detect_format(root) if args.format == "auto" else args.format
-    if kind != "rlds":
-        for option, value in (("key", args.key), ("allow-missing-shards", args.allow_missing_shards)):
-            if value:
-                raise ValueError(f"--{option} is for RLDS, {root} is in format {kind}")
-    cameras = args.cameras or _cameras_of(args.out)
-    if kind == "rlds":
-        return RldsSource(root, cameras, args.keys(), args.layout, args.allow_missing_shards)
-    if kind == "bridge-raw":
-        return BridgeRawSource(root, cameras, args.seed, args.layout)
-    return BridgeNpySource(root, cameras, args.layout)
+    if args.allow_missing_shards and kind != "rlds":
+        raise ValueError(f"--allow-missing-shards is for RLDS, {root} is in format {kind}")
+    if args.key and kind in ("bridge-raw", "bridge-npy"):
+        raise ValueError(f"--key is for formats that name their features, {root} is in format {kind}")
+    return READERS[kind](args, root, args.cameras or _cameras_of(args.out))
+
+
+def _rlds(args: Args, root: Path, cameras: tuple[str, ...]) -> Source:
+    keys = args.keys()
+    if keys.reward or keys.success:
+        raise ValueError(f"--key reward and success are not read from RLDS: {root}")
+    return RldsSource(root, cameras, keys, args.layout, args.allow_missing_shards)
+
+
+def _lerobot(args: Args, root: Path, cameras: tuple[str, ...]) -> Source:
+    from ptr_robot.datasets.lerobot import LeRobotSource
+
+    return LeRobotSource(root, cameras, args.keys(), args.layout)
+
+
+READERS: dict[str, Reader] = {
+    "rlds": _rlds,
+    "bridge-raw": lambda args, root, cameras: BridgeRawSource(root, cameras, args.seed, args.layout),
+    "bridge-npy": lambda args, root, cameras: BridgeNpySource(root, cameras, args.layout),
+    "lerobot": _lerobot,
+}
 
 
 def _cameras_of(store: Path) -> tuple[str, ...]:
@@ -69,6 +88,8 @@ def _folder(path: Path) -> Path:
 
 def detect_format(root: Path) -> Format:
     """The format of the first thing that is recognised under ``root``; DataError where nothing is."""
+    if (root / "meta" / "info.json").exists():
+        return "lerobot"
     for folder, folders, files in os.walk(root):
         folders.sort()
         names = {*files, *folders}
@@ -89,8 +110,6 @@ def _hint(root: Path) -> str:
         return f"the folder is empty; expected {EXPECTED}"
     if (root / "meta.json").is_file() and (root / "steps").is_dir():
         return "this is a store already"
-    if (root / "meta" / "info.json").is_file():
-        return "this is a LeRobot data set, which is not read"
     if root.name.startswith("traj") or any(root.glob("traj*/obs_dict.pkl")) or (root / "obs_dict.pkl").exists():
         return "this is inside a raw Bridge folder: give one above the folder named by its date"
     if (root / ".zgroup").exists() or (root / "zarr.json").exists():

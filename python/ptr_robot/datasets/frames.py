@@ -107,7 +107,7 @@ def convert_frames(
     Raises:
         DataError: not an image, cut off, or of another size; names ``where`` and the step.
     """
-    if decoders is not None:
+    if decoders is not None and len(frames) and isinstance(frames[0], bytes):
         frames = _decoded_together(frames, camera, decoders)
     if camera.encoding == "jpeg":
         return [_jpeg(frame, camera, jpeg_quality, f"{where}, step {step}") for step, frame in enumerate(frames)]

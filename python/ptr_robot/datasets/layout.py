@@ -52,12 +52,14 @@ class Numbers:
 
 @dataclass(frozen=True, kw_only=True)
 class Keys:
-    """Features of an RLDS step, each a path such as ``observation/state``, whose values follow each other; empty where
-    nothing is said."""
+    """Features of a step, each a path such as ``observation/state``, whose values follow each other; empty where
+    nothing is said. Reward and success are one feature each."""
 
     action: tuple[str, ...] = ()
     state: tuple[str, ...] = ()
     language: tuple[str, ...] = ()
+    reward: tuple[str, ...] = ()
+    success: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from ptr_robot.datasets.task_names import is_blank
 
 __all__ = ["Args", "Format", "pairs"]
 
-Format = Literal["auto", "rlds", "bridge-raw", "bridge-npy"]
+Format = Literal["auto", "rlds", "bridge-raw", "bridge-npy", "lerobot"]
 Values = Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction]
 """Several values after one option, which may be given again: without it, all but the last would be lost in silence. An
 ``Args`` holds them as one flat tuple."""
@@ -30,7 +30,7 @@ class Args:
     out: Path
     """Store to make or to go on with."""
     format: Format = "auto"
-    """Layout of the files; auto looks for features.json, raw/traj_group* folders and out.npy files."""
+    """Layout of the files; auto tells it from their names."""
     layout: str = ""
     """What the numbers mean: bridge, droid or libero (python/ptr_robot/datasets/layouts.toml), a TOML file with one
     layout, another store or a run, or none. Empty: recognised by the name in dataset_info.json, and said."""
@@ -38,8 +38,10 @@ class Args:
     """Cameras to take, e.g. image_0 image_1, or by path, e.g. images/front; none given takes those that the store has,
     a new one all colour pictures."""
     key: Values = ()
-    """Features of RLDS to read where they are not the usual ones: state=PATH action=PATH language=PATH, e.g.
-    state=observation/proprio; several follow each other with commas, action=action/xyz,action/gripper."""
+    """Features to read where they are not the usual ones: state=PATH action=PATH language=PATH reward=PATH
+    success=PATH, e.g. state=observation/proprio; several follow each other with commas: action=action/xyz,action/grip.
+    An episode has succeeded where its success is above 0 at any step; without such a feature outcomes are unknown.
+    Bridge's formats have no choice, and rewards of RLDS are not read."""
     task: str = ""
     """The task of every episode, whatever the source says."""
     blank_task: str = ""
@@ -62,7 +64,7 @@ class Args:
     dimension over the whole store), or NAME=LOW:HIGH of every dimension, all=LOW:HIGH for the rest. None given: the
     layout's where there is one, else data."""
     control_hz: float | None = None
-    """Steps per second of the source; None takes the layout's, else 5, and says so."""
+    """Steps per second; None takes what the source or the layout says, else 5, and says so."""
     allow_missing_shards: bool = False
     """Read what is here of an RLDS split of which files are missing; run again when they have come."""
     image_size: int | None = None
@@ -110,7 +112,7 @@ class Args:
 
     def keys(self) -> Keys:
         """``key`` by field."""
-        given = pairs(self.key, "key", ("state", "action", "language"))
+        given = pairs(self.key, "key", ("state", "action", "language", "reward", "success"))
         return Keys(**{what: tuple(path.strip("/") for path in paths.split(",")) for what, paths in given.items()})
 
 

@@ -16,7 +16,16 @@ from typing import Any
 from ptr_fast.errors import DataError
 from ptr_robot.datasets.contents import needed_file
 
-__all__ = ["Cameras", "FeatureSpec", "find_cameras", "find_keys", "language_keys", "names_of", "read_features"]
+__all__ = [
+    "NO_COLOURS",
+    "Cameras",
+    "FeatureSpec",
+    "find_cameras",
+    "find_keys",
+    "language_keys",
+    "names_of",
+    "read_features",
+]
 
 LANGUAGE = ("language_instruction", "natural_language_instruction", "natural_language", "language", "instruction")
 NO_COLOURS = ("depth", "mask", "segment", "semantic", "disparity", "normals", "optical_flow", "heatmap")

@@ -26,6 +26,7 @@ __all__ = [
     "failing",
     "find_files",
     "fingerprint_files",
+    "outcome_of",
 ]
 
 Frame = bytes | np.ndarray  # an image file, or uint8 [H, W, 3]
@@ -38,10 +39,10 @@ class SourceEpisode:
     Attributes:
         episode_id: stable name inside the source; a second conversion finds it again.
         task: the instruction; empty where the source has none.
-        domain, split, source: as in :class:`ptr_fast.data.store.Episode`.
+        domain, split, source, outcome, kind, rewards: as in :class:`ptr_fast.data.store.Episode`.
         states: float32 ``[F, S]``.
         actions: float32 ``[T, A]``; F is T or T + 1.
-        frames: per camera F image files or arrays.
+        frames: per camera F image files or arrays; a sequence may make them while it is walked through.
         flags: facts about labels that are not taken over, e.g. ``rewards_all_zero``; a flag of the whole source is true
             where it is true in every episode.
         remarks: what a user should know about this episode, in words that fit many, so that they can be counted.
@@ -55,6 +56,9 @@ class SourceEpisode:
     domain: str = ""
     split: str = ""
     source: str = ""
+    outcome: str = "unknown"
+    kind: str = "unknown"
+    rewards: np.ndarray | None = None
     flags: Mapping[str, bool] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
 
@@ -89,13 +93,15 @@ class Source(Protocol):
     """A folder in a foreign format. Making one checks the layout, not every episode.
 
     Attributes:
-        format: ``rlds``, ``bridge-raw`` or ``bridge-npy``.
+        format: one of :data:`ptr_robot.datasets.options.Format`, or a word of your own reader.
         dataset: the name that the data set gives itself; empty where it gives none.
         cameras: names of the cameras that are read.
         notes: what a user should know about the source, one sentence each.
         layout: what is known of its numbers, asked for or recognised; None where nothing is.
         keys: the features that are read for state and action; empty where the format leaves no choice.
         names, units: per field (``action``, ``state``), what the source itself calls its numbers, where it does.
+
+    A source that states its steps per second has an attribute ``control_hz`` besides.
     """
 
     format: str
@@ -159,6 +165,13 @@ def as_floats(values: Any, dim: int | None, where: str) -> np.ndarray:
     if out.ndim != 2 or (dim is not None and out.shape[1] != dim):
         raise DataError(f"{where}: expected shape [n, {'any' if dim is None else dim}], got {list(out.shape)}")
     return out
+
+
+def outcome_of(success: np.ndarray | None) -> str:
+    """``success`` where a number of a success feature ``[T]`` is above 0, else ``failure``; of None ``unknown``."""
+    if success is None:
+        return "unknown"
+    return "success" if (np.asarray(success) > 0).any() else "failure"
 
 
 def find_files(root: Path, name: str) -> Iterator[Path]:

@@ -96,7 +96,7 @@ def describe(
     state_layout = layout.state if layout and layout.state and len(layout.state.names) == state_dim else None
     state_names, state_units, state_unknown = _labels(args, source, state_layout, "state", state_dim)
     unknown += state_unknown
-    control_hz = args.control_hz or (layout.control_hz if layout else None)
+    control_hz = args.control_hz or getattr(source, "control_hz", None) or (layout.control_hz if layout else None)
     if control_hz is None:
         control_hz = ASSUMED_HZ
         unknown.append(f"steps per second ({ASSUMED_HZ:g} assumed)")

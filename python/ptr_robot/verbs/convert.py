@@ -196,7 +196,7 @@ def _work(
         )
         for camera in meta.cameras
     }
-    names = ("episode_id", "task", "states", "domain", "split", "source")
+    names = ("episode_id", "task", "states", "domain", "split", "source", "outcome", "kind", "rewards")
     actions = _as_stored(read.actions, space)
     return Episode(**{name: getattr(read, name) for name in names}, actions=actions, frames=frames), read
 

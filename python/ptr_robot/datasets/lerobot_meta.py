@@ -1,0 +1,224 @@
+"""What a LeRobot folder says about itself: ``meta/`` of versions 2.0, 2.1 and 3.0, read without the lerobot package.
+
+Version 3.0 keeps many episodes in one Parquet file and one video; versions 2.0 and 2.1 one episode in each. Both are
+described by the same :class:`LeRobotEpisode`: which files an episode is in, and from which second of a video on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ptr_fast.errors import DataError
+from ptr_robot.datasets.contents import needed_file
+
+__all__ = ["PARQUET", "LeRobotEpisode", "LeRobotMeta", "parquet_table", "read_meta"]
+
+PARQUET = b"PAR1"
+"""How a Parquet file begins."""
+VERSIONS = ("v2.0", "v2.1", "v3.0")
+DATA_KEYS, VIDEO_KEYS = ("data/chunk_index", "data/file_index"), ("chunk_index", "file_index", "from_timestamp")
+SPLITS = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "val"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeRobotEpisode:
+    """Where an episode lies.
+
+    Attributes:
+        index: its number in the data set.
+        length: steps.
+        data: its Parquet file, relative to the folder.
+        videos: feature -> (video, second of the video at which the episode begins).
+        split: ``train``, ``val`` or empty.
+    """
+
+    index: int
+    length: int
+    data: str
+    videos: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+    split: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeRobotMeta:
+    """A data set.
+
+    Attributes:
+        version: ``v2.0``, ``v2.1`` or ``v3.0``.
+        fps: steps per second.
+        robot_type: as it says; may be empty.
+        features: as in ``info.json``: name -> dtype, shape, names.
+        tasks: instruction by task index.
+        episodes: in the order of their numbers.
+        files: what was read for all this.
+    """
+
+    version: str
+    fps: float
+    robot_type: str
+    features: Mapping[str, Mapping[str, Any]]
+    tasks: Mapping[int, str]
+    episodes: tuple[LeRobotEpisode, ...]
+    files: tuple[Path, ...]
+
+
+def read_meta(root: Path) -> LeRobotMeta:
+    """Reads ``meta/`` of the data set at ``root``.
+
+    Raises:
+        DataError: a file is missing, damaged or of another version; names the file, the field, what was expected.
+    """
+    file = root / "meta" / "info.json"
+    info = _info(file)
+    version = info["codebase_version"]
+    videos = [name for name, spec in info["features"].items() if spec["dtype"] == "video"]
+    if videos and not isinstance(info.get("video_path"), str):
+        raise DataError(
+            f"{file}: video_path: expected a pattern, as {videos[0]!r} is a video, got {info.get('video_path')}"
+        )
+    if version == "v3.0":
+        tasks_file = root / "meta" / "tasks.parquet"
+        tasks = _tasks_of_table(tasks_file)
+        found = sorted((root / "meta" / "episodes").glob("*/*.parquet"))
+        if not found:
+            raise DataError(f"{root / 'meta' / 'episodes'}: no file chunk-*/file-*.parquet; version v3.0 needs it")
+        rows = [row for part in found for row in _episode_rows(part, videos)]
+        episodes = [_located(row, info, videos) for row in rows]
+    else:
+        tasks_file, found = root / "meta" / "tasks.jsonl", [root / "meta" / "episodes.jsonl"]
+        tasks = {int(row["task_index"]): str(row["task"]) for row in _lines(tasks_file, ("task_index", "task"))}
+        episodes = [_located_by_number(row, info, videos) for row in _lines(found[0], ("episode_index", "length"))]
+    if not episodes:
+        raise DataError(f"{found[0]}: no episode in it")
+    return LeRobotMeta(
+        version=version,
+        fps=float(info["fps"]),
+        robot_type=str(info.get("robot_type") or ""),
+        features=info["features"],
+        tasks=tasks,
+        episodes=tuple(sorted(episodes, key=lambda episode: episode.index)),
+        files=(file, tasks_file, *found),
+    )
+
+
+def parquet_table(file: Path, columns: list[str] | None = None) -> pa.Table:
+    """A whole Parquet file.
+
+    Raises:
+        DataError: missing, damaged, or without one of the columns; names the file.
+    """
+    needed_file(file, PARQUET)
+    try:
+        with pq.ParquetFile(file) as parquet:
+            missing = [name for name in columns or () if name not in parquet.schema_arrow.names]
+            if missing:
+                raise DataError(f"{file}: expected column {missing[0]!r}, got {parquet.schema_arrow.names}")
+            return parquet.read(columns)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{file}: not a whole Parquet file ({str(error).splitlines()[0]})") from error
+
+
+def _info(file: Path) -> dict[str, Any]:
+    needed_file(file)
+    try:
+        info = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise DataError(f"{file}: not valid JSON: {error}") from error
+    version = info.get("codebase_version") if isinstance(info, dict) else None
+    if version not in VERSIONS:
+        raise DataError(f"{file}: codebase_version: expected one of {list(VERSIONS)}, got {version!r}")
+    if not (isinstance(info.get("fps"), (int, float)) and info["fps"] > 0):
+        raise DataError(f"{file}: fps: expected a positive number, got {info.get('fps')!r}")
+    if not isinstance(info.get("data_path"), str):
+        raise DataError(
+            f"{file}: data_path: expected a pattern such as 'data/...parquet', got {info.get('data_path')!r}"
+        )
+    features = info.get("features")
+    if not isinstance(features, dict) or not all(isinstance(s, dict) and "dtype" in s for s in features.values()):
+        raise DataError(f"{file}: features: expected an entry with dtype and shape for every feature, got {features!r}")
+    return info
+
+
+def _tasks_of_table(file: Path) -> dict[int, str]:
+    """Tasks of version 3.0: the instruction is the table's pandas index, under whatever name."""
+    table = parquet_table(file, ["task_index"])
+    full = parquet_table(file)
+    texts = [f.name for f in full.schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
+    if len(texts) != 1:
+        raise DataError(f"{file}: expected one column of instructions beside task_index, got {full.schema.names}")
+    indices = table.column("task_index").to_pylist()
+    return dict(zip(indices, full.column(texts[0]).to_pylist(), strict=True))
+
+
+def _episode_rows(file: Path, videos: list[str]) -> Iterator[dict[str, Any]]:
+    keys = [f"videos/{name}/{what}" for name in videos for what in VIDEO_KEYS]
+    rows = parquet_table(file, ["episode_index", "length", *DATA_KEYS, *keys]).to_pylist()
+    for row in rows:
+        empty = next((name for name, value in row.items() if value is None), None)
+        if empty:
+            raise DataError(f"{file}: episode {row['episode_index']}: {empty}: expected a number, got nothing")
+        yield row
+
+
+def _located(row: Mapping[str, Any], info: Mapping[str, Any], videos: list[str]) -> LeRobotEpisode:
+    data = _path(info, "data_path", chunk_index=row[DATA_KEYS[0]], file_index=row[DATA_KEYS[1]])
+    places = {}
+    for name in videos:
+        chunk, file, start = (row[f"videos/{name}/{what}"] for what in VIDEO_KEYS)
+        places[name] = (_path(info, "video_path", video_key=name, chunk_index=chunk, file_index=file), float(start))
+    index = int(row["episode_index"])
+    return LeRobotEpisode(index=index, length=int(row["length"]), data=data, videos=places, split=_split(info, index))
+
+
+def _located_by_number(row: Mapping[str, Any], info: Mapping[str, Any], videos: list[str]) -> LeRobotEpisode:
+    index = int(row["episode_index"])
+    place = {"episode_chunk": index // int(info.get("chunks_size") or 1000), "episode_index": index}
+    return LeRobotEpisode(
+        index=index,
+        length=int(row["length"]),
+        data=_path(info, "data_path", **place),
+        videos={name: (_path(info, "video_path", video_key=name, **place), 0.0) for name in videos},
+        split=_split(info, index),
+    )
+
+
+def _path(info: Mapping[str, Any], pattern: str, **place: Any) -> str:
+    try:
+        return info[pattern].format(**place)
+    except (KeyError, IndexError, ValueError) as error:
+        raise DataError(f"meta/info.json: {pattern}: cannot fill {info[pattern]!r} with {place} ({error!r})") from error
+
+
+def _split(info: Mapping[str, Any], index: int) -> str:
+    """The split of an episode; empty where there is only one, which is what every data set has and says nothing."""
+    splits = info.get("splits") or {}
+    if len(splits) < 2:
+        return ""
+    for name, text in splits.items():
+        first, colon, last = str(text).partition(":")
+        if colon and first.isdigit() and last.isdigit() and int(first) <= index < int(last):
+            return SPLITS.get(name, "")
+    return ""
+
+
+def _lines(file: Path, keys: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    """Rows of a JSON-lines file that have these keys."""
+    needed_file(file)
+    for number, line in enumerate(file.read_text(errors="replace").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{file}: line {number}: not valid JSON: {error}") from error
+        missing = [key for key in keys if not isinstance(row, dict) or key not in row]
+        if missing:
+            raise DataError(f"{file}: line {number}: expected {missing[0]!r}, got {row}")
+        yield row
