@@ -23,7 +23,7 @@ from ptr_fast.data.columns import (
     past_records,
     split_by_source,
 )
-from ptr_fast.data.decode import SimpleJpegDecoder
+from ptr_fast.data.decode import SimpleJpegDecoder, jpeg_pipeline
 from ptr_fast.data.loader import Sampler
 from ptr_fast.data.store import EpisodeStore
 from ptr_fast.errors import DataError
@@ -159,27 +159,13 @@ class DaliLoader:
         self.close()
 
     def _build(self) -> Any:
-        from nvidia.dali import Pipeline, fn, types
-
-        on_gpu = self._device.type == "cuda"
-        pipeline = Pipeline(
-            batch_size=len(self._frames) * self._size * self._window.num_observations,
-            num_threads=self._threads,
-            device_id=(self._device.index or 0) if on_gpu else None,
+        pipeline = jpeg_pipeline(
+            [f"encoded {number}" for number in range(len(self._sizes))],
+            self._device,
+            len(self._frames) * self._size * self._window.num_observations,
+            self._threads,
             prefetch_queue_depth=self._prefetch + 1,
         )
-        with pipeline:
-            pixels = [
-                fn.decoders.image(
-                    fn.external_source(name=f"encoded {c}", dtype=types.UINT8, ndim=1),  # type: ignore[attr-defined]
-                    device="mixed" if on_gpu else "cpu",
-                    output_type=types.RGB,  # type: ignore[attr-defined]
-                    jpeg_fancy_upsampling=True,  # as libjpeg-turbo does, which encoded and checked the frames
-                    adjust_orientation=False,
-                )
-                for c in range(len(self._sizes))
-            ]
-            pipeline.set_outputs(*pixels)
         pipeline.build()
         return pipeline
 

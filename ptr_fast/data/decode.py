@@ -14,7 +14,7 @@ import torch
 
 from ptr_fast.errors import DataError
 
-__all__ = ["DaliDecoder", "Decoder", "SimpleJpegDecoder", "make_decoder"]
+__all__ = ["DaliDecoder", "Decoder", "SimpleJpegDecoder", "jpeg_pipeline", "make_decoder"]
 
 Encoded = bytes | bytearray | memoryview | np.ndarray
 
@@ -74,6 +74,36 @@ def make_decoder(
     if not has_dali:
         raise RuntimeError(f"decoding on {device} needs DALI: pip install 'ptr-fast[dali]'")
     return DaliDecoder(height, width, device, num_threads, f"{device} is there, and DALI decodes on it")
+
+
+def jpeg_pipeline(
+    inputs: Sequence[str], device: torch.device, batch_size: int, num_threads: int, **options: Any
+) -> Any:
+    """A DALI pipeline that is not built yet: per input the bytes of JPEG files in, pixels uint8 RGB ``[H, W, 3]`` out.
+
+    Args:
+        inputs: names to feed them by.
+        device: where it decodes: the CPU, or the host and the GPU together (``mixed``).
+        options: of ``nvidia.dali.Pipeline``.
+    """
+    from nvidia.dali import Pipeline, fn, types
+
+    on_gpu = device.type == "cuda"
+    device_id = (device.index or 0) if on_gpu else None
+    pipeline = Pipeline(batch_size=batch_size, num_threads=num_threads, device_id=device_id, **options)
+    with pipeline:
+        pixels = [
+            fn.decoders.image(
+                fn.external_source(name=name, dtype=types.UINT8, ndim=1),  # type: ignore[attr-defined]
+                device="mixed" if on_gpu else "cpu",
+                output_type=types.RGB,  # type: ignore[attr-defined]
+                jpeg_fancy_upsampling=True,  # as libjpeg-turbo does, which encoded and checked the frames
+                adjust_orientation=False,
+            )
+            for name in inputs
+        ]
+        pipeline.set_outputs(*pixels)
+    return pipeline
 
 
 class SimpleJpegDecoder:
@@ -164,28 +194,10 @@ class DaliDecoder:
         return torch.empty((0, self.height, self.width, 3), dtype=torch.uint8, device=self._device)
 
     def _build(self) -> Any:
-        from nvidia.dali import Pipeline, fn, types
-
-        on_gpu = self._device.type == "cuda"
-        pipeline = Pipeline(
-            batch_size=self._MAX_BATCH,
-            num_threads=self._threads,
-            device_id=(self._device.index or 0) if on_gpu else None,
-            exec_async=False,
-            exec_pipelined=False,
-            prefetch_queue_depth=1,
-        )
-        with pipeline:
-            encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1)  # type: ignore[attr-defined]
-            # The same pixels as libjpeg-turbo's defaults, which the CPU decoder gives.
-            pixels = fn.decoders.image(
-                encoded,
-                device="mixed" if on_gpu else "cpu",
-                output_type=types.RGB,  # type: ignore[attr-defined]
-                jpeg_fancy_upsampling=True,
-                adjust_orientation=False,
-            )
-            pipeline.set_outputs(pixels)
+        pipeline = jpeg_pipeline(
+            ["encoded"], self._device, self._MAX_BATCH, self._threads,
+            exec_async=False, exec_pipelined=False, prefetch_queue_depth=1,
+        )  # fmt: skip
         pipeline.build()
         return pipeline
 
@@ -201,8 +213,10 @@ class DaliDecoder:
             if tuple(shape) != wanted:
                 raise _wrong_size(first + index, tuple(shape[:2]), (self.height, self.width))
         if self._device.type == "cuda":
-            # The pipeline's buffer is used again by the next run.
-            return torch.from_dlpack(decoded.as_tensor()).clone()
+            # The next run writes into this buffer, on a stream of DALI's that does not wait for ours.
+            copy = torch.from_dlpack(decoded.as_tensor()).clone()
+            torch.cuda.current_stream(self._device).synchronize()
+            return copy
         return np.array(decoded.as_tensor())
 
     def _find_damage(self, frames: Sequence[Encoded], first: int, error: RuntimeError) -> DataError:

@@ -8,9 +8,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import simplejpeg
+import torch
 
 from ptr_fast.data import decode
-from ptr_fast.data.decode import SimpleJpegDecoder, make_decoder
+from ptr_fast.data.decode import SimpleJpegDecoder, jpeg_pipeline, make_decoder
 from ptr_fast.errors import DataError
 
 HAS_DALI = importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali") is not None
@@ -57,6 +58,22 @@ def test_both_backends_give_the_same_pixels(encoded: list[bytes]) -> None:
     # Both are libjpeg-turbo with its default settings; another build of it may round differently by one.
     assert np.abs(ours.astype(int) - theirs).max() <= 1
     dali.close()
+
+
+@pytest.mark.skipif(not HAS_DALI, reason="DALI is not installed")
+@pytest.mark.parametrize("inputs", [["encoded"], ["encoded 0", "encoded 1"]], ids=["one", "two"])
+def test_the_pipeline_of_a_gpu_is_what_dali_accepts(inputs: list[str]) -> None:
+    """The installed version checks every operator and argument when it writes the graph down, without a GPU."""
+    pipeline = jpeg_pipeline(inputs, torch.device("cuda", 1), 8, 2, prefetch_queue_depth=3)
+    assert pipeline.device_id == 1
+    # The device is no part of the graph, and DALI would ask the driver for it.
+    pipeline._device_id = None
+    graph = pipeline.serialize()
+    assert graph.count(b"decoders__Image") == graph.count(b"\x06string*\x05mixed") == len(inputs)
+    for name in inputs:
+        assert name.encode() in graph
+    assert b"\x15jpeg_fancy_upsampling\x12\x04bool0\x01" in graph
+    assert b"\x12adjust_orientation\x12\x04bool0\x00" in graph
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
