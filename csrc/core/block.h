@@ -141,8 +141,9 @@ struct Sum {
   }
 };
 
+// A NaN stays a NaN.
 struct Max {
-  PTR_HOST_DEVICE float operator()(float a, float b) const { return a > b ? a : b; }
+  PTR_HOST_DEVICE float operator()(float a, float b) const { return a > b || a != a ? a : b; }
   template <class T, int N>
   PTR_HOST_DEVICE Registers<T, N> operator()(const Registers<T, N>& a, const Registers<T, N>& b) const {
     Registers<T, N> most;

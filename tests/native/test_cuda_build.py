@@ -15,9 +15,7 @@ from benchmarks.registers import cuda_table
 from ptr_fast import native
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SOURCES = sorted(
-    file for file in (REPOSITORY / "csrc" / "kernels").glob("*.cu") if "launch(" in file.read_text()
-)  # those with kernels
+SOURCES = sorted((REPOSITORY / "csrc").rglob("*.cu"))
 
 _SPEC = importlib.util.spec_from_file_location("cuda_compiler", REPOSITORY / "csrc" / "cuda_compiler.py")
 cuda_compiler = importlib.util.module_from_spec(_SPEC)

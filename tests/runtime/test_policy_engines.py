@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -210,23 +209,6 @@ def test_a_captured_action_works_on_fixed_buffers(checkpoint, mode):
         assert difference.max() < 0.02  # the resize may differ by a level
     with pytest.raises(ValueError, match="input: expected"):
         engine.run(*inputs_of(policy, frame[1:], state, TASKS[0]))
-
-
-def test_a_search_on_a_gpu_has_one_stream_beside_the_current_one(checkpoint, monkeypatch):
-    """PyTorch hands out 32 streams in turn: a new one per action would walk through all of them."""
-    made = []
-
-    def stream(device):
-        made.append(SimpleNamespace(device=device))
-        return made[-1]
-
-    acting, other = (Policy.load(checkpoint, mode="search").graph(CAMERAS).acting for _ in range(2))
-    assert acting._stream_beside(torch.device("cpu")) is None
-    monkeypatch.setattr(torch.cuda, "Stream", stream)
-    gpu = torch.device("cuda", 1)
-    assert len({id(acting._stream_beside(gpu)) for _ in range(3)}) == len(made) == 1
-    assert made[0].device == gpu
-    assert other._stream_beside(gpu) is not acting._stream_beside(gpu)  # one may be captured while the other acts
 
 
 @pytest.mark.cuda

@@ -20,6 +20,7 @@ from ptr_fast.nets.build import make_actor as make_actor_of
 from ptr_fast.nets.build import make_critic as make_critic_of
 from ptr_fast.nets.critic import Critic
 from ptr_fast.nets.policy import Actor, TanhGaussian, TanhGaussianPolicy
+from ptr_fast.side_stream import SideStream
 
 __all__ = ["CqlNetworks", "CriticNetworks", "SearchActing", "choose", "make_actor", "make_critic"]
 
@@ -110,7 +111,7 @@ class SearchActing(nn.Module):
     def __init__(self, actor: Actor, critic: Critic, num_elites: int) -> None:
         super().__init__()
         self.actor, self.critic, self.num_elites = actor, critic, num_elites
-        self._beside: torch.cuda.Stream | None = None
+        self._beside = SideStream()
 
     def forward(
         self,
@@ -120,18 +121,10 @@ class SearchActing(nn.Module):
         noise_BKA: torch.Tensor,
     ) -> torch.Tensor:
         """Scaled actions ``[B, 1, A]``."""
-        inputs, beside = (images, state_BTS, task_id_B, noise_BKA), self._stream_beside(state_BTS.device)
-        if beside is None:
-            candidates_BKA, embedding_BD = self.main(*inputs), self.critic.encoder(images, len(state_BTS))
-        else:
-            # A fork and a join, which a capture turns into branches of its graph. What the other stream allocates is
-            # freed after the join, and its next work begins with a fork again: no memory is taken while it is read.
-            here = torch.cuda.current_stream(state_BTS.device)
-            beside.wait_stream(here)
-            with torch.cuda.stream(beside):
-                embedding_BD = self.critic.encoder(images, len(state_BTS))
-            candidates_BKA = self.main(*inputs)
-            here.wait_stream(beside)
+        with self._beside.fork(state_BTS.device):
+            embedding_BD = self.critic.encoder(images, len(state_BTS))
+        candidates_BKA = self.main(images, state_BTS, task_id_B, noise_BKA)
+        self._beside.join(state_BTS.device)
         return self.join(candidates_BKA, embedding_BD, state_BTS, task_id_B)
 
     def main(
@@ -157,12 +150,6 @@ class SearchActing(nn.Module):
     ) -> torch.Tensor:
         """Scaled actions ``[B, 1, A]``."""
         return choose(self.critic, embedding_BD, state_BTS[:, -1], task_id_B, candidates_BKA, self.num_elites)[:, None]
-
-    def _stream_beside(self, device: torch.device) -> torch.cuda.Stream | None:
-        """This module's one stream for the critics' encoder; None on the CPU."""
-        if device.type == "cuda" and (self._beside is None or self._beside.device != device):
-            self._beside = torch.cuda.Stream(device)
-        return self._beside if device.type == "cuda" else None
 
 
 def choose(

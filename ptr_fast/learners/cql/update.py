@@ -29,6 +29,7 @@ from ptr_fast.learners.distributed import Ranks
 from ptr_fast.learners.draws import Draws, draw_cql
 from ptr_fast.learners.optimizer import AdamPolyak
 from ptr_fast.nets import TanhGaussian, Temperature
+from ptr_fast.side_stream import SideStream
 from ptr_fast.types import Batch
 
 __all__ = ["CqlLearner"]
@@ -68,6 +69,7 @@ class CqlLearner(base.BaseLearner):
         self._actor_adam = AdamPolyak(actor, config.actor_lr, ema_actor, config.ema_tau)
         self._critic_adam = AdamPolyak(critic, config.critic_lr, target_critic, config.tau)
         self._temperature_adam = AdamPolyak(list(self.temperature.parameters()), config.temperature_lr)
+        self._beside = SideStream()
         self._critic_backward = self.ranks.backward_of(critic)
         self._actor_backward = self.ranks.backward_of(actor)
 
@@ -130,7 +132,8 @@ class CqlLearner(base.BaseLearner):
         """Update critic and target; return the terms and the policy at s, whose graph the actor step goes on with."""
         config, head = self.config, self.critic.head
         target_bound, policy_bound = self.lower_bounds(batch)
-        with torch.no_grad():
+        # What is known at s' and what is seen at s do not need each other.
+        with self._beside.fork(self.device), torch.no_grad():
             next_policy = self.actor(next_images, batch.next_state[:, -1], batch.task_id)
             next_actions, next_log_prob = next_policy.sample_with_log_prob(draws.next_eps)
             next_embedding = self.target_critic.encoder(next_images, len(batch))
@@ -143,6 +146,7 @@ class CqlLearner(base.BaseLearner):
         with torch.no_grad():
             policy_actions, policy_log_prob = policy.sample_with_log_prob(draws.policy_eps)
         hoisted = head.hoist(embedding, batch.state[:, -1], batch.task_id)
+        self._beside.join(self.device)
         sampled = (policy_actions, policy_log_prob, draws.random_actions)
         terms = critic_terms(head, hoisted, batch.actions[:, 0], *sampled, target, config.cql_alpha, policy_bound)
         _step(self._critic_adam, terms.critic_loss, self._critic_backward)
