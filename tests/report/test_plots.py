@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from ptr_robot.report.plots import Mark, Series, interval_bar, line_chart, nice_ticks, thin_out
+from ptr_robot.report.plots import Mark, Series, interval_bar, legend, line_chart, nice_ticks, thin_out
 
 
 @pytest.mark.parametrize(
@@ -81,3 +81,32 @@ def test_interval_bar_spans_the_interval():
     assert 'x="56.0"' in svg
     assert 'width="100.0"' in svg
     assert 'cx="106.0"' in svg
+
+
+def test_tags_stand_at_the_ends_of_their_lines_and_not_on_each_other():
+    ends = [0.5, 0.51, 0.5, 1.0]
+    lines = [Series(label=f"run {i}", x=[0, 1, 2], y=[0.0, y, math.nan], tag=str(i)) for i, y in enumerate(ends)]
+    lines += [Series(label="none", x=[0, 2], y=[0.0, 0.2]), Series(label="empty", x=[0], y=[math.nan], tag="9")]
+    tree = ElementTree.fromstring(line_chart(lines, title="t", height=150))
+    placed = {text.text: float(text.get("y")) for text in tree.iter() if text.get("class") == "end"}
+    assert set(placed) == {"0", "1", "2", "3"}
+    heights = sorted(placed.values())
+    assert min(np.diff(heights)) >= 10
+    assert heights[0] == placed["3"]
+    assert heights[0] > 0
+    assert heights[-1] < 150
+
+
+def test_many_tags_stay_inside_the_chart():
+    lines = [Series(label=f"run {i}", x=[0, 1], y=[0.0, -1.0 + i / 99], tag=str(i)) for i in range(11)]
+    tree = ElementTree.fromstring(line_chart(lines, title="t", height=150))
+    heights = [float(text.get("y")) for text in tree.iter() if text.get("class") == "end"]
+    assert len(heights) == 11
+    assert max(heights) <= 150 - 24
+    assert min(heights) > 0
+
+
+def test_a_legend_shows_colour_dash_and_tag():
+    html = legend([("<one>", 0, 0, "1"), ("two", -1, 5, "")])
+    assert '<span class="key c0 d0"></span><b>1</b> &lt;one&gt;' in html
+    assert '<span class="key plain d1"></span>two' in html

@@ -83,6 +83,7 @@ def test_a_silent_run_is_not_said_to_go_on(tmp_path):
     data, now = read_run(tmp_path), log.stat().st_mtime
     assert told_state(data, 1200, now) == ("1 min 40 s", "left")
     assert told_state(data, 200, now)[0] == "finished"
+    assert told_state(data, 0, now)[0] == "unknown"
     state, told = told_state(data, 1200, now + 120.0)
     assert (state, "ptr-fast resume" in told) == ("silent", True)
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ptr_robot.evaluation.critical_moments import Separation, critical_profile, separation
-from ptr_robot.report.curves import figure, legend
-from ptr_robot.report.plots import Series, line_chart
+from ptr_robot.report.curves import figure
+from ptr_robot.report.plots import NUM_DASHES, Series, legend, line_chart
 
 __all__ = ["critical_part"]
 
@@ -25,16 +25,17 @@ def critical_part(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
     told = {name: s for name, e in evaluations.items() if (s := separation(e)) is not None}
     out = []
     if profiles:
+        tags = [str(i + 1) if len(profiles) > NUM_DASHES else "" for i in range(len(profiles))]
         series = [
-            Series(label=name, x=np.arange(5, 100, 10), y=profile, colour=i, dash=i // 8)
+            Series(label=name, x=np.arange(5, 100, 10), y=profile, colour=i, dash=i, tag=tags[i])
             for i, (name, profile) in enumerate(profiles.items())
         ]
-        names = legend([(name, i, i // 8) for i, name in enumerate(profiles)]) if len(profiles) > 1 else ""
+        names = legend([(line.label, line.colour, line.dash, line.tag) for line in series]) if len(series) > 1 else ""
         chart = line_chart(series, title="How critical a moment is, over an episode in per cent of its length")
         out.append(
             "<p>Where it matters what is done: Q of the recorded action above that of random ones, by tenths of a good "
             "episode (start 0, end 100), in multiples of its mean.</p>"
-            + figure("Critical moments", "times the mean", chart, names)
+            + f'<div class="grid">{figure("Critical moments", "times the mean", chart, names)}</div>'
         )
     if told:
         lines = "".join(_line(name, each) for name, each in told.items())

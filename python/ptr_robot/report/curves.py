@@ -10,7 +10,7 @@ from ptr_fast.config import LearnerConfig, from_dict
 from ptr_fast.learners.registry import traits_of
 from ptr_fast.learners.traits import Panel, Traits
 from ptr_robot.evaluation.metrics import METRICS
-from ptr_robot.report.plots import Series, line_chart
+from ptr_robot.report.plots import NUM_DASHES, Series, legend, line_chart
 from ptr_robot.report.runs import RunData
 
 __all__ = ["figure", "held_out", "training", "traits_of_run"]
@@ -46,7 +46,7 @@ def _held_out_panel(name: str) -> Panel:
 
 
 def training(runs: Sequence[RunData]) -> str:
-    """Small multiples over updates: one colour per run, or per series where there is one run."""
+    """Small multiples over updates: a colour and a number per run, or a colour and a dash per series of one run."""
     drawn = [run for run in runs if run.metrics]
     if not drawn:
         return ""
@@ -60,7 +60,7 @@ def training(runs: Sequence[RunData]) -> str:
 
 def _charts(runs: Sequence[RunData], charts: Sequence[str], others: Sequence[str]) -> str:
     """Charts side by side, the others behind a line that opens them."""
-    names = legend([(run.name, i, 0) for i, run in enumerate(runs)]) if len(runs) > 1 else ""
+    names = legend([(run.name, i, 0, str(i + 1)) for i, run in enumerate(runs)]) if len(runs) > 1 else ""
     more = (
         f"<details><summary>{len(others)} more series</summary><div class='grid'>{''.join(others)}</div></details>"
         if others
@@ -83,35 +83,27 @@ def _panels_of(runs: Sequence[RunData]) -> list[Panel]:
 def _training_panel(runs: Sequence[RunData], panel: Panel) -> str:
     series, several, keys = [], len(runs) > 1, panel.series
     present = [key for key in keys if any(key in run.metrics for run in runs)]
+    tags = [str(j + 1) if len(present) > NUM_DASHES else "" for j in range(len(present))]
     for i, run in enumerate(runs):
         for j, key in enumerate(present):
             if key in run.metrics:
                 steps, values = run.metrics[key]
                 label = f"{run.name}: {keys[key]}" if several else keys[key]
-                colour, dash = (i, j) if several else (j, 0)
-                series.append(Series(label=label, x=steps, y=values, colour=colour, dash=dash))
+                colour, tag = (i, str(i + 1)) if several else (j, tags[j])
+                series.append(Series(label=label, x=steps, y=values, colour=colour, dash=j, tag=tag))
     if not series:
         return ""
     names = ""
     if len(present) > 1:
-        names = legend([(keys[k], -1 if several else j, j if several else 0) for j, k in enumerate(present)])
+        names = legend([(keys[k], -1 if several else j, j, "" if several else tags[j]) for j, k in enumerate(present)])
     chart = line_chart(series, title=f"{panel.heading} over updates", zero_line=panel in OF_THE_MACHINE)
     return figure(panel.heading, panel.unit, chart, names)
 
 
 def figure(heading: str, unit: str, chart: str, names: str = "") -> str:
-    """A chart under its heading; ``names``: of its lines, as :func:`legend` makes them."""
+    """A chart under its heading; ``names``: of its lines, as :func:`~ptr_robot.report.plots.legend` makes them."""
     small = f' <span class="unit">{escape(unit)}</span>' if unit else ""
     return f"<figure><h4>{escape(heading)}{small}</h4>{names}{chart}</figure>"
-
-
-def legend(entries: Sequence[tuple[str, int, int]]) -> str:
-    """Names of lines: (name, number of its colour or -1 for none, number of its dash)."""
-    items = "".join(
-        f'<span><span class="key {"plain" if colour < 0 else f"c{colour % 8}"} d{dash}"></span>{escape(label)}</span>'
-        for label, colour, dash in entries
-    )
-    return f'<div class="legend">{items}</div>'
 
 
 def traits_of_run(run: RunData) -> Traits | None:

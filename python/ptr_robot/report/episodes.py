@@ -17,7 +17,7 @@ from ptr_fast.diagnostics import telling_moments
 from ptr_fast.errors import DataError
 from ptr_fast.resize import resize
 from ptr_robot.evaluation.held_out import told_kind
-from ptr_robot.report.plots import NARROW, WIDE, Mark, Series, line_chart
+from ptr_robot.report.plots import NARROW, NUM_DASHES, WIDE, Mark, Series, legend, line_chart
 from ptr_robot.training.store_places import StorePlaces
 
 __all__ = ["demonstration", "frame_uri", "over_checkpoints"]
@@ -82,22 +82,24 @@ def over_checkpoints(evaluations: Mapping[int, dict[str, Any]], places: StorePla
     ]
     lines += [
         Series(
-            label=f"step {step}", x=_array(seen[step]["step"]), y=_array(seen[step][acting]), colour=i % 8, dash=i % 4
+            label=f"step {step}",
+            x=_array(seen[step]["step"]),
+            y=_array(seen[step][acting]),
+            colour=i,
+            dash=i,
+            tag=str(i - 2) if len(steps) >= NUM_DASHES else "",
         )
         for i, step in enumerate(steps, 3)
     ]
     store, problem = _open(places, Path(newest["data"]["store"]))
     first = _first_frame(store, chosen["episode_id"])
-    names = "".join(
-        f'<span><span class="key c{line.colour} d{line.dash}"></span>{escape(line.label)}</span>' for line in lines
-    )
     cameras = newest["data"].get("cameras") or [newest["data"]["camera"]]
     axis = _array(chosen["curves"]["step"])
     return (
         (f'<p class="note">{escape(problem)}</p>' if problem else "")
         + f"<figure><h4>{escape(chosen['task'])} <span class='unit'>{escape(chosen['episode_id'])}</span></h4>"
         + "".join(_strip(store, camera, first, axis) for camera in cameras if store is not None and first is not None)
-        + f'<div class="legend">{names}</div>'
+        + legend([(line.label, line.colour, line.dash, line.tag) for line in lines])
         + _both_widths(lines, f"Q along {chosen['task']} at {len(steps)} checkpoints", (), height=240)
         + "</figure>"
     )
@@ -150,12 +152,16 @@ def _episode(episode: dict[str, Any], evaluation: dict[str, Any], store: Episode
     out = [
         f'<figure><h4>{escape(title)} <span class="unit">{escape(episode["episode_id"])}</span></h4>',
         *(_strip(store, camera, first, steps) for camera in cameras if store is not None and first is not None),
-        f'<div class="legend"><span><span class="key c0"></span>Q of the recorded action ({NETWORKS[acting]})</span>'
-        f'<span><span class="key c0 d1"></span>the same, {NETWORKS[other]}</span>'
-        '<span><span class="key c1"></span>V: the policy’s mean action</span>'
-        '<span><span class="key c2 d2"></span>recorded return</span></div>',
+        legend(
+            [
+                (f"Q of the recorded action ({NETWORKS[acting]})", 0, 0, ""),
+                (f"the same, {NETWORKS[other]}", 0, 1, ""),
+                ("V: the policy’s mean action", 1, 3, ""),
+                ("recorded return", 2, 2, ""),
+            ]
+        ),
         _both_widths(_q_series(curves, acting, other), f"Q along {title}", marks, height=220),
-        '<div class="legend"><span><span class="key c3"></span>advantage</span></div>',
+        legend([("advantage", 3, 0, "")]),
         _both_widths(
             [Series(label="advantage", x=steps, y=curves["advantage"], colour=3)],
             f"Advantage along {title}",
@@ -178,7 +184,7 @@ def _q_series(curves: dict[str, np.ndarray], acting: str, other: str) -> list[Se
     series = [
         Series(label="recorded return", x=steps, y=curves["returns"], colour=2, dash=2),
         Series(label=f"Q of the recorded action, {NETWORKS[other]}", x=steps, y=curves[other], colour=0, dash=1),
-        Series(label="V of the policy's mean action", x=steps, y=curves["value"], colour=1),
+        Series(label="V of the policy's mean action", x=steps, y=curves["value"], colour=1, dash=3),
         Series(label=f"Q of the recorded action, {NETWORKS[acting]}", x=steps, y=curves[acting], colour=0),
     ]
     return [s for s in series if np.isfinite(s.y).any()]
@@ -222,7 +228,7 @@ def _moments(
         if store is not None and first is not None:
             image = "".join(_image(store, camera, first, step) for camera in cameras)
         rise = curves[acting][i] - curves[acting][i - 1] if i else math.nan
-        amount = f"{rise if reason.startswith('largest rise') else curves['advantage'][i]:+.2f}".replace("-", MINUS)
+        amount = f"{rise if reason.startswith('largest rise') else curves['advantage'][i]:+.2g}".replace("-", MINUS)
         out.append(
             f'<div>{image}<span class="badge">{number}</span> <b>step {step}</b><br>{escape(reason)}: {amount}</div>'
         )

@@ -64,7 +64,7 @@ def page_html(title: str, main: str, policy: str = POLICY, script: str = "") -> 
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n<link rel="icon" href="data:,">\n'
         f"<title>{escape(title)}</title>\n<style>{CSS}</style>\n{run}</head>\n<body>\n<main>\n"
         f"{main}</main>\n</body>\n</html>\n"
     )

@@ -16,12 +16,14 @@ import numpy as np
 __all__ = [
     "LEFT",
     "NARROW",
+    "NUM_DASHES",
     "RIGHT",
     "SMALL",
     "WIDE",
     "Mark",
     "Series",
     "interval_bar",
+    "legend",
     "line_chart",
     "nice_ticks",
     "thin_out",
@@ -30,6 +32,7 @@ __all__ = [
 MAX_POINTS = 400
 NUM_COLOURS = 8
 NUM_DASHES = 4
+TAG_HEIGHT = 10.5
 LEFT, RIGHT, TOP, BOTTOM = 42.0, 10.0, 8.0, 24.0
 SMALL, WIDE, NARROW = 264, 860, 360
 """Widths of charts near the pixels they are shown at, so that labels keep their size: one of a grid, laptop, phone."""
@@ -37,13 +40,18 @@ SMALL, WIDE, NARROW = 264, 860, 360
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """One line: ``label`` for the legend and screen readers, ``x`` and ``y`` of one length, palette slots."""
+    """One line: ``label`` for the legend and screen readers, ``x`` and ``y`` of one length, palette slots.
+
+    No two lines of a chart may differ by their colour alone: they have other dashes (there are ``NUM_DASHES``), or a
+    ``tag`` of a letter or number, which stands at the line's end and in the legend.
+    """
 
     label: str
     x: np.ndarray
     y: np.ndarray
     colour: int = 0
     dash: int = 0
+    tag: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +143,8 @@ def line_chart(
         y_range=y_range or _padded(float(y_values.min()), float(y_values.max()), 0.06),
     )
     parts = [head, *_frame(axes, x_label, zero_line, x_ticks)]
-    parts += [_line(axes, s, x, y) for s, x, y in lines]
+    tags = _tags(axes, lines)
+    parts += [_line(axes, s, x, y, tag) for (s, x, y), tag in zip(lines, tags, strict=True)]
     parts += [_mark(axes, mark) for mark in marks]
     return "".join([*parts, "</svg>"])
 
@@ -154,6 +163,16 @@ def interval_bar(rate: float, low: float, high: float, *, label: str, width: int
         f'<rect class="interval" x="{x[1]:.1f}" y="{middle - 4}" width="{max(x[2] - x[1], 1):.1f}" height="8" rx="4"/>'
         f'<circle class="rate" cx="{x[0]:.1f}" cy="{middle}" r="5"/></svg>'
     )
+
+
+def legend(entries: Sequence[tuple[str, int, int, str]]) -> str:
+    """Names of lines: (name, number of its colour or -1 for none, number of its dash, tag)."""
+    items = "".join(
+        f'<span><span class="key {"plain" if colour < 0 else f"c{colour % NUM_COLOURS}"} d{dash % NUM_DASHES}"></span>'
+        f"{f'<b>{escape(tag)}</b> ' if tag else ''}{escape(label)}</span>"
+        for label, colour, dash, tag in entries
+    )
+    return f'<div class="legend">{items}</div>'
 
 
 def _padded(low: float, high: float, share: float) -> tuple[float, float]:
@@ -192,7 +211,31 @@ def _frame(axes: _Axes, x_label: str, zero_line: bool, x_ticks: Sequence[tuple[f
     return parts
 
 
-def _line(axes: _Axes, series: Series, x: np.ndarray, y: np.ndarray) -> str:
+def _tags(axes: _Axes, lines: Sequence[tuple[Series, np.ndarray, np.ndarray]]) -> list[str]:
+    """The tags of lines above their ends, moved apart where they would lie on each other; empty where there is none."""
+    ends = {
+        i: np.flatnonzero(np.isfinite(y))[-1] for i, (s, _, y) in enumerate(lines) if s.tag and np.isfinite(y).any()
+    }
+    order = sorted(ends, key=lambda i: axes.y(lines[i][2][ends[i]]))
+    places: dict[int, float] = {}
+    low = TOP + TAG_HEIGHT - 2
+    for i in order:
+        places[i] = low = max(axes.y(lines[i][2][ends[i]]) - 3, low)
+        low += TAG_HEIGHT
+    high = axes.height - BOTTOM
+    for i in reversed(order):
+        places[i] = high = min(places[i], high)
+        high -= TAG_HEIGHT
+    return [
+        f'<text class="end" x="{axes.x(lines[i][1][ends[i]]):.1f}" y="{places[i]:.1f}" text-anchor="end">'
+        f"{escape(lines[i][0].tag)}</text>"
+        if i in ends
+        else ""
+        for i in range(len(lines))
+    ]
+
+
+def _line(axes: _Axes, series: Series, x: np.ndarray, y: np.ndarray, tag: str) -> str:
     style = f'class="line c{series.colour % NUM_COLOURS} d{series.dash % NUM_DASHES}"'
     pieces: list[list[str]] = [[]]
     for a, b in zip(x, y, strict=True):
@@ -207,7 +250,7 @@ def _line(axes: _Axes, series: Series, x: np.ndarray, y: np.ndarray) -> str:
             out.append(f'<circle class="dot c{series.colour % NUM_COLOURS}" cx="{cx}" cy="{cy}" r="2.5"/>')
         else:
             out.append(f'<polyline {style} points="{" ".join(piece)}"/>')
-    return f"<g><title>{escape(series.label)}</title>{''.join(out)}</g>"
+    return f"<g><title>{escape(series.label)}</title>{''.join(out)}{tag}</g>"
 
 
 def _mark(axes: _Axes, mark: Mark) -> str:

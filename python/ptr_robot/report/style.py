@@ -18,7 +18,7 @@ _DARK = """
 """
 _COLOURS = "\n".join(
     f".c{i} {{ stroke: var(--c{i}); }} .dot.c{i} {{ fill: var(--c{i}); stroke: none; }} "
-    f".key.c{i} {{ border-color: var(--c{i}); }}"
+    f".key.c{i} {{ border-color: var(--c{i}); --key: var(--c{i}); }}"
     for i in range(8)
 )
 
@@ -35,6 +35,8 @@ h1 {{ font-size: 1.9rem; line-height: 1.2; margin: 0 0 .3rem; letter-spacing: -.
 h2 {{ font-size: 1.25rem; margin: 2.8rem 0 .4rem; letter-spacing: -.01em; }}
 h3 {{ font-size: 1rem; margin: 1.5rem 0 .4rem; overflow-wrap: anywhere; }}
 p {{ margin: .3rem 0 .8rem; max-width: 46rem; }}
+a {{ color: var(--accent); }} .whole {{ white-space: nowrap; }}
+.scroll + p, .scroll + .grid, .scroll + .scroll {{ margin-top: .9rem; }}
 .soft, figcaption, caption {{ color: var(--soft); font-size: .875rem; }}
 .tiles {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(165px, 1fr)); gap: .7rem; margin: 1.2rem 0; }}
 .tile {{ background: var(--card); border: 1px solid var(--rule); border-radius: 10px; padding: .7rem .9rem; }}
@@ -71,7 +73,10 @@ figure .unit {{ color: var(--soft); font-weight: 400; }}
 .key {{ display: inline-block; width: 1.3rem; border-top: 2.5px solid; margin: 0 .35rem .2rem 0;
   vertical-align: middle; }}
 .key.d1 {{ border-top-style: dashed; }} .key.d2 {{ border-top-style: dotted; }}
-  .key.plain {{ border-color: var(--soft); }}
+  .key.plain {{ border-color: var(--soft); --key: var(--soft); }}
+.key.d3 {{ border-top: 0; height: 2.5px; print-color-adjust: exact; background: repeating-linear-gradient(90deg,
+  var(--key) 0 8px, transparent 8px 11px, var(--key) 11px 13px, transparent 13px 16px); }}
+.legend b {{ color: var(--ink); }}
 .grid figure {{ margin: 0; }} .grid svg {{ margin-top: auto; }}
 svg {{ display: block; width: 100%; height: auto; overflow: visible; }}
 svg.bar {{ min-width: 150px; max-width: 260px; }}
@@ -80,6 +85,8 @@ svg.bar {{ min-width: 150px; max-width: 260px; }}
 .grid-line {{ stroke: var(--rule); }} .axis-line {{ stroke: var(--soft); opacity: .6; }}
 .tick {{ fill: var(--soft); font-size: 10.5px; font-variant-numeric: tabular-nums; }}
 .interval {{ fill: var(--accent); opacity: .3; }} .rate {{ fill: var(--accent); }}
+.end {{ fill: var(--ink); font-size: 10.5px; font-weight: 700; paint-order: stroke; stroke: var(--card);
+  stroke-width: 3px; }}
 .mark line {{ stroke: var(--ink); opacity: .45; stroke-dasharray: 2 3; }} .mark circle {{ fill: var(--ink); }}
 .mark text {{ fill: var(--card); font-size: 10px; font-weight: 700; }}
 .narrow {{ display: none; }}
@@ -105,7 +112,8 @@ footer {{ margin-top: 3rem; border-top: 1px solid var(--rule); padding-top: .8re
   .tile b {{ font-size: 1.15rem; }} .strip {{ padding: 0 {100 * RIGHT / NARROW:.2f}% 0 {100 * LEFT / NARROW:.2f}%; }}
   .strip img:nth-child(even) {{ display: none; }}
   th, td {{ padding: .4rem .5rem; }} .roomy {{ display: none; }} svg.bar {{ min-width: 80px; }}
-  table {{ font-size: .84rem; }}
+  table {{ font-size: .84rem; }} tbody th {{ min-width: 7rem; }} td:not(.num):not(:empty) {{ min-width: 4.5rem; }}
+  .dense tbody th {{ white-space: normal; max-width: 8.5rem; }}
 }}
 {_COLOURS}
 """

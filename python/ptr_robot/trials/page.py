@@ -213,7 +213,7 @@ def _trial_table(sheet: TrialSheet) -> str:
                 str(record.num_missed),
                 str(record.num_held),
                 "<br>".join(escape(line) for line in _how_it_ended(record)),
-                f'<a href="{escape(record.video)}">{escape(record.video)}</a>' if record.video else "",
+                f'<a class="whole" href="{escape(record.video)}">{escape(record.video)}</a>' if record.video else "",
             ]
         )
     return _table(["trial", "policy", "verdict", "steps", "missed", "held", "ended early by", "video"], rows)

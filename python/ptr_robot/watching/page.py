@@ -60,7 +60,9 @@ def told_state(data: RunData, num_steps: int, now: float) -> tuple[str, str]:
     Args:
         num_steps: updates of the whole run. now: seconds since the epoch.
     """
-    if num_steps and data.last_step >= num_steps:
+    if not num_steps:
+        return "unknown", "time left: the record of the run does not say how long it is"
+    if data.last_step >= num_steps:
         return "finished", f"after {format_duration(data.seconds)} of training"
     log = data.path / "metrics.jsonl"
     if not log.is_file():
