@@ -262,16 +262,16 @@ def test_a_store_that_git_keeps_elsewhere(sharded, run, name):
 
 
 def test_what_is_not_read_is_called_by_its_name(tmp_path, run, sharded):
-    (tmp_path / "demo.hdf5").write_bytes(b"\x89HDF\r\n")
-    with pytest.raises(DataError, match=r"demo.hdf5: a file, expected a folder: HDF5 is not read"):
-        run(tmp_path / "demo.hdf5")
+    (tmp_path / "log.bag").write_bytes(b"#ROSBAG V2.0")
+    with pytest.raises(DataError, match=r"log.bag: a file, expected a folder: ROS bag is not read"):
+        run(tmp_path / "log.bag")
     (tmp_path / "data.tar").write_bytes(b"\0" * 257 + b"ustar" + b"\0" * 250)
     with pytest.raises(DataError, match=r"data.tar: a file, expected a folder: a tar archive: unpack it first"):
         run(tmp_path / "data.tar")
-    (tmp_path / "h5").mkdir()
-    shutil.copy(tmp_path / "demo.hdf5", tmp_path / "h5" / "demo.hdf5")
-    with pytest.raises(DataError, match=r"it holds HDF5 \(demo.hdf5\), which is not read"):
-        run(tmp_path / "h5")
+    (tmp_path / "bags").mkdir()
+    shutil.copy(tmp_path / "log.bag", tmp_path / "bags" / "log.bag")
+    with pytest.raises(DataError, match=r"it holds ROS bag \(log.bag\), which is not read"):
+        run(tmp_path / "bags")
     (tmp_path / "lerobot" / "meta").mkdir(parents=True)
     (tmp_path / "lerobot" / "meta" / "info.json").write_text("{}")
     with pytest.raises(DataError, match=r"info.json: codebase_version: expected one of"):

@@ -21,8 +21,13 @@ __all__ = ["detect_format", "open_source"]
 Reader = Callable[[Args, Path, tuple[str, ...]], Source]
 """Makes the source of a folder, given the cameras to read."""
 OURS = ("features.json", "dataset_info.json", "out.npy", "obs_dict.pkl", "policy_out.pkl", "agent_data.pkl")
-EXPECTED = "features.json with *.tfrecord files (rlds), raw/traj_group*/traj* (bridge-raw) or out.npy (bridge-npy)"
-FOREIGN = {".hdf5": "HDF5", ".h5": "HDF5", ".zarr": "zarr", ".parquet": "Parquet", ".mcap": "MCAP", ".bag": "ROS bag"}
+EXPECTED = (
+    "features.json with *.tfrecord files (rlds), raw/traj_group*/traj* (bridge-raw), out.npy (bridge-npy), "
+    "meta/info.json (lerobot), *.hdf5 (robomimic), data/main_data.hdf5 (minari), meta/episode_ends (zarr), "
+    "*.npz or *.npy (episode-files)"
+)
+FOREIGN = {".parquet": "Parquet", ".mcap": "MCAP", ".bag": "ROS bag"}
+HDF5 = (".hdf5", ".h5")
 
 
 def open_source(args: Args) -> Source:
@@ -54,11 +59,39 @@ def _lerobot(args: Args, root: Path, cameras: tuple[str, ...]) -> Source:
     return LeRobotSource(root, cameras, args.keys(), args.layout)
 
 
+def _hdf5(args: Args, root: Path, cameras: tuple[str, ...]) -> Source:
+    from ptr_robot.datasets.hdf5 import Hdf5Source
+
+    return Hdf5Source(root, cameras, args.keys(), args.layout)
+
+
+def _minari(args: Args, root: Path, cameras: tuple[str, ...]) -> Source:
+    from ptr_robot.datasets.minari import MinariSource
+
+    return MinariSource(root, cameras, args.keys(), args.layout)
+
+
+def _zarr(args: Args, root: Path, cameras: tuple[str, ...]) -> Source:
+    from ptr_robot.datasets.zarr_buffer import ZarrSource
+
+    return ZarrSource(root, cameras, args.keys(), args.layout)
+
+
+def _episode_files(args: Args, root: Path, cameras: tuple[str, ...]) -> Source:
+    from ptr_robot.datasets.episode_files import EpisodeFilesSource
+
+    return EpisodeFilesSource(root, cameras, args.keys(), args.layout)
+
+
 READERS: dict[str, Reader] = {
     "rlds": _rlds,
     "bridge-raw": lambda args, root, cameras: BridgeRawSource(root, cameras, args.seed, args.layout),
     "bridge-npy": lambda args, root, cameras: BridgeNpySource(root, cameras, args.layout),
     "lerobot": _lerobot,
+    "robomimic": _hdf5,
+    "minari": _minari,
+    "zarr": _zarr,
+    "episode-files": _episode_files,
 }
 
 
@@ -70,12 +103,12 @@ def _cameras_of(store: Path) -> tuple[str, ...]:
 
 
 def _folder(path: Path) -> Path:
-    """The folder as an absolute path: task and domain are names of folders above, which "." would hide.
+    """The folder or HDF5 file as an absolute path: task and domain are names of folders above, which "." would hide.
 
     Raises:
         DataError: there is none; a file says which folder to give in its place.
     """
-    if path.is_dir():
+    if path.is_dir() or (path.is_file() and path.suffix in HDF5):
         return Path(os.path.abspath(path))
     if not path.exists():
         raise DataError(f"{path}: {whats_there(path) if path.is_symlink() else 'no such folder'}")
@@ -90,6 +123,12 @@ def detect_format(root: Path) -> Format:
     """The format of the first thing that is recognised under ``root``; DataError where nothing is."""
     if (root / "meta" / "info.json").exists():
         return "lerobot"
+    if (root / "meta" / "episode_ends").is_dir():
+        return "zarr"
+    if (root / "data" / "main_data.hdf5").exists():
+        return "minari"
+    if root.is_file():
+        return "robomimic"
     for folder, folders, files in os.walk(root):
         folders.sort()
         names = {*files, *folders}
@@ -99,6 +138,10 @@ def detect_format(root: Path) -> Format:
             return "bridge-raw"
         if "out.npy" in files:
             return "bridge-npy"
+        if any(name.endswith(HDF5) for name in files):
+            return "robomimic"
+    if not (root / "meta.json").is_file() and any(root.rglob("*.np[yz]")):
+        return "episode-files"
     hint = _hint(root)
     known = list(get_args(Format))[1:]
     raise DataError(f"{root}: not recognised as one of {known}; {hint or f'expected {EXPECTED}'}")
@@ -113,7 +156,7 @@ def _hint(root: Path) -> str:
     if root.name.startswith("traj") or any(root.glob("traj*/obs_dict.pkl")) or (root / "obs_dict.pkl").exists():
         return "this is inside a raw Bridge folder: give one above the folder named by its date"
     if (root / ".zgroup").exists() or (root / "zarr.json").exists():
-        return "this is a zarr folder, which is not read"
+        return "this is a zarr folder without meta/episode_ends, which says where episodes end"
     for folder, folders, files in os.walk(root):
         for name in sorted(files):
             if kind := FOREIGN.get(Path(name).suffix):

@@ -14,7 +14,7 @@ from ptr_robot.datasets.task_names import is_blank
 
 __all__ = ["Args", "Format", "pairs"]
 
-Format = Literal["auto", "rlds", "bridge-raw", "bridge-npy", "lerobot"]
+Format = Literal["auto", "rlds", "bridge-raw", "bridge-npy", "lerobot", "robomimic", "minari", "zarr", "episode-files"]
 Values = Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction]
 """Several values after one option, which may be given again: without it, all but the last would be lost in silence. An
 ``Args`` holds them as one flat tuple."""

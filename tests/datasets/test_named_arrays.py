@@ -1,0 +1,220 @@
+"""HDF5 of robomimic and LIBERO, Minari, zarr of diffusion_policy, and a file an episode: ``write_files.py`` wrote them.
+
+robomimic 0.3.0's ``SequenceDataset`` loads ``robomimic.hdf5``, and Minari 0.5.4 wrote ``minari`` itself.
+"""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from recordings import SIZES, recordings
+
+from ptr_fast.data.store import EpisodeStore
+from ptr_fast.errors import DataError
+from ptr_robot.datasets.detect import detect_format, open_source
+from ptr_robot.verbs import convert
+
+FILES = Path(__file__).with_name("files")
+EEF = ("state=obs/robot0_eef_pos,obs/robot0_gripper_qpos",)
+READS = {
+    "robomimic.hdf5": ("h5py", {"key": EEF, "task": "lift the cube"}),
+    "libero.hdf5": ("h5py", {}),
+    "minari": ("h5py", {"task": "play"}),
+    "diffusion_policy.zarr": ("zarr", {"task": "push the T"}),
+}
+
+
+def read(source, out, **options):
+    args = convert.Args(source=source, out=out, **{"encoding": "raw", **options})
+    opened = open_source(args)
+    return EpisodeStore.open(out) if convert.convert(args, opened) else None, opened
+
+
+def known(name, tmp_path, **options):
+    package, usual = READS[name]
+    pytest.importorskip(package, reason=f"reading {name} needs {package}")
+    return read(FILES / name, tmp_path / "store", **{**usual, **options})
+
+
+def frames_of(store, camera, episode):
+    first, count = int(store.episodes.first[episode]), int(store.episodes.num_frames[episode])
+    return np.stack([store.frame(camera, first + t) for t in range(count)])
+
+
+def check(store, after, cameras):
+    """States, actions, rewards and frames are those of the recordings; ``after``: with what was seen at the end."""
+    for e, one in enumerate(recordings()):
+        first, steps = int(store.episodes.first[e]), len(one.actions)
+        count = steps + after
+        assert (store.episodes.num_steps[e], store.episodes.num_frames[e]) == (steps, count)
+        np.testing.assert_array_equal(store.state[first : first + count], one.states[:count])
+        np.testing.assert_array_equal(store.action[first : first + steps], one.actions)
+        for camera, name in cameras.items():
+            np.testing.assert_array_equal(frames_of(store, camera, e), one.frames[name][:count, ::2, ::2])
+
+
+def test_robomimic(tmp_path):
+    store, source = known("robomimic.hdf5", tmp_path)
+    check(store, True, {"front_image": "front", "wrist_image": "wrist"})
+    assert store.episodes.split == ["train", "val", "train"]
+    assert store.episodes.task == ["lift the cube"] * 3
+    assert store.episodes.outcome == ["unknown"] * 3
+    for rewards, one in zip(store.episodes.rewards, recordings(), strict=True):
+        np.testing.assert_array_equal(rewards, one.rewards)
+    assert store.meta.state.names == ("robot0_eef_pos_0", "robot0_eef_pos_1", "robot0_gripper_qpos")
+    assert "--key success=rewards takes episodes with a reward above 0" in " ".join(source.notes)
+    assert "not read: dones" in source.notes
+
+
+def test_robomimic_success_where_asked(tmp_path):
+    store, _ = known("robomimic.hdf5", tmp_path, key=(*EEF, "success=rewards"), cameras=("front_image",))
+    assert store.episodes.outcome == ["success", "failure", "success"]
+    assert [camera.name for camera in store.meta.cameras] == ["front_image"]
+
+
+def test_robomimic_asks_for_its_state(tmp_path):
+    with pytest.raises(
+        DataError, match=r"state: nothing is called state; --key state=PATH names.*obs/robot0_eef_pos \[2\]"
+    ):
+        known("robomimic.hdf5", tmp_path, key=())
+    with pytest.raises(DataError, match=r"have no instruction: robomimic.hdf5#demo_0.*--task TEXT"):
+        known("robomimic.hdf5", tmp_path, task="")
+
+
+def test_libero_says_its_task_and_is_recognised(tmp_path):
+    store, source = known("libero.hdf5", tmp_path)
+    assert store.episodes.task == ["put the black bowl on the plate"] * 2
+    assert store.meta.action.names[-1] == "gripper"
+    assert store.meta.action.units[-1] == "1 = closed, -1 = open"
+    assert store.meta.state.names == source.layout.state.names
+    assert store.meta.control_hz == 20
+
+
+def test_minari(tmp_path):
+    store, source = known("minari", tmp_path)
+    check(store, True, {})
+    assert set(source.cameras) == set(SIZES)
+    for e, one in enumerate(recordings()):
+        assert np.abs(frames_of(store, "front", e).astype(int) - one.frames["front"]).mean() < 3  # Minari keeps JPEG
+        np.testing.assert_allclose(store.episodes.rewards[e], one.rewards)
+
+
+def test_minaris_jpeg_files_are_kept(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    store, _ = known("minari", tmp_path, encoding="jpeg")
+    with h5py.File(FILES / "minari/data/main_data.hdf5") as file:
+        assert bytes(store.frame_bytes("wrist", 2)) == bytes(file["episode_0/observations/wrist"][2])
+
+
+def test_zarr(tmp_path):
+    store, source = known("diffusion_policy.zarr", tmp_path)
+    check(store, False, {"wrist": "wrist"})
+    assert any("img (float32 [32, 40, 3]; --cameras takes it" in note for note in source.notes)
+    assert any("steps per second" in what for what in store.meta.source["unknown"])
+
+
+def test_zarr_pictures_of_whole_floats(tmp_path):
+    store, _ = known("diffusion_policy.zarr", tmp_path, cameras=("img",))
+    check(store, False, {"img": "front"})
+
+
+def write_npz(folder, last=True, **changes):
+    folder.mkdir()
+    for i, one in enumerate(recordings()):
+        count = len(one.actions) + last
+        columns = {"state": one.states[:count], "action": one.actions, "reward": one.rewards, "task": one.task}
+        frames = {name: np.ascontiguousarray(seen[:count, ::2, ::2]) for name, seen in one.frames.items()}
+        np.savez(folder / f"{i}.npz", **{**columns, **frames, **changes})
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_npz(last, tmp_path):
+    write_npz(tmp_path / "data", last)
+    store, _ = read(tmp_path / "data", tmp_path / "store")
+    check(store, last, {"front": "front", "wrist": "wrist"})
+    assert store.episodes.task == [one.task for one in recordings()]
+    assert store.episodes.episode_id == ["0.npz", "1.npz", "2.npz"]
+
+
+def test_npy_of_steps(tmp_path):
+    (tmp_path / "data").mkdir()
+    for i, one in enumerate(recordings()):
+        steps = [
+            {
+                "observation": {"state": one.states[t], "front": one.frames["front"][t, ::2, ::2].copy()},
+                "action": one.actions[t],
+                "reward": float(one.rewards[t]),
+                "language_instruction": one.task,
+            }
+            for t in range(len(one.actions))
+        ]
+        np.save(tmp_path / "data" / f"episode_{i}.npy", np.array(steps, dtype=object), allow_pickle=True)
+    store, _ = read(tmp_path / "data", tmp_path / "store")
+    check(store, False, {"front": "front"})
+    assert store.episodes.task == [one.task for one in recordings()]
+    np.testing.assert_array_equal(store.episodes.rewards[2], recordings()[2].rewards)
+
+
+def test_damaged_episode_files(tmp_path):
+    write_npz(tmp_path / "data")
+    file = tmp_path / "data" / "1.npz"
+    file.write_bytes(file.read_bytes()[:-400])
+    with pytest.raises(DataError, match=r"1.npz: not a whole npz file of plain arrays"):
+        read(tmp_path / "data", tmp_path / "a")
+    store, _ = read(tmp_path / "data", tmp_path / "b", on_bad="skip")
+    assert store.episodes.episode_id == ["0.npz", "2.npz"]
+    write_npz(tmp_path / "other", state=np.zeros((3, 3), np.float32))
+    with pytest.raises(DataError, match=r"0.npz: episode '0.npz', front: expected 3 frames, one for each state, got 5"):
+        read(tmp_path / "other", tmp_path / "c")
+    write_npz(tmp_path / "nameless", state=np.zeros(5, "U3"))
+    with pytest.raises(DataError, match=r"0.npz: state: nothing is called state; --key state=PATH"):
+        read(tmp_path / "nameless", tmp_path / "d")
+
+
+def test_damaged_hdf5(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    file = tmp_path / "demos.hdf5"
+    shutil.copy(FILES / "robomimic.hdf5", file)
+    options = READS["robomimic.hdf5"][1]
+    with h5py.File(file, "a") as content:
+        del content["data/demo_1/actions"]
+        content["data/demo_1/actions"] = np.zeros((4, 2))
+    with pytest.raises(DataError, match=r"demo_1', next|demo_1'.*expected"):
+        read(file, tmp_path / "a", **options)
+    with h5py.File(file, "a") as content:
+        del content["data/demo_1/obs/front_image"]
+    with pytest.raises(DataError, match=r"demos.hdf5: episode 'demo_1'.*"):
+        read(file, tmp_path / "b", **options)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(DataError, match=r"demos.hdf5: not a whole HDF5 file"):
+        read(file, tmp_path / "c", **options)
+    file.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(DataError, match=r"demos.hdf5: a Git LFS pointer"):
+        read(file, tmp_path / "d", **options)
+    with h5py.File(tmp_path / "other.h5", "w") as content:
+        content["x"] = 1
+    with pytest.raises(DataError, match=r"other.h5: expected a group 'data' with demonstrations, got \['x'\]"):
+        read(tmp_path / "other.h5", tmp_path / "e", **options)
+
+
+def test_damaged_zarr_and_minari(tmp_path):
+    pytest.importorskip("zarr")
+    root = shutil.copytree(FILES / "diffusion_policy.zarr", tmp_path / "d.zarr")
+    (root / "data/action/1.0").write_bytes(b"nothing")
+    with pytest.raises(DataError, match=r"episode 1 \(rows 4 to 8\), action: a chunk is damaged"):
+        read(root, tmp_path / "a", task="t")
+    (root / "meta/episode_ends/.zarray").write_text("{")
+    with pytest.raises(DataError, match=r"d.zarr: not a replay buffer with data and meta/episode_ends"):
+        read(root, tmp_path / "b", task="t")
+    pytest.importorskip("h5py")
+    root = shutil.copytree(FILES / "minari", tmp_path / "minari")
+    (root / "data/metadata.json").write_text('{"data_format": "arrow"}')
+    with pytest.raises(DataError, match=r"metadata.json: data_format: expected 'hdf5', got 'arrow'"):
+        read(root, tmp_path / "c", task="t")
+
+
+def test_formats_are_told_from_the_folder():
+    found = {name: detect_format(FILES / name) for name in ("robomimic.hdf5", "minari", "diffusion_policy.zarr")}
+    assert found == {"robomimic.hdf5": "robomimic", "minari": "minari", "diffusion_policy.zarr": "zarr"}
+    assert detect_format(FILES / "lerobot_v30_image") == "lerobot"
