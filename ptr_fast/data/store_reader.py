@@ -198,6 +198,10 @@ class EpisodeStore:
             digest.update(json.dumps(part.about, sort_keys=True).encode())
         return digest.hexdigest()
 
+    def part_about(self, number: int) -> dict[str, Any]:
+        """The checksums and counts that a part of the store keeps of itself (note "store layout")."""
+        return dict(self._parts[number].about)
+
     @property
     def num_bytes(self) -> int:
         """Size of all steps files."""

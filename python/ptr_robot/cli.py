@@ -11,6 +11,7 @@ import threading
 
 VERBS = {
     "convert": "robot data of other formats -> a store",
+    "edit": "merge, split, drop, rename and relabel episodes of stores, without rewriting frames",
     "inspect": "what is in a store: tables and a contact sheet",
     "doctor": "traps in a store, and what to do about them",
     "collect": "demonstrations in simulated toy kitchens -> a store",

@@ -12,6 +12,7 @@ from ptr_fast.errors import DataError
 from ptr_robot.datasets.bridge_npy import BridgeNpySource
 from ptr_robot.datasets.bridge_raw import BridgeRawSource
 from ptr_robot.datasets.contents import whats_there
+from ptr_robot.datasets.episode_files import find_episode_files
 from ptr_robot.datasets.options import Args, Format
 from ptr_robot.datasets.rlds import RldsSource
 from ptr_robot.datasets.source import Source
@@ -140,7 +141,7 @@ def detect_format(root: Path) -> Format:
             return "bridge-npy"
         if any(name.endswith(HDF5) for name in files):
             return "robomimic"
-    if not (root / "meta.json").is_file() and any(root.rglob("*.np[yz]")):
+    if not (root / "meta.json").is_file() and find_episode_files(root):
         return "episode-files"
     hint = _hint(root)
     known = list(get_args(Format))[1:]

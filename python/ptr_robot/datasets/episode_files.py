@@ -31,7 +31,11 @@ ZIP = b"PK\x03\x04"
 
 def find_episode_files(root: Path) -> list[Path]:
     """``.npz`` files below a folder, or where there is none ``.npy`` files, in order."""
-    return sorted(root.rglob("*.npz")) or sorted(file for file in root.rglob("*.npy") if file.name != "out.npy")
+    for suffix in ("npz", "npy"):
+        files = [file for file in root.rglob(f"*.{suffix}") if file.is_file() and file.name != "out.npy"]
+        if files:
+            return sorted(files)
+    return []
 
 
 class EpisodeFilesSource:

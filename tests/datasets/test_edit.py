@@ -1,0 +1,171 @@
+"""``ptr-fast edit``: what comes out has the right episodes and labels, and shares its frames with what it came from."""
+
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from recordings import recordings
+from test_lerobot_folders import make_store
+
+from ptr_fast.config import RewardConfig, TaskTable
+from ptr_fast.data.store import Episode, EpisodeStore, StoreWriter
+from ptr_fast.data.store_meta import load_meta, save_meta
+from ptr_fast.data.transitions import Transitions
+from ptr_fast.errors import DataError
+from ptr_robot import cli
+from ptr_robot.datasets import edited_store
+from ptr_robot.verbs.edit import Args, main
+
+
+def edit(*stores, out, **options):
+    assert main(Args(stores=stores, out=out, **options)) == 0
+    return EpisodeStore.open(out)
+
+
+def frames(store, camera, episode):
+    first, count = int(store.episodes.first[episode]), int(store.episodes.num_frames[episode])
+    return [bytes(store.frame_bytes(camera, first + t)) for t in range(count)]
+
+
+def numbers(store, episode):
+    first, steps = int(store.episodes.first[episode]), int(store.episodes.num_steps[episode])
+    return store.state[first : first + steps], store.action[first : first + steps]
+
+
+def same_episode(one, e, other, o, camera="front", other_camera="front"):
+    assert frames(one, camera, e) == frames(other, other_camera, o)
+    for mine, yours in zip(numbers(one, e), numbers(other, o), strict=True):
+        np.testing.assert_array_equal(mine, yours)
+    np.testing.assert_array_equal(one.episodes.rewards[e], other.episodes.rewards[o])
+
+
+@pytest.fixture
+def store(tmp_path):
+    return make_store(tmp_path / "a")
+
+
+def test_drop_and_split_without_a_copy(store, tmp_path, capsys):
+    out = edit(store.path, out=tmp_path / "kept", drop=("outcome=failure",), rest=tmp_path / "rest")
+    assert "2 of 3 episodes" in capsys.readouterr().out
+    rest = EpisodeStore.open(tmp_path / "rest")
+    assert (out.episodes.episode_id, rest.episodes.episode_id) == (["day/0#0", "day/0#2"], ["day/1#1"])
+    same_episode(store, 2, out, 1)
+    same_episode(store, 1, rest, 0)
+    steps = [folder / "steps" / "000000.arrow" for folder in (store.path, out.path, rest.path)]
+    assert len({os.stat(file).st_ino for file in steps}) == 1
+    out.verify()
+    assert np.isnan(out.action[int(store.episodes.first[1])]).all()  # of no episode: not counted, not measured
+    tasks = TaskTable(names=out.meta.tasks, num_slots=2)
+    rows = Transitions(out, task_table=tasks, action=out.meta.action, rewards=RewardConfig())
+    assert rows.record.tolist() == [*range(4), *range(10, 16)]  # not the five of the episode between
+
+
+def test_an_edited_store_is_edited_and_appended_to(store, tmp_path):
+    once = edit(store.path, out=tmp_path / "once", drop=("id=day/1*",), rename_camera=("front=top",))
+    twice = edit(once.path, out=tmp_path / "twice", rename_camera=("top=wrist", "wrist=top"), keep=("id=day/0#2",))
+    same_episode(store, 2, twice, 0, "front", "wrist")
+    same_episode(store, 2, twice, 0, "wrist", "top")
+    before = twice.fingerprint()
+    meta = load_meta(twice.path)
+    assert [camera.name for camera in meta.cameras] == ["wrist", "top"]
+    one = recordings()[0]
+    files = {"wrist": frames(store, "front", 0)[:-1], "top": frames(store, "wrist", 0)[:-1]}
+    with StoreWriter.append(twice.path) as writer:
+        writer.add(Episode(episode_id="new", task="t", states=one.states[:-1], actions=one.actions, frames=files))
+    after = EpisodeStore.open(twice.path)
+    assert after.fingerprint() != before
+    assert frames(after, "wrist", 1) == files["wrist"]
+    same_episode(store, 2, after, 0, "front", "wrist")
+    store.verify()
+
+
+def test_labels(store, tmp_path):
+    out = edit(
+        store.path, out=tmp_path / "out", rename_task=("open the drawer=pull the drawer",),
+        success=("id=day/0*",), unknown=("task=open*",),
+    )  # fmt: skip
+    assert out.episodes.outcome == ["success", "unknown", "success"]
+    assert out.episodes.task[1] == "pull the drawer"
+    assert out.meta.tasks == ("put the lid on the pot", "pull the drawer")
+    assert store.episodes.outcome == EpisodeStore.open(store.path).episodes.outcome
+
+
+def test_merge(store, tmp_path):
+    other = make_store(tmp_path / "b", rewards=False, after=False)
+    with pytest.raises(ValueError, match=r"episode 'day/0#0' is in .*/a and in .*/b; --prefix puts"):
+        edit(store.path, other.path, out=tmp_path / "out")
+    out = edit(store.path, other.path, out=tmp_path / "out", prefix=True)
+    assert out.episodes.episode_id[2:4] == ["a/day/0#2", "b/day/0#0"]
+    assert out.num_episodes == 6
+    same_episode(store, 2, out, 2)
+    assert frames(out, "wrist", 4) == frames(other, "wrist", 1)
+    assert out.episodes.rewards[3] is None
+    assert [one["store"] for one in out.meta.source["stores"]] == [str(store.path), str(other.path)]
+
+
+def test_merge_measures_bounds_again_or_says_that_they_differ(store, tmp_path):
+    other = make_store(tmp_path / "b")
+    for path, low in ((store.path, -1.0), (other.path, -2.0)):
+        meta = load_meta(path)
+        action = replace(meta.action, low=(low, -6.0, -1.0), bounds_source="data")
+        save_meta(path, replace(meta, action=action))
+    out = edit(store.path, other.path, out=tmp_path / "out", prefix=True)
+    assert out.meta.action.bounds_source == "data"
+    assert out.meta.action.low[0] == pytest.approx(0.0, abs=0.01)
+    meta = load_meta(other.path)
+    save_meta(other.path, replace(meta, action=replace(meta.action, bounds_source="options")))
+    with pytest.raises(ValueError, match=r"bounds of the actions differ, and .*/b has 'options'"):
+        edit(store.path, other.path, out=tmp_path / "no", prefix=True)
+    save_meta(other.path, replace(meta, control_hz=9.0))
+    with pytest.raises(ValueError, match=r"control_hz differ: .*/a has 5.0, .*/b has 9.0"):
+        edit(store.path, other.path, out=tmp_path / "no", prefix=True)
+
+
+def test_another_file_system_is_copied(store, tmp_path, monkeypatch, capsys):
+    def refuse(*_):
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    out = edit(store.path, out=tmp_path / "out")
+    assert "copied (another file system)" in capsys.readouterr().out
+    same_episode(store, 0, out, 0)
+
+
+def test_slips_of_the_pen_are_refused_and_nothing_is_left(store, tmp_path, capsys, monkeypatch):
+    cases = {
+        ("--drop", "id=nothing"): "--drop id=nothing: no episode matches",
+        ("--keep", "name=x"): "expected FIELD=PATTERN with FIELD one of ['id', 'task',",
+        ("--rename-task", "a=b"): "--rename-task: no task 'a'; there are ['open the drawer'",
+        ("--rename-camera", "a=b"): "--rename-camera: no camera 'a'; there are ['front', 'wrist']",
+        ("--rename-camera", "front=wrist"): "two cameras cannot have one name",
+        ("--keep", "id=*", "--drop", "id=*"): "no episode would be in it",
+    }
+    with pytest.raises(ValueError, match="--rest takes what --keep and --drop leave out"):
+        Args(stores=(store.path,), out=tmp_path / "out", rest=tmp_path / "rest")
+    for options, message in cases.items():
+        assert cli.main(["edit", str(store.path), "--out", str(tmp_path / "out"), *options]) == 2
+        assert message in capsys.readouterr().err
+    assert cli.main(["edit", str(store.path), "--out", str(store.path)]) == 2
+    assert "there already" in capsys.readouterr().err
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(edited_store, "save_meta", full)
+    assert cli.main(["edit", str(store.path), "--out", str(tmp_path / "out")]) == 2
+    assert "no space left" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_hidden_record_and_a_renamed_column_are_checked(store, tmp_path):
+    out = edit(store.path, out=tmp_path / "out", drop=("outcome=failure",), rename_camera=("front=top",))
+    steps = out.path / "steps" / "000000.arrow"
+    data = bytearray(steps.read_bytes())
+    steps.unlink()
+    data[len(data) // 2] ^= 1
+    steps.write_bytes(data)
+    assert "expected CRC-32" in " ".join(EpisodeStore.open(out.path).damage())
+    steps.write_bytes(data[:-100])
+    with pytest.raises(DataError, match=r"000000.arrow: expected \d+ bytes, got"):
+        EpisodeStore.open(out.path)
