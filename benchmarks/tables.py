@@ -32,6 +32,8 @@ def table(name: str) -> str:
     if name == "shares":
         return _shares([*newest("step"), *newest("gpu_step")])
     rows = newest(name)
+    if name == "steering":
+        return _steering(rows)
     if any("delay" in row for row in rows):
         return _delays(rows)
     if any("lock_step" in row for row in rows):
@@ -54,6 +56,23 @@ def _demo(rows: list[dict[str, Any]]) -> str:
                 told += f", **{after['successes']}/{after['num_trials']}**{steps}"
             cells.append(told)
         lines.append(cells)
+    return _markdown(lines)
+
+
+def _steering(rows: list[dict[str, Any]]) -> str:
+    """Trials of a policy alone and steered: successes with their interval, and what the critic preferred."""
+    header = ["case", "on", "policy", "successes", "95 % interval", "decisions to success"]
+    header += ["Q preferred another than the first", "by, of Q"]
+    lines = [header, ["---"] * 3 + ["---:"] * 5]
+    for row in rows:
+        for name, policy in row["policies"].items():
+            low, high = policy["interval95"]
+            steps, log = policy["mean_steps_of_successes"], policy.get("steering")
+            cells = [row["case"], ran_on(row), name, f"{policy['successes']}/{row['num_trials']}"]
+            cells += [f"{low:.0%} to {high:.0%}", "" if steps is None else f"{steps:.0f}"]
+            if log:
+                cells += [f"{log['preferred_other'] / log['compared']:.0%}", f"{log['sum_gain'] / log['compared']:.2f}"]
+            lines.append([*cells, *([] if log else ["", ""])])
     return _markdown(lines)
 
 

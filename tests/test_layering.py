@@ -39,7 +39,7 @@ FLOORS = (
     ("device", "chosen_checkpoint", "moved_names", "console", "cameras", "datasets", "serving", "published"),
     ("training", "diagnosis", "sim", "stages"),
     ("evaluation", "recipes", "robots"),
-    ("report",),
+    ("report", "steering"),
     ("inspection", "trials", "comparison", "run_diagnosis", "watching"),
     ("verbs",),
     ("cli",),

@@ -46,3 +46,13 @@ class SampleActing(nn.Module):
     ) -> torch.Tensor:
         """Scaled actions ``[B, 1, A]`` for noise ``[B, noise_dim]`` of the law."""
         return self.actor(images, state_BTS[:, -1], task_id_B).sample(noise_BN)[:, None]
+
+    def propose(
+        self,
+        images: Mapping[str, torch.Tensor],
+        state_BTS: torch.Tensor,
+        task_id_B: torch.Tensor,
+        noise_BKN: torch.Tensor,
+    ) -> torch.Tensor:
+        """See :class:`ptr_fast.learners.capabilities.Proposes`."""
+        return self.actor(images, state_BTS[:, -1], task_id_B).sample(noise_BKN)[:, :, None]

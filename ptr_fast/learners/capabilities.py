@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ptr_fast.config import ActConfig, PolicySpec
 
-__all__ = ["Acts", "ActsInTwo", "Distribution", "Encodes", "Inputs", "MakesNetworks", "Values"]
+__all__ = ["Acts", "ActsInTwo", "Distribution", "Encodes", "Inputs", "MakesNetworks", "Proposes", "Values"]
 
 
 class Inputs(NamedTuple):
@@ -102,6 +102,20 @@ class ActsInTwo(Protocol):
         self, main: torch.Tensor, side: torch.Tensor, state_BTS: torch.Tensor, task_id_B: torch.Tensor
     ) -> torch.Tensor:
         """Scaled actions ``[B, H, A]`` of both."""
+
+
+@runtime_checkable
+class Proposes(Protocol):
+    """An acting module that gives many answers for one look; others are asked as often as there shall be answers."""
+
+    def propose(
+        self,
+        images: Mapping[str, torch.Tensor],
+        state_BTS: torch.Tensor,
+        task_id_B: torch.Tensor,
+        noise_BKN: torch.Tensor,
+    ) -> torch.Tensor:
+        """Scaled actions ``[B, K, H, A]``, one answer for each noise."""
 
 
 @runtime_checkable

@@ -121,9 +121,11 @@ class ClusteredActions:
         """The answer of the most likely cluster, ``[B, A]``."""
         return self._answer(self.logits_BK.argmax(dim=1, keepdim=True))[:, 0]
 
-    def sample(self, noise_B1: torch.Tensor) -> torch.Tensor:
-        """Answers ``[B, A]`` for standard normal noise, which chooses the cluster."""
-        return self._answer(choose(self.logits_BK.log_softmax(dim=1), noise_B1))[:, 0]
+    def sample(self, noise: torch.Tensor) -> torch.Tensor:
+        """Answers ``[B, A]`` or ``[B, N, A]`` for standard normal noise ``[B, 1]`` or ``[B, N, 1]``: of the cluster."""
+        if noise.dim() == 2:
+            return self.sample(noise[:, None])[:, 0]
+        return self._answer(choose(self.logits_BK.log_softmax(dim=1), noise[..., 0]))
 
-    def _answer(self, chosen_B1: torch.Tensor) -> torch.Tensor:
-        return (self.centres_KA + self.offset_BKA).take_along_dim(chosen_B1[..., None], dim=1).clamp(-1.0, 1.0)
+    def _answer(self, chosen_BN: torch.Tensor) -> torch.Tensor:
+        return (self.centres_KA + self.offset_BKA).take_along_dim(chosen_BN[..., None], dim=1).clamp(-1.0, 1.0)

@@ -101,10 +101,15 @@ class Flow:
     num_flow_steps: int
 
     def sample(self, noise: torch.Tensor) -> torch.Tensor:
-        """Chunks ``[B, H, A]``, clipped to [-1, 1], for standard normal noise ``[B, H * A]``."""
+        """Chunks ``[B, H, A]`` or ``[B, K, H, A]``, clipped to [-1, 1].
+
+        Args:
+            noise: standard normal, ``[B, H * A]`` or ``[B, K, H * A]``.
+        """
         moved, step = noise, 1.0 / self.num_flow_steps
+        seen = self.seen_BC if noise.dim() == 2 else self.seen_BC[:, None]
         for i in range(self.num_flow_steps):
-            time_B1 = torch.full_like(noise[:, :1], i * step)
-            moved = moved + step * self.policy.velocity(self.seen_BC, moved, time_B1)
-        chunk_BHA = moved.unflatten(1, (self.num_actions, -1))
-        return (self.policy.action_mean + self.policy.action_std * chunk_BHA).clamp(-1.0, 1.0)
+            time = torch.full_like(noise[..., :1], i * step)
+            moved = moved + step * self.policy.velocity(seen, moved, time)
+        chunk = moved.unflatten(-1, (self.num_actions, -1))
+        return (self.policy.action_mean + self.policy.action_std * chunk).clamp(-1.0, 1.0)

@@ -121,6 +121,20 @@ class CheckpointNetworks:
         Raises:
             ValueError: the checkpoint has no critic.
         """
+        return self.predict_values(images, states, task, actions[:, None, :], averaged)[..., 0]
+
+    def predict_values(
+        self,
+        images: Mapping[str, np.ndarray],
+        states: np.ndarray,
+        task: str,
+        actions: np.ndarray,
+        averaged: bool = False,
+    ) -> np.ndarray:
+        """Q float32 ``[E, N, K]`` of K raw actions ``[N, K, A]`` of each observation, which is encoded once.
+
+        See :meth:`predict_value`.
+        """
         try:
             values = values_of(self.info.config)
         except ValueError as error:
@@ -128,8 +142,7 @@ class CheckpointNetworks:
         self._load(*values.value_networks(averaged))
         with torch.inference_mode():
             inputs = self._inputs(images, states, task)
-            q_EN1 = values.q(self._networks, inputs, self._scaled(actions)[:, None, :], averaged)
-            return q_EN1[..., 0].cpu().numpy()
+            return values.q(self._networks, inputs, self._scaled(actions), averaged).cpu().numpy()
 
     def _law(self, inputs: Inputs, averaged: bool) -> Distribution:
         mode = "ema_mean" if averaged else "mean"

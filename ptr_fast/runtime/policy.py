@@ -102,6 +102,9 @@ class Policy(CheckpointNetworks):
         )
         return Policy(info, device, act, engine)
 
+    takes_any_size = False
+    """Whether frames of a new size cost nothing; here an engine is made for each size, which takes seconds."""
+
     @property
     def mode(self) -> str:
         return self.act_config.mode

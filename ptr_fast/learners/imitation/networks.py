@@ -111,3 +111,14 @@ class LawActing(nn.Module):
         law = self._networks.law(self.actor, Inputs(images, state_BTS, task_id_B))
         actions = law.mode() if noise is None else law.sample(noise)
         return actions if actions.dim() == 3 else actions[:, None]
+
+    def propose(
+        self,
+        images: Mapping[str, torch.Tensor],
+        state_BTS: torch.Tensor,
+        task_id_B: torch.Tensor,
+        noise_BKN: torch.Tensor,
+    ) -> torch.Tensor:
+        """See :class:`ptr_fast.learners.capabilities.Proposes`."""
+        actions = self._networks.law(self.actor, Inputs(images, state_BTS, task_id_B)).sample(noise_BKN)
+        return actions if actions.dim() == 4 else actions[:, :, None]

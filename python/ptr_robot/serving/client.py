@@ -61,8 +61,11 @@ class RemotePolicy:
         self._retry_at = 0.0
         self.metadata = self._connect()
 
-    def infer(self, request: dict[str, Any]) -> dict[str, Any]:
+    def infer(self, request: dict[str, Any], timeout_s: float | None = None) -> dict[str, Any]:
         """The server's answer to one request.
+
+        Args:
+            timeout_s: for this answer, s; None takes the policy's own.
 
         Raises:
             RuntimeError: the server failed, is gone, or did not answer in time; the next call connects again.
@@ -70,10 +73,11 @@ class RemotePolicy:
         if self._socket is None:
             self._connect()
         try:
-            answer = self._wait(self._ask(pack(request)))
+            wait_s = self._timeout_s if timeout_s is None else timeout_s
+            answer = self._wait(self._ask(pack(request), wait_s))
         except (OSError, WebSocketException, TimeoutError) as error:
             self.close()
-            why = f"no answer within {self._timeout_s:g} s" if isinstance(error, TimeoutError) else str(error)
+            why = f"no answer within {wait_s:.3g} s" if isinstance(error, TimeoutError) else str(error)
             raise RuntimeError(f"{self.url}: {why}") from error
         if isinstance(answer, str):
             self.close()
@@ -88,7 +92,12 @@ class RemotePolicy:
         return message
 
     def act(
-        self, images: Mapping[str, np.ndarray], state: np.ndarray, task: str, seed: int | None = None
+        self,
+        images: Mapping[str, np.ndarray],
+        state: np.ndarray,
+        task: str,
+        seed: int | None = None,
+        timeout_s: float | None = None,
     ) -> np.ndarray:
         """The server's chunk of actions, float32 ``[H, A]`` in the robot's units.
 
@@ -98,12 +107,13 @@ class RemotePolicy:
             state: float32 ``[S]``, or ``[T, S]``.
             task: what the server is told as ``prompt``.
             seed: of the policy's noise, where it draws any; without one the server takes another for each request.
+            timeout_s: as in :meth:`infer`.
 
         Raises:
             RuntimeError: as :meth:`infer`, or an answer without actions.
         """
         request = {**images, "observation/state": state, "prompt": task}
-        answer = self.infer(request if seed is None else {**request, "seed": seed})
+        answer = self.infer(request if seed is None else {**request, "seed": seed}, timeout_s)
         try:
             actions = np.asarray(answer.get("actions", ()), np.float32)
         except (TypeError, ValueError) as error:
@@ -136,9 +146,9 @@ class RemotePolicy:
             self._thread.start()
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
-    async def _ask(self, request: bytes) -> str | bytes:
+    async def _ask(self, request: bytes, timeout_s: float) -> str | bytes:
         assert self._socket is not None
-        async with asyncio.timeout(self._timeout_s):
+        async with asyncio.timeout(timeout_s):
             await self._socket.send(request)
             return await self._socket.recv()
 

@@ -6,16 +6,24 @@ A source is a small recipe that a worker process follows; the policy itself neve
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from ptr_fast.runtime.observation import Observation
-from ptr_fast.runtime.playing import PlayConfig, PlayedPolicy
+from ptr_fast.runtime.playing import ChunkPolicy, PlayConfig, PlayedPolicy
 from ptr_robot.sim.environment import KitchenEnv, action_spec
 from ptr_robot.sim.experts import make_expert
 
-__all__ = ["ActingPolicy", "CheckpointSource", "ExpertSource", "PolicySource", "RandomSource"]
+__all__ = [
+    "ActingPolicy",
+    "CheckpointSource",
+    "ExpertSource",
+    "InAKitchen",
+    "PolicySource",
+    "RandomSource",
+    "TellsOfSteering",
+]
 
 
 class ActingPolicy(Protocol):
@@ -27,6 +35,15 @@ class ActingPolicy(Protocol):
 
     def act(self, observation: Observation, seed: int = 0) -> np.ndarray | None:
         """float32 ``[4]``, raw units; None: the hand stands still. Every step has its own ``seed``."""
+        ...
+
+
+@runtime_checkable
+class TellsOfSteering(Protocol):
+    """What is tried is steered by a critic, and tells of it."""
+
+    def steering(self) -> dict[str, float]:
+        """Counts of the trial by name, since the last ``reset``."""
         ...
 
 
@@ -82,7 +99,23 @@ class CheckpointSource:
         return Policy.load(self.path, mode=self.mode, num_candidates=self.num_candidates)
 
     def make(self, env: KitchenEnv, play: PlayConfig, num_periods_late: int) -> ActingPolicy:
-        policy = self.load()
+        return InAKitchen(self.path, self.load(), env, play, num_periods_late)
+
+
+class InAKitchen(PlayedPolicy):
+    """A policy of chunks in a toy kitchen. Images are in the order of its cameras, whatever the kitchen calls them.
+
+    Args:
+        name: of the policy, for messages.
+        policy, play, num_periods_late: as :class:`ptr_fast.runtime.playing.PlayedPolicy` takes them.
+
+    Raises:
+        ValueError: the policy does not fit the kitchen.
+    """
+
+    def __init__(
+        self, name: str, policy: ChunkPolicy, env: KitchenEnv, play: PlayConfig, num_periods_late: int
+    ) -> None:
         wanted = action_spec(env.action_repeat)
         for what, expected, got in (
             ("state names", env.state_spec.names, policy.spec.state.names),
@@ -90,15 +123,11 @@ class CheckpointSource:
             ("action units", wanted.units, policy.spec.action.units),
         ):
             if expected != got:
-                raise ValueError(f"{self.path}: {what} do not fit the toy kitchens: expected {expected}, got {got}")
+                raise ValueError(f"{name}: {what} do not fit the toy kitchens: expected {expected}, got {got}")
         cameras = [camera.name for camera in policy.spec.cameras]
         if len(cameras) != len(env.cameras):
-            raise ValueError(f"{self.path}: the checkpoint sees {cameras}, the kitchen shows {list(env.cameras)}")
-        return _InAKitchen(policy, play, num_periods_late)
-
-
-class _InAKitchen(PlayedPolicy):
-    """Images are in the order of the checkpoint's cameras, whatever the kitchen calls them."""
+            raise ValueError(f"{name}: the checkpoint sees {cameras}, the kitchen shows {list(env.cameras)}")
+        super().__init__(policy, play, num_periods_late)
 
     def act(self, observation: Observation, seed: int = 0) -> np.ndarray | None:
         names = [camera.name for camera in self.policy.spec.cameras]

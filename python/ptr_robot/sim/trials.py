@@ -18,7 +18,7 @@ from ptr_fast.runtime.observation import Observation
 from ptr_fast.runtime.playing import PlayConfig
 from ptr_robot.console.video import write_video
 from ptr_robot.sim.environment import CAMERA_NAME, KitchenEnv, Observe, make_environment
-from ptr_robot.sim.policies import ActingPolicy, PolicySource
+from ptr_robot.sim.policies import ActingPolicy, PolicySource, TellsOfSteering
 from ptr_robot.sim.tasks import find_task
 from ptr_robot.sim.worlds import PutWorld, StartRange, World
 
@@ -81,6 +81,7 @@ class Trial:
         reached: the fingertips came within 3 cm of the object; None where there is no object to pick up.
         lifted: the object was raised by 4 cm; None likewise.
         act_ms: mean time of one ``act``, milliseconds. video: file name, or empty.
+        steering: of a policy that a critic steers, its counts; files have no such entry of others.
     """
 
     index: int
@@ -91,6 +92,11 @@ class Trial:
     lifted: bool | None
     act_ms: float
     video: str = ""
+    steering: dict[str, float] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """As it is written."""
+        return {name: value for name, value in asdict(self).items() if name != "steering" or value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +165,7 @@ def run_trials(
         trials[trial.index] = trial
         if log:
             with open(log, "a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(trial)) + "\n")
+                file.write(json.dumps(trial.as_dict()) + "\n")
         if each:
             each(trial)
     return [trials[index] for index in sorted(trials)]
@@ -221,6 +227,7 @@ def _run(env: KitchenEnv, policy: ActingPolicy, job: _Job) -> tuple[Trial, list[
         reached=watch.reached,
         lifted=watch.lifted,
         act_ms=round(1000.0 * seconds / num_steps, 3),
+        steering=policy.steering() if isinstance(policy, TellsOfSteering) else None,
     )
     return trial, frames
 
@@ -291,5 +298,5 @@ def _start_log(path: Path, header: dict[str, Any], trials: dict[int, Trial]) -> 
     from ptr_fast.files import write_atomically
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [header, *(asdict(trials[index]) for index in sorted(trials))]
+    lines = [header, *(trials[index].as_dict() for index in sorted(trials))]
     write_atomically(path, "".join(json.dumps(line) + "\n" for line in lines).encode())

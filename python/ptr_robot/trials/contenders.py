@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,12 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from ptr_fast.config import PolicySpec, TaskTable
 from ptr_fast.runtime.control import PythonPolicy
 from ptr_fast.runtime.policy import Policy
-from ptr_fast.types import ActionSpec, CameraSpec, StateSpec
 from ptr_robot.device import pick_device
 from ptr_robot.serving.client import RemotePolicy
+from ptr_robot.serving.metadata import images_of, spec_of, window_of
 
 __all__ = ["Contender", "RemoteActing", "load_contenders", "remote_contender"]
 
@@ -90,18 +88,14 @@ class RemoteActing:
     def make_executor(self, frame_sizes: Mapping[str, tuple[int, int]], task: str, seed: int = 0) -> PythonPolicy:
         """As :meth:`ptr_fast.runtime.policy.Policy.make_executor`; H and T are those of the server's metadata."""
         keys = {image["camera"]: image["key"] for image in images_of(self.metadata)}
-        past, seeds = self.metadata.get("observations", 1), count(seed)
+        window, seeds = window_of(self.metadata), count(seed)
+        past = window.num_observations
 
         def act(images: dict[str, np.ndarray], state: np.ndarray) -> np.ndarray | None:
             shown = {keys[name]: frames if past > 1 else frames[0] for name, frames in images.items()}
             return self.act(shown, state if past > 1 else state[0], task, seed=next(seeds))
 
-        return PythonPolicy(act=act, num_actions=self.metadata["action"].get("horizon", 1), num_observations=past)
-
-
-def images_of(metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What a server says of each camera; older servers have one."""
-    return metadata.get("images") or [{"key": "observation/image", **metadata["image"]}]
+        return PythonPolicy(act=act, num_actions=window.num_actions, num_observations=past)
 
 
 def remote_contender(url: str, token: str = "", ca_file: Path | None = None) -> Contender:
@@ -112,25 +106,7 @@ def remote_contender(url: str, token: str = "", ca_file: Path | None = None) -> 
     """
     acting = RemoteActing(url, token, ca_file)
     about = acting.metadata
-    try:
-        cameras = [CameraSpec(name=i["camera"], height=i["height"], width=i["width"]) for i in images_of(about)]
-        state, action = about["state"], about["action"]
-        spec = PolicySpec(
-            cameras=tuple(cameras),
-            state=StateSpec(names=tuple(state["names"]), units=tuple(state["units"])),
-            action=ActionSpec(
-                names=tuple(action["names"]),
-                units=tuple(action["units"]),
-                low=tuple(action["low"]),
-                high=tuple(action["high"]),
-            ),
-            tasks=TaskTable(names=tuple(about["tasks"]["names"]), num_slots=len(about["tasks"]["names"])),
-            control_hz=float(about["control_hz"]),
-        )
-        if not 0 < spec.control_hz < math.inf:
-            raise ValueError(f"control_hz: expected a positive number, got {spec.control_hz:g}")
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{url}: its metadata does not say what the policy sees and commands ({error!r})") from error
+    spec = spec_of(url, about)
     label = str(about.get("checkpoint", url))
     # Older servers do not say either.
     of_the_server: dict[str, Any] = {key: about[key] for key in ("step", "weights") if key in about}

@@ -11,9 +11,13 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 from ptr_fast.config import ActMode
+from ptr_robot.steering.log import SteeringLog
+from ptr_robot.steering.options import NOT_WITH_STEER, SteeringOptions
 
 __all__ = ["Args", "main", "rollout"]
 
@@ -109,6 +113,8 @@ class Args:
     """SCHED_FIFO priority of the control loop, 1 to 98; 0 leaves it as it is. Needs the right to (CAP_SYS_NICE)."""
     stop_file: Path | None = None
     """The arm stops as soon as this file exists, and no trial begins while it does (with --robot)."""
+    steering: Annotated[SteeringOptions, tyro.conf.arg(name="")] = SteeringOptions()
+    """Another policy proposes, the checkpoint's critic chooses."""
 
 
 ON_A_ROBOT = (
@@ -119,6 +125,7 @@ IN_A_KITCHEN = (
     *("policy", "kitchen", "task_per_kitchen", "start", "distractors", "frame_delay", "state_delay", "videos"),
     *("video_size", "workers"),
 )
+NOT_STEERED = ("policy", "mode", "candidates", "engine", "against", "remote")
 OF_A_CHECKPOINT = ("run", "checkpoint", "against", "mode", "candidates", "device", "engine", "label")
 
 
@@ -137,6 +144,9 @@ def main(args: Args) -> int:
         if not lowest <= getattr(args, name) <= highest:
             option = name.replace("_", "-")
             raise ValueError(f"{option} must lie in {lowest} to {highest}, got {getattr(args, name)}")
+    args.steering.check()
+    if args.steering.steer:
+        _refuse(args, NOT_STEERED, NOT_WITH_STEER)
     if args.robot:
         _refuse(args, IN_A_KITCHEN, "does nothing with --robot (a robot's own are --robot-options NAME=VALUE)")
         return _on_robot(args)
@@ -150,6 +160,8 @@ def main(args: Args) -> int:
     )
     if result["reached"] is not None:
         print(f"reached the object {result['reached']}, lifted it {result['lifted']} times")
+    if "steering" in result:
+        print(f"steering: {SteeringLog(**result['steering']).line()}")
     print(f"wrote {result['file']}")
     return 0
 
@@ -168,7 +180,7 @@ def rollout(args: Args) -> dict[str, Any]:
     Returns:
         What was written as JSON: ``policy`` (label), ``mode``, ``checkpoint``, ``step``, ``task``, ``kitchen``,
         ``successes``, ``num_trials``, ``interval95``, ``mean_steps``, ``reached``, ``lifted``, ``plan``, ``trials``;
-        and ``file``, where it was written.
+        ``steered`` and ``steering`` (by what, and its counts) of a steered one; and ``file``, where it was written.
 
     Raises:
         ValueError: an unknown task or kitchen, a policy that does not fit, or contradicting options.
@@ -214,6 +226,7 @@ def rollout(args: Args) -> dict[str, Any]:
             videos=videos, video_size=args.video_size, each=count,
         )  # fmt: skip
     put = trials[0].reached is not None
+    logs = [trial.steering for trial in trials if trial.steering is not None]
     result = {
         **about,
         "task": task,
@@ -224,8 +237,9 @@ def rollout(args: Args) -> dict[str, Any]:
         "mean_steps": sum(trial.num_steps for trial in trials) / len(trials),
         "reached": sum(bool(trial.reached) for trial in trials) if put else None,
         "lifted": sum(bool(trial.lifted) for trial in trials) if put else None,
+        **({"steering": SteeringLog.of(logs).as_dict()} if logs else {}),
         "plan": asdict(plan),
-        "trials": [asdict(trial) for trial in trials],
+        "trials": [trial.as_dict() for trial in trials],
     }
     write_atomically(out, (json.dumps(result, indent=1) + "\n").encode())
     return {**result, "file": str(out)}
@@ -249,6 +263,9 @@ def _on_robot(args: Args) -> int:
         raise ValueError(f"stop-file: there is no folder {args.stop_file.parent}")
     if args.remote:
         contenders = [remote_contender(args.remote, os.environ.get("PTR_FAST_TOKEN", ""), args.ca_file)]
+    elif args.steering.steer:
+        assert named is not None
+        contenders = [_steered_contender(args, named)]
     else:
         assert named is not None
         paths = [named, *args.against]
@@ -256,7 +273,7 @@ def _on_robot(args: Args) -> int:
         contenders = load_contenders(chosen, labels, args.mode, args.candidates, args.device, args.engine)
     words = [args.robot, args.task, *(contender.label for contender in contenders)]
     folder = args.out or Path("outputs/rollouts") / "-".join(w.replace(" ", "_").replace("/", "_") for w in words)
-    return run_robot_trials(
+    code = run_robot_trials(
         RobotTrials(
             robot=args.robot,
             options=robot_options(args.robot_options),
@@ -276,6 +293,30 @@ def _on_robot(args: Args) -> int:
         ),
         contenders,
     )
+    if args.steering.steer:
+        print(f"steering: {contenders[0].policy.log.line()}")
+    return code
+
+
+def _steered_contender(args: Args, named: Path) -> Any:
+    from ptr_robot.chosen_checkpoint import chosen_checkpoint
+    from ptr_robot.device import pick_device
+    from ptr_robot.steering.steered import load_steered, resolved
+    from ptr_robot.trials.contenders import Contender
+
+    path = chosen_checkpoint(named, moves_an_arm=True)
+    options = resolved(args.steering, moves_an_arm=True)
+    policy = load_steered(path, options, pick_device(args.device))
+    label = args.label or f"{_labels([path], '')[0]} steers {_proposer(args)}"
+    about = {"label": label, "checkpoint": str(path), "step": policy.info.step, "mode": policy.mode}
+    about["steered"] = {**options.told(), **policy.source.identity}
+    return Contender(label=label, policy=policy, spec=policy.spec, about=about)
+
+
+def _proposer(args: Args) -> str:
+    """Short name of the policy that proposes."""
+    name = args.steering.steer
+    return name.partition("://")[2] if "://" in name else _labels([Path(name)], "")[0]
 
 
 def _labels(paths: list[Path], first: str) -> list[str]:
@@ -304,17 +345,26 @@ def _source(args: Args, told: str) -> tuple[Any, dict[str, Any], dict[str, Any]]
     if args.policy != "checkpoint":
         if named is not None or args.mode or args.candidates:
             raise ValueError(f"policy {args.policy!r} takes no run, checkpoint, mode or candidates")
-        about = {"policy": args.label or args.policy, "mode": "-", "checkpoint": None, "step": None}
+        about: dict[str, Any] = {"policy": args.label or args.policy, "mode": "-", "checkpoint": None, "step": None}
         return (RandomSource() if args.policy == "random" else ExpertSource()), about, {}
     if named is None:
         raise ValueError("name one of --run, --checkpoint, --policy random or --policy expert")
     from ptr_robot.chosen_checkpoint import chosen_checkpoint
     from ptr_robot.evaluation.held_out import run_folder
     from ptr_robot.sim.worlds import World
+    from ptr_robot.steering.kitchen import SteeredSource
+    from ptr_robot.steering.steered import resolved
 
     path = chosen_checkpoint(named)
-    source = CheckpointSource(str(path), args.mode or None, args.candidates or None)
-    policy = source.load()
+    steered = args.steering.steer
+    source: CheckpointSource | SteeredSource
+    options = args.steering
+    if steered:
+        options = resolved(options)
+        source = SteeredSource(str(path), options)
+    else:
+        source = CheckpointSource(str(path), args.mode or None, args.candidates or None)
+    policy: Any = source.load()
     policy.spec.tasks.slot(told)
     if args.candidates and policy.mode != "search":
         raise ValueError(f"candidates are of mode search, {path} acts by {policy.mode}")
@@ -322,12 +372,13 @@ def _source(args: Args, told: str) -> tuple[Any, dict[str, Any], dict[str, Any]]
     if repeat != round(repeat):
         raise ValueError(f"{path}: control rate {policy.spec.control_hz} Hz does not divide {World.STEP_HZ} Hz")
     about = {
-        "policy": args.label or run_folder(path).name,
+        "policy": args.label or run_folder(path).name + (f" steers {_proposer(args)}" if steered else ""),
         "mode": policy.mode,
         "checkpoint": str(policy.info.path),
         "step": policy.info.step,
         "weights": _weights_digest(policy.info.path),
         **({"candidates": policy.act_config.num_candidates} if policy.mode == "search" else {}),
+        **({"steered": {**options.told(), **policy.source.identity}} if steered else {}),
     }
     seen: dict[str, Any] = {"action_repeat": round(repeat)}
     if policy.spec.state.names == FULL_STATE_SPEC.names:

@@ -21,7 +21,7 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -32,12 +32,12 @@ import tyro
 
 from ptr_fast.config import ActMode
 from ptr_fast.types import CameraSpec
+from ptr_robot.serving.request_keys import PROMPT, SEED, STATE, image_keys
+from ptr_robot.steering.options import NOT_WITH_STEER, SteeringOptions
 
 __all__ = ["Args", "image_keys", "main", "make_infer", "metadata_of"]
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
-IMAGE, STATE, PROMPT, SEED = "observation/image", "observation/state", "prompt", "seed"
-CAMERA_IMAGE = "observation/{}_image"
 MAX_SEED = 2**63 - 1
 
 
@@ -77,6 +77,8 @@ class Args:
     """Largest message, MiB."""
     idle_s: float = 600.0
     """A silent client is dropped after so many seconds."""
+    steering: Annotated[SteeringOptions, tyro.conf.arg(name="")] = SteeringOptions()
+    """Another policy proposes, the checkpoint's critic chooses."""
 
 
 def main(args: Args) -> int:
@@ -87,6 +89,7 @@ def main(args: Args) -> int:
     from ptr_robot.device import pick_device
     from ptr_robot.serving.protocol import check_token
     from ptr_robot.serving.server import Limits, PolicyServer
+    from ptr_robot.steering.steered import load_steered, resolved
 
     token = args.token or os.environ.get("PTR_FAST_TOKEN", "")
     if args.host not in LOCAL and not token:
@@ -100,12 +103,23 @@ def main(args: Args) -> int:
             raise ValueError(f"{name.replace('_', '-')}: expected a positive number, got {value:g}")
     if args.frame_size is not None and min(args.frame_size) < 1:
         raise ValueError(f"frame-size: expected a height and a width above 0, got {list(args.frame_size)}")
+    args.steering.check()
+    for name, given in (("mode", args.mode), ("engine", args.engine != "auto"), ("frame-size", args.frame_size)):
+        if args.steering.steer and given:
+            raise ValueError(f"--{name} {NOT_WITH_STEER}")
     tls = _tls(args)
     check_port(args.host, args.port)
     begin = time.monotonic()
     checkpoint = chosen_checkpoint(args.checkpoint, moves_an_arm=True)
-    policy = Policy.load(checkpoint, pick_device(args.device, args.engine), args.mode or None, engine=args.engine)
-    print(f"{checkpoint}: making it act; what is exported for that, once, is kept in {folder()}", flush=True)
+    device = pick_device(args.device, args.engine)
+    policy: Any
+    if args.steering.steer:
+        policy = load_steered(checkpoint, resolved(args.steering, moves_an_arm=True), device)
+        told = f"its critic chooses among {args.steering.steer_proposals} proposals of {policy.source.name}"
+        print(f"{checkpoint}: {told}", flush=True)
+    else:
+        policy = Policy.load(checkpoint, device, args.mode or None, engine=args.engine)
+        print(f"{checkpoint}: making it act; what is exported for that, once, is kept in {folder()}", flush=True)
     keys = image_keys([camera.name for camera in policy.spec.cameras], args.camera_map)
     infer = make_infer(policy, args.frame_size, keys)
     if args.frame_size is not None:
@@ -134,6 +148,8 @@ async def _run(server: Any, args: Args, tls: ssl.SSLContext | None, policy: Any)
         await stop.wait()
     server.close()
     print(f"stopped after {server.num_requests} requests", flush=True)
+    if args.steering.steer:
+        print(f"steering: {policy.log.line()}", flush=True)
 
 
 def check_port(host: str, port: int) -> None:
@@ -160,38 +176,12 @@ def check_port(host: str, port: int) -> None:
         raise ValueError(f"cannot listen on {host} port {port}: {error}") from error
 
 
-def image_keys(cameras: Sequence[str], pairs: Sequence[str] = ()) -> dict[str, str]:
-    """Camera of the checkpoint -> key of its frames in a request.
-
-    Args:
-        pairs: ``KEY=CHECKPOINT``, of ``--camera-map``.
-
-    Raises:
-        ValueError: a pair names no camera, a key or a camera twice, or a key that is not of frames; says which.
-    """
-    named: dict[str, str] = {}
-    for pair in pairs:
-        key, equals, camera = pair.rpartition("=")
-        if not equals or not key or camera not in cameras or camera in named:
-            told = f"expected KEY=CHECKPOINT with one of the checkpoint's cameras {list(cameras)}, each once"
-            raise ValueError(f"camera-map: {told}, got {pair!r}")
-        if key in (STATE, PROMPT, SEED):
-            raise ValueError(f"camera-map: {key!r} is no key of frames, it has another meaning, got {pair!r}")
-        named[camera] = key
-    keys = {
-        camera: named.get(camera, IMAGE if number == 0 else CAMERA_IMAGE.format(camera))
-        for number, camera in enumerate(cameras)
-    }
-    if len(set(keys.values())) != len(keys):
-        raise ValueError(f"camera-map: two cameras have the same key: {keys}")
-    return keys
-
-
 def make_infer(policy: Any, frame_size: tuple[int, int] | None = None, keys: Mapping[str, str] | None = None) -> Any:
     """``request map -> answer map`` of a policy. ValueError names the key, what was expected and what came.
 
-    An engine is made for frames of one size, which takes seconds; so that no client makes the others wait, there are
-    two: for ``frame_size`` and for the checkpoint's own.
+    Frames of any size are shown as they are to a policy that takes them (``takes_any_size``). An engine is made for
+    frames of one size, which takes seconds; so that no client makes the others wait, there are two: for ``frame_size``
+    and for the checkpoint's own.
 
     Args:
         frame_size: height and width of the clients' frames, pixels.
@@ -210,7 +200,7 @@ def make_infer(policy: Any, frame_size: tuple[int, int] | None = None, keys: Map
         frames = image[None] if image.ndim == 3 else image
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
             raise ValueError(f"{key}: expected uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
-        if frames.shape[1:3] == frame_size:
+        if policy.takes_any_size or frames.shape[1:3] == frame_size:
             return frames
         return np.stack([fit_frame(frame, camera) for frame in frames])
 
@@ -245,7 +235,7 @@ def make_infer(policy: Any, frame_size: tuple[int, int] | None = None, keys: Map
 
 
 def metadata_of(policy: Any, keys: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """What a client needs to know before it asks; ``image`` is the first of ``images``."""
+    """What a client needs to know before it asks; ``image`` is the first of ``images``, where there are any."""
     from ptr_fast.checkpoint import weights_digest
 
     spec = policy.spec
@@ -261,7 +251,7 @@ def metadata_of(policy: Any, keys: Mapping[str, str] | None = None) -> dict[str,
         "weights": weights_digest(policy.info),
         "mode": policy.mode,
         "control_hz": spec.control_hz,
-        "image": images[0],
+        **({"image": images[0]} if images else {}),
         "images": images,
         "observations": policy.window.num_observations,
         "state": {"key": STATE, "names": list(spec.state.names), "units": list(spec.state.units)},

@@ -1,0 +1,1 @@
+"""Another policy proposes actions, our critic chooses: for serve and rollout."""
