@@ -40,7 +40,7 @@ FLOORS = (
     ("training", "diagnosis", "sim", "stages"),
     ("evaluation", "recipes", "robots"),
     ("report", "steering"),
-    ("inspection", "trials", "comparison", "run_diagnosis", "watching"),
+    ("inspection", "trials", "comparison", "run_diagnosis", "watching", "sharing"),
     ("verbs",),
     ("cli",),
     ("__main__",),

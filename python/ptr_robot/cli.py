@@ -26,6 +26,8 @@ VERBS = {
     "export-dataset": "a store -> a LeRobot data set",
     "export": "a checkpoint -> one ONNX file, from camera frame to the robot's units",
     "serve": "a checkpoint's actions over a websocket, in openpi's protocol",
+    "push": "a checkpoint as a folder with a model card, and to the Hugging Face Hub where a token is given",
+    "pull": "such a folder from the Hub or a disk, every file of it checked",
     "diagnose": "what went wrong in a training run, and what to do about it",
     "watch": "a local page that follows a run while it trains",
     "report": "one HTML page about runs, checkpoints and trials",
