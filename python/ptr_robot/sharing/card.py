@@ -164,7 +164,8 @@ def _safety(info: CheckpointInfo, choice: Choice, trials: Sequence[Mapping[str, 
 def _use(info: CheckpointInfo) -> str:
     digest = weights_digest(info)
     return (
-        f"```\nptr-fast pull OWNER/NAME --out model --weights {digest}\nptr-fast act --checkpoint model --store STORE\n```\n\n"
+        f"```\nptr-fast pull OWNER/NAME --out model --weights {digest}\n"
+        "ptr-fast act --checkpoint model --store STORE\n```\n\n"
         "The files are JSON and safetensors; nothing in them is run."
     )
 
