@@ -21,8 +21,8 @@ from ptr_robot.steering.log import SteeringLog
 from ptr_robot.steering.options import SteeringOptions
 from ptr_robot.verbs.rollout import Args, rollout
 
-NUM_EPISODES, NUM_STEPS, NUM_TRIALS, NUM_PROPOSALS = 240, 6000, 100, 16
-MAX_STEPS = {"60 decisions": 60, "120 decisions": 120}
+NUM_EPISODES, NUM_STEPS, NUM_TRIALS, NUM_PROPOSALS = 240, 6000, 50, 16
+MAX_STEPS = {"60 decisions": 60}
 KITCHEN = "A"
 
 
