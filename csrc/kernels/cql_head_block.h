@@ -115,8 +115,8 @@ struct CqlHeadTerm {
 template <class Precision, int kWidth, bool kBackward>
 struct CqlHeadRows {
   static constexpr int kThreads = 256;
-  // 128 registers a thread: of a backward pass at the larger width a few would spill.
-  static constexpr int kMinBlocks = kBackward && kWidth > 128 ? 1 : 2;
+  // Two would leave 128 registers a thread: at the larger width some of the phases between products spill a few.
+  static constexpr int kMinBlocks = kWidth > 128 ? 1 : 2;
   static constexpr int kRowTiles = 4;  // of 16 rows; every warp has all of them
   static constexpr int kRows = 16 * kRowTiles;
   static constexpr int kWarps = kThreads / kWarp;
@@ -160,8 +160,8 @@ struct CqlHeadRows {
     if constexpr (!kBackward) {
       auto partials = block.template shared<float>("partials", kRows * kPartials);
       for (int i = 0; i < num_hidden; ++i) layer(block, i, tile, states, acc);
-      block.phase([&](Thread t) { dot(block, t, acc[t], partials); });
-      block.phase([&](Thread t) { finish(block, t, states, partials); });
+      block.phase([&](Thread t) { dot(block, anew(t), acc[t], partials); });
+      block.phase([&](Thread t) { finish(block, anew(t), states, partials); });
     } else {
       auto gradients = block.template shared<float>("g", kRows);
       auto masks = block.template shared<uint32_t>("masks", num_hidden * kMaskWords * kThreads);

@@ -16,7 +16,7 @@ struct CqlHeadCudaLayer {
   int64_t action_head;
   const float* hidden;                // [E, width of the layer before, width]; null in the first layer
   int64_t hidden_head;
-  float *h, *d;                       // [E, num_rows, width] of a hidden layer, or null; backward pass only
+  float *h, *d;  // [E, num_rows, width] of a hidden layer, or null; backward pass only
 };
 
 // What both passes see. ``packed``: [E, cql_head_packed_words] words, aligned to 16 bytes.

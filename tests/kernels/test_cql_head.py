@@ -16,6 +16,7 @@ from ptr_fast.kernels import dispatch
 from ptr_fast.kernels.cql_head import cql_head
 from ptr_fast.kernels.cql_head import native as native_op
 from ptr_fast.kernels.cql_head import reference as reference_op
+from ptr_fast.kernels.cql_head import row_sums
 
 needs_native = pytest.mark.skipif(native.module() is None, reason=str(native.why_missing()))
 
@@ -353,8 +354,8 @@ def test_triton_parity(case: Case, device: str) -> None:
 @pytest.mark.usefixtures("tf32_allowed")
 @pytest.mark.parametrize("device", [INTERPRETER, CUDA])
 def test_triton_backward_in_blocks_of_states(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    triton = pytest.importorskip("triton") and pytest.importorskip("ptr_fast.kernels.cql_head.triton")
-    monkeypatch.setattr(triton, "_BLOCK_ROWS", 20)  # two states at a time
+    pytest.importorskip("triton")
+    monkeypatch.setattr(row_sums, "BLOCK_ROWS", 20)  # two states at a time
     given = {name: None if t is None else t.to(device) for name, t in make(CASES["plain_form"]).items()}
     CHECKS[device](triton_op, given)
 

@@ -1,10 +1,9 @@
 """cql_head in Triton: up to three hidden layers in float32 with TF32 products, on CUDA GPUs.
 
 The forward pass writes Q and the log-sum-exp alone. The backward pass computes the hidden layers again and writes each
-of them and its gradient once, for a block of states at a time; PyTorch's batched products and sums turn them into
-gradients of weights and state terms, added up over the blocks in a fixed order. A block has at most ``_BLOCK_ROWS``
-rows of 8 * sum(hidden widths) bytes: 200 MB for three layers of 256. Accumulators of a 256 x 256 weight would not fit
-beside the products in a multiprocessor.
+of them and its gradient once, for a block of states at a time; :mod:`ptr_fast.kernels.cql_head.row_sums` turns them into
+gradients of weights and state terms. Accumulators of a 256 x 256 weight would not fit beside the products in a
+multiprocessor.
 
 Note "TF32". Inputs of the products are rounded to 11 significant bits (float32 has 24, the trunk's bfloat16 8); sums,
 state terms, the last layer, Q and log-sum-exp are float32. Full float32 products would need more registers than a
@@ -18,13 +17,13 @@ from typing import Any
 import torch
 
 from ptr_fast.kernels.cql_head.kernels import cql_head_backward_kernel, cql_head_forward_kernel
+from ptr_fast.kernels.cql_head.row_sums import add_sums, blocks_of_states
 from ptr_fast.kernels.triton_backend import interpreting
 
 __all__ = ["cql_head", "supports"]
 
 _MAX_WIDTH = 256  # wider tiles do not fit into registers
 _MAX_ACTION = 64
-_BLOCK_ROWS = 32_768
 
 # Padded width of the second layer -> rows of a tile, columns of a chunk, warps forward, warps backward, stages. Bounds:
 # the tile's accumulator (rows x width) in registers, chunks of weights and the tile as an operand in the 99 KiB
@@ -173,14 +172,12 @@ class _CqlHead(torch.autograd.Function):
         dq_EBK = None if dq_EBK is None else dq_EBK.contiguous()
         dlse_EB = None if dlse_EB is None else dlse_EB.contiguous()
         given = (actions_BKA, log_weight_BK, q_EBK, lse_EB, dq_EBK, dlse_EB)
-        block = max(1, _BLOCK_ROWS // (E * K))
-        for first in range(0, B, block):
-            states = slice(first, min(B, first + block))
-            num_rows = (states.stop - first) * K
-            g_ER, rows, dactions_ERA = _backward_rows(layers, given, first * K, num_rows, any(wanted), to_actions)
+        for states in blocks_of_states(E, B, K):
+            first_row, num_rows = states.start * K, (states.stop - states.start) * K
+            g_ER, rows, dactions_ERA = _backward_rows(layers, given, first_row, num_rows, any(wanted), to_actions)
             if any(wanted):
                 actions_RA = actions_BKA[states].reshape(num_rows, A)
-                _add_sums(layers, sums, actions_RA, g_ER, rows, states)
+                add_sums(ctx.num_layers, sums, actions_RA, g_ER.unsqueeze(2), rows, states)
             if to_actions:
                 dactions_BKA[states] = dactions_ERA.sum(dim=0).view(-1, K, A)
         return None, dactions_BKA if to_actions else None, None, *sums
@@ -231,34 +228,6 @@ def _backward_rows(
         **layers.constants,
     )
     return g_ER, rows, dactions_ERA
-
-
-def _add_sums(
-    layers: _Layers,
-    sums: list[torch.Tensor | None],
-    actions_RA: torch.Tensor,
-    g_ER: torch.Tensor,
-    rows: list[tuple[torch.Tensor, torch.Tensor]],
-    states: slice,
-) -> None:
-    """Adds a block's share of the gradients of terms and weights, in place."""
-    num_layers, E = layers.num_hidden + 1, layers.num_heads
-    before: torch.Tensor | None = None
-    for i in range(num_layers):
-        d_ERH = rows[i][1] if i < layers.num_hidden else g_ER.unsqueeze(2)
-        dterm, daction = sums[i], sums[num_layers + i]
-        if dterm is not None:
-            if dterm.shape[1] == 1:
-                dterm += d_ERH.sum(dim=1, keepdim=True)
-            else:
-                dterm[:, states] = d_ERH.view(E, states.stop - states.start, -1, d_ERH.shape[2]).sum(dim=2)
-        if daction is not None:
-            daction += torch.bmm(actions_RA.t().expand(E, -1, -1), d_ERH)
-        if i > 0:
-            dhidden = sums[2 * num_layers + i - 1]
-            if dhidden is not None and before is not None:
-                dhidden += torch.bmm(before.transpose(1, 2), d_ERH)
-        before = rows[i][0] if i < layers.num_hidden else None
 
 
 def _states_per_program(num_samples: int, rows: int) -> int:
