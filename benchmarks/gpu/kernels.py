@@ -24,6 +24,7 @@ from ptr_fast.kernels.augment import yuv420
 __all__ = ["OPS", "OpCase", "cases", "run"]
 
 ERROR_BOUND = 3e-2  # relative, 2-norm: bfloat16
+_PRODUCTS = {"high": "", "medium": " bf16 products"}  # by torch's precision of float32 products
 
 
 @dataclass(frozen=True)
@@ -230,13 +231,23 @@ def spatial_embedding(bench: Bench) -> list[OpCase]:
 
 
 def cql_head(bench: Bench) -> list[OpCase]:
-    """The paper's heads, and ten critics on 90 actions."""
+    """The paper's heads, ten critics on 90 actions, searches among candidates; with products in TF32, and in bfloat16
+    where a backend has them (``cuda``; the others take TF32 then, too).
+    """
     function = importlib.import_module("ptr_fast.kernels.cql_head").cql_head
-    sizes = {"paper": (2, 256, 9, 7, 256), "ten critics": (10, 256, 90, 7, 256), "states": (2, 256, 31, 6, 256)}
+    sizes = {
+        "paper": (2, 256, 9, 7, 256),
+        "ten critics": (10, 256, 90, 7, 256),
+        "states": (2, 256, 31, 6, 256),
+        "simulation": (2, 64, 17, 4, 128),
+        "search 50": (2, 1, 50, 7, 256),
+        "search 10000": (2, 1, 10_000, 7, 256),
+    }
     made = []
     for label, (num_critics, num_batch, num_actions, action_dim, width) in sizes.items():
+        search = num_batch == 1
         if bench.small:
-            num_batch, width = 4, 16
+            num_batch, num_actions, width = min(num_batch, 4), min(num_actions, 90), 16
 
         def normal(*shape: int, scale: float = 1.0) -> torch.Tensor:
             return (torch.randn(shape, device=bench.device) * scale).requires_grad_()
@@ -246,17 +257,31 @@ def cql_head(bench: Bench) -> list[OpCase]:
         weights = tuple(normal(num_critics, action_dim, size, scale=0.3) for size in widths)
         hidden = tuple(normal(num_critics, width, size, scale=width**-0.5) for size in widths[1:])
         actions = (torch.rand(num_batch, num_actions, action_dim, device=bench.device) * 2 - 1).requires_grad_()
-        log_weight = torch.randn(num_batch, num_actions, device=bench.device)
-        made.append(
-            OpCase(
-                "cql_head",
-                f"{label} E={num_critics} B={num_batch} K={num_actions} H={width}",
-                lambda t=terms, w=weights, h=hidden, a=actions, lw=log_weight: function(t, w, h, a, lw),
-                (*terms, *weights, *hidden, actions),
-                # TF32 turns over one ReLU in a thousand, here and in the reference: a gradient moves by its root.
-                error_bound=6e-2,
+        log_weight = None if search else torch.randn(num_batch, num_actions, device=bench.device)
+        for precision in ("high", "medium"):
+
+            def call(
+                t=terms, w=weights, h=hidden, a=actions, lw=log_weight, precision=precision
+            ) -> tuple[torch.Tensor, torch.Tensor | None]:
+                before = torch.get_float32_matmul_precision()
+                torch.set_float32_matmul_precision(precision)
+                try:
+                    return function(t, w, h, a, lw)
+                finally:
+                    torch.set_float32_matmul_precision(before)
+
+            made.append(
+                OpCase(
+                    "cql_head",
+                    f"{label} E={num_critics} B={num_batch} K={num_actions} H={width}{_PRODUCTS[precision]}",
+                    call,
+                    () if search else (*terms, *weights, *hidden, actions),
+                    compiled="reference" if precision == "high" else None,
+                    # TF32 turns over one ReLU in a thousand, here and in the reference, bfloat16 one in a hundred: a
+                    # gradient moves by the root of that.
+                    error_bound=6e-2 if precision == "high" else 0.2,
+                )
             )
-        )
     return made
 
 

@@ -26,6 +26,7 @@ void bind_group_norm_act(py::module_& module);
 void bind_adam_polyak(py::module_& module);
 void bind_counter_random(py::module_& module);
 void bind_cql_head(py::module_& module);
+void bind_cql_head_cuda(py::module_& module);
 void bind_resize(py::module_& module);
 void bind_spatial_embedding(py::module_& module);
 void bind_data(py::module_& module);

@@ -24,8 +24,8 @@ Call cql_head_call(const py::dict& call) {
   check(sizes.size() == 4, "sizes: expected (E, B, K, A), got ", sizes.size(), " numbers");
   op.E = sizes[0].cast<int64_t>(), op.B = sizes[1].cast<int64_t>();
   op.K = sizes[2].cast<int64_t>(), op.A = sizes[3].cast<int64_t>();
-  check(op.E >= 1 && op.E < 65536 && op.B >= 1 && op.K >= 1, "sizes: expected 1 to 65535 heads, states and actions, got ",
-        op.E, ", ", op.B, " and ", op.K);
+  check(op.E >= 1 && op.E < 65536 && op.B >= 1 && op.K >= 1,
+        "sizes: expected 1 to 65535 heads, states and actions, got ", op.E, ", ", op.B, " and ", op.K);
   for (const py::handle& item : call["layers"].cast<py::list>()) {
     const auto layer = item.cast<py::tuple>();
     check(layer.size() == 10, "layers: expected tuples of 10, got ", layer.size());

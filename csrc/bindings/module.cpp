@@ -55,6 +55,7 @@ PYBIND11_MODULE(_native, module) {
   bind_adam_polyak(module);
   bind_counter_random(module);
   bind_cql_head(module);
+  bind_cql_head_cuda(module);
   bind_resize(module);
   bind_spatial_embedding(module);
   bind_data(module);

@@ -2,13 +2,14 @@
 // log-sum-exp of a state. The contract is that of ptr_fast/kernels/cql_head; what calls these is cql_head_launch.h.
 //
 // Names: a row is a state with one of its actions; a block has kRows of them, of one head, and holds every hidden layer
-// of them in turn. Products are [rows, k] x [k, N] with k in units of 64 bytes (16 TF32 or 32 bfloat16). N is the padded
-// width of all hidden layers; pads are zeros, so they add nothing.
+// of them in turn. Products are [rows, k] x [k, N] with k in units of 64 bytes (16 TF32 or 32 bfloat16). N is the
+// padded width of all hidden layers; pads are zeros, so they add nothing.
 //
 // Note "Packed weights". Of a unit of k and 8 columns every lane of a warp needs 16 bytes: k from 4 t on (8 t on where
-// they are bfloat16) of column g, with g = lane / 4, t = lane % 4. They lie in that order, so a warp reads 512 bytes in a
-// row, from L2, once a block, and no shared memory is spent on weights. Activations are plain rows in shared memory, whose
-// 16 bytes from the same k on are a lane's part of the other factor: the order of k within a unit is the same in both.
+// they are bfloat16) of column g, with g = lane / 4, t = lane % 4. They lie in that order, so a warp reads 512 bytes in
+// a row, from L2, once a block, and no shared memory is spent on weights. Activations are plain rows in shared memory,
+// whose 16 bytes from the same k on are a lane's part of the other factor: the order of k within a unit is the same in
+// both.
 #pragma once
 #include "core/block.h"
 
@@ -46,7 +47,7 @@ struct CqlHeadBf16 {
   }
 };
 
-constexpr int kCqlHeadUnitWords = 16;      // of one row: 64 bytes
+constexpr int kCqlHeadUnitWords = 16;       // of one row: 64 bytes
 constexpr int kCqlHeadFragmentWords = 128;  // of a unit and 8 columns: 16 bytes a lane
 
 // One matrix of every head on its way to packed weights: element (k, n) of head e at e * head_stride + k * k_stride +
@@ -56,8 +57,8 @@ struct CqlHeadMatrix {
   int64_t head_stride, k_stride, n_stride;
   int num_k, num_n;
   int num_units, num_tiles;
-  int64_t to;           // word of a head's packed weights
-  int first;            // of its vectors among those of all matrices
+  int64_t to;  // word of a head's packed weights
+  int first;   // of its vectors among those of all matrices
 };
 
 template <class Precision>
@@ -135,15 +136,15 @@ struct CqlHeadRows {
   CqlHeadTerm last;
   int num_hidden, num_action;
   int64_t num_states, num_samples, first_row, num_rows, head_words;
-  Global<const float> actions;          // [B, K, A]
-  Global<const uint32_t> packed;        // [E, head_words]
-  Global<const float> last_weight;      // [width of the last hidden layer] of every head
-  Global<const float> last_action;      // [A] of every head, or null
+  Global<const float> actions;      // [B, K, A]
+  Global<const uint32_t> packed;    // [E, head_words]
+  Global<const float> last_weight;  // [width of the last hidden layer] of every head
+  Global<const float> last_action;  // [A] of every head, or null
   int64_t last_weight_head, last_action_head;
-  Global<float> q;                      // [E, B, K]; forward
+  Global<float> q;  // [E, B, K]; forward
   // Backward; null where they are not given or not wanted.
   Global<const float> log_weight, q_given, lse, dq, dlse;
-  Global<float> g, dactions;            // [E, num_rows], [E, num_rows, A]
+  Global<float> g, dactions;  // [E, num_rows], [E, num_rows, A]
 
   PTR_HOST_DEVICE int64_t shared_bytes() const {
     const int64_t tile = shared_size<uint32_t>(kRows * kRowWords) + shared_size<int>(kRows);
@@ -200,8 +201,8 @@ struct CqlHeadRows {
 
   PTR_HOST_DEVICE static int units_of(int num_k) { return (num_k + kUnitK - 1) / kUnitK; }
 
-  // The same thread, of whose index the compiler knows nothing: addresses and masks made of it are not kept in registers
-  // through the products of a whole layer, where there is no room for them.
+  // The same thread, of whose index the compiler knows nothing: addresses and masks made of it are not kept in
+  // registers through the products of a whole layer, where there is no room for them.
   PTR_HOST_DEVICE static Thread anew(Thread t) {
 #ifdef __CUDA_ARCH__
     asm volatile("" : "+r"(t.index));
@@ -210,7 +211,9 @@ struct CqlHeadRows {
   }
 
   // Row of the tile that an accumulator's element 2 * half belongs to, and its column in the layer.
-  PTR_HOST_DEVICE static int row_of(Thread t, int row_tile, int half) { return row_tile * 16 + half * 8 + t.lane() / 4; }
+  PTR_HOST_DEVICE static int row_of(Thread t, int row_tile, int half) {
+    return row_tile * 16 + half * 8 + t.lane() / 4;
+  }
   PTR_HOST_DEVICE static int col_of(Thread t, int col_tile) {
     return (t.warp() * kColTiles + col_tile) * 8 + t.lane() % 4 * 2;
   }
@@ -278,7 +281,8 @@ struct CqlHeadRows {
       Weights out;
       const int64_t from = block.index().y * head_words + weights + t.lane() * 4 +
                            (unit * (kWidth / 8) + t.warp() * kColTiles) * kCqlHeadFragmentWords;
-      PTR_UNROLL for (int n = 0; n < kColTiles; ++n) out[n] = packed.load_nc_vector(t, from + n * kCqlHeadFragmentWords);
+      PTR_UNROLL for (int n = 0; n < kColTiles; ++n) out[n] =
+          packed.load_nc_vector(t, from + n * kCqlHeadFragmentWords);
       return out;
     };
     block.each_thread([&](Thread t) { next[t] = fetch(t, 0); });
@@ -329,8 +333,7 @@ struct CqlHeadRows {
         PTR_UNROLL for (int n = 0; n < kColTiles; ++n) {
           PTR_UNROLL for (int half = 0; half < 2; ++half) {
             const float a = acc[t][m * kColTiles + n][half * 2], b = acc[t][m * kColTiles + n][half * 2 + 1];
-            const int at = row_of(t, m, half) * kRowWords + kCqlHeadUnitWords +
-                           col_of(t, n) / Precision::kPerWord;
+            const int at = row_of(t, m, half) * kRowWords + kCqlHeadUnitWords + col_of(t, n) / Precision::kPerWord;
             tile.set(t, at, Precision::word(a, b));
             if constexpr (Precision::kPerWord == 1) tile.set(t, at + 1, Precision::word(b, 0.0f));
           }
@@ -516,9 +519,8 @@ struct CqlHeadLogSumExp {
   template <class Block>
   PTR_DEVICE void run(Block& block) const {
     PerThread<float, Block> top(block, -INFINITY), sum(block, 0.0f);
-    block.each_thread([&](Thread t) {
-      each_logit(block, t, [&](float logit) { top[t] = logit > top[t] ? logit : top[t]; });
-    });
+    block.each_thread(
+        [&](Thread t) { each_logit(block, t, [&](float logit) { top[t] = logit > top[t] ? logit : top[t]; }); });
     block.warp_max(top);
     block.each_thread([&](Thread t) {
       // A state that has seen minus infinity alone, or plus infinity, counts from 0.

@@ -10,11 +10,11 @@ enum class CqlHeadProducts { kTf32, kBf16 };
 // Layer i of a head; the last one has width 1. Rows of weights are dense.
 struct CqlHeadCudaLayer {
   int width;
-  const float* term;                  // element (e, b, n) at e * term_head + b * term_state + n
-  int64_t term_head, term_state;      // term_state 0 where all states share it
-  const float* action;                // [E, A, width] or null
+  const float* term;              // element (e, b, n) at e * term_head + b * term_state + n
+  int64_t term_head, term_state;  // term_state 0 where all states share it
+  const float* action;            // [E, A, width] or null
   int64_t action_head;
-  const float* hidden;                // [E, width of the layer before, width]; null in the first layer
+  const float* hidden;  // [E, width of the layer before, width]; null in the first layer
   int64_t hidden_head;
   float *h, *d;  // [E, num_rows, width] of a hidden layer, or null; backward pass only
 };

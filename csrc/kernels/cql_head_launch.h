@@ -1,5 +1,5 @@
-// From a call of cql_head_cuda.h to kernels of cql_head_block.h and their grids. ``launch(kernel, grid)`` runs one: on a
-// GPU (cql_head.cu), or in the emulator of the tests.
+// From a call of cql_head_cuda.h to kernels of cql_head_block.h and their grids. ``launch(kernel, grid)`` runs one: on
+// a GPU (cql_head.cu), or in the emulator of the tests.
 #pragma once
 #include "core/check.h"
 #include "kernels/cql_head_block.h"
@@ -55,8 +55,15 @@ CqlHeadPack<Precision> cql_head_pack(const CqlHeadCudaCall& call, const CqlHeadP
   const auto add = [&](const float* from, int64_t head_stride, int rows, int cols, bool transposed, int num_units,
                        int num_tiles, int64_t to) {
     CqlHeadMatrix& matrix = pack.matrices[pack.num_matrices++];
-    matrix = {{from, (E - 1) * head_stride + int64_t(rows) * cols}, head_stride, transposed ? 1 : cols,
-              transposed ? cols : 1, transposed ? cols : rows, transposed ? rows : cols, num_units, num_tiles, to,
+    matrix = {{from, (E - 1) * head_stride + int64_t(rows) * cols},
+              head_stride,
+              transposed ? 1 : cols,
+              transposed ? cols : 1,
+              transposed ? cols : rows,
+              transposed ? rows : cols,
+              num_units,
+              num_tiles,
+              to,
               pack.num_vectors};
     pack.num_vectors += num_units * num_tiles * kWarp;
   };

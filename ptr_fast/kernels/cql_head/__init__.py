@@ -4,15 +4,15 @@ Shapes: E ensemble, B states, K actions per state, A action, H width of a layer 
 
 Note "Kept or recomputed". The hidden layers of all rows, ``[E, B, K, H]`` each, are E * K times as large as a layer of
 the policy. The native implementation keeps them between forward and backward while they take at most 32 MiB; beyond
-that, as Triton always, it keeps only Q and the log-sum-exp, holds layers for a tile of rows at a time and computes them
-again in the backward pass. The reference keeps them, as autograd does.
+that, as CUDA and Triton always, it keeps only Q and the log-sum-exp, holds layers for a tile of rows at a time and
+computes them again in the backward pass. The reference keeps them, as autograd does.
 """
 
 from __future__ import annotations
 
 import torch
 
-from ptr_fast.kernels import dispatch, triton_backend
+from ptr_fast.kernels import cuda_backend, dispatch, triton_backend
 from ptr_fast.kernels.cql_head import native, reference
 from ptr_fast.native import warn_missing, why_not_on
 
@@ -25,6 +25,7 @@ _SLOWER_THAN_CUBLAS = "PyTorch's own products were 1.0 to 4 times as fast on an 
 dispatch.register(
     _OP,
     (
+        cuda_backend.lazy_backend(_OP, slower="not measured on a GPU yet"),
         triton_backend.lazy_backend(_OP, slower=_SLOWER_THAN_CUBLAS),
         dispatch.Backend("native", native.cql_head, native.supports, why_not_on),
         dispatch.Backend("reference", reference.cql_head, reference.supports),

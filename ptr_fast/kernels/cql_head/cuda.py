@@ -1,14 +1,14 @@
 """cql_head in CUDA (csrc/kernels/cql_head.cu): up to four hidden layers of at most 256, on CUDA GPUs.
 
 The forward pass is two launches, three with the log-sum-exp: weights are packed in the order in which the tensor cores
-take them, then a block holds 64 rows (state, action) of one head from their actions to Q. The backward pass computes the
-hidden layers again and writes each of them and its gradient once, for a block of states at a time; PyTorch's batched
-products and sums turn them into gradients of weights and state terms, added up over the blocks in a fixed order.
+take them, then a block holds 64 rows (state, action) of one head from their actions to Q. The backward pass computes
+the hidden layers again and writes each of them and its gradient once, for a block of states at a time;
+:mod:`ptr_fast.kernels.cql_head.row_sums` turns them into gradients of weights and state terms.
 
-Note "Precision of products". ``torch.set_float32_matmul_precision``: ``high`` rounds the inputs of the products to TF32,
-11 significant bits; ``medium`` to bfloat16, 8 bits; ``highest`` is refused. Sums, state terms, the last layer, Q and the
-log-sum-exp are float32 in either. The products that make gradients of weights are PyTorch's, of hidden layers and their
-gradients that were rounded so.
+Note "Precision of products". With ``torch.set_float32_matmul_precision`` at ``high`` the inputs of the products are
+rounded to TF32, 11 significant bits; at ``medium`` to bfloat16, 8 bits; ``highest`` is refused. Sums, state terms, the
+last layer, Q and the log-sum-exp are float32 in either. The products that make gradients of weights are PyTorch's, of
+hidden layers and their gradients that were rounded so.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PRODUCTS = {"high": "tf32", "medium": "bf16"}
 
 
 def products() -> str | None:
-    """What the inputs of products are rounded to, here and now: ``tf32``, ``bf16``, or None: not at all is asked for."""
+    """What the inputs of products are rounded to, here and now: ``tf32``, ``bf16``, or None where they must not be."""
     return _PRODUCTS.get(torch.get_float32_matmul_precision())
 
 
@@ -141,7 +141,7 @@ class _CqlHead(torch.autograd.Function):
         actions_BKA = actions_BKA.contiguous()
         log_weight_BK = None if log_weight_BK is None else log_weight_BK.contiguous()
         tensors = tuple(None if tensor is None else _with_dense_rows(tensor) for tensor in layers)
-        E, (B, K, _), device = tensors[0].shape[0], actions_BKA.shape, actions_BKA.device
+        E, (B, K, _), device = layers[0].shape[0], actions_BKA.shape, actions_BKA.device
         product = products()
         assert product is not None
         kernels, call = _Kernels(device), _call(num_layers, (actions_BKA, log_weight_BK), tensors, product)
@@ -149,8 +149,7 @@ class _CqlHead(torch.autograd.Function):
         q_EBK = torch.empty((E, B, K), dtype=torch.float32, device=device)
         lse_EB = None if log_weight_BK is None else torch.empty((E, B), dtype=torch.float32, device=device)
         kernels.forward(
-            call
-            | {"packed": packed.data_ptr(), "with_back": with_back, "q": q_EBK.data_ptr(), "lse": _address(lse_EB)}
+            call | {"packed": packed.data_ptr(), "with_back": with_back, "q": q_EBK.data_ptr(), "lse": _address(lse_EB)}
         )
         kept = (q_EBK, lse_EB) if lse_EB is not None else (None, None)
         ctx.save_for_backward(packed, actions_BKA, log_weight_BK, *kept, *tensors)

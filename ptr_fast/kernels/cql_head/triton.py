@@ -1,8 +1,8 @@
 """cql_head in Triton: up to three hidden layers in float32 with TF32 products, on CUDA GPUs.
 
 The forward pass writes Q and the log-sum-exp alone. The backward pass computes the hidden layers again and writes each
-of them and its gradient once, for a block of states at a time; :mod:`ptr_fast.kernels.cql_head.row_sums` turns them into
-gradients of weights and state terms. Accumulators of a 256 x 256 weight would not fit beside the products in a
+of them and its gradient once, for a block of states at a time; :mod:`ptr_fast.kernels.cql_head.row_sums` turns them
+into gradients of weights and state terms. Accumulators of a 256 x 256 weight would not fit beside the products in a
 multiprocessor.
 
 Note "TF32". Inputs of the products are rounded to 11 significant bits (float32 has 24, the trunk's bfloat16 8); sums,
