@@ -18,7 +18,7 @@ from cql_head_cases import CASES, Case, arguments, call, double, make, run
 from emulated_kernels import emulator
 
 from ptr_fast.kernels import dispatch
-from ptr_fast.kernels.cql_head import cuda, row_sums
+from ptr_fast.kernels.cql_head import cql_head, cuda, row_sums
 from ptr_fast.kernels.cql_head import reference as reference_op
 
 BITS = {"tf32": 11, "bf16": 8}  # of the factors of a product
@@ -268,6 +268,29 @@ def test_a_second_derivative_is_refused(products: str) -> None:
     given["actions"].requires_grad_()
     with pytest.raises(RuntimeError, match="no second derivative"):
         torch.autograd.grad(call(cuda.cql_head, given)[0].sum(), given["actions"], create_graph=True)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("precision", ["high", "medium"])
+@pytest.mark.parametrize("case", [*ALL.values(), *SLOW.values()], ids=[*ALL, *SLOW])
+def test_on_a_gpu(case: Case, precision: str) -> None:
+    """As the emulator says, twice the same bits; sums of tensor cores turn over a ReLU in a million, in norm 1e-3."""
+    given = make(case)
+    there = {name: None if t is None else t.cuda() for name, t in given.items()}
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        products = cuda.products()
+        assert products is not None
+        with dispatch.use_backend("cql_head=cuda"):
+            ours, again = run(cql_head, there), run(cql_head, there)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    bound = math.sqrt(2 * len(case.hidden_dims)) * 2.0 ** -BITS[products]
+    for name, wanted in run(rounding_definition(products), double(given)).items():
+        assert torch.equal(ours[name], again[name]), name
+        assert distance(ours[name].cpu(), wanted) <= (bound if name in ("q", "lse") else 1e-2), name
 
 
 @pytest.mark.parametrize("phase", [0, 2, 3], ids=["actions", "layer is written", "layer is read"])
