@@ -47,6 +47,19 @@ def episodes():
     return toy_robot.toy_episodes(4, seed=3, cameras=("image_0",))
 
 
+def test_what_was_recorded_goes_out_to_lerobot_and_comes_back(tmp_path, episodes):
+    with Recorder(tmp_path / "store", make_spec(), SIZES, source="run/7") as recorder:
+        for episode, outcome in zip(episodes, ("success", "failure", "success"), strict=False):
+            assert act_out(recorder, episode, outcome=outcome)
+    assert main(["export-dataset", "--store", str(tmp_path / "store"), "--out", str(tmp_path / "out")]) == 0
+    assert main(["convert", "--source", str(tmp_path / "out"), "--out", str(tmp_path / "again")]) == 0
+    one, other = EpisodeStore.open(tmp_path / "store"), EpisodeStore.open(tmp_path / "again")
+    for name in ("episode_id", "task", "outcome", "kind", "source", "digest"):
+        assert getattr(one.episodes, name) == getattr(other.episodes, name)
+    np.testing.assert_array_equal(one.state, other.state)
+    assert one.meta.action.units == other.meta.action.units
+
+
 def test_what_was_recorded_is_in_the_store(tmp_path, episodes):
     path = tmp_path / "store"
     with Recorder(path, make_spec(), SIZES, source="run/7") as recorder:
