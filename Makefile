@@ -6,6 +6,7 @@
 # make test-lerobot  LeRobot data sets with the lerobot package itself, in .venv-lerobot (Python 3.12, from uv or here)
 # make bench  benchmarks (never part of the tests); make peers first installs what they compare with, in .venv-peers
 # make bench-gpu  what is measured on a GPU, in three programs; make gpu-wheels gathers what a machine without registry needs
+# make docs   the pages of docs/ as a site
 # make evidence-gpu  the grid of the published table on a GPU, for so long as EVIDENCE_MINUTES; the same command goes on
 # Each sets up the virtual environment it needs and is safe to repeat.
 
@@ -19,7 +20,7 @@ NATIVE := setup.py CMakeLists.txt $(shell find csrc -type f -not -name '*.pyc')
 export MUJOCO_GL ?= egl
 export PYTHONHASHSEED ?= 0
 
-.PHONY: setup demo test test-isa test-without-cuda test-lerobot test-slow bench bench-gpu evidence-gpu gpu-wheels peers lint format clean
+.PHONY: setup demo test test-isa test-without-cuda test-lerobot test-slow bench bench-gpu evidence-gpu gpu-wheels peers docs lint format clean
 
 setup: $(STAMP)
 
@@ -102,6 +103,17 @@ peers: $(PEERS)
 $(PEERS): benchmarks/peers/requirements.txt
 	@test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
 	@.venv-peers/bin/python -m pip install -q --disable-pip-version-check -r $<
+	@touch $@
+
+# The pages of docs/ as a site in outputs/site; a warning is an error. They read the sources, and need no build of them.
+DOCS := .venv-docs/.ptr-fast-installed
+docs: $(DOCS)
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --clean
+	@echo "outputs/site/index.html"
+
+$(DOCS): docs/requirements.txt
+	@test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
+	@.venv-docs/bin/python -m pip install -q --disable-pip-version-check -r $<
 	@touch $@
 
 CSRC := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')

@@ -1,4 +1,4 @@
-"""The tables of README.md and RESULTS.md, made from ``results/*.jsonl``: ``python -m benchmarks.tables`` writes them.
+"""The tables of ``PAGES``, made from ``results/*.jsonl``: ``python -m benchmarks.tables`` writes them.
 
 Each table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``. Per case and kind of processor, which is an
 instruction set or a GPU, the newest row counts: no processor takes the place of another.
@@ -18,7 +18,8 @@ from benchmarks.harness import RESULTS
 
 __all__ = ["PAGES", "main", "render", "table"]
 
-PAGES = (Path(__file__).resolve().parents[1] / "README.md", Path(__file__).resolve().with_name("RESULTS.md"))
+_ROOT = Path(__file__).resolve().parents[1]
+PAGES = tuple(_ROOT / name for name in ("README.md", "docs/benchmarks.md", "benchmarks/RESULTS.md"))
 _BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

@@ -1,22 +1,46 @@
-"""README.md says what is in the repository: tables from committed rows, verbs that exist, files that are there."""
+"""README.md and docs/ say what is in the repository: committed rows, verbs that exist, files that are there."""
 
 import json
 import re
 import sys
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {page.name: page.read_text(encoding="utf-8") for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]}
+FOLDERS = "csrc|ptr_fast|python|benchmarks|tests|docs|examples"
 
 
 def test_tables_equal_the_committed_rows():
     from benchmarks.tables import PAGES, render
 
-    assert "<!-- table: step -->" in README
-    for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        assert render(text) == text, f"{page.name}: run python -m benchmarks.tables"
+    texts = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
+    assert "<!-- table: demo -->" in texts["README.md"]
+    assert "<!-- table: step -->" in texts["benchmarks.md"]
+    for name, text in texts.items():
+        assert render(text) == text, f"{name}: run python -m benchmarks.tables"
+
+
+def test_the_numbers_of_the_front_page_are_committed_rows():
+    from benchmarks.tables import newest
+
+    ours, clone, *_ = newest("demo")[0]["rows"]
+    assert f"**{ours['after']['successes']} of 40**" in README
+    assert f"{clone['after']['successes']} of 40" in README.replace("\n  ", " ")
+    gpu = newest("gpu_step")[0]["speedup"]
+    assert f"**{gpu['literal_port_tf32']:.2f} times**" in README
+    assert f"{gpu['plain']:.2f} times as fast as the same algebra" in README
+    cpu = [row["speedup"] for row in newest("step") if row["environment"]["torch_isa"] == "AVX512"]
+    ports = [row["literal_port"] for row in cpu]
+    assert f"{min(ports):.1f} to {max(ports):.1f} times as fast as the port" in README
+    assert sum(row["compiled"] < 1.06 for row in cpu) == 2  # for ResNets "within 6 %"
+
+
+def test_readme_is_a_front_page():
+    assert len(README.splitlines()) <= 150
 
 
 def test_rows_of_another_processor_stand_beside_those_of_the_first(tmp_path, monkeypatch):
@@ -40,11 +64,25 @@ def test_rows_of_another_processor_stand_beside_those_of_the_first(tmp_path, mon
 def test_every_verb_that_is_named_exists_and_every_verb_is_named():
     from ptr_robot.cli import VERBS
 
-    named = set(re.findall(r"ptr-fast ([a-z][a-z-]+)", README))
-    assert named <= set(VERBS), named - set(VERBS)
-    assert set(VERBS) <= named, set(VERBS) - named
+    for page, text in PAGES.items():
+        named = set(re.findall(r"(?:`|^)ptr-fast ([a-z][a-z-]+)", text, re.M))
+        assert named <= set(VERBS), f"{page}: {named - set(VERBS)}"
+    named = set(re.findall(r"`ptr-fast ([a-z][a-z-]+)`", PAGES["index.md"]))
+    assert set(VERBS) == named, f"docs/index.md tells every verb in one line: {set(VERBS) ^ named}"
 
 
 def test_paths_that_are_named_exist():
-    for name in re.findall(r"`((?:csrc|ptr_fast|python|benchmarks|tests)/[\w/.]+)`", README):
-        assert (ROOT / name).exists(), name
+    for page, text in PAGES.items():
+        for name in re.findall(rf"`((?:{FOLDERS})/[\w/.]+)`", text):
+            assert (ROOT / name).exists(), f"{page}: {name}"
+
+
+def test_links_lead_to_files_and_every_page_is_in_the_contents():
+    for page, text in PAGES.items():
+        folder = ROOT if page == "README.md" else ROOT / "docs"
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            if not target.startswith(("http", "#")):
+                assert (folder / target.partition("#")[0]).is_file(), f"{page}: {target}"
+    contents = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    listed = set(re.findall(r"[\w/]+\.md$", yaml.safe_dump(yaml.safe_load(contents)["nav"]), re.M))
+    assert listed == set(PAGES) - {"README.md"}

@@ -20,7 +20,7 @@ from ptr_robot.evaluation.held_out import told_kind
 from ptr_robot.report.plots import NARROW, NUM_DASHES, WIDE, Mark, Series, legend, line_chart
 from ptr_robot.training.store_places import StorePlaces
 
-__all__ = ["demonstration", "frame_uri", "over_checkpoints"]
+__all__ = ["demonstration", "frame_uri", "over_checkpoints", "typical"]
 
 MINUS = "\N{MINUS SIGN}"
 STRIP_FRAMES = 10
@@ -36,7 +36,7 @@ def demonstration(run_name: str, evaluation: dict[str, Any], places: StorePlaces
     episodes = [e for e in evaluation["episodes"] if "q" in e.get("curves", {})]
     good = [e for e in episodes if e["outcome"] != "failure"]
     failed = [e for e in episodes if e["outcome"] == "failure"]
-    chosen = ([_typical(good)] if good else []) + failed[:1]
+    chosen = ([typical(good)] if good else []) + failed[:1]
     if not chosen:
         return ""
     store, problem = _open(places, Path(evaluation["data"]["store"]))
@@ -65,7 +65,7 @@ def over_checkpoints(evaluations: Mapping[int, dict[str, Any]], places: StorePla
     good = [e for e in known[max(known)].values() if e["outcome"] != "failure"]
     if not good:
         return ""
-    chosen, acting = _typical(good), "q_averaged" if newest["networks"] == "averaged" else "q"
+    chosen, acting = typical(good), "q_averaged" if newest["networks"] == "averaged" else "q"
     seen = {
         step: found[chosen["episode_id"]]["curves"] for step, found in known.items() if chosen["episode_id"] in found
     }
@@ -122,7 +122,7 @@ def frame_uri(image: np.ndarray) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(data).decode()
 
 
-def _typical(episodes: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def typical(episodes: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The one with the median rise, so that the page shows neither the best nor the worst."""
     rises = [-math.inf if e["rank_correlation"] is None else e["rank_correlation"] for e in episodes]
     return episodes[int(np.argsort(rises, kind="stable")[len(rises) // 2])]
