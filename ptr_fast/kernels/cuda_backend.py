@@ -29,7 +29,7 @@ def why_not_cuda(*places: Any) -> str | None:
         return f"tensors are on several devices: {sorted(map(str, devices))}"
     device = devices.pop()
     if device.type != "cuda":
-        return f"tensors are on {device.type}, CUDA kernels are for CUDA GPUs"
+        return f"tensors are on {device.type}, the kernels are for CUDA GPUs"
     return native.why_no_cuda() or _why_not_on_gpu(device)
 
 

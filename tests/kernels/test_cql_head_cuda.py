@@ -329,7 +329,7 @@ def test_what_it_does_not_take(monkeypatch: pytest.MonkeyPatch) -> None:
     papers = CASES["papers_form"]
     assert why(papers) == "products in full float32 are asked for, the kernels' are in TF32 or bfloat16"
     [choice] = dispatch.explain("cql_head", *arguments(make(papers)))
-    assert choice.reasons["cuda"] == "tensors are on cpu, CUDA kernels are for CUDA GPUs"
+    assert choice.reasons["cuda"] == "tensors are on cpu, the kernels are for CUDA GPUs"
     assert dispatch.ops()["cql_head"][0] == "cuda"
     monkeypatch.setattr(cuda, "products", lambda: "tf32")
     assert why(papers) == "None"
