@@ -1,5 +1,6 @@
 """The host Block finds what is wrong in a kernel, whatever order its threads run in, and the device Block compiles."""
 
+import ctypes
 import shutil
 import subprocess
 from pathlib import Path
@@ -59,7 +60,10 @@ def _tf32(values):
     return np.ldexp(np.round(mantissa * 2**11) / 2**11, exponent)
 
 
-@pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not on PATH")
+needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not on PATH")
+
+
+@needs_nvcc
 @pytest.mark.parametrize("architecture", [80, 90, 100, 120])
 def test_the_device_block_compiles_without_spills(architecture, tmp_path: Path):
     ran = subprocess.run(
@@ -71,3 +75,35 @@ def test_the_device_block_compiles_without_spills(architecture, tmp_path: Path):
     assert ran.returncode == 0, ran.stderr
     assert ran.stderr.count("0 bytes spill stores, 0 bytes spill loads") == 3, ran.stderr
     assert "warning" not in ran.stderr, ran.stderr
+
+
+@needs_nvcc
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_device_block_does_what_the_host_block_does(tmp_path: Path):
+    """Bulk copies, barriers of blocks and clusters, sums and warp products on a GPU, against the emulator."""
+    library = tmp_path / "demonstration.so"
+    subprocess.run(
+        ["nvcc", "-std=c++20", f"-I{REPOSITORY / 'csrc'}", "-arch=native", "-shared", "-Xcompiler", "-fPIC"]
+        + [str(SOURCES / "demonstration.cu"), "-o", str(library)],
+        check=True,
+    )
+    device, stream = ctypes.CDLL(str(library)), ctypes.c_int64(torch.cuda.current_stream().cuda_stream)
+
+    def call(function, *arrays, numbers=()):
+        there = [torch.from_numpy(array).cuda() for array in arrays]
+        pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in there]
+        getattr(device, function)(*pointers, *map(ctypes.c_int, numbers), stream)
+        torch.cuda.synchronize()
+        return there[-1].cpu().numpy()
+
+    if torch.cuda.get_device_capability() >= (9, 0):  # before that there are no clusters
+        x, expected = _run(0)
+        np.testing.assert_allclose(call("reversed_share", x, np.zeros_like(x), numbers=x.shape), expected, rtol=1e-6)
+    rng = np.random.default_rng(0)
+    for function, kind, depth in (("warp_product_bf16", torch.bfloat16, 16), ("warp_product_tf32", torch.float32, 8)):
+        a, b = (torch.from_numpy(rng.normal(size=size)).to(kind) for size in ((16, depth), (depth, 8)))
+        arrays = [m.view(torch.int16).numpy() if kind == torch.bfloat16 else m.numpy() for m in (a, b)]
+        expected = np.zeros((16, 8), np.float32)
+        getattr(emulator(), function)(*arrays, expected)
+        np.testing.assert_allclose(call(function, *arrays, np.zeros_like(expected)), expected, rtol=0, atol=1e-5)
