@@ -1,7 +1,7 @@
 """Every command of README.md and docs/ is one that the programs take, and those that need nothing are run.
 
 A block of commands begins with ``# needs: ...`` (a GPU, a run, an hour), with ``# run by tests/...``, or is run here.
-docs/extend.md is run by test_extend.py.
+Two pages have a test of their own, which runs them.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from ptr_robot.training import processes
 
 ROOT = Path(__file__).resolve().parents[1]
 FENCE = re.compile(r"^```(?:sh|console|bash)\n(.*?)^```$", re.M | re.S)
-RUN_ELSEWHERE = {"extend.md": "tests/test_extend.py"}
+RUN_ELSEWHERE = {"extend.md": "tests/test_extend.py", "your_data.md": "tests/test_your_data.py"}
 
 
 @dataclass(frozen=True)
