@@ -1,9 +1,10 @@
-// From a call of cql_head_cuda.h to kernels of cql_head_block.h and their grids. ``launch(kernel, grid)`` runs one: on
+// From a call of cql_head_cuda.h to kernels of cql_head_*block.h and their grids. ``launch(kernel, grid)`` runs one: on
 // a GPU (cql_head.cu), or in the emulator of the tests.
 #pragma once
 #include "core/check.h"
 #include "kernels/cql_head_block.h"
 #include "kernels/cql_head_cuda.h"
+#include "kernels/cql_head_log_sum_exp_block.h"
 
 namespace ptr_fast {
 
