@@ -53,9 +53,10 @@ test-without-cuda: $(STAMP)
 	PTR_FAST_CUDA=0 $(BIN)/python setup.py -q build_ext --inplace && $(BIN)/python -m pytest $(WITHOUT_CUDA_TESTS)
 
 # The package needs Python 3.12 and another torch than ours; without one or the other the tests are skipped and say why.
+PYTHON312 ?= python3.12
 LEROBOT_PYTHON ?= .venv-lerobot/bin/python
 test-lerobot: $(STAMP)
-	@test -x $(LEROBOT_PYTHON) || python3.12 -m venv .venv-lerobot 2>/dev/null \
+	@test -x $(LEROBOT_PYTHON) || $(PYTHON312) -m venv .venv-lerobot 2>/dev/null \
 	|| uv venv -q --seed --python 3.12 .venv-lerobot 2>/dev/null \
 	|| echo "skipped: no Python 3.12 here, and no uv to get one"
 	@test ! -x $(LEROBOT_PYTHON) || $(LEROBOT_PYTHON) -c 'import lerobot' 2>/dev/null \

@@ -127,8 +127,8 @@ class Episode:
         domain: kitchen or scene.
         split: ``train``, ``val`` or empty.
         source: file the episode came from.
-        rewards: float ``[T]`` as they were recorded, or None. They are kept, shown and exported; learners are trained
-            on the rewards of :mod:`ptr_fast.data.rewards`, which follow from the outcome and the place in the episode.
+        rewards: float ``[T]`` as they were recorded, or None. They are kept and exported; learners are trained on
+            the rewards of :mod:`ptr_fast.data.rewards`, which follow from the outcome and the place in the episode.
     """
 
     episode_id: str

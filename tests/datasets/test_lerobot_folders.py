@@ -269,16 +269,43 @@ def test_a_store_goes_out_and_comes_back_whole(encoding, rewards, tmp_path, monk
     assert convert.convert(args, open_source(args)).present == 3
 
 
-def test_small_files_follow_each_other(tmp_path):
-    class Silent:
-        def advance(self):
-            pass
+class Silent:
+    def advance(self):
+        pass
 
+
+def test_small_files_follow_each_other(tmp_path):
     store = make_store(tmp_path / "store", outcomes=("success", "failure", "success"))
     options = {"rewards": RewardConfig(), "as_video": False, "robot_type": "toy", "fps": 5}
     LeRobotWriter(store, **options, data_mb=0.001).write(tmp_path / "out", Silent())
     assert len([*(tmp_path / "out" / "data").rglob("*.parquet")]) == 3
     same(store, read(tmp_path / "out", tmp_path / "again", encoding="jpeg")[0])
+
+
+def test_small_videos_follow_each_other(tmp_path):
+    pytest.importorskip("av", reason="videos need PyAV: pip install 'ptr-fast[lerobot]'")
+    store = make_store(tmp_path / "store", "raw", after=False)
+    options = {"rewards": RewardConfig(), "as_video": True, "robot_type": "", "fps": 5}
+    LeRobotWriter(store, **options, video_mb=-1).write(tmp_path / "out", Silent())
+    assert len([*(tmp_path / "out" / "videos").rglob("*.mp4")]) == 6
+    again, _ = read(tmp_path / "out", tmp_path / "again")
+    for record in range(store.num_records):
+        one, other = (s.frame("wrist", record).astype(int) for s in (store, again))
+        assert np.abs(one - other).mean() < 2.5
+
+
+def test_what_lies_beside_is_damaged(tmp_path):
+    make_store(tmp_path / "store")
+    export_dataset.main(export_dataset.Args(store=tmp_path / "store", out=tmp_path / "out"))
+    beside = tmp_path / "out" / "meta" / "ptr_fast"
+    (beside / "store.json").write_text('{"version": 2}')
+    with pytest.raises(DataError, match=r"store.json: version: expected 1, got 2"):
+        read(tmp_path / "out", tmp_path / "a")
+    (beside / "store.json").write_text('{"version": 1}')
+    with pytest.raises(DataError, match=r"store.json: not what ptr-fast export-dataset writes"):
+        read(tmp_path / "out", tmp_path / "a")
+    shutil.rmtree(beside)
+    assert read(tmp_path / "out", tmp_path / "a")[0].num_episodes == 3
 
 
 def test_success_and_rewards_where_they_are_known(tmp_path, capsys):
