@@ -138,12 +138,18 @@ class EpisodeStore:
     def action(self) -> np.ndarray:
         """float32 ``[num_records, A]``, raw units; NaN in a record without one: a last frame's, or of no episode."""
         out = self._lowdim("action", self.meta.action.dim)
-        if self.num_records > int(self.episodes.num_frames.sum(dtype=np.int64)):
-            held = np.zeros(self.num_records, bool)
-            for first, count in zip(self.episodes.first, self.episodes.num_frames, strict=True):
-                held[first : first + count] = True
-            out[~held] = np.nan
+        out[~self.is_held] = np.nan
         return out
+
+    @cached_property
+    def is_held(self) -> np.ndarray:
+        """bool ``[num_records]``; False of records that belong to no episode, which an edited store may have."""
+        if self.num_records == int(self.episodes.num_frames.sum(dtype=np.int64)):
+            return np.ones(self.num_records, bool)
+        held = np.zeros(self.num_records, bool)
+        for first, count in zip(self.episodes.first, self.episodes.num_frames, strict=True):
+            held[first : first + count] = True
+        return held
 
     def frame_bytes(self, camera: str, record: int) -> memoryview:
         """The stored bytes of one frame, without a copy: a JPEG file, or H*W*3 raw bytes."""

@@ -15,6 +15,7 @@ from ptr_fast.data.transitions import Transitions
 from ptr_fast.errors import DataError
 from ptr_robot import cli
 from ptr_robot.datasets import edited_store
+from ptr_robot.inspection.store_summary import summarize
 from ptr_robot.verbs.edit import Args, main
 
 
@@ -55,6 +56,7 @@ def test_drop_and_split_without_a_copy(store, tmp_path, capsys):
     steps = [folder / "steps" / "000000.arrow" for folder in (store.path, out.path, rest.path)]
     assert len({os.stat(file).st_ino for file in steps}) == 1
     out.verify()
+    assert (out.num_records, summarize(out).records) == (17, 12)
     assert np.isnan(out.action[int(store.episodes.first[1])]).all()  # of no episode: not counted, not measured
     tasks = TaskTable(names=out.meta.tasks, num_slots=2)
     rows = Transitions(out, task_table=tasks, action=out.meta.action, rewards=RewardConfig())

@@ -4,6 +4,7 @@ robomimic 0.3.0's ``SequenceDataset`` loads ``robomimic.hdf5``, and Minari 0.5.4
 """
 
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from recordings import SIZES, recordings
 
 from ptr_fast.data.store import EpisodeStore
 from ptr_fast.errors import DataError
+from ptr_robot import cli
 from ptr_robot.datasets.detect import detect_format, open_source
 from ptr_robot.verbs import convert
 
@@ -218,3 +220,20 @@ def test_formats_are_told_from_the_folder():
     found = {name: detect_format(FILES / name) for name in ("robomimic.hdf5", "minari", "diffusion_policy.zarr")}
     assert found == {"robomimic.hdf5": "robomimic", "minari": "minari", "diffusion_policy.zarr": "zarr"}
     assert detect_format(FILES / "lerobot_v30_image") == "lerobot"
+
+
+@pytest.mark.parametrize(
+    ("name", "package", "extra"),
+    [
+        ("lerobot_v30_video", "av", "lerobot"),
+        ("robomimic.hdf5", "h5py", "hdf5"),
+        ("minari", "h5py", "hdf5"),
+        ("diffusion_policy.zarr", "zarr", "zarr"),
+    ],
+)
+def test_a_missing_package_is_named(name, package, extra, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, package, None)
+    options = ["--source", str(FILES / name), "--out", str(tmp_path / "store"), "--task", "t"]
+    assert cli.main(["convert", *options]) == 2
+    assert f"pip install 'ptr-fast[{extra}]'" in capsys.readouterr().err
+    assert not (tmp_path / "store").exists()

@@ -102,13 +102,13 @@ def summarize(store: Any) -> StoreSummary:
         fingerprint=store.fingerprint(),
         episodes=store.num_episodes,
         steps=store.num_steps,
-        records=store.num_records,
+        records=int(store.is_held.sum()),
         parts=store.num_parts,
         hours=store.num_steps / meta.control_hz / 3600,
         meta=to_dict(meta),
         splits=dict(Counter(split or "none" for split in table.split)),
         tasks=_tasks(table),
-        states=_ranges(meta.state.names, meta.state.units, store.state),
+        states=_ranges(meta.state.names, meta.state.units, store.state[store.is_held]),
         actions=_ranges(meta.action.names, meta.action.units, store.action[has_action], meta.action),
     )
 
