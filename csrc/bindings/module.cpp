@@ -59,5 +59,6 @@ PYBIND11_MODULE(_native, module) {
   bind_resize(module);
   bind_spatial_embedding(module);
   bind_data(module);
+  bind_jpeg_frames(module);
   bind_runtime(module);
 }

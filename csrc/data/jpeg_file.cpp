@@ -99,7 +99,7 @@ class Headers {
       if (marker == 0xda) {
         read_scan(content);
         file_.scan = bytes.at;
-        return finish();
+        return finish(bytes.left());
       }
       read_marker(marker, content);
     }
@@ -111,7 +111,7 @@ class Headers {
     if (marker == 0xc0) {
       read_frame(content);
     } else if (is_frame) {
-      check(false, "expected a baseline JPEG, got a ", name_of_frame(marker), " one");
+      check(false, "expected a baseline JPEG, this one is ", name_of_frame(marker));
     } else if (marker == 0xc4) {
       read_huffman(content);
     } else if (marker == 0xdb) {
@@ -196,7 +196,7 @@ class Headers {
     check(first == 0 && last == 63 && bits == 0, "its scan has a part of the coefficients only");
   }
 
-  JpegFile finish() {
+  JpegFile finish(int64_t scan_bytes) {
     JpegLayout& layout = file_.layout;
     layout.num_components = num_components_;
     layout.horizontal = layout.vertical = 1;
@@ -206,6 +206,8 @@ class Headers {
       check_colours();
     }
     layout.mcus_per_segment = interval_ > 0 ? interval_ : layout.num_mcus();
+    // A block takes two bits at least: what a header promises beyond that needs no memory.
+    check(int64_t(layout.num_mcus()) * layout.blocks_per_mcu() <= 4 * scan_bytes, "the file is cut off in its picture");
     file_.has_restart_markers = interval_ > 0;
     for (int i = 0; i < num_components_; ++i) {
       const Component& component = components_[i];
@@ -414,9 +416,7 @@ void decode_jpeg_file(const JpegFile& file, const uint8_t* data, int64_t size, u
 
 std::vector<int16_t> read_jpeg_coefficients(const JpegFile& file, const uint8_t* data, int64_t size) {
   const JpegLayout& layout = file.layout;
-  // Every block takes two bits at least: what a header promises beyond that is not there.
   const int64_t num_blocks = int64_t(layout.num_mcus()) * layout.blocks_per_mcu();
-  check(num_blocks <= 4 * (size - file.scan), "the file is cut off in its picture");
   std::vector<uint32_t> tables(kJpegTableWords), words(max_jpeg_words(file, size));
   std::vector<int16_t> coefficients(num_blocks * 64);
   write_jpeg_tables(file, tables.data());
