@@ -25,7 +25,8 @@ class CameraSpec:
     Attributes:
         name: camera name, e.g. ``image_0``.
         height, width: size of the stored frame, pixels.
-        encoding: ``"jpeg"`` (one JPEG file per frame) or ``"raw"`` (height*width*3 bytes).
+        encoding: ``"jpeg"`` (one JPEG file per frame), ``"jpeg-restart"`` (one with restart markers, see
+            :mod:`ptr_fast.data.jpeg_restart`) or ``"raw"`` (height*width*3 bytes).
         source_height, source_width: size of the frame before the resize, pixels; 0 where unknown.
         resize: name of the resize kernel that made the stored frame, or ``"none"``.
     """
@@ -41,8 +42,15 @@ class CameraSpec:
     def __post_init__(self) -> None:
         if self.height <= 0 or self.width <= 0:
             raise ValueError(f"camera {self.name!r}: height and width must be positive, got {self.height}x{self.width}")
-        if self.encoding not in ("jpeg", "raw"):
-            raise ValueError(f"camera {self.name!r}: encoding must be 'jpeg' or 'raw', got {self.encoding!r}")
+        if self.encoding not in ("jpeg", "jpeg-restart", "raw"):
+            raise ValueError(
+                f"camera {self.name!r}: encoding must be 'jpeg', 'jpeg-restart' or 'raw', got {self.encoding!r}"
+            )
+
+    @property
+    def is_jpeg(self) -> bool:
+        """Whether a stored frame is a JPEG file."""
+        return self.encoding != "raw"
 
 
 @dataclass(frozen=True, kw_only=True)

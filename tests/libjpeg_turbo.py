@@ -1,4 +1,4 @@
-"""Planes as libjpeg-turbo decodes them, before it upsamples colours: the library that Pillow brings, by its C interface.
+"""Planes as libjpeg-turbo decodes them, before it upsamples colours: the library of Pillow, by its C interface.
 
 Offsets are those of ``jpeg_decompress_struct`` in the ABI of libjpeg 6b on 64-bit systems, which Pillow's wheels have.
 Only for files that libjpeg-turbo takes: its own reaction to an error is to end the process.

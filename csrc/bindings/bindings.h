@@ -31,6 +31,7 @@ void bind_resize(py::module_& module);
 void bind_spatial_embedding(py::module_& module);
 void bind_data(py::module_& module);
 void bind_jpeg_frames(py::module_& module);
+void bind_jpeg_frames_cuda(py::module_& module);
 void bind_runtime(py::module_& module);
 
 }  // namespace ptr_fast

@@ -2,6 +2,7 @@
 #include <vector>
 
 #include "bindings/arrays.h"
+#include "bindings/jpeg_layout.h"
 #include "data/jpeg_packer.h"
 #include "data/jpeg_transcode.h"
 #include "kernels/jpeg_frames_cpu.h"
@@ -29,21 +30,6 @@ class Bytes {
 template <class T>
 py::array_t<T> array_of(const std::vector<T>& values) {
   return py::array_t<T>(py::ssize_t(values.size()), values.data());
-}
-
-JpegLayout layout_of(const py::tuple& values) {
-  check(values.size() == 6, "layout: expected 6 numbers, got ", values.size());
-  JpegLayout layout{};
-  int* const fields[] = {&layout.height,     &layout.width,    &layout.num_components,
-                         &layout.horizontal, &layout.vertical, &layout.mcus_per_segment};
-  for (int i = 0; i < 6; ++i) *fields[i] = py::cast<int>(values[i]);
-  const auto is_side = [](int side) { return side >= 1 && side <= kJpegMaxSide; };
-  const auto is_factor = [](int factor) { return factor == 1 || factor == 2; };
-  check(is_side(layout.height) && is_side(layout.width) &&
-            (layout.num_components == 1 || layout.num_components == 3) && is_factor(layout.horizontal) &&
-            is_factor(layout.vertical) && layout.mcus_per_segment >= 1,
-        "layout: not one of a JPEG file that is read");
-  return layout;
 }
 
 py::tuple tuple_of(const JpegLayout& layout) {
@@ -138,12 +124,8 @@ class BoundPool {
     const auto word_array = exactly<int32_t>("words", words), table_array = exactly<int32_t>("tables", tables);
     const auto begin_array = exactly<int64_t>("segment_begin", segment_begin);
     const auto set_array = exactly<uint8_t>("tables_of", tables_of);
-    pool_ = {layout_of(layout),
-             reinterpret_cast<const uint32_t*>(word_array.data()),
-             begin_array.data(),
-             set_array.data(),
-             reinterpret_cast<const uint32_t*>(table_array.data()),
-             int64_t(set_array.size())};
+    pool_ = {layout_of(layout), reinterpret_cast<const uint32_t*>(word_array.data()),  begin_array.data(),
+             set_array.data(),  reinterpret_cast<const uint32_t*>(table_array.data()), int64_t(set_array.size())};
     check(pool_.num_frames > 0, "tables_of: expected at least one frame");
     check_pool(pool_, begin_array.size(), word_array.size(), table_array.size());
   }
@@ -156,8 +138,8 @@ class BoundPool {
     const int64_t n = index_array.size();
     check(plane_array.size() == n * pool_.layout.frame_bytes(), "planes: expected ", n, " frames of ",
           pool_.layout.frame_bytes(), " bytes, got ", plane_array.size(), " bytes");
-    check(status_array.size() == n * pool_.layout.num_segments(), "status: expected ",
-          n * pool_.layout.num_segments(), " numbers, got ", status_array.size());
+    check(status_array.size() == n * pool_.layout.num_segments(), "status: expected ", n * pool_.layout.num_segments(),
+          " numbers, got ", status_array.size());
     const int64_t* const from = index_array.data();
     uint8_t* const to = plane_array.mutable_data();
     auto* const states = reinterpret_cast<uint32_t*>(status_array.mutable_data());

@@ -60,5 +60,6 @@ PYBIND11_MODULE(_native, module) {
   bind_spatial_embedding(module);
   bind_data(module);
   bind_jpeg_frames(module);
+  bind_jpeg_frames_cuda(module);
   bind_runtime(module);
 }

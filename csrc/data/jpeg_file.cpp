@@ -70,13 +70,20 @@ class Bytes {
 
 const char* name_of_frame(int marker) {
   switch (marker) {
-    case 0xc1: return "extended sequential";
-    case 0xc2: return "progressive";
-    case 0xc3: return "lossless";
-    case 0xc9: return "arithmetic-coded sequential";
-    case 0xca: return "arithmetic-coded progressive";
-    case 0xcb: return "arithmetic-coded lossless";
-    default: return "hierarchical";
+    case 0xc1:
+      return "extended sequential";
+    case 0xc2:
+      return "progressive";
+    case 0xc3:
+      return "lossless";
+    case 0xc9:
+      return "arithmetic-coded sequential";
+    case 0xca:
+      return "arithmetic-coded progressive";
+    case 0xcb:
+      return "arithmetic-coded lossless";
+    default:
+      return "hierarchical";
   }
 }
 
@@ -269,10 +276,14 @@ void write_huffman(const JpegHuffman& table, uint32_t* words) {
 
 const char* why(uint32_t status) {
   switch (status) {
-    case kJpegBadCode: return "its data holds a code that its tables do not have";
-    case kJpegTooMany: return "a block has more than 64 coefficients";
-    case kJpegTooLarge: return "a block has coefficients such as no picture of 8 bits has";
-    default: return "a segment ends before its last block";
+    case kJpegBadCode:
+      return "its data holds a code that its tables do not have";
+    case kJpegTooMany:
+      return "a block has more than 64 coefficients";
+    case kJpegTooLarge:
+      return "a block has coefficients such as no picture of 8 bits has";
+    default:
+      return "a segment ends before its last block";
   }
 }
 
@@ -408,8 +419,8 @@ void decode_jpeg_file(const JpegFile& file, const uint8_t* data, int64_t size, u
   write_jpeg_tables(file, tables.data());
   for_segments(file, data, size, words.data(), [&](int segment, int64_t begin, int64_t end, int64_t num_bytes) {
     JpegBits bits;
-    const uint32_t status = decode_jpeg_segment(file.layout, segment, words.data() + begin, int(end - begin),
-                                                tables.data(), bits, planes);
+    const uint32_t status =
+        decode_jpeg_segment(file.layout, segment, words.data() + begin, int(end - begin), tables.data(), bits, planes);
     check_segment(status, bits, num_bytes);
   });
 }

@@ -23,11 +23,11 @@ struct JpegHuffman {
 // Headers of a file; ``layout`` without restart markers has one segment. Components are luma, Cb, Cr.
 struct JpegFile {
   JpegLayout layout;
-  JpegHuffman dc[2], ac[2];        // of luma, of both colours
-  uint8_t quanta[3][64];           // of each component, in the order of the coefficients
+  JpegHuffman dc[2], ac[2];  // of luma, of both colours
+  uint8_t quanta[3][64];     // of each component, in the order of the coefficients
   bool has_restart_markers;
-  int64_t scan_header;             // byte at which the marker of the scan begins
-  int64_t scan;                    // byte at which its data begins
+  int64_t scan_header;  // byte at which the marker of the scan begins
+  int64_t scan;         // byte at which its data begins
 };
 
 // Reads the headers of a baseline JPEG with one interleaved scan: grey, or YCbCr of 4:4:4, 4:2:2, 4:4:0 or 4:2:0.

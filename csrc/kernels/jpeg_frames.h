@@ -20,10 +20,10 @@
 
 namespace ptr_fast {
 
-constexpr int kJpegFastBits = 9;             // of a Huffman code that one look-up decodes
-constexpr int kJpegLargestBlock = 32767;     // sum of the sizes of a block's dequantised coefficients
-constexpr int kJpegMaxBlocks = 6;            // of an MCU: 4 of luma, one of each colour
-constexpr int kJpegMaxSide = 65500;          // pixels, libjpeg's JPEG_MAX_DIMENSION
+constexpr int kJpegFastBits = 9;          // of a Huffman code that one look-up decodes
+constexpr int kJpegLargestBlock = 32767;  // sum of the sizes of a block's dequantised coefficients
+constexpr int kJpegMaxBlocks = 6;         // of an MCU: 4 of luma, one of each colour
+constexpr int kJpegMaxSide = 65500;       // pixels, libjpeg's JPEG_MAX_DIMENSION
 
 // A Huffman table as words: by the next 9 bits, length << 8 | symbol of a code that is no longer (0: it is longer, or
 // none); then for each length 10 to 16 the first 16 bits that no code of up to this length begins with, and what to add
@@ -40,18 +40,18 @@ constexpr int kJpegTableWords = kJpegQuanta + 3 * 64;
 
 enum JpegStatus : uint32_t {
   kJpegGood = 0,
-  kJpegBadCode = 1,      // a code that the table does not have, or a symbol that baseline JPEG does not have
-  kJpegTooMany = 2,      // more than 64 coefficients in a block
-  kJpegTooLarge = 3,     // see kJpegLargestBlock
-  kJpegOutOfData = 4,    // the segment ends before its last block
+  kJpegBadCode = 1,    // a code that the table does not have, or a symbol that baseline JPEG does not have
+  kJpegTooMany = 2,    // more than 64 coefficients in a block
+  kJpegTooLarge = 3,   // see kJpegLargestBlock
+  kJpegOutOfData = 4,  // the segment ends before its last block
 };
 
 // What all frames of a pool share.
 struct JpegLayout {
-  int height, width;    // pixels
-  int num_components;   // 1 (luma) or 3 (luma, Cb, Cr)
-  int horizontal;       // luma samples per colour sample along a row, 1 or 2
-  int vertical;         // and along a column
+  int height, width;   // pixels
+  int num_components;  // 1 (luma) or 3 (luma, Cb, Cr)
+  int horizontal;      // luma samples per colour sample along a row, 1 or 2
+  int vertical;        // and along a column
   int mcus_per_segment;
 
   PTR_HOST_DEVICE int mcus_per_row() const { return (width + 8 * horizontal - 1) / (8 * horizontal); }

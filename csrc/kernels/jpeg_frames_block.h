@@ -27,8 +27,8 @@ struct JpegFrames {
   int64_t num_frames;
 
   PTR_HOST_DEVICE int64_t shared_bytes() const {
-    return shared_size<int16_t>(kJpegMaxBlocks * kCoefficientStride) + shared_size<int32_t>(kJpegMaxBlocks * kSumStride) +
-           shared_size<uint32_t>(1);
+    return shared_size<int16_t>(kJpegMaxBlocks * kCoefficientStride) +
+           shared_size<int32_t>(kJpegMaxBlocks * kSumStride) + shared_size<uint32_t>(1);
   }
 
   struct Reader {
@@ -52,8 +52,8 @@ struct JpegFrames {
       if (t.index == 0) reader[t] = begin(t, image, segment);
     });
     const int first = segment * layout.mcus_per_segment;
-    const int end = first + layout.mcus_per_segment < layout.num_mcus() ? first + layout.mcus_per_segment
-                                                                        : layout.num_mcus();
+    const int end =
+        first + layout.mcus_per_segment < layout.num_mcus() ? first + layout.mcus_per_segment : layout.num_mcus();
     for (int mcu = first; mcu < end; ++mcu) {
       block.phase([&](Thread t) {
         if (t.index == 0) read(t, reader[t], coefficients);
@@ -106,7 +106,8 @@ struct JpegFrames {
       int last_dc = component == 0 ? reader.last_dc[0] : component == 1 ? reader.last_dc[1] : reader.last_dc[2];
       reader.status = jpeg_block(
           bits, word, [&](uint32_t i) { return tables.load_nc(t, dc + i); },
-          [&](uint32_t i) { return tables.load_nc(t, ac + i); }, last_dc, [&](int k, int value) {
+          [&](uint32_t i) { return tables.load_nc(t, ac + i); }, last_dc,
+          [&](int k, int value) {
             const uint32_t quantum = tables.load_nc(t, quanta + k);
             const int scaled = value * int(quantum & 0xffff);
             coefficients.set(t, which * kCoefficientStride + int(quantum >> 16), int16_t(scaled));

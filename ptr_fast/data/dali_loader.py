@@ -38,7 +38,7 @@ def why_not_dali(stores: Sequence[EpisodeStore], cameras: Sequence[str]) -> str 
         return "DALI is not installed: pip install 'ptr-fast[dali]'"
     for store in stores:
         for camera in cameras:
-            if store.meta.camera(camera).encoding != "jpeg":
+            if not store.meta.camera(camera).is_jpeg:
                 return f"{store.path} holds raw frames of camera {camera!r}, there is nothing to decode"
     return None
 

@@ -1,8 +1,9 @@
 """Batches from frames and tables that lie on the device as a whole: sampled and gathered there, no work for the host.
 
-Every frame that a transition names is on the device once, as raw pixels or, in half of that, as YUV 4:2:0 planes; the
-next observation of a transition is the frame of another one. A batch names its frames by their places
-(:class:`ptr_fast.types.PooledFrames`); they are read when they are augmented.
+Every frame that a transition names is on the device once, as raw pixels, in half of that as YUV 4:2:0 planes, or in a
+tenth as JPEG; the next observation of a transition is the frame of another one. A batch names its frames by their
+places (:class:`ptr_fast.types.PooledFrames`); they are read when they are augmented. JPEG frames are decoded when the
+batch is made, into a pool of the batch's own.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import torch
 
 from ptr_fast.data.columns import TransitionTable, check_sources
 from ptr_fast.data.frames import FrameSource, FrameSourceInfo
+from ptr_fast.data.packed_frames import packed_frames
 from ptr_fast.kernels.augment import augment, yuv420
+from ptr_fast.kernels.jpeg_frames import JpegPool, decode_frames
 from ptr_fast.types import FRAMES, TRANSITION, Batch, PooledFrames, Window
 
 __all__ = ["DeviceFrames", "num_frames_of", "used_records"]
@@ -60,7 +63,8 @@ def num_frames_of(
 class DeviceFrames:
     """Gives the batch of each step, bit by bit :class:`ptr_fast.data.loader.Loader`'s, without leaving the device.
 
-    With ``layout="yuv420"`` the frames are those that :mod:`ptr_fast.kernels.augment.yuv420` keeps, in half the memory.
+    With ``layout="yuv420"`` the frames are those that :mod:`ptr_fast.kernels.augment.yuv420` keeps, in half the memory;
+    with ``layout="jpeg"`` they are packed JPEG files (:mod:`ptr_fast.kernels.jpeg_frames`) with the loader's pixels.
 
     Args:
         transitions: one table per source, as the sampler numbers them.
@@ -69,7 +73,7 @@ class DeviceFrames:
         sampler: see :class:`RowSampler`.
         device: where everything lies.
         why: why the frames lie there, for :meth:`describe`.
-        layout: ``rgb`` or ``yuv420`` (frames of even height and width).
+        layout: ``rgb``, ``yuv420`` (frames of even height and width) or ``jpeg`` (of stores of ``jpeg-restart``).
         columns: names of the columns that the batches have.
         window: observations and actions of a sample.
 
@@ -95,7 +99,7 @@ class DeviceFrames:
         sampler: RowSampler,
         device: torch.device | str = "cpu",
         why: str = "asked for",
-        layout: Literal["rgb", "yuv420"] = "rgb",
+        layout: Literal["rgb", "yuv420", "jpeg"] = "rgb",
         columns: Collection[str] = TRANSITION,
         window: Window = Window(),
     ) -> None:
@@ -106,14 +110,11 @@ class DeviceFrames:
         used = used_records(transitions, frames, columns)
         num_records = num_frames_of(transitions, frames, columns)
         self.num_frames = num_records * len(sizes)
-        self._pools = {
-            camera: torch.empty(
-                (num_records, *((height, width, 3) if layout == "rgb" else (height // 2 * 3, width))),
-                dtype=torch.uint8,
-                device=self._device,
-            )
-            for camera, (height, width) in sizes.items()
-        }
+        self._pools: dict[str, torch.Tensor | JpegPool] = {}
+        if layout == "jpeg":
+            self._pools |= {camera: packed_frames(camera, frames, used, self._device) for camera in sizes}
+        else:
+            self._pools |= {camera: self._empty_pool(num_records, *size) for camera, size in sizes.items()}
         states, actions = (
             np.empty((num_records, values.shape[1]), np.float32)
             for values in (transitions[0].state, transitions[0].action)
@@ -126,7 +127,9 @@ class DeviceFrames:
                 begins[id(sources)], end = end, end + len(records)
                 mine = slice(end - len(records), end)
                 for camera, source in sources.items():
-                    _load(source, records, self._pools[camera][mine])
+                    pool = self._pools[camera]
+                    if isinstance(pool, torch.Tensor):
+                        _load(source, records, pool[mine])
                 states[mine], actions[mine] = table.state[records], table.action[records]
             for name, found in places.items():
                 found.append(begins[id(sources)] + np.searchsorted(records, getattr(table, name)))
@@ -140,6 +143,10 @@ class DeviceFrames:
         tables = (self._state, self._action, *self._places.values(), *self._scalars.values())
         self.num_bytes = sum(t.nbytes for t in (*self._pools.values(), *tables))
         self.load_seconds = time.perf_counter() - begin
+
+    def _empty_pool(self, num_records: int, height: int, width: int) -> torch.Tensor:
+        shape = (height, width, 3) if self._layout == "rgb" else (height // 2 * 3, width)
+        return torch.empty((num_records, *shape), dtype=torch.uint8, device=self._device)
 
     def _place_names(self) -> list[str]:
         """The records of a transition whose places are needed."""
@@ -170,7 +177,7 @@ class DeviceFrames:
                 past_BT = torch.maximum(now_B.unsqueeze(1) + ages, place["first_record"].unsqueeze(1))
             if images in wanted:
                 index_BT = now_B.unsqueeze(1) if past_BT is None else past_BT
-                columns[images] = {camera: PooledFrames(pool, index_BT) for camera, pool in self._pools.items()}
+                columns[images] = {camera: _pooled(pool, index_BT) for camera, pool in self._pools.items()}
             if state in wanted:
                 columns[state] = _rows(self._state, now_B, past_BT)
         now_B, ahead_BH = place["record"], None
@@ -194,7 +201,7 @@ class DeviceFrames:
         while num_rounds == 0 or time.perf_counter() - begin < 0.05:
             num_rounds, num_frames = num_rounds + 1, num_frames + self._make(num_rounds)
         return FrameSourceInfo(
-            tier="device" if self._layout == "rgb" else "device-yuv420",
+            tier="device" if self._layout == "rgb" else f"device-{self._layout}",
             why=self._why,
             num_frames=self.num_frames,
             num_bytes=self.num_bytes,
@@ -215,6 +222,14 @@ class DeviceFrames:
 
     def close(self) -> None:
         """Nothing to end."""
+
+
+def _pooled(pool: torch.Tensor | JpegPool, index_BT: torch.Tensor) -> PooledFrames:
+    """Frames of a pool; of packed ones decoded, in the order in which they are named."""
+    if isinstance(pool, torch.Tensor):
+        return PooledFrames(pool, index_BT)
+    decoded = decode_frames(pool, index_BT.reshape(-1))
+    return PooledFrames(decoded, torch.arange(len(decoded), device=pool.device).view(index_BT.shape))
 
 
 def _rows(values: torch.Tensor, now_B: torch.Tensor, window_BN: torch.Tensor | None) -> torch.Tensor:

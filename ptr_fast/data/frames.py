@@ -7,8 +7,9 @@ each gather decodes what it needs.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -196,12 +197,31 @@ class JpegFrames:
     def gather(self, records: np.ndarray, out: np.ndarray, rows: np.ndarray | None = None) -> None:
         _check_out(out, self.height, self.width)
         _check_indices(records, rows, self.num_frames, len(out))
-        encoded = [self._store.frame_bytes(self._camera, int(record)) for record in records]
+        encoded = self.encoded(records)
         try:
             self._decoder.decode_into(encoded, out, rows)
         except DataError as error:
             # The decoder knows the position in this gather; a reader of the message wants the record.
             raise self._with_record(records, encoded) from error
+
+    def encoded(self, records: np.ndarray) -> list[memoryview]:
+        """The JPEG files of records, without a copy."""
+        return [self._store.frame_bytes(self._camera, int(record)) for record in records]
+
+    @contextlib.contextmanager
+    def naming(self, records: np.ndarray) -> Iterator[None]:
+        """Around work on the files of records: an error about ``frame i`` of them becomes one about its record.
+
+        Raises:
+            DataError: names store, camera and record.
+        """
+        try:
+            yield
+        except ValueError as error:
+            frame, _, detail = str(error).rpartition("frame ")[2].partition(": ")
+            number, detail = (int(frame), detail) if frame.isdigit() else (0, str(error))
+            where = f"{self._store.path}: camera {self._camera!r}, record {records[number]}"
+            raise DataError(f"{where}: {detail}") from error
 
     def describe(self) -> FrameSourceInfo:
         return _describe(self, self.tier, self._why, self.num_bytes, 0.0)

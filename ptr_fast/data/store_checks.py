@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import simplejpeg
 
+from ptr_fast.data.jpeg_restart import ENCODING, why_not_restart
 from ptr_fast.data.store_meta import KINDS_OF_OUTCOME, SPLITS, Episode, StoreMeta
 from ptr_fast.errors import DataError
 from ptr_fast.types import CameraSpec
@@ -78,7 +79,9 @@ def _check_frames(frames: list[bytes] | np.ndarray, camera: CameraSpec, where: s
     if isinstance(frames, np.ndarray):
         expected = (camera.height, camera.width, 3)
         if camera.encoding != "raw":
-            raise DataError(f"{where}: expected JPEG files (the camera's encoding is 'jpeg'), got an array")
+            raise DataError(
+                f"{where}: expected JPEG files (the camera's encoding is {camera.encoding!r}), got an array"
+            )
         if frames.dtype != np.uint8 or frames.shape[1:] != expected:
             raise DataError(f"{where}: expected uint8 [F, {expected}], got {frames.dtype} {list(frames.shape)}")
         return frames.nbytes
@@ -96,6 +99,9 @@ def _check_frames(frames: list[bytes] | np.ndarray, camera: CameraSpec, where: s
             raise DataError(
                 f"{where}, step {step}: expected a JPEG of {camera.height}x{camera.width}, got {height}x{width}"
             )
+        why_not = why_not_restart(frame) if camera.encoding == ENCODING else None
+        if why_not is not None:
+            raise DataError(f"{where}, step {step}: expected a JPEG with restart markers: {why_not}")
     return sum(len(frame) for frame in frames)
 
 

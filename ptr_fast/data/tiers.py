@@ -1,5 +1,5 @@
-"""Where the frames of a run lie, fastest first: on the device (as pixels, or as planes of half the size), decoded on
-the host, in the memory map, as JPEG.
+"""Where the frames of a run lie, fastest first: on the device (as pixels, as planes of half the size, or as JPEG that
+is decoded in the step), decoded on the host, in the memory map, as JPEG.
 
 A tier is taken where its frames fit the memory that was measured to be free. The decision is a pure function of sizes,
 so that it can be told in advance and tested without a GPU.
@@ -13,7 +13,7 @@ from operator import attrgetter
 
 __all__ = ["FrameSizes", "Tier", "choose_tier", "explain_tiers", "frame_tiers", "step_reserve_bytes"]
 
-NAMES = ("device", "device-yuv420", "host", "map", "jpeg")
+NAMES = ("device", "device-yuv420", "device-jpeg", "host", "map", "jpeg")
 
 # What a step needs beside the frames: libraries, parameters, optimiser states, and activations. An estimate: ResNet-50
 # with bfloat16 activations keeps about 1 KiB per pixel of the batch and encoder, and two encoders live at once.
@@ -40,6 +40,8 @@ class FrameSizes:
         num_named: distinct frames that the transitions name.
         num_jpeg: frames of the stores that hold JPEG, named or not.
         num_raw: frames of the stores that hold raw pixels.
+        jpeg_bytes: size of all JPEG files in the stores.
+        why_not_packed: why they cannot be decoded on the device; None where they can.
     """
 
     height: int
@@ -47,6 +49,8 @@ class FrameSizes:
     num_named: int
     num_jpeg: int
     num_raw: int
+    jpeg_bytes: int = 0
+    why_not_packed: str | None = "no frame is stored as jpeg-restart (ptr-fast repack makes such a store)"
 
     @property
     def frame_bytes(self) -> int:
@@ -59,7 +63,7 @@ class Tier:
     """One place for the frames.
 
     Attributes:
-        name: ``device``, ``device-yuv420``, ``jpeg on the device``, ``host``, ``map`` or ``jpeg``.
+        name: one of ``NAMES``.
         what: in words.
         why_not: why it cannot be had; None where it can.
         why_not_auto: why it is only taken when asked for; None where it is taken by itself.
@@ -96,6 +100,8 @@ def frame_tiers(
         for count in (attrgetter("num_named"), attrgetter("num_jpeg"), attrgetter("num_raw"))
     )
     num_jpeg = sum(sizes.num_jpeg for sizes in cameras)
+    packed = sum(sizes.jpeg_bytes for sizes in cameras)
+    why_not_packed = next((sizes.why_not_packed for sizes in cameras if sizes.why_not_packed), None)
     odd = next((sizes for sizes in cameras if sizes.height % 2 or sizes.width % 2), None)
     room = max(0, device_free_bytes - device_reserve_bytes)
     why_not_auto = "the learner is on the CPU" if device == "cpu" else None
@@ -118,9 +124,10 @@ def frame_tiers(
             why_not_auto=why_not_auto,
         ),
         Tier(
-            name="jpeg on the device",
-            what="decoded in the step",
-            why_not="not available: nvJPEG, and so DALI, reads JPEG from host memory alone, outside a captured step",
+            name="device-jpeg",
+            what=f"JPEG decoded in the step, at most {_gb(packed)}",
+            why_not=why_not_packed or (None if packed <= room else f"does not fit: {kept}"),
+            why_not_auto=why_not_auto or "not measured on a GPU yet, so only where it is asked for",
         ),
         Tier(
             name="host",

@@ -12,6 +12,7 @@ import threading
 VERBS = {
     "convert": "robot data of other formats -> a store",
     "edit": "merge, split, drop, rename and relabel episodes of stores, without rewriting frames",
+    "repack": "a store of JPEG frames -> one whose frames a GPU decodes inside its step",
     "inspect": "what is in a store: tables and a contact sheet",
     "doctor": "traps in a store, and what to do about them",
     "collect": "demonstrations in simulated toy kitchens -> a store",

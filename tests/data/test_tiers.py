@@ -54,7 +54,7 @@ def test_the_explanation_has_sizes_and_reasons():
     text = explain_tiers(every, choose_tier(every))
     assert "not device (raw pixels, 112.1 GB): does not fit: 41.9 GB free, 6.4 GB of it kept for the step" in text
     assert "56.0 GB): does not fit" in text
-    assert "not available" in text
+    assert "device-jpeg (JPEG decoded in the step, at most 0.0 MB): no frame is stored as jpeg-restart" in text
     assert "not host (decoded in memory, 112.1 GB): does not fit: 68.7 GB allowed" in text
 
 
@@ -69,7 +69,7 @@ def test_the_explanation_has_sizes_and_reasons():
         ("map", sizes(num_jpeg=5), "stored as JPEG"),
         ("jpeg", sizes(num_raw=5), "no frame is stored as JPEG"),
         ("disk", sizes(num_raw=5), "expected auto or one of"),
-        ("jpeg on the device", sizes(num_jpeg=5), "expected auto or one of"),
+        ("on the device", sizes(num_jpeg=5), "expected auto or one of"),
     ],
 )
 def test_what_cannot_be_had_is_refused_with_the_reason(wanted, what, message):
@@ -91,3 +91,25 @@ def test_a_run_that_goes_on_keeps_its_pixels():
     assert taken.name == "jpeg"
     assert "56.0 GB): this run began with other pixels" in explain_tiers(every, taken)
     assert choose_tier(every, "device-yuv420", keep_pixels=True).name == "device-yuv420"
+
+
+def test_packed_jpeg_is_taken_where_it_is_asked_for():
+    """Bridge in 12.3 GB on a card of 24 GB; by itself it is not taken before a GPU has run it."""
+    packed = FrameSizes(
+        height=128,
+        width=128,
+        num_named=BRIDGE,
+        num_jpeg=BRIDGE,
+        num_raw=0,
+        jpeg_bytes=BRIDGE * 5400,
+        why_not_packed=None,
+    )
+    every = tiers(packed, free=24 * GIB, budget=0)
+    taken = choose_tier(every, "device-jpeg")
+    assert str(taken).startswith("device-jpeg (JPEG decoded in the step, at most 12.3 GB)")
+    assert choose_tier(every).name == "jpeg"
+    assert "device-jpeg (JPEG decoded in the step, at most 12.3 GB): not measured on a GPU" in explain_tiers(
+        every, choose_tier(every)
+    )
+    with pytest.raises(ValueError, match=r"device-jpeg cannot be had: .* does not fit"):
+        choose_tier(tiers(packed, free=12 * GIB), "device-jpeg")

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import torch
 
-__all__ = ["decode", "encode", "frame_size", "rgb_frames"]
+__all__ = ["decode", "encode", "frame_size", "rgb_frames", "rgb_of_samples"]
 
 _STEPS = 4  # of the search for chroma; a fifth changes nothing that 8 bits hold
 
@@ -75,7 +75,13 @@ def decode(planes_NRW: torch.Tensor) -> torch.Tensor:
     luma = planes_NRW[:, :height].to(torch.int32)
     chroma = planes_NRW[:, height:].reshape(num_images, 2, height // 2, width // 2).to(torch.int32)
     rounding = 8 - (torch.arange(width, dtype=torch.int32, device=planes_NRW.device) & 1)
-    cb, cr = (((_upsampled_16(plane) + rounding) >> 4) - 128 for plane in chroma.unbind(1))
+    cb, cr = ((_upsampled_16(plane) + rounding) >> 4 for plane in chroma.unbind(1))
+    return rgb_of_samples(luma, cb, cr)
+
+
+def rgb_of_samples(luma: torch.Tensor, cb: torch.Tensor, cr: torch.Tensor) -> torch.Tensor:
+    """Luma and colours of the same shape, integers in 0 to 255, to RGB, uint8 with a last axis of 3; libjpeg's rule."""
+    luma, cb, cr = luma.to(torch.int32), cb.to(torch.int32) - 128, cr.to(torch.int32) - 128
     red = luma + ((91881 * cr + 32768) >> 16)
     green = luma + ((-22554 * cb - 46802 * cr + 32768) >> 16)
     blue = luma + ((116130 * cb + 32768) >> 16)

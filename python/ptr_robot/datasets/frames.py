@@ -11,6 +11,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
+from ptr_fast.data.jpeg_restart import add_restarts
 from ptr_fast.errors import DataError
 from ptr_fast.resize import RESIZE, resize
 from ptr_fast.types import CameraSpec
@@ -91,8 +92,8 @@ def convert_frames(
 ) -> list[bytes] | np.ndarray:
     """Frames as the camera stores them.
 
-    A whole JPEG file of the stored size is kept byte for byte; everything else is decoded, resized (only where the
-    camera names a kernel) and encoded.
+    A whole JPEG file of the stored size is kept: byte for byte, or under ``jpeg-restart`` pixel for pixel. Everything
+    else is decoded, resized (only where the camera names a kernel) and encoded.
 
     Args:
         frames: JPEG or PNG files, or uint8 ``[H, W, 3]`` arrays.
@@ -105,11 +106,12 @@ def convert_frames(
         JPEG files, or uint8 ``[F, H, W, 3]`` for a raw camera.
 
     Raises:
-        DataError: not an image, cut off, or of another size; names ``where`` and the step.
+        DataError: not an image, cut off, of another size, or under ``jpeg-restart`` no baseline JPEG; names ``where``
+            and the step.
     """
     if decoders is not None and len(frames) and isinstance(frames[0], bytes):
         frames = _decoded_together(frames, camera, decoders)
-    if camera.encoding == "jpeg":
+    if camera.is_jpeg:
         return [_jpeg(frame, camera, jpeg_quality, f"{where}, step {step}") for step, frame in enumerate(frames)]
     out = np.empty((len(frames), camera.height, camera.width, 3), np.uint8)
     for step, frame in enumerate(frames):
@@ -137,7 +139,7 @@ def _decoded_together(frames: Sequence[Frame], camera: CameraSpec, decoders: Jpe
 def _needs_decoding(frame: Frame, camera: CameraSpec) -> bool:
     if not isinstance(frame, bytes) or not frame.startswith(JPEG_START):
         return False
-    if camera.encoding == "raw":
+    if not camera.is_jpeg:
         return True
     try:
         return simplejpeg.decode_jpeg_header(frame)[:2] != (camera.height, camera.width)
@@ -172,9 +174,20 @@ def _jpeg(frame: Frame, camera: CameraSpec, quality: int, where: str) -> bytes:
         if size == (camera.height, camera.width):
             if JPEG_END not in frame[-TRAILER_BYTES:]:
                 decode_frame(frame, where)
-            return frame
+            return frame if camera.encoding == "jpeg" else _with_restarts(frame, where)
     image = np.ascontiguousarray(_fitted(decode_frame(frame, where), camera, where))
-    return simplejpeg.encode_jpeg(image, quality=quality, colorspace="RGB")
+    if camera.encoding == "jpeg":
+        return simplejpeg.encode_jpeg(image, quality=quality, colorspace="RGB")
+    sampling = "444" if camera.height % 2 or camera.width % 2 else "420"
+    made = simplejpeg.encode_jpeg(image, quality=quality, colorspace="RGB", colorsubsampling=sampling)
+    return _with_restarts(made, where)
+
+
+def _with_restarts(frame: bytes, where: str) -> bytes:
+    try:
+        return add_restarts(frame)
+    except DataError as error:
+        raise DataError(f"{where}: {error}; --encoding jpeg takes it as it is") from error
 
 
 def _fitted(image: np.ndarray, camera: CameraSpec, where: str) -> np.ndarray:

@@ -69,8 +69,10 @@ class Args:
     """Read what is here of an RLDS split of which files are missing; run again when they have come."""
     image_size: int | None = None
     """Height and width of the stored frames, pixels (the paper: 128); None keeps the source's size."""
-    encoding: Literal["jpeg", "raw"] = "jpeg"
-    """jpeg keeps JPEG frames of the right size byte for byte; raw stores pixels (faster to read, 10 times larger)."""
+    encoding: Literal["jpeg", "jpeg-restart", "raw"] = "jpeg"
+    """jpeg keeps JPEG frames of the right size byte for byte; jpeg-restart keeps their pixels and adds restart markers,
+    so that a GPU can decode them inside its step (frames that are encoded anew have colours at half the resolution);
+    raw stores pixels (faster to read, 10 times larger)."""
     jpeg_quality: int = 95
     """Quality of frames that are encoded anew, 1 to 100."""
     workers: int = 2

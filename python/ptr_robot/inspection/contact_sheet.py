@@ -182,7 +182,7 @@ def _range_table(ranges: Sequence[DimensionRange]) -> str:
 
 def _image_tag(store: Any, camera: str, row: SheetRow, step: int) -> str:
     spec = store.meta.camera(camera)
-    if spec.encoding == "jpeg" and spec.height <= 2 * CELL_HEIGHT:
+    if spec.is_jpeg and spec.height <= 2 * CELL_HEIGHT:
         data = bytes(store.frame_bytes(camera, int(store.episodes.first[row.episode]) + step))
     else:
         frame = _frame(store, camera, row, step)

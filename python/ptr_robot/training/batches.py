@@ -15,6 +15,7 @@ from ptr_fast.data.dali_loader import DaliLoader, why_not_dali
 from ptr_fast.data.device_frames import DeviceFrames, num_frames_of
 from ptr_fast.data.frames import FrameSource, FrameSourceInfo, free_memory, open_frames
 from ptr_fast.data.loader import Loader
+from ptr_fast.data.packed_frames import why_not_packed
 from ptr_fast.data.sampler import MixtureSampler
 from ptr_fast.data.store import EpisodeStore
 from ptr_fast.data.store_meta import MAX_VERIFIED_BYTES
@@ -31,6 +32,11 @@ __all__ = ["Batches", "open_batches"]
 
 Batches = Loader | DeviceFrames | DaliLoader
 
+_LAYOUTS: dict[str, Literal["rgb", "yuv420", "jpeg"]] = {
+    "device": "rgb",
+    "device-yuv420": "yuv420",
+    "device-jpeg": "jpeg",
+}
 _DECODED_SHARE = 0.5  # of the host's free memory
 _MAX_THREADS = 8  # that copy or decode frames, of each process
 
@@ -135,13 +141,13 @@ class _Data:
         }
         _verify(opened)  # after decoding, which names the record of a damaged frame
         frames: list[Mapping[str, FrameSource]] = [opened[store] for store in self.stores]
-        if taken.name not in ("device", "device-yuv420"):
+        if taken.name not in _LAYOUTS:
             for store, by_camera in opened.items():
                 for camera, source in by_camera.items():
                     which = f"{store.path}: " + (f"camera {camera!r}: " if len(self.cameras) > 1 else "")
                     self._print_rate(source.describe(), which)
             return Loader(self.tables, frames, self.sampler, self.device, **self.form)
-        layout: Literal["rgb", "yuv420"] = "rgb" if taken.name == "device" else "yuv420"
+        layout = _LAYOUTS[taken.name]
         held = DeviceFrames(self.tables, frames, self.sampler, self.device, taken.what, layout, **self.form)
         for by_camera in opened.values():
             for source in by_camera.values():
@@ -204,16 +210,22 @@ def _verify(stores: Iterable[EpisodeStore]) -> None:
 def _measure(data: _Data, spec: PolicySpec, num_ranks: int, budget: int) -> list[Tier]:
     sizes = []
     for camera in spec.cameras:
-        num_of = {"jpeg": 0, "raw": 0}
+        num_of = {True: 0, False: 0}
+        jpeg_bytes = 0
         for store in dict.fromkeys(data.stores):
-            num_of[store.meta.camera(camera.name).encoding] += store.num_records
+            is_jpeg = store.meta.camera(camera.name).is_jpeg
+            num_of[is_jpeg] += store.num_records
+            if is_jpeg:
+                jpeg_bytes += sum(int(offsets[-1]) for _, offsets, _ in store.frame_parts(camera.name))
         sizes.append(
             FrameSizes(
                 height=camera.height,
                 width=camera.width,
                 num_named=num_frames_of(data.tables, data.stores, data.traits.columns),
-                num_jpeg=num_of["jpeg"],
-                num_raw=num_of["raw"],
+                num_jpeg=num_of[True],
+                num_raw=num_of[False],
+                jpeg_bytes=jpeg_bytes,
+                why_not_packed=why_not_packed(data.stores, camera.name, data.device),
             )
         )
     on_gpu = data.device.type == "cuda"

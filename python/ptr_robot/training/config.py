@@ -123,7 +123,7 @@ class LoopConfig:
     precision: Precision = "auto"
     deterministic: bool = False
     num_threads: int = 0
-    frames: Literal["auto", "device", "device-yuv420", "host", "map", "jpeg"] = "auto"
+    frames: Literal["auto", "device", "device-yuv420", "device-jpeg", "host", "map", "jpeg"] = "auto"
     memory_gib: float = 0.0
     rank_timeout_s: float = 1800.0
     wandb: str = ""
