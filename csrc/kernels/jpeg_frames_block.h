@@ -28,7 +28,7 @@ struct JpegFrames {
 
   PTR_HOST_DEVICE int64_t shared_bytes() const {
     return shared_size<int16_t>(kJpegMaxBlocks * kCoefficientStride) +
-           shared_size<int32_t>(kJpegMaxBlocks * kSumStride) + shared_size<uint32_t>(1);
+           shared_size<int32_t>(kJpegMaxBlocks * kSumStride);
   }
 
   struct Reader {

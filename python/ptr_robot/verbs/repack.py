@@ -132,7 +132,7 @@ def _writer(partial: Path, meta: StoreMeta) -> StoreWriter:
 def _episodes(store: EpisodeStore, writer: StoreWriter) -> Iterator[Episode | None]:
     """Episodes in the order of the store; None where the new store has it."""
     table = store.episodes
-    words = ("episode_id", "task", "outcome", "kind", "domain", "split", "source")
+    words = ("episode_id", "task", "outcome", "kind", "domain", "split", "source", "rewards")
     for number in range(len(table)):
         about = {name: getattr(table, name)[number] for name in words}
         if about["episode_id"] in writer:
