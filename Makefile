@@ -3,7 +3,7 @@
 # make lint   ruff, clang-format and mypy say what is wrong; make format corrects what they can correct
 # make test-isa  what computes, with the instruction sets of older processors (needs one with AVX2)
 # make test-without-cuda  the native module as it is where no nvcc is found, then built as before
-# make test-lerobot  LeRobot data sets with the lerobot package itself, in .venv-lerobot (Python 3.12, from uv or here)
+# make test-lerobot  LeRobot data sets and our policies in LeRobot, with the package itself, in .venv-lerobot (Python 3.12, from uv or here)
 # make bench  benchmarks (never part of the tests); make peers first installs what they compare with, in .venv-peers
 # make bench-gpu  what is measured on a GPU, in three programs; make gpu-wheels gathers what a machine without registry needs
 # make docs   the pages of docs/ as a site
@@ -64,6 +64,10 @@ test-lerobot: $(STAMP)
 	|| { echo "skipped: the lerobot package cannot be installed here"; rm -rf .venv-lerobot; }
 	@PTR_FAST_LEROBOT_PYTHON=$(abspath $(LEROBOT_PYTHON)) $(BIN)/python -m pytest -rs tests/datasets/test_lerobot_folders.py \
 	tests/datasets/test_lerobot_package.py
+	@! test -x $(LEROBOT_PYTHON) || { $(LEROBOT_PYTHON) -m pip install -q --disable-pip-version-check 'lerobot[dataset,training]==0.6.1' \
+	pytest tyro msgpack && $(LEROBOT_PYTHON) -m pip install -q --disable-pip-version-check --no-deps ./python/lerobot_policy_ptr \
+	&& HF_HUB_OFFLINE=1 PYTHONPATH=.:python $(LEROBOT_PYTHON) -m pytest -q -p no:cacheprovider -c /dev/null --rootdir . \
+	python/lerobot_policy_ptr/tests; }
 
 test-slow: $(STAMP)
 	@$(BIN)/python -m pytest -m slow
