@@ -36,8 +36,9 @@ NETS = {
 }
 SLOW = {
     "ten_critics": Case(10, 2, 91, 7, (256, 256, 256)),
-    "search_ten_thousand": Case(2, 1, 10_000, 7, (256, 256, 256)),
+    "search_of_a_thousand": Case(2, 1, 1000, 7, (256, 256, 256)),
 }
+ON_A_GPU = {**CASES, **NETS, **SLOW, "search_of_ten_thousand": Case(2, 1, 10_000, 7, (256, 256, 256))}
 ALL = {**CASES, **NETS}
 
 
@@ -142,11 +143,11 @@ def distance(ours: torch.Tensor, wanted: torch.Tensor) -> float:
     return float((ours.double() - wanted)[finite].norm() / (wanted[finite].norm() + 1e-30))
 
 
-def check(case: Case, products: str, with_lse: bool = True) -> None:
+def check(case: Case, products: str, with_lse: bool = True, turned_over: float = 0.0) -> None:
     given = make(case)
     ours = run(cuda.cql_head, given, with_lse)
     for name, wanted in run(rounding_definition(products), double(given), with_lse).items():
-        bound = TIES[products] * (1 if name in ("q", "lse") else 5)
+        bound = TIES[products] if name in ("q", "lse") else 5 * TIES[products] + turned_over
         assert distance(ours[name], wanted) <= bound, name
     bound = math.sqrt(2 * len(case.hidden_dims)) * 2.0 ** -BITS[products]
     exact = call(reference_op.cql_head, double(given), with_lse)
@@ -163,7 +164,8 @@ def test_against_float64(case: Case, products: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("case", SLOW.values(), ids=SLOW.keys())
 def test_large_calls_against_float64(case: Case, products: str) -> None:
-    check(case, products)
+    """Of a million units some lie closer to 0 than ties move them, 1e-5 of their size: a share of 4e-6 turns over."""
+    check(case, products, turned_over=2e-3)
 
 
 @pytest.mark.parametrize("name", ["papers_form", "plain_form"])
@@ -273,7 +275,7 @@ def test_a_second_derivative_is_refused(products: str) -> None:
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("precision", ["high", "medium"])
-@pytest.mark.parametrize("case", [*ALL.values(), *SLOW.values()], ids=[*ALL, *SLOW])
+@pytest.mark.parametrize("case", ON_A_GPU.values(), ids=ON_A_GPU.keys())
 def test_on_a_gpu(case: Case, precision: str) -> None:
     """As the emulator says, twice the same bits; sums of tensor cores turn over a ReLU in a million, in norm 1e-3."""
     given = make(case)
