@@ -35,6 +35,7 @@ VERBS = {
     "compare": "a grid of methods, data sets and seeds on the same trials, with intervals and a page",
     "demo": "the whole way in toy kitchens, from data to a table of success rates",
     "convert-checkpoint": "a checkpoint of the published JAX code -> one of ours",
+    "completion": "a script with which bash, zsh or fish completes verbs, options and values",
     "info": "what was built, what runs where and why not; for bug reports",
 }
 INTERRUPTED, TERMINATED = 130, 143
