@@ -1,6 +1,6 @@
 """Modules of version 0.1 by their old names: they still import, and each use of a name says where it lives now.
 
-To be removed with the version after the next one, and the two lines of ``ptr_robot/__init__.py`` with it.
+To be removed with version 0.3, and the two lines of ``ptr_robot/__init__.py`` with it.
 """
 
 from __future__ import annotations

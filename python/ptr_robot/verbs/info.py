@@ -95,7 +95,7 @@ def instruction_set() -> str:
 def versions() -> Report:
     """Versions of ptr-fast, Python and the packages that matter; nothing is imported."""
     found: Report = {
-        "ptr-fast": _version("ptr-fast") or f"{ptr_fast.__version__}, run from its folder",
+        "ptr-fast": ptr_fast.__version__ + ("" if _version("ptr-fast") else ", run from its folder"),
         "python": platform.python_version(),
     }
     found |= {package: _version(package) for package in PACKAGES}
