@@ -24,22 +24,15 @@ from ptr_fast.data.rewards import label_steps
 from ptr_fast.data.store import EpisodeStore
 from ptr_fast.files import sync_directory, writing
 from ptr_robot.datasets.lerobot_extra import image_file, write_extra
+from ptr_robot.datasets.lerobot_features import data_schema, declared_features, tasks_table
 from ptr_robot.datasets.lerobot_statistics import SAMPLED_FRAMES, combined, nested, statistics_of
-from ptr_robot.datasets.video_file import GROUP, PIXELS, PRESET, QUALITY, VideoFile
+from ptr_robot.datasets.video_file import VideoFile
 
 __all__ = ["LeRobotWriter"]
 
 DATA_MB, VIDEO_MB, FILES_PER_CHUNK = 100, 200, 1000
-IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
-BOOKKEEPING = {
-    "timestamp": "float32",
-    "frame_index": "int64",
-    "episode_index": "int64",
-    "index": "int64",
-    "task_index": "int64",
-}
 
 
 @dataclass
@@ -88,7 +81,14 @@ class LeRobotWriter:
         self.knows_success = "unknown" not in outcomes
         self.has_recorded_rewards = all(rows is not None for rows in store.episodes.rewards) and bool(outcomes)
         self.tasks = {task: i for i, task in enumerate(dict.fromkeys(store.episodes.task))}
-        self._features = self._declared()
+        self._features = declared_features(
+            store.meta,
+            self.camera_keys,
+            fps=fps,
+            as_video=as_video,
+            has_success=self.knows_success,
+            has_reward=self.knows_success or self.has_recorded_rewards,
+        )
 
     def write(self, out: Path, progress: Any) -> None:
         """Writes the folder ``out``, which must not exist; ``progress.advance()`` is called after every episode.
@@ -109,46 +109,10 @@ class LeRobotWriter:
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
 
-    def _declared(self) -> dict[str, dict[str, Any]]:
-        """``features`` of ``info.json``."""
-        meta = self.store.meta
-        features: dict[str, dict[str, Any]] = {}
-        for key, spec in (("observation.state", meta.state), ("action", meta.action)):
-            features[key] = {"dtype": "float32", "shape": [spec.dim], "names": list(spec.names)}
-        for camera in meta.cameras:
-            about: dict[str, Any] = {
-                "dtype": "video" if self._as_video else "image",
-                "shape": [camera.height, camera.width, 3],
-                "names": ["height", "width", "channels"],
-            }
-            if self._as_video:
-                about["info"] = {
-                    "video.height": camera.height,
-                    "video.width": camera.width,
-                    "video.codec": "av1",
-                    "video.pix_fmt": PIXELS,
-                    "video.fps": self._fps,
-                    "video.channels": 3,
-                    "has_audio": False,
-                    "video.g": GROUP,
-                    "video.crf": QUALITY,
-                    "video.preset": PRESET,
-                    "is_depth_map": False,
-                }
-            features[self.camera_keys[camera.name]] = about
-        numbers = {"next.done": "bool"}
-        if self.knows_success:
-            numbers["next.success"] = "bool"
-        if self.knows_success or self.has_recorded_rewards:
-            numbers["next.reward"] = "float32"
-        for name, dtype in {**numbers, **BOOKKEEPING}.items():
-            features[name] = {"dtype": dtype, "shape": [1], "names": None}
-        return features
-
     def _write_all(self, root: Path, progress: Any) -> None:
         rows, statistics = [], []
         data, videos = _Place(), {name: _Place() for name in self.camera_keys}
-        schema, num_rows = self._schema(), 0
+        schema, num_rows = data_schema(self._features), 0
         try:
             for index in range(self.store.num_episodes):
                 columns, pictures = self._columns(index, num_rows)
@@ -203,25 +167,6 @@ class LeRobotWriter:
         columns["index"] = num_rows + np.arange(steps)
         columns["task_index"] = np.full(steps, self.tasks[table.task[index]])
         return {key: columns[key] for key in self._features if key in columns}, pictures
-
-    def _schema(self) -> pa.Schema:
-        """Arrow schema of the data files, with the description that the ``datasets`` package looks for."""
-        fields: list[Any] = []
-        described: dict[str, Any] = {}
-        for key, about in self._features.items():
-            if about["dtype"] == "video":
-                continue
-            if about["dtype"] == "image":
-                fields.append((key, IMAGE))
-                described[key] = {"_type": "Image"}
-                continue
-            dtype = {"float32": pa.float32(), "int64": pa.int64(), "bool": pa.bool_()}[about["dtype"]]
-            value: dict[str, Any] = {"dtype": about["dtype"], "_type": "Value"}
-            size = about["shape"][0]
-            is_list = size > 1
-            fields.append((key, pa.list_(dtype, size) if is_list else dtype))
-            described[key] = {"feature": value, "length": size, "_type": "List"} if is_list else value
-        return pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": described}})})
 
     def _write_rows(self, root: Path, schema: pa.Schema, columns: Mapping[str, Any], place: _Place) -> tuple[int, int]:
         """Appends the rows of an episode as one row group; the chunk and file that they are in."""
@@ -325,17 +270,5 @@ class LeRobotWriter:
         }
         for name, content in (("stats.json", all_together), ("info.json", info)):
             (root / "meta" / name).write_text(json.dumps(content, indent=4, ensure_ascii=False))
-        pq.write_table(_tasks_table(self.tasks), root / "meta" / "tasks.parquet", compression="snappy")
+        pq.write_table(tasks_table(self.tasks), root / "meta" / "tasks.parquet", compression="snappy")
         write_extra(root, self.store, self.camera_keys)
-
-
-def _tasks_table(tasks: Mapping[str, int]) -> pa.Table:
-    """Task indices, with the instructions as what pandas takes for their index."""
-    table = pa.table({"task_index": pa.array(tasks.values(), pa.int64()), "task": pa.array(tasks, pa.string())})
-    kinds = (("task_index", "int64", "int64"), ("task", "unicode", "object"))
-    columns = [
-        {"name": name, "field_name": name, "pandas_type": kind, "numpy_type": dtype, "metadata": None}
-        for name, kind, dtype in kinds
-    ]
-    about = {"index_columns": ["task"], "columns": columns, "column_indexes": [], "pandas_version": "2.3.3"}
-    return table.replace_schema_metadata({"pandas": json.dumps(about)})
