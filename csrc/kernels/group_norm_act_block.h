@@ -151,12 +151,86 @@ struct GroupNormActBackward {
                             const Global<const float> (&weights)[kNorms], const Global<T> (&outputs)[kNorms]) const {
     const int64_t image = slab.image(block);
     const int first_channel = slab.first_channel(block);
+    const int64_t first_group = image * slab.num_groups() + first_channel / slab.group_channels;
+    // Mean (0) and rstd (1) of the norms' groups, as the forward pass left them.
+    const auto moment = [&](Thread t, int norm, int group, int which) {
+      return moments.load_nc(t, (first_group + group) * 2 * kNorms + 2 * norm + which);
+    };
     ChannelSums<Block, T, kSums> sums(block, slab);
     GradientMeans<Block, kNorms> means(block, slab);
-    typename ChannelSums<Block, T, kSums>::PerLane lanes[kSums] = {make_lanes(block), make_lanes(block)};
+    PerThread<Registers<Registers<float, kVector>, kSums>, Block> lanes(block,
+                                                                        Registers<Registers<float, kVector>, kSums>{});
     block.wait_bulk();
-    (void)image;
-    (void)first_channel;
+    block.phase([&](Thread t) {
+      const Lane<T> lane(t, slab);
+      if (lane.idle()) return;
+      const int channel = first_channel + lane.channel;
+      Registers<float, kNorms> mean;
+      PTR_UNROLL for (int norm = 0; norm < kNorms; ++norm) mean[norm] = moment(t, norm, lane.group, 0);
+      [[maybe_unused]] Registers<float, kVector> scale, shift;
+      if constexpr (kResidual == Residual::kNone) {
+        scale = channel_values<kVector>(t, weight, channel), shift = channel_values<kVector>(t, bias, channel);
+        PTR_UNROLL for (int j = 0; j < kVector; ++j) scale[j] *= moment(t, 0, lane.group, 1);
+      }
+      auto& mine = lanes[t];
+      for (int p = lane.pixel; p < slab.own_pixels(t); p += lane.step) {
+        const int at = p * slab.width + lane.channel;
+        const int64_t place = (image * slab.num_pixels + slab.first_pixel(t) + p) * slab.num_channels + channel;
+        auto gradient = to_floats<T>(dz.at_vector(t, at));
+        auto value = to_floats<T>(inputs[0].at_vector(t, at));
+        if (relu) {
+          if constexpr (kResidual == Residual::kNone) {
+            PTR_UNROLL for (int j = 0; j < kVector; ++j) {
+              if (normalised(value[j], mean[0], scale[j], shift[j]) <= 0.0f) gradient[j] = 0.0f;
+            }
+          } else {
+            const unsigned bits = positive.at(t, place / kVector);
+            PTR_UNROLL for (int j = 0; j < kVector; ++j) gradient[j] = bits >> j & 1 ? gradient[j] : 0.0f;
+          }
+          const Vector<T> masked = from_floats<T>(gradient);
+          dz.set_vector(t, at, masked);
+          if constexpr (kResidual == Residual::kAdd) dresidual.set_vector(t, place, masked);
+        }
+        PTR_UNROLL for (int j = 0; j < kVector; ++j) {
+          mine[0][j] += gradient[j];
+          mine[1][j] += gradient[j] * (value[j] - mean[0]);
+        }
+        if constexpr (kNorms == 2) {
+          value = to_floats<T>(inputs[1].at_vector(t, at));
+          PTR_UNROLL for (int j = 0; j < kVector; ++j) mine[2][j] += gradient[j] * (value[j] - mean[1]);
+        }
+      }
+    });
+    PTR_UNROLL for (int sum = 0; sum < kSums; ++sum) {
+      sums.add_up(block, sum, [&](Thread t) { return lanes[t][sum]; });
+    }
+    sums.finish(block, [&](Thread t, int sum, int channel, float total) {
+      // dweight = rstd sum(dz (x - mean)), dbias = sum(dz), the residual's dweight.
+      if (sum != 0) total *= moment(t, sum - 1, channel / slab.group_channels, 1);
+      const int row = sum == 0 ? 1 : sum == 1 ? 0 : 2;
+      partial.set(t, (image * kSums + row) * slab.num_channels + first_channel + channel, total);
+    });
+    means.find(block, sums, weights, moments);
+    block.phase([&](Thread t) {
+      const Lane<T> lane(t, slab);
+      if (lane.idle()) return;
+      PTR_UNROLL for (int norm = 0; norm < kNorms; ++norm) {
+        const float mean = moment(t, norm, lane.group, 0), rstd = moment(t, norm, lane.group, 1);
+        auto scale = channel_values<kVector>(t, weights[norm], first_channel + lane.channel);
+        PTR_UNROLL for (int j = 0; j < kVector; ++j) scale[j] *= rstd;
+        const float of_dz = means.of_dz(t, norm, lane.group), of_deviation = means.of_deviation(t, norm, lane.group);
+        const int64_t start = (image * slab.num_pixels + slab.first_pixel(t)) * slab.num_channels + first_channel;
+        for (int p = lane.pixel; p < slab.own_pixels(t); p += lane.step) {
+          const int at = p * slab.width + lane.channel;
+          const auto gradient = to_floats<T>(dz.at_vector(t, at));
+          auto value = to_floats<T>(inputs[norm].at_vector(t, at));
+          PTR_UNROLL for (int j = 0; j < kVector; ++j) {
+            value[j] = gradient[j] * scale[j] - of_dz - (value[j] - mean) * of_deviation;
+          }
+          outputs[norm].set_vector(t, start + int64_t(p) * slab.num_channels + lane.channel, from_floats<T>(value));
+        }
+      }
+    });
   }
 };
 

@@ -233,7 +233,6 @@ template <class Block, class T, int kSums>
 class ChannelSums {
  public:
   static constexpr int kVector = Vector<T>::size();
-  using PerLane = PerThread<Registers<float, kVector>, Block>;
 
   static PTR_HOST_DEVICE int64_t shared_bytes(const Slab& shape) {
     return shared_size<float>(Slab::kThreads * kVector) + 2 * shared_size<float>(kSums * shape.width);
@@ -247,14 +246,17 @@ class ChannelSums {
 
   PTR_DEVICE float at(Thread t, int sum, int channel) const { return of_cluster_.at(t, sum * shape_.width + channel); }
 
-  // The block's sums of what its threads have; one at a time, so that one part of shared memory serves all.
-  PTR_DEVICE void add_up(Block& block, int sum, const PerLane& lanes) {
+  // The block's sums of what its threads have, Registers of a Vector's channels; one sum at a time, so that one part of
+  // shared memory serves all.
+  template <class Lanes>
+  PTR_DEVICE void add_up(Block& block, int sum, Lanes lanes) {
     block.phase([&](Thread t) {
       const Lane<T> lane(t, shape_);
       if (lane.idle()) return;
+      const Registers<float, kVector> values = lanes(t);
       PTR_UNROLL for (int j = 0; j < kVector; j += 4) {
         Vector<float> part;
-        PTR_UNROLL for (int k = 0; k < 4; ++k) part[k] = lanes[t][j + k];
+        PTR_UNROLL for (int k = 0; k < 4; ++k) part[k] = values[j + k];
         scratch_.set_vector(t, lane.pixel * shape_.width + lane.channel + j, part);
       }
     });
