@@ -13,23 +13,18 @@ import functools
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["DEVICES", "Blocks", "DeviceLimits", "Kind", "plan", "shared_bytes"]
+import torch
+
+__all__ = ["DEVICES", "NUM_THREADS", "Blocks", "DeviceLimits", "Kind", "limits_of", "plan", "shared_bytes"]
 
 Kind = Literal["forward", "forward_norm", "backward", "backward_norm", "pool_forward", "pool_backward"]
 
-# Tensors of x's shape that stay in shared memory. An added residual is read when it is needed, once.
-_SLABS: dict[str, int] = {
-    "forward": 1,
-    "forward_norm": 2,
-    "backward": 2,
-    "backward_norm": 3,
-    "pool_forward": 1,
-    "pool_backward": 1,
-}
+NUM_THREADS = 256  # of a block
 _VECTOR_BYTES = 16  # what a thread loads and stores at once
 _MIN_ROW_BYTES = 128  # of a pixel's neighbouring channels: a line of the caches
 _MIN_SHARE_BYTES = 8 * 1024  # of a slab: a block that holds less is not worth its barriers
-_RESERVED_BYTES = 1024  # of the multiprocessor's shared memory, for every block
+_RESERVED_BYTES = 1024 + 128  # of a multiprocessor's shared memory, for every block; barriers of the block
+_REGISTERS, _REGISTERS_OF_THREAD = 65536, 80  # of a multiprocessor; of the kernels, 88 at most
 _CLUSTERS = (1, 2, 4, 8)  # more than 8 is not portable
 
 
@@ -77,47 +72,30 @@ class Blocks:
         width: channels of a block, whole groups.
         cluster: blocks that share the pixels of an image's channels.
         pixels: pixels of a block; the last one of a cluster may have fewer. Pool: whole pairs of rows.
-        num_threads: of a block.
-        shared_bytes: of a block.
+        shared_bytes: shared memory of a block.
         num_blocks: of the grid.
-        resident: blocks that a multiprocessor holds at once, by their shared memory and their threads.
+        resident: blocks that a multiprocessor holds at once, by their shared memory, threads and registers.
     """
 
     width: int
     cluster: int
     pixels: int
-    num_threads: int
     shared_bytes: int
     num_blocks: int
     resident: int
 
 
-def shared_bytes(kind: Kind, itemsize: int, size: tuple[int, int], width: int, pixels: int, num_threads: int) -> int:
-    """Shared memory of a block, in bytes: the layout that csrc/kernels/group_norm_act_block.h takes.
-
-    Args:
-        kind: of the kernel.
-        itemsize: of an element of x.
-        size: height and width of an image, pixels.
-        width, pixels, num_threads: see :class:`Blocks`.
-    """
-    vector = _VECTOR_BYTES // itemsize
-    slabs = _SLABS[kind] * pixels
-    if kind == "pool_forward":
-        slabs += size[1]  # the first row of the next block's pixels
-    total = slabs * width * itemsize
-    if kind == "pool_backward":
-        windows = (pixels // (2 * size[1]) + 1) * ((size[1] + 1) // 2)  # and a row of the block before or behind
-        total += windows * width * (itemsize + 1)
-    if kind.endswith("backward") or kind == "backward_norm":
-        sums = 3 if kind == "backward_norm" else 2
-        # One sum of every thread's channels at a time; the block's and the cluster's sums; means of a group.
-        scratch = num_threads * vector + 2 * sums * width + sums * width
-    else:
-        norms = 2 if kind == "forward_norm" else 1
-        # A sum of every thread; the block's moments; the cluster's.
-        scratch = norms * (num_threads + 4 * width)
-    return total + 4 * scratch
+@functools.cache
+def limits_of(device: torch.device) -> DeviceLimits:
+    """Of a GPU that is here."""
+    found = torch.cuda.get_device_properties(device)
+    return DeviceLimits(
+        num_multiprocessors=found.multi_processor_count,
+        block_bytes=found.shared_memory_per_block_optin,
+        multiprocessor_bytes=found.shared_memory_per_multiprocessor,
+        max_threads=found.max_threads_per_multi_processor,
+        max_cluster=8 if found.major >= 9 else 1,
+    )
 
 
 @functools.cache
@@ -127,28 +105,31 @@ def plan(
     """The launch for tensors ``[num_images, channels, *size]`` of elements of ``itemsize`` bytes, or why there is none.
 
     Two blocks a multiprocessor at least where a cluster of any size allows that, else one; the smallest cluster, then
-    the widest rows. Where that leaves multiprocessors without work, narrower and smaller shares.
+    the widest rows. Where that leaves multiprocessors without work (acting: one image), narrower and smaller shares.
     """
     per_group, vector = channels // groups, _VECTOR_BYTES // itemsize
     if per_group % vector:
         return f"a group has {per_group} channels, the CUDA kernels take multiples of {vector}"
     widths = [per_group * n for n in range(groups, 0, -1) if groups % n == 0]
-    full = [width for width in widths if width * itemsize >= _MIN_ROW_BYTES] or widths[:1]
+    widths = [width for width in widths if width * itemsize >= _MIN_ROW_BYTES] or widths[:1]
     clusters = [cluster for cluster in _CLUSTERS if cluster <= limits.max_cluster]
     made = [
         blocks
         for cluster in clusters
-        for width in full
-        if (blocks := _blocks(kind, itemsize, num_images, size, channels, width, cluster, limits)) is not None
+        for width in widths
+        if (blocks := _blocks(kind, itemsize, num_images, size, channels, groups, width, cluster, limits))
     ]
     if not made:
-        return f"a slab of {size[0]}x{size[1]}x{per_group} does not fit the shared memory of {clusters[-1]} blocks"
+        return (
+            f"{size[0]}x{size[1]} pixels of {widths[-1]} channels do not fit the shared memory of a cluster of "
+            f"{clusters[-1]} blocks here"
+        )
     chosen = next((blocks for blocks in made if blocks.resident >= 2), made[-1])
     wanted = 2 * limits.num_multiprocessors
-    for blocks in made:  # in the order of their numbers of blocks, nearly
-        smaller = blocks.cluster >= chosen.cluster and blocks.width <= chosen.width
-        enough = blocks.pixels * blocks.width * itemsize >= _MIN_SHARE_BYTES
-        if chosen.num_blocks < wanted and smaller and enough and blocks.num_blocks > chosen.num_blocks:
+    for blocks in made:  # wider and in smaller clusters first
+        smaller = blocks.width <= chosen.width and blocks.cluster >= chosen.cluster and blocks != chosen
+        worthwhile = blocks.pixels * blocks.width * itemsize >= _MIN_SHARE_BYTES
+        if chosen.num_blocks < wanted and smaller and worthwhile:
             chosen = blocks
     return chosen
 
@@ -159,36 +140,55 @@ def _blocks(
     num_images: int,
     size: tuple[int, int],
     channels: int,
+    groups: int,
     width: int,
     cluster: int,
     limits: DeviceLimits,
 ) -> Blocks | None:
-    if kind.startswith("pool"):
-        pairs = -(-size[0] // 2)
-        pixels = 2 * -(-pairs // cluster) * size[1]
-        if (cluster - 1) * pixels >= size[0] * size[1]:
-            return None  # a block without a row
-    else:
-        pixels = -(-size[0] * size[1] // cluster)
-        if (cluster - 1) * pixels >= size[0] * size[1]:
-            return None
-    vectors = width * itemsize // _VECTOR_BYTES
-    for num_threads in (256, 512):
-        if vectors > num_threads:
-            continue
-        shared = shared_bytes(kind, itemsize, size, width, pixels, num_threads)
-        if shared > limits.block_bytes:
-            return None
-        resident = limits.multiprocessor_bytes // (shared + _RESERVED_BYTES)
-        if num_threads == 256 and resident < 3 and pixels * vectors >= 8 * 512:
-            continue  # more threads where there are few blocks, and work for them
-        return Blocks(
-            width=width,
-            cluster=cluster,
-            pixels=pixels,
-            num_threads=num_threads,
-            shared_bytes=shared,
-            num_blocks=num_images * channels // width * cluster,
-            resident=min(resident, limits.max_threads // num_threads),
-        )
-    return None
+    rows = size[1] * 2 if kind.startswith("pool") else 1  # what a share is made of, pixels
+    shares = -(-size[0] * size[1] // rows)
+    pixels = -(-shares // cluster) * rows
+    idle = (cluster - 1) * pixels >= size[0] * size[1]
+    shared = shared_bytes(kind, itemsize, size, width, width * groups // channels, pixels)
+    if idle or width * itemsize // _VECTOR_BYTES > NUM_THREADS or shared + 128 > limits.block_bytes:
+        return None
+    return Blocks(
+        width=width,
+        cluster=cluster,
+        pixels=pixels,
+        shared_bytes=shared,
+        num_blocks=num_images * (channels // width) * cluster,
+        resident=min(
+            limits.multiprocessor_bytes // (shared + _RESERVED_BYTES),
+            limits.max_threads // NUM_THREADS,
+            _REGISTERS // (_REGISTERS_OF_THREAD * NUM_THREADS),
+        ),
+    )
+
+
+def shared_bytes(kind: Kind, itemsize: int, size: tuple[int, int], width: int, groups: int, pixels: int) -> int:
+    """Shared memory of a block, in bytes: the same sum as ``shared_bytes()`` in csrc/kernels/group_norm_act*_block.h.
+
+    Args:
+        kind: of the kernel.
+        itemsize: of an element of x.
+        size: height and width of an image, pixels.
+        width, groups, pixels: channels, groups and pixels of a block.
+    """
+    vector = _VECTOR_BYTES // itemsize
+    norms = 2 if kind.endswith("norm") else 1
+    held = pixels + size[1] if kind == "pool_forward" else pixels  # with a row of a neighbour's
+    if kind.endswith("forward") or kind == "forward_norm":
+        total = norms * _array(held * width * itemsize)
+        return total + _array(4 * norms * NUM_THREADS) + 2 * _array(4 * 2 * norms * groups)
+    total = _array(held * width * itemsize) * (1 if kind == "pool_backward" else 1 + norms)
+    if kind == "pool_backward":
+        windows = (pixels // (2 * size[1]) + 1) * ((size[1] + 1) // 2)  # and a row of a neighbour's
+        total += _array(windows * width * itemsize) + _array(windows * (width // vector) * 4)
+    sums = 1 + norms
+    return total + _array(4 * NUM_THREADS * vector) + 2 * _array(4 * sums * width) + _array(4 * 2 * norms * groups)
+
+
+def _array(num_bytes: int) -> int:
+    """What an array takes of shared memory."""
+    return -(-num_bytes // 128) * 128
