@@ -148,10 +148,12 @@ def _forced(work: Callable[[], Any], op: str, name: str) -> Callable[[], Any]:
     return forced
 
 
-def _images(bench: Bench, num_batch: int, channels: int, size: int) -> torch.Tensor:
+def _images(
+    bench: Bench, num_batch: int, channels: int, size: int, dtype: torch.dtype = torch.bfloat16
+) -> torch.Tensor:
     if bench.small:
-        num_batch, size = 2, max(size // 8, 2)
-    dtype = torch.float32 if bench.dry else torch.bfloat16
+        num_batch, size = min(num_batch, 2), max(size // 8, 2)
+    dtype = torch.float32 if bench.dry else dtype
     x = torch.randn(num_batch, channels, size, size, device=bench.device, dtype=dtype)
     return x.contiguous(memory_format=torch.channels_last).requires_grad_()
 
@@ -161,7 +163,7 @@ def _channels(bench: Bench, channels: int) -> torch.Tensor:
 
 
 def group_norm_act(bench: Bench) -> list[OpCase]:
-    """The norms of ResNet-34 and ResNet-50 on 128x128 frames."""
+    """The norms of ResNet-34 and ResNet-50 on 128x128 frames; of one float32 frame as they are when acting."""
     function = importlib.import_module("ptr_fast.kernels.group_norm_act").group_norm_act
     made = []
     shapes = ((64, 32, "34"), (128, 16, "34"), (256, 16, "34"), (512, 16, "34"), (256, 32, "50"), (2048, 16, "50"))
@@ -193,7 +195,20 @@ def group_norm_act(bench: Bench) -> list[OpCase]:
                     compiled="reference" if (channels, net) == (256, "34") else None,
                 )
             )
-    return made[:6] if bench.small else made
+    acting = []
+    for channels, size in ((64, 32), (128, 16), (256, 16), (512, 16), (2048, 16)):
+        x = _images(bench, 1, channels, size, torch.float32).detach()
+        weight, bias = _channels(bench, channels).detach(), _channels(bench, channels).detach()
+        acting.append(
+            OpCase(
+                "group_norm_act",
+                f"acting {list(x.shape)} {x.dtype}",
+                lambda x=x, w=weight, b=bias: function(x, w, b, 4, 1e-5),
+                num_bytes=(2 * x.numel() * 4,) * 2,
+                compiled=None,
+            )
+        )
+    return [*made[:6], *acting[:1]] if bench.small else [*made, *acting]
 
 
 def group_norm_act_pool(bench: Bench) -> list[OpCase]:

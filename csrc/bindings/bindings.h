@@ -23,6 +23,7 @@ inline void check_threads(int num_threads) {
 
 void bind_augment(py::module_& module);
 void bind_group_norm_act(py::module_& module);
+void bind_group_norm_act_cuda(py::module_& module);
 void bind_adam_polyak(py::module_& module);
 void bind_counter_random(py::module_& module);
 void bind_cql_head(py::module_& module);

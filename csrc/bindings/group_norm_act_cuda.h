@@ -18,7 +18,7 @@ void def_group_norm_act_cuda(pybind11::module_& module) {
   constexpr auto bytes = [](Address address) { return reinterpret_cast<uint8_t*>(address); };
   constexpr auto words = [](Address address) { return reinterpret_cast<uint32_t*>(address); };
 
-  py::class_<GroupNormCudaShape>(module, "GroupNormCudaShape")
+  py::class_<GroupNormCudaShape>(module, "GroupNormCudaShape", py::module_local())  // both modules have it
       .def(py::init([](bool bfloat16, int64_t images, int64_t height, int64_t width, int64_t channels, int64_t groups,
                        int64_t block_channels, int64_t block_pixels, int64_t cluster) {
         return GroupNormCudaShape{bfloat16, images,         height,       width,  channels,

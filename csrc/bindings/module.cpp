@@ -52,6 +52,7 @@ PYBIND11_MODULE(_native, module) {
   module.def("keep_freed_memory", &keep_freed_memory);
   bind_augment(module);
   bind_group_norm_act(module);
+  bind_group_norm_act_cuda(module);
   bind_adam_polyak(module);
   bind_counter_random(module);
   bind_cql_head(module);

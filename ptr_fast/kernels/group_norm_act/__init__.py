@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ptr_fast.kernels import dispatch, triton_backend
+from ptr_fast.kernels import cuda_backend, dispatch, triton_backend
 from ptr_fast.kernels.group_norm_act import native, reference
 from ptr_fast.native import warn_missing, why_not_on
 
@@ -16,6 +16,7 @@ _ACTIVATIONS = ("relu", "none")
 dispatch.register(
     _OP,
     (
+        cuda_backend.lazy_backend(_OP, slower="not measured on a GPU yet"),
         triton_backend.lazy_backend(_OP),
         dispatch.Backend("native", native.group_norm_act, native.supports, why_not_on),
         dispatch.Backend("reference", reference.group_norm_act, reference.supports),

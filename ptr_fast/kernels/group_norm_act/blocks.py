@@ -91,7 +91,7 @@ def limits_of(device: torch.device) -> DeviceLimits:
     found = torch.cuda.get_device_properties(device)
     return DeviceLimits(
         num_multiprocessors=found.multi_processor_count,
-        block_bytes=found.shared_memory_per_block_optin,
+        block_bytes=found.shared_memory_per_multiprocessor - 1024,  # what the system keeps for a block
         multiprocessor_bytes=found.shared_memory_per_multiprocessor,
         max_threads=found.max_threads_per_multi_processor,
         max_cluster=8 if found.major >= 9 else 1,
@@ -111,7 +111,6 @@ def plan(
     if per_group % vector:
         return f"a group has {per_group} channels, the CUDA kernels take multiples of {vector}"
     widths = [per_group * n for n in range(groups, 0, -1) if groups % n == 0]
-    widths = [width for width in widths if width * itemsize >= _MIN_ROW_BYTES] or widths[:1]
     clusters = [cluster for cluster in _CLUSTERS if cluster <= limits.max_cluster]
     made = [
         blocks
@@ -124,13 +123,16 @@ def plan(
             f"{size[0]}x{size[1]} pixels of {widths[-1]} channels do not fit the shared memory of a cluster of "
             f"{clusters[-1]} blocks here"
         )
-    chosen = next((blocks for blocks in made if blocks.resident >= 2), made[-1])
-    wanted = 2 * limits.num_multiprocessors
-    for blocks in made:  # wider and in smaller clusters first
-        smaller = blocks.width <= chosen.width and blocks.cluster >= chosen.cluster and blocks != chosen
-        worthwhile = blocks.pixels * blocks.width * itemsize >= _MIN_SHARE_BYTES
-        if chosen.num_blocks < wanted and smaller and worthwhile:
-            chosen = blocks
+    # Rows of whole cache lines are worth more than a smaller cluster, two blocks a multiprocessor more than either.
+    whole = [blocks for blocks in made if blocks.width * itemsize >= _MIN_ROW_BYTES or blocks.width == channels]
+    chosen = next((blocks for blocks in (*whole, *made) if blocks.resident >= 2), (whole or made)[-1])
+    # Wider and in smaller clusters first; narrow rows only where there is not one block a multiprocessor.
+    for candidates, wanted in ((whole, 2 * limits.num_multiprocessors), (made, limits.num_multiprocessors)):
+        for blocks in candidates:
+            smaller = blocks.width <= chosen.width and blocks.cluster >= chosen.cluster and blocks != chosen
+            worthwhile = blocks.pixels * blocks.width * itemsize >= _MIN_SHARE_BYTES
+            if chosen.num_blocks < wanted and smaller and worthwhile:
+                chosen = blocks
     return chosen
 
 

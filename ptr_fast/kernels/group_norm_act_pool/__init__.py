@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ptr_fast.kernels import dispatch, triton_backend
+from ptr_fast.kernels import cuda_backend, dispatch, triton_backend
 from ptr_fast.kernels.group_norm_act_pool import native, reference
 from ptr_fast.native import warn_missing, why_not_on
 
@@ -15,6 +15,7 @@ _OP = "group_norm_act_pool"
 dispatch.register(
     _OP,
     (
+        cuda_backend.lazy_backend(_OP, slower="not measured on a GPU yet"),
         triton_backend.lazy_backend(_OP),
         dispatch.Backend("native", native.group_norm_act_pool, native.supports, why_not_on),
         dispatch.Backend("reference", reference.group_norm_act_pool, reference.supports),
