@@ -44,7 +44,7 @@ def norms_of(encoder: str, size: int) -> Counter[Norm]:
         residual, residual_norm = options.get("residual", residual), options.get("residual_norm", residual_norm)
         branch = "norm" if residual_norm is not None else "add" if residual is not None else "none"
         branch = "pool" if isinstance(module, GroupNormActPool) else branch
-        found[tuple(x.shape[1:]), module.num_groups, branch] += 1  # type: ignore[arg-type]
+        found[tuple(x.shape[1:]), module.num_groups, branch] += 1  # type: ignore[index]
 
     with torch.device("meta"):
         camera = CameraSpec(name="image", height=size, width=size)

@@ -29,8 +29,8 @@ void def_group_norm_act_cuda(pybind11::module_& module) {
                  Address residual_weight, Address residual_bias, Address y, Address moments, Address positive,
                  float eps, bool relu, int64_t stream) {
                Run{}(GroupNormActCudaForward{shape, images(x), images(residual), floats(weight), floats(bias),
-                                             floats(residual_weight), floats(residual_bias), images(y),
-                                             floats(moments), bytes(positive), eps, relu},
+                                             floats(residual_weight), floats(residual_bias), images(y), floats(moments),
+                                             bytes(positive), eps, relu},
                      stream);
              });
   module.def("group_norm_act_cuda_backward",
@@ -38,15 +38,15 @@ void def_group_norm_act_cuda(pybind11::module_& module) {
                  Address bias, Address residual_weight, Address moments, Address positive, Address dx,
                  Address dresidual, Address partial, bool relu, int64_t stream) {
                Run{}(GroupNormActCudaBackward{shape, added, images(dy), images(x), images(residual), floats(weight),
-                                              floats(bias), floats(residual_weight), floats(moments),
-                                              bytes(positive), images(dx), images(dresidual), floats(partial), relu},
+                                              floats(bias), floats(residual_weight), floats(moments), bytes(positive),
+                                              images(dx), images(dresidual), floats(partial), relu},
                      stream);
              });
   module.def("group_norm_act_pool_cuda_forward",
              [=](const GroupNormCudaShape& shape, Address x, Address weight, Address bias, Address y, Address taps,
                  Address moments, float eps, int64_t stream) {
-               Run{}(GroupNormActPoolCudaForward{shape, images(x), floats(weight), floats(bias), images(y),
-                                                 words(taps), floats(moments), eps},
+               Run{}(GroupNormActPoolCudaForward{shape, images(x), floats(weight), floats(bias), images(y), words(taps),
+                                                 floats(moments), eps},
                      stream);
              });
   module.def("group_norm_act_pool_cuda_backward",

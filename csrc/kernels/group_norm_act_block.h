@@ -1,9 +1,9 @@
 // act(group_norm(x) * weight + bias + residual) and its gradient on a Block: one read and one write of every tensor.
 //
-// The residual may get a norm of its own first (Residual::kNorm). Images [images, num_pixels, num_channels]; ``moments``
-// [images, groups, 2]: mean and rstd, with two norms [images, groups, 4]: then those of the residual. ``positive``
-// [images, num_pixels, num_channels / Vector]: bit j of a byte says that the gradient passes the ReLU at channel j of
-// the Vector; a tensor of length 0 where nobody wants it.
+// The residual may get a norm of its own first (Residual::kNorm). Images [images, num_pixels, num_channels];
+// ``moments`` [images, groups, 2]: mean and rstd, with two norms [images, groups, 4]: then those of the residual.
+// ``positive`` [images, num_pixels, num_channels / Vector]: bit j of a byte says that the gradient passes the ReLU at
+// channel j of the Vector; a tensor of length 0 where nobody wants it.
 #pragma once
 #include "kernels/group_norm_slab_block.h"
 

@@ -16,8 +16,8 @@ struct GroupNormCudaShape {
 
 struct GroupNormActCudaForward {
   GroupNormCudaShape shape;
-  const void *x, *residual;                                            // residual: null where there is none
-  const float *weight, *bias, *residual_weight, *residual_bias;        // the latter null without a norm of its own
+  const void *x, *residual;                                      // residual: null where there is none
+  const float *weight, *bias, *residual_weight, *residual_bias;  // the latter null without a norm of its own
   void* y;
   float* moments;
   uint8_t* positive;  // null where nobody wants it
@@ -27,7 +27,7 @@ struct GroupNormActCudaForward {
 
 struct GroupNormActCudaBackward {
   GroupNormCudaShape shape;
-  bool added;  // the forward pass had a residual
+  bool added;                     // the forward pass had a residual
   const void *dy, *x, *residual;  // residual: null without a norm of its own
   const float *weight, *bias, *residual_weight, *moments;
   const uint8_t* positive;  // with ReLU and residual

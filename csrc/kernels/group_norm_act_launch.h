@@ -19,8 +19,8 @@ inline Slab slab_of(const GroupNormCudaShape& shape, bool pool) {
   check(shape.block_channels >= 1 && shape.block_channels % group == 0 && shape.channels % shape.block_channels == 0,
         "block_channels: expected whole groups of ", group, " that divide ", shape.channels, " channels, got ",
         shape.block_channels);
-  check(shape.block_channels / vector <= Slab::kThreads, "block_channels: more than a block's threads: ",
-        shape.block_channels);
+  check(shape.block_channels / vector <= Slab::kThreads,
+        "block_channels: more than a block's threads: ", shape.block_channels);
   check(shape.cluster >= 1 && shape.cluster <= 8, "cluster: expected 1 to 8, got ", shape.cluster);
   check(shape.block_pixels * shape.cluster >= pixels && shape.block_pixels * (shape.cluster - 1) < pixels,
         "block_pixels: ", shape.cluster, " blocks of ", shape.block_pixels, " do not share ", pixels, " pixels");

@@ -82,8 +82,8 @@ PTR_DEVICE Registers<float, N> channel_values(Thread t, const Global<const float
   return values;
 }
 
-// weight * (x - mean) * rstd + bias, for ``scale`` = rstd * weight; the mean goes first, so that one far from zero costs
-// no digits. Forward and backward find the same value, so the same mask.
+// weight * (x - mean) * rstd + bias, for ``scale`` = rstd * weight; the mean goes first, so that one far from zero
+// costs no digits. Forward and backward find the same value, so the same mask.
 PTR_DEVICE float normalised(float x, float mean, float scale, float bias) { return (x - mean) * scale + bias; }
 
 // Sends pixels [first(t), first(t) + num(t)) of ``from`` [images, num_pixels, num_channels] to the front of ``slab``.
@@ -130,9 +130,7 @@ class Moments {
   template <class T, class Skip>
   PTR_DEVICE void find(Block& block, const Shared<T> (&slabs)[kNorms], Skip skip, float eps,
                        const Global<float>& moments) {
-    block.phase([&](Thread t) {
-      add_up<T>(t, slabs, skip(t), [](int, float x) { return x; });
-    });
+    block.phase([&](Thread t) { add_up<T>(t, slabs, skip(t), [](int, float x) { return x; }); });
     sum_of_groups<T>(block, 0, [&](Thread t) { return float(shape_.own_pixels(t)) * shape_.group_channels; });
     block.phase([&](Thread t) {
       Registers<float, kNorms> mean;
@@ -144,8 +142,8 @@ class Moments {
     });
     sum_of_groups<T>(block, 1, [](Thread) { return 1.0f; });
     block.cluster_phase([](Thread) {});
-    const int64_t first_group = shape_.image(block) * shape_.num_groups() +
-                                shape_.first_channel(block) / shape_.group_channels;
+    const int64_t first_group =
+        shape_.image(block) * shape_.num_groups() + shape_.first_channel(block) / shape_.group_channels;
     const int num_ranks = block.cluster_size();
     // The phase is one of the cluster: no block may end while another reads its sums.
     block.cluster_phase([&](Thread t) {

@@ -119,9 +119,8 @@ def plan(
         if (blocks := _blocks(kind, itemsize, num_images, size, channels, groups, width, cluster, limits))
     ]
     if not made:
-        return (
-            f"{size[0]}x{size[1]} pixels of {widths[-1]} channels do not fit the shared memory of a cluster of "
-            f"{clusters[-1]} blocks here"
+        return f"{size[0]}x{size[1]} pixels of {widths[-1]} channels do not fit the shared memory of " + (
+            "a block here" if clusters[-1] == 1 else f"a cluster of {clusters[-1]} blocks here"
         )
     # Rows of whole cache lines are worth more than a smaller cluster, two blocks a multiprocessor more than either.
     whole = [blocks for blocks in made if blocks.width * itemsize >= _MIN_ROW_BYTES or blocks.width == channels]
