@@ -47,7 +47,7 @@ def test_missing_things_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_forced_backend_that_cannot_run_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PTR_FAST_BACKEND", "cuda")
-    assert "tensors are on cpu, CUDA kernels are for CUDA GPUs" in info.kernels()["group_norm_act on cpu"]
+    assert "tensors are on cpu, the kernels are for CUDA GPUs" in info.kernels()["group_norm_act on cpu"]
     monkeypatch.setenv("PTR_FAST_BACKEND", "none")
     assert info.kernels()["group_norm_act on cpu"].startswith("error: group_norm_act has no backend 'none'")
 
