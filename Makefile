@@ -66,8 +66,8 @@ test-lerobot: $(STAMP)
 	tests/datasets/test_lerobot_package.py
 	@! test -x $(LEROBOT_PYTHON) || { $(LEROBOT_PYTHON) -m pip install -q --disable-pip-version-check 'lerobot[dataset,training]==0.6.1' \
 	pytest tyro msgpack && $(LEROBOT_PYTHON) -m pip install -q --disable-pip-version-check --no-deps ./python/lerobot_policy_ptr \
-	&& HF_HUB_OFFLINE=1 PYTHONPATH=.:python $(LEROBOT_PYTHON) -m pytest -q -p no:cacheprovider -c /dev/null --rootdir . \
-	python/lerobot_policy_ptr/tests; }
+	./python/lerobot_robot_ptr && HF_HUB_OFFLINE=1 PYTHONPATH=.:python $(LEROBOT_PYTHON) -m pytest -q -p no:cacheprovider -c /dev/null --rootdir . \
+	python/lerobot_policy_ptr/tests python/lerobot_robot_ptr/tests; }
 
 test-slow: $(STAMP)
 	@$(BIN)/python -m pytest -m slow
