@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lerobot.robots import RobotConfig
@@ -18,28 +17,10 @@ class PTRRobotConfig(RobotConfig):
 
     Attributes:
         robot: as ``ptr-fast rollout --robot`` takes it: simulated, replay, widowx.
-        options: of that robot, a JSON object as text.
+        options: of that robot, e.g. ``--robot.options='{"kitchen": "H"}'``.
         seed: of the start.
     """
 
     robot: str = "simulated"
-    options: str = "{}"
+    options: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.robot_options()
-
-    def robot_options(self) -> dict[str, Any]:
-        """The options as a dictionary.
-
-        Raises:
-            ValueError: they are no JSON object.
-        """
-        try:
-            options = json.loads(self.options)
-        except ValueError as error:
-            raise ValueError(f"robot.options: expected a JSON object, got {self.options!r} ({error})") from error
-        if not isinstance(options, dict):
-            raise ValueError(f"robot.options: expected a JSON object, got {self.options!r}")
-        return options

@@ -29,7 +29,7 @@ class PTRRobot(Robot):
 
     def __init__(self, config: PTRRobotConfig) -> None:
         super().__init__(config)
-        self.config, self._robot = config, make_robot(config.robot, **config.robot_options())
+        self.config, self._robot = config, make_robot(config.robot, **config.options)
         # LeRobot asks how many there are; their frames come with the observation.
         self.cameras = dict.fromkeys(camera_names(self._robot))
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
 pytest.importorskip("lerobot", reason="LeRobot is not installed here")
 
+import draccus
 from lerobot.robots import RobotConfig, make_robot_from_config
 from lerobot.utils.import_utils import register_third_party_plugins
 
@@ -63,7 +66,7 @@ def plugin(monkeypatch, tmp_path):
 
 
 def test_lerobot_makes_and_drives_one_of_ours(plugin):
-    config = RobotConfig.get_choice_class("ptr")(options='{"offset": 3}', seed=4, calibration_dir=plugin)
+    config = RobotConfig.get_choice_class("ptr")(options={"offset": 3}, seed=4, calibration_dir=plugin)
     robot = make_robot_from_config(config)
     assert robot.robot_type == "ptr"
     assert list(robot.cameras) == ["front"]
@@ -88,7 +91,15 @@ def test_its_features_are_those_that_lerobot_records(plugin):
     assert action["action"]["names"] == ["dx.pos", "grip.pos"]
 
 
-def test_options_that_are_no_object_are_refused():
-    for wrong in ("[1]", "{", "kitchen=H"):
-        with pytest.raises(ValueError, match=r"robot\.options: expected a JSON object, got "):
-            RobotConfig.get_choice_class("ptr")(options=wrong)
+@dataclass
+class Program:
+    """As a program of LeRobot declares its robot."""
+
+    robot: RobotConfig
+
+
+def test_options_come_from_the_command_line(plugin):
+    words = ["--robot.type=ptr", '--robot.options={"offset": 2}', f"--robot.calibration_dir={plugin}"]
+    config = draccus.parse(Program, args=words).robot
+    assert config.options == {"offset": 2}
+    assert make_robot_from_config(config)._robot.offset == 2
