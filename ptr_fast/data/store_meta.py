@@ -120,8 +120,8 @@ class Episode:
         task: language instruction or task name.
         states: float ``[F, S]``, units of the store's :class:`~ptr_fast.types.StateSpec`.
         actions: float ``[T, A]``, raw units.
-        frames: per camera of the store: F JPEG files (``jpeg``), or F blocks of H*W*3 bytes or uint8 ``[F, H, W, 3]``
-            (``raw``).
+        frames: per camera of the store: F JPEG files (``jpeg``), or F blocks of ``H * W * 3`` bytes or uint8
+            ``[F, H, W, 3]`` (``raw``).
         outcome: ``unknown``, ``success`` or ``failure``.
         kind: who acted: ``expert``, ``noisy``, ``failed``, ``unknown`` or any other word.
         domain: kitchen or scene.

@@ -152,7 +152,7 @@ class EpisodeStore:
         return held
 
     def frame_bytes(self, camera: str, record: int) -> memoryview:
-        """The stored bytes of one frame, without a copy: a JPEG file, or H*W*3 raw bytes."""
+        """The stored bytes of one frame, without a copy: a JPEG file, or ``H * W * 3`` raw bytes."""
         if not 0 <= record < self.num_records:
             raise ValueError(f"record {record} is outside the store's {self.num_records} records")
         views = self._views.get(camera)
