@@ -24,7 +24,7 @@ from ptr_fast import native
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", choices=[*CASES, []], default=list(CASES), metavar="CASE")
+    parser.add_argument("cases", nargs="*", choices=[*CASES, []], metavar="CASE")
     parser.add_argument("--architecture", type=int, choices=list(ARCHITECTURES), default=90)
     parser.add_argument("--json", action="store_true", help="one object per kernel instead of a table")
     parser.add_argument("--cuda", action="store_true", help="the kernels of csrc/kernels/*.cu, as Markdown")
@@ -36,7 +36,7 @@ def main() -> None:
         print("\n".join(map(json.dumps, rows) if args.json else cuda_table(rows)))
         return
     with recorded(args.architecture) as launches:
-        for case in args.cases:
+        for case in args.cases or CASES:
             CASES[case]()
     if args.json:
         for launch in launches:
