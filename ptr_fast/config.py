@@ -70,14 +70,14 @@ class EncoderConfig:
         name: ``resnet_small`` (1,1,1,1 blocks), ``resnet18``, ``resnet34`` (the paper's), ``resnet50``; ``conv3``,
             three convolutions (strides 2, 2, 1) for recipes that train on a CPU in minutes; ``vit``, a vision
             transformer; ``frozen_resnet18``, ``frozen_resnet34``, ``frozen_resnet50``, torchvision's, with ImageNet's
-            or R3M's weights from a file; one that another package brings (:mod:`ptr_fast.encoder_registry`); or
-            ``none``: learning from the state alone. Then actor and critic see state and task, images in a batch are
-            not looked at, nothing is augmented, and the other fields have no influence. The critic needs
-            ``critic_head="reinject_action"`` or ``"plain"`` to see the state.
+            or R3M's weights from a file; one that another package brings (:mod:`ptr_fast.encoder_registry`);
+            or ``none``: learning from the state alone. Then actor and critic see state and task, images in a batch are
+            not looked at, nothing is augmented, and the other fields have no influence. The critic
+            needs ``critic_head="reinject_action"`` or ``"plain"`` to see the state.
         num_filters: width of the first stage of the ResNets and ``conv3``; later stages double it. The paper: 64.
         num_groups: groups of every GroupNorm. The paper: 4.
-        pooling: how the last feature map becomes a vector: ``spatial_embedding`` (learned, the paper's),
-            ``spatial_softmax`` (expected coordinates) or ``mean``.
+        pooling: how the last feature map becomes a vector: ``spatial_embedding`` (learned, the
+            paper's), ``spatial_softmax`` (expected coordinates) or ``mean``.
         num_spatial_blocks: features per channel of the learned spatial embedding. The paper: 8.
         embedding_dim: width of the bottleneck (Dense, LayerNorm, tanh), for each camera. The paper: 256.
         cameras: several cameras have one encoder each (``own``), or one for all (``shared``).
@@ -240,8 +240,8 @@ class ActConfig:
             actor), ``sample`` (one sample of the averaged actor's law), or ``search``: the best of ``num_candidates``
             such samples by the minimum over the averaged critics.
         num_candidates: samples in ``search`` (the reference's best-of-50).
-        num_elites: in ``search``, the mean of so many best samples is taken (one step of the cross-entropy method);
-            1 is the reference's. The single best of many samples lies at the edge of what the critic knows.
+        num_elites: in ``search``, the mean of so many best samples is taken (one step of the cross-entropy method); 1
+            is the reference's. The single best of many samples lies at the edge of what the critic knows.
     """
 
     mode: ActMode = "mean"

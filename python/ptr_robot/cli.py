@@ -119,9 +119,15 @@ def _terminate(*_: object) -> None:
 def _run_typed(verb: str, module, argv: list[str]) -> int:
     import tyro
 
+    from ptr_robot.console.help_text import described
+
     # An option that may be left away shows what it takes, not "{None}|PATH".
     args = tyro.cli(
-        module.Args, prog=f"ptr-fast {verb}", args=argv, description=module.__doc__, config=(tyro.conf.DisallowNone,)
+        module.Args,
+        prog=f"ptr-fast {verb}",
+        args=argv,
+        description=described(module.__doc__),
+        config=(tyro.conf.DisallowNone,),
     )
     return module.main(args) or 0
 

@@ -21,8 +21,8 @@ class AwbcConfig(BcConfig):
         critic: a run that knows values (CQL, IQL, ...), of the same cameras, state, actions and tasks.
         weights: ``advantage``: exp(advantage / advantage_temperature), cut, and divided by their mean over the batch.
             Two controls: ``shuffled``: the same weights, each on another sample of the batch; ``uniform``: all 1, which
-            is behaviour cloning. (The third control, the successful episodes alone, is a choice of episodes:
-            ``--data.outcomes success`` with uniform weights.)
+            is behaviour cloning. (The third control, the successful episodes alone, is a choice of
+            episodes: ``--data.outcomes success`` with uniform weights.)
         advantage_temperature: in units of the reward; small ones leave a few samples, large ones come near to uniform.
             Choose it so that the 0.9-quantile of the weights is about five times their median (both are in the
             progress line).

@@ -23,70 +23,77 @@ _LARGEST_JPEG = 65_500  # pixels of height or width, libjpeg's JPEG_MAX_DIMENSIO
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    """What to convert, and how."""
+    """What to convert, and how.
+
+    Attributes:
+        source: Folder of the source data.
+        out: Store to make or to go on with.
+        format: Layout of the files; auto tells it from their names.
+        layout: What the numbers mean: bridge, droid or libero (python/ptr_robot/datasets/layouts.toml), a TOML file
+            with one layout, another store or a run, or none. Empty: recognised by the name in dataset_info.json, and
+            said.
+        cameras: Cameras to take, e.g. image_0 image_1, or by path, e.g. images/front; none given takes those that the
+            store has, a new one all colour pictures.
+        key: Features to read where they are not the usual ones: state=PATH action=PATH language=PATH reward=PATH
+            success=PATH, e.g. state=observation/proprio; several follow each other with commas:
+            action=action/xyz,action/grip. An episode has succeeded where its success is above 0 at any step; without
+            such a feature outcomes are unknown. Bridge's formats have no choice, and rewards of RLDS are not read.
+        task: The task of every episode, whatever the source says.
+        blank_task: The task of episodes whose instruction is blank; without it they are listed and not converted.
+        action_names: Names of the actions' dimensions, e.g. x y z roll pitch yaw gripper.
+        action_units: Units of the actions, e.g. m m m rad rad rad 1.
+        state_names: Names of the state's dimensions.
+        state_units: Units of the state.
+        gripper: Which value of the gripper is which: closed=1, or closed=1 open=-1; dimension=NAME where no name says
+            gripper.
+        flip_gripper: Store the gripper's actions mirrored between its two ends, so that in the store 1 is open (or -1,
+            with --gripper open=1): for data to be mixed with data of the other sign.
+        bounds: Action range that becomes [-1, 1]: layout (the layout's), data (measured: 1st and 99th percentile of
+            each dimension over the whole store), or NAME=LOW:HIGH of every dimension, all=LOW:HIGH for the rest. None
+            given: the layout's where there is one, else data.
+        control_hz: Steps per second; None takes what the source or the layout says, else 5, and says so.
+        allow_missing_shards: Read what is here of an RLDS split of which files are missing; run again when they have
+            come.
+        image_size: Height and width of the stored frames, pixels (the paper: 128); None keeps the source's size.
+        encoding: jpeg keeps JPEG frames of the right size byte for byte; jpeg-restart keeps their pixels and adds
+            restart markers, so that a GPU can decode them inside its step (frames that are encoded anew have colours at
+            half the resolution); raw stores pixels (faster to read, 10 times larger).
+        jpeg_quality: Quality of frames that are encoded anew, 1 to 100.
+        workers: Threads that decode, resize and encode.
+        decoder: What decodes JPEG frames that have to be resized; auto takes DALI where there is a GPU, which decodes
+            there.
+        on_bad: What a bad episode does: stop with its error, or skip it and list it in bad_episodes.json of the store.
+        tasks: Only episodes whose task contains one of these texts (case does not matter).
+        limit: Only the first so many matching episodes of the source; None takes all.
+        seed: Seed of the train/validation split where the source has none (raw Bridge).
+    """
 
     source: Path
-    """Folder of the source data."""
     out: Path
-    """Store to make or to go on with."""
     format: Format = "auto"
-    """Layout of the files; auto tells it from their names."""
     layout: str = ""
-    """What the numbers mean: bridge, droid or libero (python/ptr_robot/datasets/layouts.toml), a TOML file with one
-    layout, another store or a run, or none. Empty: recognised by the name in dataset_info.json, and said."""
     cameras: tuple[str, ...] = ()
-    """Cameras to take, e.g. image_0 image_1, or by path, e.g. images/front; none given takes those that the store has,
-    a new one all colour pictures."""
     key: Values = ()
-    """Features to read where they are not the usual ones: state=PATH action=PATH language=PATH reward=PATH
-    success=PATH, e.g. state=observation/proprio; several follow each other with commas: action=action/xyz,action/grip.
-    An episode has succeeded where its success is above 0 at any step; without such a feature outcomes are unknown.
-    Bridge's formats have no choice, and rewards of RLDS are not read."""
     task: str = ""
-    """The task of every episode, whatever the source says."""
     blank_task: str = ""
-    """The task of episodes whose instruction is blank; without it they are listed and not converted."""
     action_names: tuple[str, ...] = ()
-    """Names of the actions' dimensions, e.g. x y z roll pitch yaw gripper."""
     action_units: tuple[str, ...] = ()
-    """Their units, e.g. m m m rad rad rad 1."""
     state_names: tuple[str, ...] = ()
-    """Names of the state's dimensions."""
     state_units: tuple[str, ...] = ()
-    """Their units."""
     gripper: Values = ()
-    """Which value of the gripper is which: closed=1, or closed=1 open=-1; dimension=NAME where no name says gripper."""
     flip_gripper: bool = False
-    """Store the gripper's actions mirrored between its two ends, so that in the store 1 is open (or -1, with
-    --gripper open=1): for data to be mixed with data of the other sign."""
     bounds: Values = ()
-    """Action range that becomes [-1, 1]: layout (the layout's), data (measured: 1st and 99th percentile of each
-    dimension over the whole store), or NAME=LOW:HIGH of every dimension, all=LOW:HIGH for the rest. None given: the
-    layout's where there is one, else data."""
     control_hz: float | None = None
-    """Steps per second; None takes what the source or the layout says, else 5, and says so."""
     allow_missing_shards: bool = False
-    """Read what is here of an RLDS split of which files are missing; run again when they have come."""
     image_size: int | None = None
-    """Height and width of the stored frames, pixels (the paper: 128); None keeps the source's size."""
     encoding: Literal["jpeg", "jpeg-restart", "raw"] = "jpeg"
-    """jpeg keeps JPEG frames of the right size byte for byte; jpeg-restart keeps their pixels and adds restart markers,
-    so that a GPU can decode them inside its step (frames that are encoded anew have colours at half the resolution);
-    raw stores pixels (faster to read, 10 times larger)."""
     jpeg_quality: int = 95
-    """Quality of frames that are encoded anew, 1 to 100."""
     workers: int = 2
-    """Threads that decode, resize and encode."""
     decoder: Literal["auto", "simplejpeg", "dali"] = "auto"
-    """What decodes JPEG frames that have to be resized; auto takes DALI where there is a GPU, which decodes there."""
     on_bad: Literal["stop", "skip"] = "stop"
-    """What a bad episode does: stop with its error, or skip it and list it in bad_episodes.json of the store."""
     tasks: tuple[str, ...] = ()
-    """Only episodes whose task contains one of these texts (case does not matter)."""
     limit: int | None = None
-    """Only the first so many matching episodes of the source; None takes all."""
     seed: int = 0
-    """Of the train/validation split where the source has none (raw Bridge)."""
 
     def __post_init__(self) -> None:
         for name in ("key", "gripper", "bounds"):

@@ -12,23 +12,26 @@ __all__ = ["EvaluationOptions"]
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationOptions:
-    """Which episodes, and where the nets run."""
+    """Which episodes, and where the nets run.
+
+    Attributes:
+        store: Store to evaluate on. Default: the episodes that the run held out. Or OLD=NEW for a store of the run's
+            that has moved; repeat for several.
+        camera_map: STORE=CHECKPOINT for every camera of that other store whose name in the checkpoint is another.
+        task: Only episodes of this task (exact name). Default: all.
+        max_episodes: At most this many episodes, a seeded choice spread over tasks and outcomes; 0 takes all.
+        seed: Seed of that choice and of the sampled actions.
+        fitted: Also fit, to episodes that the run trained on, the Q function of the policy and a classifier of success.
+        device: Where the nets run; auto takes a GPU where there is one.
+    """
 
     store: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Store to evaluate on. Default: the episodes that the run held out. Or OLD=NEW for a store of the run's that has
-    moved; repeat for several."""
     camera_map: tuple[str, ...] = ()
-    """STORE=CHECKPOINT for every camera of that other store whose name in the checkpoint is another."""
     task: str = ""
-    """Only episodes of this task (exact name). Default: all."""
     max_episodes: int = 20
-    """At most this many episodes, a seeded choice spread over tasks and outcomes; 0 takes all."""
     seed: int = 0
-    """Seed of that choice and of the sampled actions."""
     fitted: bool = False
-    """Also fit, to episodes that the run trained on, the Q function of the policy and a classifier of success."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the nets run; auto takes a GPU where there is one."""
 
     def __post_init__(self) -> None:
         if self.max_episodes < 0:

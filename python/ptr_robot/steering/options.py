@@ -15,30 +15,37 @@ NOT_WITH_STEER = "does nothing with --steer, where the checkpoint's critic alone
 
 @dataclass(frozen=True, kw_only=True)
 class SteeringOptions:
-    """Which policy proposes, and how the checkpoint's critic chooses."""
+    """Which policy proposes, and how the checkpoint's critic chooses.
+
+    Attributes:
+        steer: Let another policy propose actions and the checkpoint's critic choose: ws://HOST:PORT or wss:// of a
+            server of openpi's protocol (the environment's PTR_FAST_STEER_TOKEN is sent to it), a file of ptr-fast
+            export (policy.onnx), or a run or checkpoint.
+        steer_proposals: Proposals per decision. A server and a file are asked so often, a checkpoint once for all where
+            it can.
+        steer_choose: max the proposal of the largest Q; softmax one drawn by exp(Q / temperature); average the mean of
+            the best.
+        steer_temperature: Of softmax, in units of Q.
+        steer_best: Proposals of the largest Q that average takes the mean of.
+        steer_mode: Acting mode of a checkpoint that proposes. Default: sample where it has it, else its own.
+        steer_timeout_s: For all proposals of a decision by a server, s. Those that came by then are chosen among; none
+            is an error.
+        steer_camera_map: PROPOSER=CRITIC pairs: which camera of the critic shows what the proposing policy calls by
+            another name. For a server that does not say its cameras PROPOSER is the request's key, e.g.
+            observation/wrist_image=wrist.
+        steer_same_spaces: State that the server's actions and state are the critic's in names, order, units and rate,
+            where it does not say so itself. openpi's own servers do not; without this they are refused.
+    """
 
     steer: str = ""
-    """Let another policy propose actions and the checkpoint's critic choose: ws://HOST:PORT or wss:// of a server of
-    openpi's protocol (the environment's PTR_FAST_STEER_TOKEN is sent to it), a file of ptr-fast export (policy.onnx),
-    or a run or checkpoint."""
     steer_proposals: int = 16
-    """Proposals per decision. A server and a file are asked so often, a checkpoint once for all where it can."""
     steer_choose: Choose = "max"
-    """max the proposal of the largest Q; softmax one drawn by exp(Q / temperature); average the mean of the best."""
     steer_temperature: float = 1.0
-    """Of softmax, in units of Q."""
     steer_best: int = 4
-    """Proposals of the largest Q that average takes the mean of."""
     steer_mode: Literal["", ActMode] = ""
-    """Acting mode of a checkpoint that proposes. Default: sample where it has it, else its own."""
     steer_timeout_s: float = 1.0
-    """For all proposals of a decision by a server, s. Those that came by then are chosen among; none is an error."""
     steer_camera_map: tuple[str, ...] = ()
-    """PROPOSER=CRITIC pairs: which camera of the critic shows what the proposing policy calls by another name. For a
-    server that does not say its cameras PROPOSER is the request's key, e.g. observation/wrist_image=wrist."""
     steer_same_spaces: bool = False
-    """State that the server's actions and state are the critic's in names, order, units and rate, where it does not say
-    so itself. openpi's own servers do not; without this they are refused."""
 
     def check(self) -> None:
         """Refuses options out of their range, and options that would do nothing.

@@ -85,7 +85,7 @@ class LoopConfig:
     Attributes:
         num_steps: gradient updates of every network.
         batch_size: transitions per update, over all processes of the run; a multiple of their number.
-        seed: initial weights, sampling, noise, augmentation and the choice of demonstrations.
+        seed: seed of initial weights, sampling, noise, augmentation and the choice of demonstrations.
         log_every: updates between progress lines (nothing is read back from the device in between).
         checkpoint_every: updates between checkpoints; the last step is always saved.
         evaluate_every: updates between evaluations on held-out episodes, whose metrics become curves beside those of
@@ -94,9 +94,9 @@ class LoopConfig:
         keep_last: newest checkpoints that are kept; 0 keeps all.
         keep_best: best checkpoints by the selection score on held-out episodes that are kept as well.
         device: ``auto`` takes a GPU where there is one.
-        precision: of the image encoders: ``bf16`` (activations; weights, norms, heads and losses stay float32),
-            ``tf32`` (float32 whose products round their inputs; NVIDIA GPUs only) or ``fp32``. ``auto`` is bf16 on a
-            GPU of compute capability 8 or above and fp32 elsewhere; the run keeps what it became.
+        precision: of the image encoders: ``bf16`` (activations; weights, norms, heads and losses stay
+            float32), ``tf32`` (float32 whose products round their inputs; NVIDIA GPUs only) or ``fp32``. ``auto`` is
+            bf16 on a GPU of compute capability 8 or above and fp32 elsewhere; the run keeps what it became.
         deterministic: on a GPU, two runs (and a resumed one) are equal bit by bit, as they always are on the CPU; else
             cuDNN takes the convolutions that are fastest when it tries them.
         num_threads: CPU threads of the learner; 0 takes torch's default.

@@ -26,7 +26,8 @@ class Args:
         camera_map: STORE=CHECKPOINT for every camera of that other store whose name in the checkpoint is another.
         task: task name as the policy knows it; empty takes each episode's own.
         episode_ids: which episodes; empty takes the first two that were not trained on.
-        mode: acting mode; empty takes the checkpoint's own.
+        mode: acting mode: mean (of the actor), ema_mean (of the averaged actor), sample (one draw of the actor)
+            or search (the best of several by the critic); empty takes the checkpoint's own.
         every: act on every so-many-th frame.
         device: ``auto`` takes a GPU where there is one.
         json: print JSON lines instead of a table.

@@ -32,50 +32,55 @@ DECIDED_BY_A_PRESET = (
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    """Options of the verb."""
+    """Options of the verb.
+
+    Attributes:
+        out: Store; made where there is none, else added to. With --preset a folder: its stores are prior and target.
+        preset: Named data set, which decides what is shown where and by whom: D0 to D6, pair, unseen or door; see
+            docs/kitchens.md.
+        task: Instructions: "put X in|on Y", or one of Meta-World's own, such as "open door".
+        kitchens: Letters A to H; every task is shown in every kitchen.
+        episodes: Number of episodes per task and kitchen. Default: 40, or what the preset says of its prior data.
+        kinds: Kinds of episodes and their shares: expert, expert-clean (stores commands without the arm's noise),
+            noisy, failed, shaky, teleop (operators of mixed skill), teleop-good, teleop-poor, play, pick and place.
+        only_success: Take each episode's first attempt that ends in success (all kinds but failed; kind pick has no
+            such attempt).
+        observe: What the store holds of the scene: the cameras' frames beside hand and gripper; or, without any frame,
+            the positions of object and container in the state (put tasks), for learners whose encoder.name is none.
+        cameras: What sees the scene: front (called image_0 where it is alone) and wrist, which the arm carries.
+        image_size: Height and width of the frames of every camera, pixels.
+        start: Range of the starting positions of put tasks: easy; wide; left, as wide with the object in the left
+            third; far, as easy with the hand far off.
+        distractors: Other objects on the table, 0 to 5 (put tasks).
+        action_repeat: Simulation steps of 12.5 ms per decision.
+        max_steps: Decisions per episode at most.
+        encoding: How frames are stored: raw pixels (exact, larger) or JPEG.
+        jpeg_quality: Quality of JPEG frames, 1 to 100.
+        task_per_kitchen: Call the tasks "put block on plate [kitchen E]", so that each kitchen takes a task slot of its
+            own.
+        seed: Seed of everything: scenes, starts and the operators.
+        workers: Processes that collect side by side.
+    """
 
     out: Path
-    """Store; made where there is none, else added to. With --preset a folder: its stores are prior and target."""
     preset: str = ""
-    """Named data set, which decides what is shown where and by whom: D0 to D6, pair, unseen or door; see
-    docs/kitchens.md."""
     task: tuple[str, ...] = ("put block on plate",)
-    """Instructions: "put X in|on Y", or one of Meta-World's own, such as "open door"."""
     kitchens: tuple[str, ...] = ("A",)
-    """Letters A to H; every task is shown in every kitchen."""
     episodes: int | None = None
-    """Number of episodes per task and kitchen. Default: 40, or what the preset says of its prior data."""
     kinds: tuple[str, ...] = ("expert:0.7", "noisy:0.2", "failed:0.1")
-    """Kinds of episodes and their shares: expert, expert-clean (stores commands without the arm's noise), noisy,
-    failed, shaky, teleop (operators of mixed skill), teleop-good, teleop-poor, play, pick and place."""
     only_success: bool = False
-    """Take each episode's first attempt that ends in success (all kinds but failed; kind pick has no such attempt)."""
     observe: Literal["frames", "state"] = "frames"
-    """What the store holds of the scene: the cameras' frames beside hand and gripper; or, without any frame, the
-    positions of object and container in the state (put tasks), for learners whose encoder.name is none."""
     cameras: tuple[str, ...] = ("image_0",)
-    """What sees the scene: front (called image_0 where it is alone) and wrist, which the arm carries."""
     image_size: int = 64
-    """Height and width of the frames of every camera, pixels."""
     start: Literal["easy", "wide", "left", "far"] = "easy"
-    """Range of the starting positions of put tasks: easy; wide; left, as wide with the object in the left third; far,
-    as easy with the hand far off."""
     distractors: int = 0
-    """Other objects on the table, 0 to 5 (put tasks)."""
     action_repeat: int = 4
-    """Simulation steps of 12.5 ms per decision."""
     max_steps: int = 60
-    """Decisions per episode at most."""
     encoding: Literal["raw", "jpeg"] = "raw"
-    """How frames are stored."""
     jpeg_quality: int = 95
-    """1 to 100."""
     task_per_kitchen: bool = False
-    """Call the tasks "put block on plate [kitchen E]", so that each kitchen takes a task slot of its own."""
     seed: int = 0
-    """Of everything."""
     workers: int = 2
-    """Processes."""
 
 
 def main(args: Args) -> int:

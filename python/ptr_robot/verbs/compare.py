@@ -26,34 +26,39 @@ JOBS_AT_A_TIME = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    """Options of the verb."""
+    """Options of the verb.
+
+    Attributes:
+        grid: Preset, or path of a YAML file.
+        out: Folder for data, runs, trials, rows and the page. Default: outputs/compare/NAME.
+        methods: Only these methods. Default: the grid's own.
+        data: Only these data sets of the grid. Default: all.
+        seeds: Training seeds in place of the grid's; what is there already is not trained again.
+        trials: Trials per policy; 0 takes the grid's number.
+        workers: Stages side by side; 0 takes the number of CPU cores, on a cluster 64 jobs. Where there are GPUs,
+            trainings get one each.
+        per_gpu: Trainings side by side on one GPU.
+        cluster: Run the stages as jobs of a cluster instead, through the package submitit: slurm, auto (slurm where it
+            is there, else processes here), or local and debug to try it out. The folder must be seen by all its
+            machines.
+        cluster_options: NAME=VALUE parameters of submitit's executor, e.g. timeout_min=240 slurm_partition=gpu
+            gpus_per_node=1.
+        minutes: Stop after so many minutes; 0 runs to the end. The same command goes on.
+        dry: Print what would run, how many stages and how long they would take, and run nothing.
+    """
 
     grid: Annotated[str, tyro.conf.Positional]
-    """Preset, or path of a YAML file."""
     out: Path | None = None
-    """Folder for data, runs, trials, rows and the page. Default: outputs/compare/NAME."""
     methods: tuple[str, ...] = ()
-    """Only these methods. Default: the grid's own."""
     data: tuple[str, ...] = ()
-    """Only these data sets of the grid. Default: all."""
     seeds: tuple[int, ...] = ()
-    """Training seeds in place of the grid's; what is there already is not trained again."""
     trials: int = 0
-    """Trials per policy; 0 takes the grid's number."""
     workers: int = 0
-    """Stages side by side; 0 takes the number of CPU cores, on a cluster 64 jobs. Where there are GPUs, trainings get
-    one each."""
     per_gpu: int = 1
-    """Trainings side by side on one GPU."""
     cluster: Literal["", "slurm", "auto", "local", "debug"] = ""
-    """Run the stages as jobs of a cluster instead, through the package submitit: slurm, auto (slurm where it is there,
-    else processes here), or local and debug to try it out. The folder must be seen by all its machines."""
     cluster_options: tuple[str, ...] = ()
-    """NAME=VALUE parameters of submitit's executor, e.g. timeout_min=240 slurm_partition=gpu gpus_per_node=1."""
     minutes: float = 0.0
-    """Stop after so many minutes; 0 runs to the end. The same command goes on."""
     dry: bool = False
-    """Print what would run, how many stages and how long they would take, and run nothing."""
 
 
 def main(args: Args) -> int:

@@ -23,22 +23,27 @@ BRIDGE_HIGH = (0.05, 0.05, 0.05, 0.25, 0.25, 0.25, 1.0)
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    """Options of the verb."""
+    """Options of the verb.
+
+    Attributes:
+        source: Checkpoint file of the published code (``checkpoint<step>``).
+        out: Run folder to write; the checkpoint goes to ``<out>/checkpoints/<step>``.
+        tasks: Task names in the order of the one-hot vector (the published code sorts them); the file does not hold
+            them.
+        num_task_slots: Width of our one-hot vector: slots beyond the given tasks stay free for fine-tuning. 0: five
+            more than tasks.
+        camera: Name of the camera whose frames the policy will see.
+        step: Number of updates to record.
+        control_hz: Control rate of the robot, Hz.
+    """
 
     source: Path
-    """Checkpoint file of the published code (``checkpoint<step>``)."""
     out: Path
-    """Run folder to write; the checkpoint goes to ``<out>/checkpoints/<step>``."""
     tasks: tuple[str, ...]
-    """Task names in the order of the one-hot vector (the published code sorts them); the file does not hold them."""
     num_task_slots: int = 0
-    """Width of our one-hot vector: slots beyond the given tasks stay free for fine-tuning. 0: five more than tasks."""
     camera: str = "image_0"
-    """Name of the camera whose frames the policy will see."""
     step: int = 160_000
-    """Number of updates to record."""
     control_hz: float = 5.0
-    """Control rate of the robot, Hz."""
 
 
 def main(args: Args) -> int:

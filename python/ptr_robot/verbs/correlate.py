@@ -25,22 +25,26 @@ __all__ = ["Args", "main"]
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    """Rank correlation of offline metrics with the success of trials."""
+    """Rank correlation of offline metrics with the success of trials.
+
+    Attributes:
+        run: Run folder, whose rollouts/*.json are taken; repeat for several.
+        rollouts: More rollout files, or folders of them; repeat for several.
+        mode: Only trials in this acting mode. Default: all.
+        evaluate: Evaluate what was tried and not evaluated yet, with the fitted metrics (evaluate --fitted); kept in
+            the runs.
+        device: Where the nets run then; auto takes a GPU where there is one.
+        seed: Seed of the bootstrap that gives the intervals.
+        json: Print the correlations as JSON instead of a table.
+    """
 
     run: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
-    """Run folder, whose rollouts/*.json are taken; repeat for several."""
     rollouts: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
-    """More rollout files, or folders of them; repeat for several."""
     mode: str = ""
-    """Only trials in this acting mode. Default: all."""
     evaluate: bool = False
-    """Evaluate what was tried and not evaluated yet, with the fitted metrics (evaluate --fitted); kept in the runs."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the nets run then; auto takes a GPU where there is one."""
     seed: int = 0
-    """Of the bootstrap."""
     json: bool = False
-    """Print the correlations as JSON instead of a table."""
 
 
 def main(args: Args) -> int:

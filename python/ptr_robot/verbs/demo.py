@@ -35,7 +35,7 @@ class Args:
         num_demos: demonstrations in the unseen kitchen.
         episodes: episodes in each of the other kitchens.
         scale: factor on the number of updates of every training; below 1 it is a quick look, not a result.
-        seed: of data, trainings and the starts of trials.
+        seed: seed of data, trainings and the starts of trials.
     """
 
     out: Path = Path("outputs/demo")

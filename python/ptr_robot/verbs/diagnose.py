@@ -23,18 +23,21 @@ __all__ = ["Args", "diagnose", "main"]
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    """What to examine."""
+    """What to examine.
+
+    Attributes:
+        runs: One run, or several: those that differ in their seed alone are compared, too.
+        json: Print the findings as JSON on standard output, nothing else.
+        strict: Exit with 1 on warnings, too.
+        store: OLD=NEW for a store of the runs that has moved; repeat for several.
+        device: Where checkpoints are evaluated, of a run without --evaluate-every; auto takes a GPU where there is one.
+    """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """One run, or several: those that differ in their seed alone are compared, too."""
     json: bool = False
-    """Print the findings as JSON on standard output, nothing else."""
     strict: bool = False
-    """Exit with 1 on warnings, too."""
     store: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """OLD=NEW for a store of the runs that has moved; repeat for several."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where checkpoints are evaluated, of a run without --evaluate-every; auto takes a GPU where there is one."""
 
     def __post_init__(self) -> None:
         if not self.runs:

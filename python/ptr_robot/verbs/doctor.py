@@ -21,18 +21,23 @@ from ptr_robot.diagnosis.told import tell
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    """What to examine."""
+    """What to examine.
+
+    Attributes:
+        stores: One store, or several to be used together (training and validation, old and new): these are compared,
+            too.
+        json: Print the findings as JSON on standard output, nothing else.
+        strict: Exit with 1 on warnings, too.
+        max_frames_per_episode: Consecutive frames decoded per sampled episode and camera; at least 2.
+        max_episodes: Episodes whose frames are sampled, spread over the store; at least 1. States and actions are read
+            whole.
+    """
 
     stores: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """One store, or several to be used together (training and validation, old and new): these are compared, too."""
     json: bool = False
-    """Print the findings as JSON on standard output, nothing else."""
     strict: bool = False
-    """Exit with 1 on warnings, too."""
     max_frames_per_episode: int = 8
-    """Consecutive frames decoded per sampled episode and camera; at least 2."""
     max_episodes: int = 512
-    """Episodes whose frames are sampled, spread over the store; at least 1. States and actions are read whole."""
 
     def __post_init__(self) -> None:
         if not self.stores:

@@ -30,30 +30,33 @@ FIELDS = {"id": "episode_id", **{name: name for name in ("task", "outcome", "kin
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    """Which stores, and what becomes of them."""
+    """Which stores, and what becomes of them.
+
+    Attributes:
+        stores: One store, or several to merge.
+        out: Store to make; it must not exist.
+        keep: Only episodes that match one of these, FIELD=PATTERN.
+        drop: No episode that matches one of these.
+        rest: Store to make of all other episodes: splits in two. It must not exist.
+        rename_task: OLD=NEW names of tasks; two with one new name become one task.
+        rename_camera: OLD=NEW names of cameras.
+        success: Episodes that have succeeded, FIELD=PATTERN, whatever was recorded.
+        failure: Episodes that have failed.
+        unknown: Episodes whose outcome is not known.
+        prefix: Put the name of its store and a slash before each episode's id: stores to merge may use the same ids.
+    """
 
     stores: tyro.conf.Positional[tuple[Path, ...]]
-    """One store, or several to merge."""
     out: Path
-    """Store to make; it must not exist."""
     keep: Values = ()
-    """Only episodes that match one of these, FIELD=PATTERN."""
     drop: Values = ()
-    """No episode that matches one of these."""
     rest: Path | None = None
-    """Store to make of all other episodes: splits in two. It must not exist."""
     rename_task: Values = ()
-    """OLD=NEW names of tasks; two with one new name become one task."""
     rename_camera: Values = ()
-    """OLD=NEW names of cameras."""
     success: Values = ()
-    """Episodes that have succeeded, FIELD=PATTERN, whatever was recorded."""
     failure: Values = ()
-    """Episodes that have failed."""
     unknown: Values = ()
-    """Episodes whose outcome is not known."""
     prefix: bool = False
-    """Put the name of its store and a slash before each episode's id: stores to merge may use the same ids."""
 
     def __post_init__(self) -> None:
         for name in ("keep", "drop", "rename_task", "rename_camera", "success", "failure", "unknown"):

@@ -30,14 +30,17 @@ __all__ = ["Args", "main"]
 
 @dataclass(frozen=True, kw_only=True)
 class Args(EvaluationOptions):
-    """Offline metrics of a checkpoint on held-out demonstrations."""
+    """Offline metrics of a checkpoint on held-out demonstrations.
+
+    Attributes:
+        checkpoint: Run (the checkpoint that select picked, else the newest that has not diverged), or one checkpoint.
+        out: JSON file to write. Default: RUN/evaluation/<step>.json.
+        json: Print the result as JSON instead of tables.
+    """
 
     checkpoint: Path
-    """Run (the checkpoint that select picked, else the newest that has not diverged), or one checkpoint."""
     out: Path | None = None
-    """JSON file to write. Default: RUN/evaluation/<step>.json."""
     json: bool = False
-    """Print the result as JSON instead of tables."""
 
 
 def main(args: Args) -> int:

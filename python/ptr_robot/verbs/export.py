@@ -30,32 +30,40 @@ LARGEST = 8192  # pixels, of a camera's height and width
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    """Options of the verb."""
+    """Options of the verb.
+
+    Attributes:
+        checkpoint: Run (the checkpoint that select picked, else the newest that has not diverged), or one checkpoint.
+        out: The file; an old one is replaced when the new one has passed its check.
+        camera: Size of the cameras' frames as HEIGHTxWIDTH, e.g. 480x640. Default: the checkpoint's own, nothing is
+            resized.
+        task: Fix the task. Default: the task is an input (task_id).
+        mode: Acting mode: mean (of the actor), ema_mean (of the averaged actor), sample (one draw of the actor)
+            or search (the best of several by the critic); the files of the last two have their noise as an input.
+            Default: the checkpoint's own.
+        store: Store with the frames to check on. Default: the run's own, its held-out episodes; OLD=NEW for one of the
+            run's stores that has moved, repeat for several.
+        camera_map: STORE=CHECKPOINT for every camera of that other store whose name in the checkpoint is another.
+        num_frames: Frames to check on.
+        bound: Largest difference from the checkpoint's own action, of the action's half range. Default: 0.01,
+            int8 0.05.
+        int8: Convolutions in 8-bit integers, about three times as fast on a CPU with VNNI; calibrated on other episodes
+            of the store than those of the check. rollout and serve take the file as --engine, made without --camera
+            and --task.
+        num_calibration: Frames that int8 is calibrated on.
+    """
 
     checkpoint: Path
-    """Run (the checkpoint that select picked, else the newest that has not diverged), or one checkpoint."""
     out: Path = Path("policy.onnx")
-    """The file; an old one is replaced when the new one has passed its check."""
     camera: str = ""
-    """Size of the cameras' frames as HEIGHTxWIDTH, e.g. 480x640. Default: the checkpoint's own, nothing is resized."""
     task: str = ""
-    """Fix the task. Default: the task is an input (task_id)."""
     mode: Literal["", ActMode] = ""
-    """Acting mode; the files of sample and search have their noise as an input. Default: the checkpoint's own."""
     store: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Store with the frames to check on. Default: the run's own, its held-out episodes; OLD=NEW for one of the run's
-    stores that has moved, repeat for several."""
     camera_map: tuple[str, ...] = ()
-    """STORE=CHECKPOINT for every camera of that other store whose name in the checkpoint is another."""
     num_frames: int = 64
-    """Frames to check on."""
     bound: float = 0.0
-    """Largest difference from the checkpoint's own action, of the action's half range. Default: 0.01, int8 0.05."""
     int8: bool = False
-    """Convolutions in 8-bit integers, about three times as fast on a CPU with VNNI; calibrated on other episodes of the
-    store than those of the check. rollout and serve take the file as --engine, made without --camera and --task."""
     num_calibration: int = 64
-    """Frames that int8 is calibrated on."""
 
 
 def main(args: Args) -> int:

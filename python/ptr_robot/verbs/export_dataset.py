@@ -18,22 +18,25 @@ __all__ = ["Args", "main"]
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    """What to write, and how."""
+    """What to write, and how.
+
+    Attributes:
+        store: The store.
+        out: Folder to make; it must not exist.
+        format: LeRobot's version 3.0.
+        video: Frames as AV1 videos much as LeRobot makes them: a tenth of the size or less, and no longer exact.
+        fps: Steps per second where the store's are no whole number, which LeRobot needs. Default: the store's.
+        robot_type: Name of the robot, as LeRobot knows it, e.g. so101_follower.
+        rewards: Rewards of episodes whose rewards were not recorded.
+    """
 
     store: Path
-    """The store."""
     out: Path
-    """Folder to make; it must not exist."""
     format: Literal["lerobot"] = "lerobot"
-    """LeRobot's version 3.0."""
     video: bool = False
-    """Frames as AV1 videos much as LeRobot makes them: a tenth of the size or less, and no longer exact."""
     fps: int = 0
-    """Steps per second where the store's are no whole number, which LeRobot needs. Default: the store's."""
     robot_type: str = ""
-    """Name of the robot, as LeRobot knows it, e.g. so101_follower."""
     rewards: RewardConfig = RewardConfig()
-    """Rewards of episodes whose rewards were not recorded."""
 
 
 def main(args: Args) -> int:

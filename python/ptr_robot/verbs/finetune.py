@@ -1,11 +1,13 @@
 """Train a checkpoint on with a few demonstrations of a new task, mixed with the old data.
 
-``ptr-fast finetune --checkpoint RUN --target STORE --num-demos 10 --mix 0.9 --out NEW_RUN``
+For example: ``ptr-fast finetune --checkpoint RUN --target STORE --num-demos 10 --mix 0.9 --out NEW_RUN``.
 
-``ptr-fast finetune RECIPE --encoder-from RUN [--freeze-encoder] --target STORE --out NEW_RUN`` takes the image encoder
-of a checkpoint alone, into the learner of a recipe of ``ptr-fast pretrain``; ``--learner...`` changes its settings.
+With ``ptr-fast finetune RECIPE --encoder-from RUN [--freeze-encoder] --target STORE --out NEW_RUN`` it takes the image
+encoder of a checkpoint alone, into the learner of a recipe of ``ptr-fast pretrain``; ``--learner...`` changes its
+settings.
 
-``--from CHECKPOINT --out NEW_RUN`` goes on from a checkpoint of fine-tuning with changed settings, in a new run.
+With ``--from CHECKPOINT --out NEW_RUN`` it goes on from a checkpoint of fine-tuning with changed settings, in a new
+run.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from ptr_fast.config import EncoderConfig, to_dict
+from ptr_robot.console.help_text import described
 from ptr_robot.recipes import recipe_named
 from ptr_robot.training.config import EncoderFinetuneConfig, FinetuneConfig, TargetConfig
 from ptr_robot.verbs import branch
@@ -34,7 +37,7 @@ def run(argv: list[str]) -> int:
     """The verb."""
     if branch.is_branch(argv):
         return branch.run("finetune", argv)
-    options: dict[str, Any] = {"args": argv, "prog": "ptr-fast finetune", "description": __doc__}
+    options: dict[str, Any] = {"args": argv, "prog": "ptr-fast finetune", "description": described(__doc__)}
     config: FinetuneConfig | EncoderFinetuneConfig
     has_recipe = bool(argv) and not argv[0].startswith("-")
     if takes_encoder_alone(argv):

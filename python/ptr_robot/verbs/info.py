@@ -52,10 +52,13 @@ Report = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    """How to print."""
+    """How to print.
+
+    Attributes:
+        json: Print one JSON object on standard output, nothing else.
+    """
 
     json: bool = False
-    """Print one JSON object on standard output, nothing else."""
 
 
 def main(args: Args) -> int:

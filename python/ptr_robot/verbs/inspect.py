@@ -24,27 +24,30 @@ WIDTH = 140
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    """What to show."""
+    """What to show.
+
+    Attributes:
+        store: The store.
+        out: Folder for the contact sheet (sheet.png, sheet.html); None makes one beside the store, STORE-sheet.
+        sheet: Kind of contact sheet; none writes none.
+        episodes_per_task: Episodes of a task on the sheet, spread evenly; at least 1.
+        frames_per_episode: Frames of an episode on the sheet, spread evenly over time; at least 1.
+        max_tasks: Tasks in the table and on the sheet, largest first; at least 1.
+        camera: Camera on the sheet; None takes the first one that shows something.
+        paths: Also write a picture per kind of episode (paths-KIND.svg): the hand's paths seen from above, lengths,
+            speeds and success; for stores of the toy kitchens.
+        json: Print everything as JSON on standard output, nothing else.
+    """
 
     store: Annotated[Path, tyro.conf.Positional]
-    """The store."""
     out: Path | None = None
-    """Folder for the contact sheet (sheet.png, sheet.html); None makes one beside the store, STORE-sheet."""
     sheet: Literal["png", "html", "both", "none"] = "both"
-    """Kind of contact sheet; none writes none."""
     episodes_per_task: int = 4
-    """Episodes of a task on the sheet, spread evenly; at least 1."""
     frames_per_episode: int = 8
-    """Frames of an episode on the sheet, spread evenly over time; at least 1."""
     max_tasks: int = 30
-    """Tasks in the table and on the sheet, largest first; at least 1."""
     camera: str | None = None
-    """Camera on the sheet; None takes the first one that shows something."""
     paths: bool = False
-    """Also write a picture per kind of episode (paths-KIND.svg): the hand's paths seen from above, lengths, speeds and
-    success; for stores of the toy kitchens."""
     json: bool = False
-    """Print everything as JSON on standard output, nothing else."""
 
     def __post_init__(self) -> None:
         for name in ("episodes_per_task", "frames_per_episode", "max_tasks"):

@@ -1,13 +1,20 @@
 """Train a policy on broad data: ``ptr-fast pretrain RECIPE --data.stores STORE ... --out RUN``.
 
-``--target STORE --num-demos 10 --mix 0.9`` trains from scratch on demonstrations of a new task as well, a tenth of
-every batch; ``--target STORE --mix 0`` without ``--data.stores`` on them alone.
+A recipe is a method with all its settings. ``ptr-fast pretrain RECIPE --help`` lists the settings with their defaults;
+each is an option. Names of recipes begin with what they are made for: ``smoke`` (tiny networks, seconds, to see that
+all runs), ``states`` (no images), ``sim`` (toy kitchens, minutes on a CPU) and ``bridge`` (the paper's networks, a
+GPU). Begin with ``sim-proposals``, or with ``bridge`` for the published method.
 
-``--from CHECKPOINT --out RUN`` in place of the recipe goes on from a checkpoint with changed settings, in a new run.
+With ``--target STORE --num-demos 10 --mix 0.9`` it trains from scratch on demonstrations of a new task as well, a tenth
+of every batch; with ``--target STORE --mix 0`` and without ``--data.stores`` on them alone.
+
+With ``--from CHECKPOINT --out RUN`` in place of the recipe it goes on from a checkpoint with changed settings, in a new
+run.
 """
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +22,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from ptr_fast.config import EncoderConfig, to_dict
+from ptr_robot.console.help_text import described
 from ptr_robot.recipes import RECIPES, all_recipes, recipe_named
 from ptr_robot.training.config import DataConfig, PretrainConfig
 from ptr_robot.verbs import branch
@@ -31,16 +39,29 @@ def run(argv: list[str]) -> int:
     """The verb: a recipe's name, then dotted overrides of its values; or a branch."""
     if branch.is_branch(argv):
         return branch.run("pretrain", argv)
+    if argv in (["-h"], ["--help"]):
+        print(overview())
+        return 0
     if argv and not argv[0].startswith("-"):
         recipe_named(argv[0])
     config = tyro.extras.overridable_config_cli(
         RECIPES if argv and argv[0] in RECIPES else all_recipes(),
         args=argv,
         prog="ptr-fast pretrain",
-        description=__doc__,
+        description=described(__doc__),
         config=(tyro.conf.AvoidSubcommands, tyro.conf.DisallowNone),
     )
     return pretrain(config)
+
+
+def overview() -> str:
+    """The help without a recipe: what a recipe is, and which there are."""
+    recipes = {name: about for name, (about, _) in all_recipes().items()}
+    width = max(map(len, recipes))
+    lines = ["usage: ptr-fast pretrain RECIPE [options]      (ptr-fast pretrain RECIPE --help lists its options)", ""]
+    for paragraph in described(__doc__).split("\n\n"):
+        lines += [*textwrap.wrap(paragraph, 110, break_long_words=False, break_on_hyphens=False), ""]
+    return "\n".join([*lines, "recipes:", *(f"  {name:<{width}}  {about}" for name, about in recipes.items())])
 
 
 def pretrain(config: PretrainConfig) -> int:

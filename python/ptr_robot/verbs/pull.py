@@ -17,17 +17,20 @@ __all__ = ["Args", "main"]
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    """Options of the verb."""
+    """Options of the verb.
+
+    Attributes:
+        source: OWNER/NAME on the Hugging Face Hub, or a folder that push wrote. Private ones need the environment's
+            HF_TOKEN, or the login of huggingface_hub.
+        out: The new folder: a checkpoint for act, finetune, rollout, serve and export.
+        revision: Branch, tag or commit on the Hub. Default: the newest.
+        weights: SHA-256 that its weights must have, as the card of the one that you trust tells it.
+    """
 
     source: Annotated[str, tyro.conf.Positional]
-    """OWNER/NAME on the Hugging Face Hub, or a folder that push wrote. Private ones need the environment's HF_TOKEN, or
-    the login of huggingface_hub."""
     out: Path
-    """The new folder: a checkpoint for act, finetune, rollout, serve and export."""
     revision: str = ""
-    """Branch, tag or commit on the Hub. Default: the newest."""
     weights: str = ""
-    """SHA-256 that its weights must have, as the card of the one that you trust tells it."""
 
 
 def main(args: Args) -> int:

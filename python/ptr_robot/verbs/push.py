@@ -17,25 +17,29 @@ __all__ = ["Args", "main"]
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    """Options of the verb."""
+    """Options of the verb.
+
+    Attributes:
+        run: Run (the checkpoint that select picked, else the newest that has not diverged), or one checkpoint.
+        out: The new folder. Default: outputs/shared/RUN-STEP.
+        repo: OWNER/NAME on the Hugging Face Hub. The environment's HF_TOKEN is used, or the login of huggingface_hub.
+        public: Make a new repository public. Default: private.
+        name: Title of the card. Default: the run's name.
+        license: Identifier of the licence that you give it, e.g. mit or cc-by-4.0. Default: the card says that it is
+            unknown.
+        notes: Markdown file of your own, for the top of the card: what only you know.
+        trials: Result of rollout (a JSON file, or a folder of trials on a robot) to tell of, repeat for several. Those
+            in the run's rollouts are told without this.
+    """
 
     run: Path
-    """Run (the checkpoint that select picked, else the newest that has not diverged), or one checkpoint."""
     out: Path | None = None
-    """The new folder. Default: outputs/shared/RUN-STEP."""
     repo: str = ""
-    """OWNER/NAME on the Hugging Face Hub. The environment's HF_TOKEN is used, or the login of huggingface_hub."""
     public: bool = False
-    """Make a new repository public. Default: private."""
     name: str = ""
-    """Title of the card. Default: the run's name."""
     license: str = ""
-    """Identifier of the licence that you give it, e.g. mit or cc-by-4.0. Default: the card says that it is unknown."""
     notes: Path | None = None
-    """Markdown file of your own, for the top of the card: what only you know."""
     trials: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
-    """Result of rollout (a JSON file, or a folder of trials on a robot) to tell of, repeat for several. Those in the
-    run's rollouts are told without this."""
 
 
 def main(args: Args) -> int:

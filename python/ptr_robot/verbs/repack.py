@@ -31,12 +31,15 @@ BESIDE = ("bad_episodes.json",)  # of a store, and copied with it
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    """What to repack."""
+    """What to repack.
+
+    Attributes:
+        store: Store whose cameras hold JPEG frames.
+        out: The new store. Default: beside the old one, with -restart behind its name.
+    """
 
     store: Annotated[Path, tyro.conf.Positional]
-    """Store whose cameras hold JPEG frames."""
     out: Path | None = None
-    """The new store. Default: beside the old one, with -restart behind its name."""
 
 
 @dataclass(frozen=True, kw_only=True)

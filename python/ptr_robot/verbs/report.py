@@ -12,18 +12,21 @@ __all__ = ["Args", "main"]
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    """One HTML page about runs, their checkpoints and trials."""
+    """One HTML page about runs, their checkpoints and trials.
+
+    Attributes:
+        run: Run folder; repeat for several. Their rollouts/*.json are taken too.
+        rollouts: More rollout files, or folders of them; repeat for several.
+        out: HTML file to write. Default: report.html in the first run.
+        store: OLD=NEW for a store of the runs' that has moved, for frames of its episodes; repeat for several.
+        title: Title of the page. Default: the runs' names.
+    """
 
     run: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
-    """Run folder; repeat for several. Their rollouts/*.json are taken too."""
     rollouts: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
-    """More rollout files, or folders of them; repeat for several."""
     out: Path | None = None
-    """HTML file to write. Default: report.html in the first run."""
     store: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """OLD=NEW for a store of the runs' that has moved, for frames of its episodes; repeat for several."""
     title: str = ""
-    """Title of the page. Default: the runs' names."""
 
 
 def main(args: Args) -> int:

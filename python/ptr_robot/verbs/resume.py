@@ -34,8 +34,8 @@ class Args:
         lr_schedule: of the learning rates from now on: ``same``; ``constant`` at the rate ``lr``; or ``cosine``,
             stretched over the new number of updates.
         lr: with ``constant``, the rate: of CQL the critic's, to which the others keep their ratio.
-        frames: where the frames lie from now on, as for ``pretrain``; ``same`` as until now. Changing to or from
-            ``device-yuv420`` changes their pixels a little, and with them the result.
+        frames: where the frames lie from now on, as for ``pretrain``; ``same`` as until now. Changing to or
+            from ``device-yuv420`` changes their pixels a little, and with them the result.
         evaluate_every: updates between evaluations on held-out episodes from now on, as for ``pretrain``; 0: none. Not
             given: as until now.
         store: OLD=NEW for every store of the run that has moved; repeat for several.

@@ -24,97 +24,104 @@ __all__ = ["Args", "main", "rollout"]
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    """Options of the verb."""
+    """Options of the verb.
+
+    Attributes:
+        run: Run to try (the checkpoint that select picked, else the newest that has not diverged), or one checkpoint.
+        checkpoint: The same as --run, as other verbs call it, e.g. RUN or RUN/checkpoints/000500.
+        policy: What to try; random and expert need no checkpoint.
+        task: Instruction, also what the policy is told unless policy-task says otherwise.
+        kitchen: Toy kitchen, a letter from A to H.
+        trials: How many trials.
+        seed: Seed of the starting positions, and of the noise of modes that draw any.
+        mode: Acting mode: mean (of the actor), ema_mean (of the averaged actor), sample (one draw of the actor)
+            or search (the best of several by the critic). Default: the checkpoint's own.
+        candidates: Candidates of search mode; 0 takes the checkpoint's own number.
+        policy_task: Task name that the policy is told, where it differs from the instruction.
+        task_per_kitchen: Tell the policy "put block on plate [kitchen E]", as collect with this option calls it.
+        start: Range of the starting positions of put tasks: easy; wide; left, as wide with the object in the left
+            third; far, as easy with the hand far off.
+        distractors: Other objects on the table, 0 to 5 (put tasks).
+        max_steps: Decisions per trial, at most.
+        frame_delay: How old the frame is that the policy sees, in decisions, as with a late camera.
+        state_delay: How old the state is that the policy sees, in decisions; with the same frame-delay, actions act so
+            late.
+        play: How chunks of actions are played, of a policy that answers with several: receding one after the other, and
+            the policy is asked again after --execute of them; ensemble asks in every step and plays the weighted mean
+            of what all its chunks want for it (ACT); latency lets the policy compute beside the loop and plays the
+            entry that belongs to the moment when the command reaches the arm.
+        execute: Steps (control periods) between two requests to the policy, at least. Default: a whole chunk
+            with --play receding, else 1.
+        ensemble_decay: m of the ensemble's weights exp(-m i), i = 0 for the oldest chunk; 0 weighs all alike, below 0
+            the newest weigh most. The default is ACT's.
+        video: Film the first trials at half speed, into a folder beside the result.
+        videos: How many trials to film.
+        video_size: Height and width of the videos, pixels.
+        label: Name in tables. Default: the run's name, random or expert.
+        out: Result, a JSON file; with --robot a folder. Default: in the run's rollouts, or in outputs/rollouts.
+        workers: Processes that try side by side in toy kitchens; each acts on one CPU thread.
+        robot: Try it on this robot in real time: simulated, replay, widowx or lerobot:TYPE.
+        robot_options: NAME=VALUE options of the robot, e.g. kitchen=H latency_ms=50 cameras=front,wrist (simulated),
+            store=DIR episode=3 (replay), host=ADDRESS (widowx), port=/dev/ttyACM0 use_degrees=false (lerobot:TYPE).
+        against: Other runs or checkpoints that are tried in turns with the first, in blinded random
+            order (with --robot).
+        remote: Ask the policy server at this URL (ws://HOST:PORT or wss://) instead of loading a
+            checkpoint (with --robot). The environment's PTR_FAST_TOKEN is sent to it.
+        ca_file: Certificates (PEM) that the server's may be signed by, or its own, instead of the system's (wss://).
+        device: Where the policy runs on a robot; auto takes a GPU where there is one and the engine runs on it.
+        engine: What computes the actions on a robot: auto the fastest installed one that agrees with eager, and says
+            which; eager the very numbers of training; onnxruntime, openvino, compile, cuda_graph on a GPU, or a file of
+            ptr-fast export (with --int8 the fastest on a CPU).
+        camera_map: ROBOT=CHECKPOINT pairs: which camera of the robot (or toy kitchen) shows what the checkpoint calls
+            by another name.
+        limits: File of safety limits instead of the robot's own; a LeRobot robot needs one (robots/limits_file.py).
+        record: Store that the trials on a robot are added to as episodes, to train on; made where there is none.
+        dry_run: Everything runs, and the robot gets no commands.
+        realtime_priority: SCHED_FIFO priority of the control loop, 1 to 98; 0 leaves it as it is. Needs the right
+            to (CAP_SYS_NICE).
+        stop_file: The arm stops as soon as this file exists, and no trial begins while it does (with --robot).
+        steering: Another policy proposes, the checkpoint's critic chooses.
+    """
 
     run: Path | None = None
-    """Run to try (the checkpoint that select picked, else the newest that has not diverged), or one checkpoint."""
     checkpoint: Path | None = None
-    """The same as --run, as other verbs call it, e.g. RUN or RUN/checkpoints/000500."""
     policy: Literal["checkpoint", "random", "expert"] = "checkpoint"
-    """What to try; random and expert need no checkpoint."""
     task: str = "put block on plate"
-    """Instruction, also what the policy is told unless policy-task says otherwise."""
     kitchen: str = "A"
-    """Letter A to H."""
     trials: int = 20
-    """How many."""
     seed: int = 0
-    """Of the starts."""
     mode: Literal["", ActMode] = ""
-    """Acting mode. Default: the checkpoint's own."""
     candidates: int = 0
-    """Candidates of search mode; 0 takes the checkpoint's own number."""
     policy_task: str = ""
-    """Task name that the policy is told, where it differs from the instruction."""
     task_per_kitchen: bool = False
-    """Tell the policy "put block on plate [kitchen E]", as collect with this option calls it."""
     start: Literal["easy", "wide", "left", "far"] = "easy"
-    """Range of the starting positions of put tasks: easy; wide; left, as wide with the object in the left third; far,
-    as easy with the hand far off."""
     distractors: int = 0
-    """Other objects on the table, 0 to 5 (put tasks)."""
     max_steps: int = 60
-    """Decisions per trial."""
     frame_delay: int = 0
-    """So many decisions old is the frame that the policy sees, as with a late camera."""
     state_delay: int = 0
-    """So many decisions old is the state that the policy sees; with frame-delay as much, actions act so late."""
     play: Literal["receding", "ensemble", "latency"] = "receding"
-    """How chunks of actions are played, of a policy that answers with several: receding one after the other, and the
-    policy is asked again after --execute of them; ensemble asks in every step and plays the weighted mean of what all
-    its chunks want for it (ACT); latency lets the policy compute beside the loop and plays the entry that belongs to
-    the moment when the command reaches the arm."""
     execute: int = 0
-    """Steps (control periods) between two requests to the policy, at least. Default: a whole chunk with --play
-    receding, else 1."""
     ensemble_decay: float = 0.01
-    """m of the ensemble's weights exp(-m i), i = 0 for the oldest chunk; 0 weighs all alike, below 0 the newest weigh
-    most. The default is ACT's."""
     video: Literal["gif", "mp4", "none"] = "none"
-    """Film the first trials at half speed, into a folder beside the result."""
     videos: int = 5
-    """How many trials to film."""
     video_size: int = 256
-    """Height and width of the videos, pixels."""
     label: str = ""
-    """Name in tables. Default: the run's name, random or expert."""
     out: Path | None = None
-    """Result, a JSON file; with --robot a folder. Default: in the run's rollouts, or in outputs/rollouts."""
     workers: int = 2
-    """Processes; each acts on one CPU thread."""
     robot: str = ""
-    """Try it on this robot in real time: simulated, replay, widowx or lerobot:TYPE."""
     robot_options: tuple[str, ...] = ()
-    """NAME=VALUE options of the robot, e.g. kitchen=H latency_ms=50 cameras=front,wrist (simulated), store=DIR
-    episode=3 (replay), host=ADDRESS (widowx), port=/dev/ttyACM0 use_degrees=false (lerobot:TYPE)."""
     against: tuple[Path, ...] = ()
-    """Other runs or checkpoints that are tried in turns with the first, in blinded random order (with --robot)."""
     remote: str = ""
-    """Ask the policy server at this URL (ws://HOST:PORT or wss://) instead of loading a checkpoint (with --robot). The
-    environment's PTR_FAST_TOKEN is sent to it."""
     ca_file: Path | None = None
-    """Certificates (PEM) that the server's may be signed by, or its own, instead of the system's (wss://)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the policy runs on a robot; auto takes a GPU where there is one and the engine runs on it."""
     engine: str = "auto"
-    """What computes the actions on a robot: auto the fastest installed one that agrees with eager, and says which;
-    eager the very numbers of training; onnxruntime, openvino, compile, cuda_graph on a GPU, or a file of ptr-fast
-    export (with --int8 the fastest on a CPU)."""
     camera_map: tuple[str, ...] = ()
-    """ROBOT=CHECKPOINT pairs: which camera of the robot (or toy kitchen) shows what the checkpoint calls by another
-    name."""
     limits: Path | None = None
-    """File of safety limits instead of the robot's own; a LeRobot robot needs one (robots/limits_file.py)."""
     record: Path | None = None
-    """Store that the trials on a robot are added to as episodes, to train on; made where there is none."""
     dry_run: bool = False
-    """The robot gets no commands."""
     realtime_priority: int = 0
-    """SCHED_FIFO priority of the control loop, 1 to 98; 0 leaves it as it is. Needs the right to (CAP_SYS_NICE)."""
     stop_file: Path | None = None
-    """The arm stops as soon as this file exists, and no trial begins while it does (with --robot)."""
     steering: Annotated[SteeringOptions, tyro.conf.arg(name="")] = SteeringOptions()
-    """Another policy proposes, the checkpoint's critic chooses."""
 
 
 ON_A_ROBOT = (

@@ -30,19 +30,22 @@ COLUMNS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Args(EvaluationOptions):
-    """Rank the checkpoints of a run and pick one."""
+    """Rank the checkpoints of a run and pick one.
+
+    Attributes:
+        run: Run folder.
+        metric: What to rank by; auto takes the selection score, and the action error for behaviour cloning. The last
+            two are fitted (--fitted).
+        json: Print the selection as JSON instead of tables.
+    """
 
     run: Path
-    """Run folder."""
     metric: Literal[
         "auto", "score", "late_rise", "rank_correlation", "late_rise_averaged", "rank_correlation_averaged",
         "preference", "bellman_error", "return_correlation", "separation_auc", "action_error", "log_prob",
         "fqe_value", "success_chance",
     ] = "auto"  # fmt: skip
-    """What to rank by; auto takes the selection score, and the action error for behaviour cloning. The last two are
-    fitted (--fitted)."""
     json: bool = False
-    """Print the selection as JSON instead of tables."""
 
 
 def select(args: Args) -> dict[str, Any]:

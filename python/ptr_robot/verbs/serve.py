@@ -43,42 +43,47 @@ MAX_SEED = 2**63 - 1
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    """Options of the verb."""
+    """Options of the verb.
+
+    Attributes:
+        checkpoint: Run (the checkpoint that select picked, else the newest that has not diverged), or one checkpoint.
+        host: Address to listen on. Other machines can only ask where this is not a local address; then a token is
+            needed.
+        port: TCP port; 0 takes a free one and prints it.
+        token: Clients must send it (Authorization: Api-Key TOKEN). Default: the environment's PTR_FAST_TOKEN.
+        tls_cert: Certificate chain, PEM; with tls-key the server speaks wss.
+        tls_key: Private key, PEM.
+        mode: Acting mode: mean (of the actor), ema_mean (of the averaged actor), sample (one draw of the actor)
+            or search (the best of several by the critic). Default: the checkpoint's own.
+        device: Where the policy runs; auto takes a GPU where there is one and the engine runs on it.
+        engine: What computes the actions: auto the fastest one installed that agrees with eager, and says which; eager
+            the very numbers of training; onnxruntime, openvino, compile, cuda_graph on a GPU, or a file of ptr-fast
+            export (with --int8 the fastest).
+        frame_size: Height and width of the clients' frames, e.g. 480 640: the engine is made ready for them. Frames of
+            other sizes are resized as training's were to the checkpoint's own size before they reach it.
+        camera_map: KEY=CHECKPOINT pairs: the request's key of a camera of the checkpoint, where clients have names of
+            their own, e.g. observation/exterior_image_1_left=front.
+        max_connections: Clients at once.
+        max_message_mib: Largest message, MiB.
+        idle_s: A silent client is dropped after so many seconds.
+        steering: Another policy proposes, the checkpoint's critic chooses.
+    """
 
     checkpoint: Path
-    """Run (the checkpoint that select picked, else the newest that has not diverged), or one checkpoint."""
     host: str = "127.0.0.1"
-    """Address to listen on. Other machines can only ask where this is not a local address; then a token is needed."""
     port: int = 8000
-    """TCP port; 0 takes a free one and prints it."""
     token: str = ""
-    """Clients must send it (Authorization: Api-Key TOKEN). Default: the environment's PTR_FAST_TOKEN."""
     tls_cert: Path | None = None
-    """Certificate chain, PEM; with tls-key the server speaks wss."""
     tls_key: Path | None = None
-    """Private key, PEM."""
     mode: Literal["", ActMode] = ""
-    """Acting mode. Default: the checkpoint's own."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the policy runs; auto takes a GPU where there is one and the engine runs on it."""
     engine: str = "auto"
-    """What computes the actions: auto the fastest one installed that agrees with eager, and says which; eager the very
-    numbers of training; onnxruntime, openvino, compile, cuda_graph on a GPU, or a file of ptr-fast export (with --int8
-    the fastest)."""
     frame_size: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="HEIGHT WIDTH")] = None
-    """Height and width of the clients' frames, e.g. 480 640: the engine is made ready for them. Frames of other sizes
-    are resized as training's were to the checkpoint's own size before they reach it."""
     camera_map: tuple[str, ...] = ()
-    """KEY=CHECKPOINT pairs: the request's key of a camera of the checkpoint, where clients have names of their own,
-    e.g. observation/exterior_image_1_left=front."""
     max_connections: int = 8
-    """Clients at once."""
     max_message_mib: float = 8.0
-    """Largest message, MiB."""
     idle_s: float = 600.0
-    """A silent client is dropped after so many seconds."""
     steering: Annotated[SteeringOptions, tyro.conf.arg(name="")] = SteeringOptions()
-    """Another policy proposes, the checkpoint's critic chooses."""
 
 
 def main(args: Args) -> int:

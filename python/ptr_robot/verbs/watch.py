@@ -20,16 +20,19 @@ __all__ = ["Args", "main"]
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    """Options of the verb."""
+    """Options of the verb.
+
+    Attributes:
+        run: Run folder.
+        port: TCP port on this machine; 0 takes a free one.
+        evaluate: Evaluate new checkpoints, on the CPU in one thread; without it only what was evaluated is shown.
+        store: OLD=NEW for a store of the run that has moved; repeat for several.
+    """
 
     run: Annotated[Path, tyro.conf.Positional]
-    """Run folder."""
     port: int = 8080
-    """TCP port on this machine; 0 takes a free one."""
     evaluate: bool = True
-    """Evaluate new checkpoints, on the CPU in one thread; without it only what was evaluated is shown."""
     store: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """OLD=NEW for a store of the run that has moved; repeat for several."""
 
 
 def main(args: Args) -> int:
