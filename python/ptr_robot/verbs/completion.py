@@ -18,6 +18,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from ptr_robot.verbs import VERBS
+
 __all__ = ["Args", "Option", "main", "options_of", "script"]
 
 
@@ -120,8 +122,6 @@ def _values(hint: Any) -> tuple[tuple[str, ...], bool]:
 
 def script(shell: str) -> str:
     """The script of a shell."""
-    from ptr_robot.cli import VERBS
-
     options = {verb: options_of(verb) for verb in VERBS}
     return _fish(VERBS, options, _first_words()) if shell == "fish" else _bash(shell, options, _first_words())
 

@@ -41,7 +41,7 @@ def run(argv: list[str]) -> int:
         return branch.run("pretrain", argv)
     if argv in (["-h"], ["--help"]):
         print(overview())
-        return 0
+        raise SystemExit(0)  # as after the help of any other verb
     if argv and not argv[0].startswith("-"):
         recipe_named(argv[0])
     config = tyro.extras.overridable_config_cli(
