@@ -25,7 +25,7 @@ class SteeringOptions:
             it can.
         steer_choose: max the proposal of the largest Q; softmax one drawn by exp(Q / temperature); average the mean of
             the best.
-        steer_temperature: Of softmax, in units of Q.
+        steer_temperature: Temperature of softmax, in units of Q.
         steer_best: Proposals of the largest Q that average takes the mean of.
         steer_mode: Acting mode of a checkpoint that proposes. Default: sample where it has it, else its own.
         steer_timeout_s: For all proposals of a decision by a server, s. Those that came by then are chosen among; none

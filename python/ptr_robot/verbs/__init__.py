@@ -10,7 +10,7 @@ VERBS = {
     "doctor": "traps in a store, and what to do about them",
     "collect": "demonstrations in simulated toy kitchens -> a store",
     "pretrain": "train a policy on broad data",
-    "finetune": "train it on with a few demonstrations of a new task, mixed with the old data",
+    "finetune": "train a policy further on a few demonstrations of a new task, mixed with the old data",
     "resume": "go on with a run that was stopped or killed",
     "evaluate": "offline metrics of a checkpoint on held-out demonstrations",
     "select": "rank the checkpoints of a run and pick one",

@@ -74,7 +74,8 @@ class Args:
             ptr-fast export (with --int8 the fastest on a CPU).
         camera_map: ROBOT=CHECKPOINT pairs: which camera of the robot (or toy kitchen) shows what the checkpoint calls
             by another name.
-        limits: File of safety limits instead of the robot's own; a LeRobot robot needs one (robots/limits_file.py).
+        limits: File of safety limits instead of the robot's own; a LeRobot robot needs one. The module
+            python/ptr_robot/robots/limits_file.py tells the format, and examples/limits_so101.json is one to fill in.
         record: Store that the trials on a robot are added to as episodes, to train on; made where there is none.
         dry_run: Everything runs, and the robot gets no commands.
         realtime_priority: SCHED_FIFO priority of the control loop, 1 to 98; 0 leaves it as it is. Needs the right
