@@ -82,12 +82,16 @@ def _line(
         place.mode,
         processor,
         f"{rate.successes}/{rate.num_trials}",
-        *(f"{100 * low:.0f} to {100 * high:.0f}" for low, high in (rate.bootstrap, rate.wilson)),
+        *(_interval(each) for each in (rate.bootstrap, rate.wilson)),
         ", ".join(f"{100 * value:.0f}" for value in rate.per_seed),
         *("" if other is None else f"{other.rate.successes}/{other.rate.num_trials}" for other in others),
         _difference(compared, summary),
         "" if math.isnan(summary.mean_steps) else f"{summary.mean_steps:.0f}",
     ]
+
+
+def _interval(found: tuple[float, float] | None) -> str:
+    return "one seed" if found is None else "{:.0f} to {:.0f}".format(*(100 * value for value in found))
 
 
 def _difference(compared: Summary | None, summary: Summary) -> str:

@@ -16,7 +16,10 @@ def test_seeds_that_always_and_never_succeed():
 
 def test_one_seed_is_a_bootstrap_over_trials():
     # 5 of 10 with one seed: the number of successes is binomial(10, 1/2), whose 2.5 % and 97.5 % quantiles are 2 and 8.
-    assert bootstrap_interval([np.array([1.0] * 5 + [0.0] * 5)]) == (0.2, 0.8)
+    outcomes = [np.array([1.0] * 5 + [0.0] * 5)]
+    assert bootstrap_interval(outcomes) == (0.2, 0.8)
+    rate = rate_of(outcomes)  # which is no interval over seeds, and is not called one
+    assert (rate.bootstrap, rate.interval) == (None, rate.wilson)
 
 
 def test_no_spread_means_no_width():
@@ -25,7 +28,7 @@ def test_no_spread_means_no_width():
 
 def test_trials_that_all_end_alike_have_the_interval_over_trials():
     # Resampling what never happened never shows it; two failures do not prove that nothing can succeed.
-    for outcomes in ([np.zeros(2)], [np.ones(10), np.ones(10)]):
+    for outcomes in ([np.zeros(2), np.zeros(2)], [np.ones(10), np.ones(10)]):
         rate = rate_of(outcomes)
         assert rate.bootstrap == rate.wilson
         assert rate.bootstrap[1] - rate.bootstrap[0] > 0.15

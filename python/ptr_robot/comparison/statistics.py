@@ -28,14 +28,19 @@ class Rate:
     Attributes:
         successes, num_trials: of all seeds together. per_seed: rate of each.
         wilson: over trials. bootstrap: over seeds and trials; where all trials ended alike, which resampling cannot
-            vary, it is Wilson's.
+            vary, it is Wilson's. None of a single seed, which says nothing about another training.
     """
 
     successes: int
     num_trials: int
     per_seed: tuple[float, ...]
     wilson: tuple[float, float]
-    bootstrap: tuple[float, float]
+    bootstrap: tuple[float, float] | None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The widest that is known: over seeds and trials, of a single seed over trials."""
+        return self.bootstrap or self.wilson
 
     @property
     def rate(self) -> float:
@@ -51,12 +56,13 @@ def rate_of(outcomes: Sequence[np.ndarray]) -> Rate:
     """
     successes, num_trials = int(sum(o.sum() for o in outcomes)), int(sum(o.size for o in outcomes))
     wilson = wilson_interval(successes, num_trials)
+    over_seeds = bootstrap_interval(outcomes) if 0 < successes < num_trials else wilson
     return Rate(
         successes=successes,
         num_trials=num_trials,
         per_seed=tuple(float(o.mean()) for o in outcomes),
         wilson=wilson,
-        bootstrap=bootstrap_interval(outcomes) if 0 < successes < num_trials else wilson,
+        bootstrap=over_seeds if len(outcomes) > 1 else None,
     )
 
 

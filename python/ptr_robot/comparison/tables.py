@@ -93,7 +93,7 @@ def _cell(summary: Summary | None, best: float) -> str:
     if summary is None:
         return '<td class="num">–</td>'
     rate = summary.rate
-    low, high = (round(100 * value) for value in rate.bootstrap)
+    low, high = (round(100 * value) for value in rate.interval)
     told = f"{rate.successes}/{rate.num_trials}"
     told = f"<b>{told}</b>" if rate.rate == best > 0 else told
     return f'<td class="num">{told}<br><span class="soft">{low}–{high} %</span></td>'
@@ -109,8 +109,9 @@ def all_cells(places: Places, data: str, baseline: str) -> str:
         if selected is None:
             continue
         rate = selected.rate
-        low, high = (round(100 * value) for value in rate.bootstrap)
-        label = f"{rate.successes} of {rate.num_trials} trials succeeded, 95 % over seeds and trials {low} to {high} %"
+        low, high = (round(100 * value) for value in rate.interval)
+        over, seen = ("seeds and trials", f"{low}–{high}") if rate.bootstrap else ("trials of one seed", "one seed")
+        label = f"{rate.successes} of {rate.num_trials} trials succeeded, 95 % over {over} {low} to {high} %"
         seeds = ", ".join(f"{value:.0%}".replace("%", "") for value in rate.per_seed)
         others = "".join(
             f'<td class="num roomy">{_share(here.get(Place(data, method, phase, rule, mode)))}</td>'
@@ -121,8 +122,8 @@ def all_cells(places: Places, data: str, baseline: str) -> str:
         lines.append(
             f'<tr><th scope="row">{escape(title_of(method))}</th><td>{escape(mode)}</td>'
             f'<td class="num">{rate.successes}/{rate.num_trials}</td>'
-            f"<td>{interval_bar(rate.rate, *rate.bootstrap, label=label)}</td>"
-            f'<td class="num roomy">{low}–{high}<br><span class="soft">{wilson}</span></td>'
+            f"<td>{interval_bar(rate.rate, *rate.interval, label=label)}</td>"
+            f'<td class="num roomy">{seen}<br><span class="soft">{wilson}</span></td>'
             f'<td class="num roomy">{seeds}</td>{others}<td class="num">{_difference(compared, selected)}</td>'
             f'<td class="num roomy">{steps}</td></tr>'
         )

@@ -228,7 +228,9 @@ def _tell_result(grid: Grid, plan: Plan, rows: list[dict[str, Any]], out: Path) 
             if place.data != data:
                 continue
             rate = summary.rate
-            intervals = [f"{low:.0%} to {high:.0%}" for low, high in (rate.wilson, rate.bootstrap)]
+            intervals = [
+                "{:.0%} to {:.0%}".format(*each) if each else "one seed" for each in (rate.wilson, rate.bootstrap)
+            ]
             steps = "-" if math.isnan(summary.mean_steps) else f"{summary.mean_steps:.0f}"
             success = f"{rate.successes}/{rate.num_trials}"
             title = grid.method(place.method).title
