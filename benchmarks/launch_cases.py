@@ -150,11 +150,11 @@ _WITHOUT = {
     "no augmentation": AugmentConfig(crop_padding=0, jitter_probability=0.0),
 }
 
-# Ten critics from planes, an action, the toy recipe, all sizes one. (ResNet-18 has the layers of ResNet-34.)
+# A small ResNet, an action, the toy recipe from planes, all sizes one.
 QUICK: dict[str, Callable[[], None]] = {
-    "update resnet18 bf16 ten critics yuv420": partial(update, _TEN, "bf16", 256, 128, "yuv420"),
+    "update resnet_small bf16": partial(update, _cql("resnet_small"), "bf16", 8, 64, "host"),
     "act resnet18 search": partial(act, _cql("resnet18"), "search"),
-    "update sim tf32": partial(update, _SIM["sim"], "tf32", 32, 64, "rgb"),
+    "update sim tf32": partial(update, _SIM["sim"], "tf32", 32, 64, "yuv420"),
     "update of size one bf16": partial(update, _ONE, "bf16", 1, 8, "host", 1),
     "optimise unaligned": partial(optimise, 1),
     "optimise with decay and clipping": partial(optimise, 4, 0.1, 1.0),
@@ -162,6 +162,7 @@ QUICK: dict[str, Callable[[], None]] = {
 }
 CASES: dict[str, Callable[[], None]] = {
     **QUICK,
+    "update resnet18 bf16 ten critics yuv420": partial(update, _TEN, "bf16", 256, 128, "yuv420"),
     **{
         f"update {encoder} {precision} {frames}": partial(update, _cql(encoder), precision, 64, 128, frames)
         for encoder, precision, frames in (

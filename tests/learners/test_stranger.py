@@ -73,6 +73,7 @@ def test_it_trains_fits_before_the_first_step_and_prunes_by_its_own_ranking(run)
     assert config["learner"]["type"] == "LabConfig"
 
 
+@pytest.mark.slow
 def test_it_resumes_bit_for_bit(ptr_fast, run, store, tmp_path):
     out = tmp_path / "parts"
     data = ("--data.stores", store, "--data.validation-share", "0.5", "--out", out)
@@ -82,6 +83,7 @@ def test_it_resumes_bit_for_bit(ptr_fast, run, store, tmp_path):
         assert torch.equal(weights(out)[name], value), name
 
 
+@pytest.mark.slow
 def test_it_is_evaluated_selected_reported_and_shown(ptr_fast, run, tmp_path):
     told = ptr_fast("evaluate", "--checkpoint", run)
     assert "action error" in told
@@ -103,6 +105,7 @@ def test_it_acts_and_is_exported(ptr_fast, run, store, tmp_path):
     assert out.stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_it_is_tried_in_the_toy_simulator(ptr_fast, tmp_path):
     pytest.importorskip("mujoco", reason="the extra 'sim' is not installed")
     store, out, tried = tmp_path / "kitchen", tmp_path / "run", tmp_path / "tried.json"

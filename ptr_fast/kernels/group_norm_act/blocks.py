@@ -24,7 +24,7 @@ _VECTOR_BYTES = 16  # what a thread loads and stores at once
 _MIN_ROW_BYTES = 128  # of a pixel's neighbouring channels: a line of the caches
 _MIN_SHARE_BYTES = 8 * 1024  # of a slab: a block that holds less is not worth its barriers
 _RESERVED_BYTES = 1024 + 128  # of a multiprocessor's shared memory, for every block; barriers of the block
-_REGISTERS, _REGISTERS_OF_THREAD = 65536, 80  # of a multiprocessor; of the kernels, 88 at most
+_REGISTERS, _REGISTERS_OF_THREAD = 65536, 80  # of a multiprocessor; of all kernels but two of sm_100 and sm_120 (88)
 _CLUSTERS = (1, 2, 4, 8)  # more than 8 is not portable
 
 
