@@ -38,7 +38,8 @@ void launch(const Kernel& kernel, Index3 grid, int64_t stream, int cluster = 1) 
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
   check(grid.x % cluster == 0, "launch: expected whole clusters of ", cluster, ", got ", grid.x, " blocks");
   const int64_t shared_bytes = kernel.shared_bytes();
-  if (shared_bytes > 48 * 1024) {
+  // More than 48 KB of a block must be asked for, and its static shared memory (barriers, parts of sums) counts too.
+  if (shared_bytes > 47 * 1024) {
     check_cuda(cudaFuncSetAttribute(on_grid<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes)),
                "shared memory of a kernel");
   }
