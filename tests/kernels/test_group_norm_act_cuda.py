@@ -320,3 +320,14 @@ def test_what_the_kernels_refuse_is_told(on) -> None:
         emulator().group_norm_act_cuda_forward(
             emulator().GroupNormCudaShape(False, 1, 4, 4, 32, 8, 6, 16, 1), 0, 0, 0, 0, 0, 0, 0, 0, 0, 1e-5, True, 0
         )
+
+
+@pytest.mark.parametrize(("built", "clusters"), [("80", 1), ("80 90", 8)])
+def test_a_newer_gpu_has_no_clusters_where_the_newest_code_is_from_before_them(monkeypatch, built, clusters):
+    gpu = types.SimpleNamespace(
+        multi_processor_count=132, shared_memory_per_multiprocessor=228 << 10, max_threads_per_multi_processor=2048,
+        major=10,
+    )  # fmt: skip
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: gpu)
+    monkeypatch.setattr(plans.native, "build_info", lambda: {"cuda_architectures": built})
+    assert plans.limits_of.__wrapped__(torch.device("cuda", 0)).max_cluster == clusters

@@ -15,6 +15,8 @@ from typing import Literal
 
 import torch
 
+from ptr_fast import native
+
 __all__ = ["DEVICES", "NUM_THREADS", "Blocks", "DeviceLimits", "Kind", "limits_of", "plan", "shared_bytes"]
 
 Kind = Literal["forward", "forward_norm", "backward", "backward_norm", "pool_forward", "pool_backward"]
@@ -37,7 +39,7 @@ class DeviceLimits:
         block_bytes: shared memory that a block may have at most.
         multiprocessor_bytes: shared memory of a multiprocessor, which its blocks share.
         max_threads: threads that a multiprocessor holds.
-        max_cluster: blocks of a cluster; 1 before compute capability 9.0.
+        max_cluster: blocks of a cluster; 1 before compute capability 9.0, of the GPU or of the code that it runs.
     """
 
     num_multiprocessors: int
@@ -89,12 +91,14 @@ class Blocks:
 def limits_of(device: torch.device) -> DeviceLimits:
     """Of a GPU that is here."""
     found = torch.cuda.get_device_properties(device)
+    # A GPU newer than the whole build runs the newest code of it, which may be from before there were clusters.
+    newest = max(int(each) for each in native.build_info()["cuda_architectures"].split())
     return DeviceLimits(
         num_multiprocessors=found.multi_processor_count,
         block_bytes=found.shared_memory_per_multiprocessor - 1024,  # what the system keeps for a block
         multiprocessor_bytes=found.shared_memory_per_multiprocessor,
         max_threads=found.max_threads_per_multi_processor,
-        max_cluster=8 if found.major >= 9 else 1,
+        max_cluster=8 if found.major >= 9 and newest >= 90 else 1,
     )
 
 
