@@ -18,6 +18,7 @@ source, so that the module itself can say them.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import hashlib
 import json
@@ -34,6 +35,7 @@ from pathlib import Path
 CSRC = Path(__file__).resolve().parent
 _KEPT_S = 30 * 24 * 3600.0
 DEFAULT_ARCHITECTURES = (80, 90, 100, 120)
+OLDEST_ARCHITECTURE = 80  # the first with asynchronous copies and products of bfloat16
 OPTIONS = ("-std=c++20", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wno-unknown-pragmas", "-Xptxas=-v")
 
 
@@ -85,7 +87,12 @@ def probe(wanted: str) -> dict[str, str]:
         where = f"CUDA_HOME={os.environ['CUDA_HOME']}" if os.environ.get("CUDA_HOME") else "PATH or in NVIDIA's wheels"
         return {"why_not": f"no nvcc was found on {where} when this module was built"}
     known = {int(code[3:]) for code in _output(nvcc, "--list-gpu-code").split() if re.fullmatch(r"sm_\d+", code)}
-    architectures = [int(each) for each in wanted.split()] or [each for each in DEFAULT_ARCHITECTURES if each in known]
+    # In order, for the last one is what becomes PTX for all GPUs after it.
+    architectures = sorted({int(each) for each in wanted.split()}) or [
+        each for each in DEFAULT_ARCHITECTURES if each in known
+    ]
+    if architectures and architectures[0] < OLDEST_ARCHITECTURE:
+        return {"error": f"PTR_FAST_CUDA_ARCHS: the kernels need {OLDEST_ARCHITECTURE} or above, got '{wanted}'"}
     unknown = sorted(set(architectures) - known)
     if unknown:
         return {"error": f"PTR_FAST_CUDA_ARCHS: {nvcc} knows {sorted(known)}, not {unknown}"}
@@ -137,11 +144,9 @@ def compile_source(source: Path, target: Path, nvcc: str, architectures: list[st
     digest = hashlib.sha256(json.dumps([_version(nvcc), _host_version(), OPTIONS, codes]).encode())
     for file in (source, *headers):
         digest.update(file.read_bytes())
-    cache = _cache()
-    kept = cache / f"{source.stem}-{digest.hexdigest()[:24]}.o"
+    kept = _cache() / f"{source.stem}-{digest.hexdigest()[:24]}.o"
     target.parent.mkdir(parents=True, exist_ok=True)
-    if not (kept.exists() and kept.with_suffix(".json").exists()):
-        cache.mkdir(parents=True, exist_ok=True)
+    if not _take(kept, target):
         fresh = target.with_suffix(".new.o")
         command = [nvcc, *OPTIONS, *codes, f"-I{CSRC}", "-c", str(source), "-o", str(fresh)]
         ran = subprocess.run(command, capture_output=True, text=True)
@@ -149,19 +154,44 @@ def compile_source(source: Path, target: Path, nvcc: str, architectures: list[st
         sys.stderr.write("\n".join([ran.stdout, *messages]).strip() + "\n" if messages or ran.stdout else "")
         if ran.returncode != 0:
             return ran.returncode
-        partial = kept.with_suffix(f".{os.getpid()}.partial")
-        partial.write_text(json.dumps(resources(ran.stderr, source.stem)))
-        os.replace(partial, kept.with_suffix(".json"))
-        shutil.copyfile(fresh, partial)
-        os.replace(partial, kept)
-        fresh.unlink()
-        _drop_old(cache)
-    shutil.copyfile(kept.with_suffix(".json"), target.with_suffix(".json"))
-    shutil.copyfile(kept, target)
-    os.utime(kept)
+        target.with_suffix(".json").write_text(json.dumps(resources(ran.stderr, source.stem)))
+        os.replace(fresh, target)
+        _keep(target, kept)
     names = " ".join(str(file).replace(" ", r"\ ") for file in (source, *headers))
     target.with_suffix(".d").write_text(f"{target}: {names}\n")
     return 0
+
+
+def _take(kept: Path, target: Path) -> bool:
+    """Copies what the cache has of an object to ``target``; False where it has nothing, or nothing that is whole."""
+    try:
+        table, code = kept.with_suffix(".json").read_bytes(), kept.read_bytes()
+        if kept.with_suffix(".sha256").read_text() != hashlib.sha256(table + code).hexdigest():
+            return False
+    except (OSError, UnicodeDecodeError):
+        return False
+    target.with_suffix(".json").write_bytes(table)
+    target.write_bytes(code)
+    with contextlib.suppress(OSError):  # of another user's cache
+        os.utime(kept)
+    return True
+
+
+def _keep(target: Path, kept: Path) -> None:
+    """Puts an object into the cache. A build is whole without: where that cannot be, it says so and goes on."""
+    table, code = target.with_suffix(".json").read_bytes(), target.read_bytes()
+    digest = hashlib.sha256(table + code).hexdigest().encode()
+    partial = kept.with_suffix(f".{os.getpid()}.partial")
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        for suffix, content in ((".json", table), (".o", code), (".sha256", digest)):
+            partial.write_bytes(content)
+            os.replace(partial, kept.with_suffix(suffix))
+        _drop_old(kept.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        sys.stderr.write(f"{kept.parent}: {target.name} was compiled and is not kept ({error.strerror})\n")
 
 
 def resources(messages: str, source: str) -> list[dict[str, str | int]]:
@@ -231,10 +261,11 @@ def _cache() -> Path:
 
 
 def _drop_old(cache: Path) -> None:
-    for kept in cache.glob("*.o"):
-        if time.time() - kept.stat().st_mtime > _KEPT_S:
-            kept.with_suffix(".json").unlink(missing_ok=True)
-            kept.unlink(missing_ok=True)
+    for kept in (*cache.glob("*.o"), *cache.glob("*.partial")):
+        with contextlib.suppress(FileNotFoundError):  # another build drops it too
+            if time.time() - kept.stat().st_mtime > _KEPT_S:
+                for suffix in (".json", ".sha256", kept.suffix):
+                    kept.with_suffix(suffix).unlink(missing_ok=True)
 
 
 def _is_of_ptxas(line: str) -> bool:

@@ -65,7 +65,7 @@ def test_what_is_found(toolkit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nvcc, library = str(toolkit / "bin" / "nvcc"), str((toolkit / "lib" / "libcudart_static.a").resolve())
     found = {"nvcc": nvcc, "version": "13.0.88", "library": library}
     assert cuda_compiler.probe("") == found | {"architectures": "80 90"}  # of the default those that it knows
-    assert cuda_compiler.probe("75") == found | {"architectures": "75"}
+    assert cuda_compiler.probe("90 80 90") == found | {"architectures": "80 90"}  # the last one becomes PTX
     monkeypatch.delenv("CUDA_HOME")
     monkeypatch.setenv("PATH", str(toolkit / "bin"))
     assert cuda_compiler.probe("90") == found | {"architectures": "90"}
@@ -79,6 +79,7 @@ def test_what_is_found(toolkit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_why_there_is_none(toolkit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cuda_compiler.probe("80 120")["error"].endswith("knows [75, 80, 90], not [120]")
+    assert cuda_compiler.probe("90 75")["error"].endswith("the kernels need 80 or above, got '90 75'")
     assert cuda_compiler.probe("80,90")["error"].endswith("as in '80 90', got '80,90'")
     (toolkit / "lib" / "libcudart_static.a").unlink()
     assert "has no libcudart_static.a" in cuda_compiler.probe("")["why_not"]
@@ -113,6 +114,33 @@ def test_what_was_compiled_is_kept_by_content(toolkit: Path, tmp_path: Path, cap
     source.write_text("broken")
     assert cuda_compiler.compile_source(source, target, str(toolkit / "bin" / "nvcc"), ["80"]) != 0
     assert "unsupported compiler" in capfd.readouterr().err
+
+
+def test_a_damaged_cache_is_compiled_again_and_a_cache_that_cannot_be_written_is_told(
+    toolkit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd
+) -> None:
+    source, target, calls = tmp_path / "k.cu", tmp_path / "out" / "k.cu.o", toolkit / "bin" / "calls"
+    source.write_text("// whole\n")
+
+    def compile_it() -> int:
+        assert cuda_compiler.compile_source(source, target, str(toolkit / "bin" / "nvcc"), ["80"]) == 0
+        assert target.read_text() == "object of // whole\n"
+        assert json.loads(target.with_suffix(".json").read_text())
+        return len(calls.read_text().splitlines())
+
+    assert compile_it() == 1
+    for suffix in (".o", ".json", ".sha256"):
+        (kept,) = (tmp_path / "cache" / "cuda").glob(f"*{suffix}")
+        kept.write_bytes(kept.read_bytes()[:-3])  # a full disk, a crash
+        before = len(calls.read_text().splitlines())
+        assert compile_it() == before + 1
+        assert compile_it() == before + 1
+    assert capfd.readouterr().err == ""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PTR_FAST_CACHE", str(tmp_path / "file"))
+    compile_it()
+    told = capfd.readouterr().err
+    assert told == f"{tmp_path / 'file' / 'cuda'}: k.cu.o was compiled and is not kept (Not a directory)\n"
 
 
 def test_rows_of_ptxas_become_a_table(toolkit: Path, tmp_path: Path) -> None:
