@@ -130,6 +130,9 @@ def test_what_repack_refuses(store, make_store, tmp_path, make_meta, make_episod
     repack(store, new)
     with pytest.raises(ValueError, match="stored as jpeg-restart already"):
         repack(new, tmp_path / "c")
+    with pytest.raises(ValueError, match="lies inside the store"):
+        repack(store, store / "steps" / "d")
+    assert not list(store.rglob("d*.partial"))
     with pytest.raises(ValueError, match="b: exists already"):
         repack(store, new)
     import io

@@ -74,11 +74,13 @@ def repack(path: Path, out: Path) -> Sizes:
     Raises:
         DataError: a frame that is no baseline JPEG in grey or YCbCr, with its episode, camera and step; what came
             before it is kept for the next try.
-        ValueError: no camera holds JPEG frames, all have restart markers already, ``out`` exists, or another store was
-            being repacked to it.
+        ValueError: no camera holds JPEG frames, all have restart markers already, ``out`` exists or lies inside the
+            store, or another store was being repacked to it.
     """
     store = EpisodeStore.open(path)
     meta = _repacked_meta(store)
+    if path.resolve() in out.resolve().parents:
+        raise ValueError(f"{out}: lies inside the store {path}, which stays as it is; choose another --out")
     if out.exists():
         raise ValueError(f"{out}: exists already; choose another --out")
     partial = out.with_name(out.name + ".partial")
