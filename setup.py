@@ -16,6 +16,7 @@ from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError, SetupError  # these end a build with one line
 
 ROOT = Path(__file__).resolve().parent
 
@@ -25,7 +26,7 @@ def _tool(name: str) -> str:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     found = shutil.which(name, path=path)
     if found is None:
-        raise RuntimeError(f"building ptr_fast._native needs {name}: pip install {name}, or set PTR_FAST_NATIVE=0")
+        raise SetupError(f"building ptr_fast._native needs {name}: pip install {name}, or set PTR_FAST_NATIVE=0")
     return found
 
 
@@ -37,7 +38,7 @@ class CMakeBuild(build_ext):
 
         cuda = os.environ.get("PTR_FAST_CUDA", "auto").lower()
         if cuda not in ("0", "1", "auto"):
-            raise ValueError(f"PTR_FAST_CUDA must be 0, 1 or auto, got {cuda!r}")
+            raise SetupError(f"PTR_FAST_CUDA must be 0, 1 or auto, got {cuda!r}")
         build = ROOT / "build" / f"native-{sysconfig.get_config_var('SOABI') or 'any'}"
         configure = [
             _tool("cmake"), "-S", str(ROOT), "-B", str(build), "-G", "Ninja",
@@ -48,8 +49,9 @@ class CMakeBuild(build_ext):
             f"-DPTR_FAST_CUDA={cuda}",
             f"-DPTR_FAST_CUDA_ARCHS={os.environ.get('PTR_FAST_CUDA_ARCHS', '')}",
         ]  # fmt: skip
-        subprocess.run(configure, check=True)
-        subprocess.run([_tool("cmake"), "--build", str(build)], check=True)
+        for command in (configure, [_tool("cmake"), "--build", str(build)]):
+            if subprocess.run(command).returncode != 0:
+                raise CompileError("ptr_fast._native was not built; CMake says why above")
         built = next(iter(sorted(build.glob("_native*.so")) + sorted(build.glob("_native*.pyd"))))
         target = Path(self.get_ext_fullpath(ext.name))
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import struct
+import subprocess
 import sys
 from pathlib import Path
 
@@ -87,6 +88,16 @@ def test_why_there_is_none(toolkit: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert "does not compile here (error: unsupported compiler)" in cuda_compiler.probe("")["why_not"]
     monkeypatch.setenv("CUDA_HOME", str(toolkit / "elsewhere"))
     assert cuda_compiler.probe("")["why_not"].startswith("no nvcc was found on CUDA_HOME=")
+
+
+def test_a_build_with_a_wrong_word_ends_with_one_line() -> None:
+    ran = subprocess.run(
+        [sys.executable, "setup.py", "build_ext", "--inplace"],
+        cwd=REPOSITORY, env=os.environ | {"PTR_FAST_CUDA": "yes"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert ran.returncode != 0
+    assert "Traceback" not in ran.stderr
+    assert ran.stderr.endswith("error: PTR_FAST_CUDA must be 0, 1 or auto, got 'yes'\n")
 
 
 def test_what_was_compiled_is_kept_by_content(toolkit: Path, tmp_path: Path, capfd) -> None:
