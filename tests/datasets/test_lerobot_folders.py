@@ -154,6 +154,67 @@ def test_damage_is_named(kind, copy, tmp_path):
     assert str(copy) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("data_path", "../other/{chunk_index}.parquet", "data_path: expected a file inside the data set"),
+        ("data_path", "/{chunk_index}.parquet", "data_path: expected a file inside the data set"),
+        ("data_path", "{chunk_index.real}", "data_path: cannot fill"),
+        ("data_path", "{chunk_index:999999999d}", "data_path: cannot fill"),
+        ("fps", float("inf"), "fps: expected a positive number, got inf"),
+        ("splits", [1, 2], r"splits: expected an object such as .* got \[1, 2\]"),
+        ("features", {"action": {"dtype": "float32", "shape": 3}}, "action: shape: expected a list of whole numbers"),
+        ("features", {"a": {"dtype": "image", "info": "x"}}, "features: a: info: expected an object, got 'x'"),
+    ],
+)
+def test_hostile_info(field, value, message, copy, tmp_path):
+    file = copy / "meta/info.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), field: value}))
+    with pytest.raises(DataError, match=message):
+        read(copy, tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "value", "message"),
+    [
+        (
+            DATA,
+            "action",
+            lambda n: [[1.0] * (1 + 4 * (i % 2)) for i in range(n)],
+            "action: expected rows .* one length",
+        ),
+        (DATA, "action", lambda n: [[1.0, None, 1.0]] * n, "action: expected numbers, got 4 empty ones"),
+        (DATA, "action", lambda n: [[1.0, 2.0]] * n, "action: expected 3 numbers .*info.json.*, got 2"),
+        (DATA, "next.reward", lambda n: [[1.0, 2.0]] * n, "next.reward: expected one number a step, got 2"),
+        (DATA, "task_index", lambda n: [None] * n, "task_index: expected one of meta/tasks, got None"),
+        (DATA, "episode_index", lambda n: ["a"] * n, "episode_index: expected whole numbers, got string"),
+        (
+            DATA,
+            "observation.images.front",
+            lambda n: [{"bytes": None, "path": "../secret.png"}] * n,
+            "camera 'front', step 0: expected a file inside the data set, got '../secret.png'",
+        ),
+        (EPISODES, "length", lambda n: ["x"] * n, "episode 0: length: expected a whole number from 0 on, got 'x'"),
+        (EPISODES, "episode_index", lambda n: [0] * n, "episode_index: expected each episode once, got 0 3 times"),
+    ],
+)
+def test_hostile_columns(file, name, value, message, copy, tmp_path):
+    changed(
+        copy / file,
+        lambda table: table.set_column(table.schema.names.index(name), name, pa.array(value(table.num_rows))),
+    )
+    with pytest.raises(DataError, match=message):
+        read(copy, tmp_path / "store")
+
+
+def test_an_episode_of_version_2_without_a_number(tmp_path):
+    root = shutil.copytree(FILES / "lerobot_v21_image", tmp_path / "data")
+    (root / "meta/episodes.jsonl").write_text('{"episode_index": null, "length": 3}\n')
+    with pytest.raises(DataError, match=r"episodes.jsonl: episode_index: expected a whole number from 0 on, got None"):
+        read(root, tmp_path / "store")
+
+
 def test_a_bad_episode_is_left_out_where_asked(copy, tmp_path):
     changed(copy / DATA, lambda table: table.slice(0, 12))
     store, summary = read(copy, tmp_path / "store", on_bad="skip")

@@ -3,8 +3,10 @@
 robomimic 0.3.0's ``SequenceDataset`` loads ``robomimic.hdf5``, and Minari 0.5.4 wrote ``minari`` itself.
 """
 
+import io
 import shutil
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +174,32 @@ def test_damaged_episode_files(tmp_path):
     write_npz(tmp_path / "nameless", state=np.zeros(5, "U3"))
     with pytest.raises(DataError, match=r"0.npz: state: nothing is called state; --key state=PATH"):
         read(tmp_path / "nameless", tmp_path / "d")
+
+
+def test_hostile_npz(tmp_path):
+    arrays = {"action": np.zeros((3, 2)), "state": np.zeros((4, 2)), "image": np.zeros((4, 16, 16, 3), np.uint8)}
+    for name, message in (("action", "action: expected rows of numbers"), ("state", "state: expected rows of numbers")):
+        np.savez(tmp_path / "a.npz", **{**arrays, name: np.zeros((len(arrays[name]), 0))})
+        with pytest.raises(DataError, match=message):
+            read(tmp_path, tmp_path / "store", task="x")
+    np.savez(tmp_path / "a.npz", **arrays, reward=np.zeros((3, 2)))
+    with pytest.raises(DataError, match="reward: expected one number a step, got 2"):
+        read(tmp_path, tmp_path / "store", task="x")
+    for shape, message in (((10**13,), "does not fit into memory"), ((2**70,), "not a whole npz file")):
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        written(tmp_path / "a.npz", "action.npy", header.getvalue())
+        with pytest.raises(DataError, match=f"a.npz: .*{message}"):
+            read(tmp_path, tmp_path / "store", task="x")
+    written(tmp_path / "a.npz", "hello.txt", b"hello")
+    with pytest.raises(DataError, match=r"a.npz: hello.txt: not an array"):
+        read(tmp_path, tmp_path / "store", task="x")
+    assert not (tmp_path / "store").exists()
+
+
+def written(file, name, content):
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(name, content)
 
 
 def test_damaged_hdf5(tmp_path):

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -106,9 +107,14 @@ def _read_npz(file: Path) -> dict[str, np.ndarray]:
     needed_file(file, ZIP)
     try:
         with np.load(file, allow_pickle=False) as content:
-            return {name: content[name] for name in content.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            found = {name: content[name] for name in content.files}
+    except MemoryError as error:
+        raise DataError(f"{file}: an array in it does not fit into memory, or is damaged ({error})") from error
+    except (OSError, ValueError, OverflowError, EOFError, zipfile.BadZipFile, zlib.error, TokenError) as error:
         raise DataError(f"{file}: not a whole npz file of plain arrays ({error})") from error
+    if foreign := [name for name, values in found.items() if not isinstance(values, np.ndarray)]:
+        raise DataError(f"{file}: {foreign[0]}: not an array, expected a npz file of plain arrays")
+    return found
 
 
 def _read_steps(file: Path) -> dict[str, np.ndarray]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ptr_fast.errors import DataError
@@ -186,14 +187,18 @@ class LeRobotSource:
         table = _rows(file, [*columns, "timestamp", "task_index"], episode.index, where)
         if table.num_rows != episode.length:
             raise DataError(f"{where}: expected {episode.length} rows (meta/episodes), got {table.num_rows}")
-        rewards = _numbers(table, self.keys.reward, where)[:, 0] if self.keys.reward else None
-        success = _numbers(table, self.keys.success, where)[:, 0] if self.keys.success else None
+        rewards, success = (_single(table, keys, where) for keys in (self.keys.reward, self.keys.success))
         task, remarks = self._task(table, where)
+        rows = {what: _numbers(table, getattr(self.keys, what), where) for what in ("action", "state")}
+        for what, names in self.names.items():
+            if names and rows[what].shape[1] != len(names):
+                told = f"expected {len(names)} numbers ({self._where}), got {rows[what].shape[1]}"
+                raise DataError(f"{where}, {', '.join(getattr(self.keys, what))}: {told}")
         read = SourceEpisode(
             episode_id=name,
             task=task,
-            states=_numbers(table, self.keys.state, where),
-            actions=_numbers(table, self.keys.action, where),
+            states=rows["state"],
+            actions=rows["action"],
             frames={camera: self._frames(table, camera, episode, where) for camera in self.cameras},
             split=episode.split,
             source=episode.data,
@@ -205,9 +210,8 @@ class LeRobotSource:
 
     def _task(self, table: pa.Table, where: str) -> tuple[str, tuple[str, ...]]:
         indices = table.column("task_index").to_pylist()
-        unknown = next((index for index in indices if index not in self.meta.tasks), None)
-        if unknown is not None:
-            raise DataError(f"{where}, task_index: expected one of meta/tasks, got {unknown}")
+        if unknown := [index for index in indices if index not in self.meta.tasks]:
+            raise DataError(f"{where}, task_index: expected one of meta/tasks, got {unknown[0]}")
         texts = [self.meta.tasks[index] for index in indices]
         changes = len({first_instruction([text]) for text in set(texts)} - {""}) > 1
         told = ("change their task on the way; the first one was taken",) if changes else ()
@@ -225,6 +229,9 @@ class LeRobotSource:
             data = value.get("bytes") if isinstance(value, dict) else value
             if data is None and isinstance(value, dict) and value.get("path"):
                 image = self.root / value["path"]
+                if ".." in Path(value["path"]).parts or not image.is_relative_to(self.root):
+                    told = f"expected a file inside the data set, got {value['path']!r}"
+                    raise DataError(f"{where}, camera {camera!r}, step {step}: {told}")
                 needed_file(image)
                 data = image.read_bytes()
             if not isinstance(data, bytes):
@@ -253,6 +260,11 @@ def _rows(file: Path, columns: list[str], episode: int, where: str) -> pa.Table:
             names = parquet.schema_arrow.names
             if missing := [name for name in columns if name not in names]:
                 raise DataError(f"{where}: expected column {missing[0]!r}, got {names}")
+            if twice := [name for name in columns if names.count(name) > 1]:
+                raise DataError(f"{where}: expected column {twice[0]!r} once, got {names}")
+            for name in ("episode_index", "frame_index"):
+                if not pa.types.is_integer(kind := parquet.schema_arrow.field(name).type):
+                    raise DataError(f"{where}, {name}: expected whole numbers, got {kind}")
             groups = [i for i in range(parquet.num_row_groups) if _may_hold(parquet, i, episode)]
             table = parquet.read_row_groups(groups, columns)
     except (pa.ArrowException, OSError) as error:
@@ -282,9 +294,24 @@ def _numbers(table: pa.Table, keys: Sequence[str], where: str) -> np.ndarray:
             raise DataError(f"{where}, {key}: expected numbers, got {column.null_count} empty ones")
         values = column.combine_chunks()
         while pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type):
+            if pa.types.is_list(values.type) and len(pc.unique(pc.list_value_length(values))) > 1:
+                raise DataError(f"{where}, {key}: expected rows of numbers of one length, got {column.type}")
             values = values.flatten()
+            if values.null_count:
+                raise DataError(f"{where}, {key}: expected numbers, got {values.null_count} empty ones")
         numbers = values.to_numpy(zero_copy_only=False)
         if numbers.dtype.kind not in "bifu" or len(numbers) % len(column):
             raise DataError(f"{where}, {key}: expected rows of numbers of one length, got {column.type}")
-        pieces.append(numbers.astype(np.float32).reshape(len(column), -1))
+        with np.errstate(over="ignore"):  # a number too large is told as one that is not finite
+            pieces.append(numbers.astype(np.float32).reshape(len(column), -1))
     return np.concatenate(pieces, axis=1)
+
+
+def _single(table: pa.Table, keys: Sequence[str], where: str) -> np.ndarray | None:
+    """float32 ``[T]``: a feature of one number a step; None where there is no such feature."""
+    if not keys:
+        return None
+    rows = _numbers(table, keys, where)
+    if rows.shape[1] != 1:
+        raise DataError(f"{where}, {keys[0]}: expected one number a step, got {rows.shape[1]}")
+    return rows[:, 0]

@@ -7,9 +7,12 @@ described by the same :class:`LeRobotEpisode`: which files an episode is in, and
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 import pyarrow as pa
@@ -90,13 +93,22 @@ def read_meta(root: Path) -> LeRobotMeta:
         if not found:
             raise DataError(f"{root / 'meta' / 'episodes'}: no file chunk-*/file-*.parquet; version v3.0 needs it")
         rows = [row for part in found for row in _episode_rows(part, videos)]
-        episodes = [_located(row, info, videos) for row in rows]
+        episodes = [_located(row, info, videos, found[0].parent) for row in rows]
     else:
         tasks_file, found = root / "meta" / "tasks.jsonl", [root / "meta" / "episodes.jsonl"]
-        tasks = {int(row["task_index"]): str(row["task"]) for row in _lines(tasks_file, ("task_index", "task"))}
-        episodes = [_located_by_number(row, info, videos) for row in _lines(found[0], ("episode_index", "length"))]
+        tasks = {
+            _whole(row["task_index"], f"{tasks_file}: task_index"): str("" if row["task"] is None else row["task"])
+            for row in _lines(tasks_file, ("task_index", "task"))
+        }
+        rows = list(_lines(found[0], ("episode_index", "length")))
+        episodes = [_located_by_number(row, info, videos, found[0]) for row in rows]
     if not episodes:
         raise DataError(f"{found[0]}: no episode in it")
+    times = Counter(episode.index for episode in episodes)
+    if twice := [index for index, count in times.items() if count > 1]:
+        raise DataError(
+            f"{found[0].parent}: episode_index: expected each episode once, got {twice[0]} {times[twice[0]]} times"
+        )
     return LeRobotMeta(
         version=version,
         fps=float(info["fps"]),
@@ -134,7 +146,7 @@ def _info(file: Path) -> dict[str, Any]:
     version = info.get("codebase_version") if isinstance(info, dict) else None
     if version not in VERSIONS:
         raise DataError(f"{file}: codebase_version: expected one of {list(VERSIONS)}, got {version!r}")
-    if not (isinstance(info.get("fps"), (int, float)) and info["fps"] > 0):
+    if type(info.get("fps")) not in (int, float) or not 0 < info["fps"] < float("inf"):
         raise DataError(f"{file}: fps: expected a positive number, got {info.get('fps')!r}")
     if not isinstance(info.get("data_path"), str):
         raise DataError(
@@ -143,7 +155,23 @@ def _info(file: Path) -> dict[str, Any]:
     features = info.get("features")
     if not isinstance(features, dict) or not all(isinstance(s, dict) and "dtype" in s for s in features.values()):
         raise DataError(f"{file}: features: expected an entry with dtype and shape for every feature, got {features!r}")
+    for name, spec in features.items():
+        _check_feature(spec, f"{file}: features: {name}")
+    if not isinstance(info.get("splits") or {}, dict):
+        raise DataError(f"{file}: splits: expected an object such as {{'train': '0:3'}}, got {info['splits']!r}")
     return info
+
+
+def _check_feature(spec: Mapping[str, Any], where: str) -> None:
+    """Passes where what is used of a feature's entry has the types that LeRobot gives it."""
+    if not isinstance(spec["dtype"], str):
+        raise DataError(f"{where}: dtype: expected a name, got {spec['dtype']!r}")
+    shape = spec.get("shape")
+    if shape is not None and not (isinstance(shape, list) and all(isinstance(size, int) for size in shape)):
+        raise DataError(f"{where}: shape: expected a list of whole numbers, got {shape!r}")
+    for key in ("info", "video_info"):
+        if not isinstance(spec.get(key) or {}, dict):
+            raise DataError(f"{where}: {key}: expected an object, got {spec[key]!r}")
 
 
 def _tasks_of_table(file: Path) -> dict[int, str]:
@@ -154,7 +182,10 @@ def _tasks_of_table(file: Path) -> dict[int, str]:
     if len(texts) != 1:
         raise DataError(f"{file}: expected one column of instructions beside task_index, got {full.schema.names}")
     indices = table.column("task_index").to_pylist()
-    return dict(zip(indices, full.column(texts[0]).to_pylist(), strict=True))
+    return {
+        _whole(index, f"{file}: task_index"): text or ""
+        for index, text in zip(indices, full.column(texts[0]).to_pylist(), strict=True)
+    }
 
 
 def _episode_rows(file: Path, videos: list[str]) -> Iterator[dict[str, Any]]:
@@ -167,33 +198,59 @@ def _episode_rows(file: Path, videos: list[str]) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def _located(row: Mapping[str, Any], info: Mapping[str, Any], videos: list[str]) -> LeRobotEpisode:
+def _located(row: Mapping[str, Any], info: Mapping[str, Any], videos: list[str], where: Path) -> LeRobotEpisode:
     data = _path(info, "data_path", chunk_index=row[DATA_KEYS[0]], file_index=row[DATA_KEYS[1]])
     places = {}
     for name in videos:
         chunk, file, start = (row[f"videos/{name}/{what}"] for what in VIDEO_KEYS)
+        if not isinstance(start, (int, float)) or not 0 <= start < float("inf"):
+            raise DataError(f"{where}: videos/{name}/{VIDEO_KEYS[2]}: expected seconds, got {start!r}")
         places[name] = (_path(info, "video_path", video_key=name, chunk_index=chunk, file_index=file), float(start))
-    index = int(row["episode_index"])
-    return LeRobotEpisode(index=index, length=int(row["length"]), data=data, videos=places, split=_split(info, index))
+    return _episode(row, info, data, places, where)
 
 
-def _located_by_number(row: Mapping[str, Any], info: Mapping[str, Any], videos: list[str]) -> LeRobotEpisode:
-    index = int(row["episode_index"])
-    place = {"episode_chunk": index // int(info.get("chunks_size") or 1000), "episode_index": index}
-    return LeRobotEpisode(
-        index=index,
-        length=int(row["length"]),
-        data=_path(info, "data_path", **place),
-        videos={name: (_path(info, "video_path", video_key=name, **place), 0.0) for name in videos},
-        split=_split(info, index),
-    )
+def _located_by_number(
+    row: Mapping[str, Any], info: Mapping[str, Any], videos: list[str], where: Path
+) -> LeRobotEpisode:
+    index = _whole(row["episode_index"], f"{where}: episode_index")
+    chunk_size = _whole(info.get("chunks_size") or 1000, "meta/info.json: chunks_size")
+    place = {"episode_chunk": index // chunk_size, "episode_index": index}
+    places = {name: (_path(info, "video_path", video_key=name, **place), 0.0) for name in videos}
+    return _episode(row, info, _path(info, "data_path", **place), places, where)
+
+
+def _episode(
+    row: Mapping[str, Any], info: Mapping[str, Any], data: str, videos: Mapping[str, tuple[str, float]], where: Path
+) -> LeRobotEpisode:
+    index = _whole(row["episode_index"], f"{where}: episode_index")
+    length = _whole(row["length"], f"{where}: episode {index}: length")
+    return LeRobotEpisode(index=index, length=length, data=data, videos=videos, split=_split(info, index))
+
+
+def _whole(value: Any, where: str) -> int:
+    """The value, where it is a whole number that counts something; DataError elsewhere."""
+    if type(value) not in (int, float) or not 0 <= value < 2**63 or value != int(value):
+        raise DataError(f"{where}: expected a whole number from 0 on, got {value!r}")
+    return int(value)
 
 
 def _path(info: Mapping[str, Any], pattern: str, **place: Any) -> str:
+    """A file of the data set; DataError where the pattern asks for anything else, or leads out of the folder."""
+    where, text = f"meta/info.json: {pattern}", info[pattern]
     try:
-        return info[pattern].format(**place)
-    except (KeyError, IndexError, ValueError) as error:
-        raise DataError(f"meta/info.json: {pattern}: cannot fill {info[pattern]!r} with {place} ({error!r})") from error
+        fields = list(Formatter().parse(text))
+    except ValueError as error:
+        raise DataError(f"{where}: not a pattern: {text!r} ({error})") from error
+    for _, name, size, conversion in fields:
+        if name is not None and (name not in place or conversion or not re.fullmatch(r"|0?\d?d", size or "")):
+            raise DataError(f"{where}: cannot fill {text!r}, expected nothing but numbers and names of {sorted(place)}")
+    try:
+        path = text.format(**place)
+    except ValueError as error:
+        raise DataError(f"{where}: cannot fill {text!r} with {place} ({error})") from error
+    if Path(path).is_absolute() or ".." in Path(path).parts:
+        raise DataError(f"{where}: expected a file inside the data set, got {path!r}")
+    return path
 
 
 def _split(info: Mapping[str, Any], index: int) -> str:

@@ -140,9 +140,7 @@ def episode_of(
         if len(seen) != len(states):
             raise DataError(f"{where}, {path}: expected {len(states)} frames, one for each state, got {len(seen)}")
         frames[name] = seen
-    reward, success = (
-        _joined(arrays, keys, where)[:, 0] if keys else None for keys in (chosen.keys.reward, chosen.keys.success)
-    )
+    reward, success = (_single(arrays, keys, where) for keys in (chosen.keys.reward, chosen.keys.success))
     if reward is not None and len(reward) != num_steps:
         raise DataError(f"{where}, {chosen.keys.reward[0]}: expected {num_steps} rewards, got {len(reward)}")
     return SourceEpisode(
@@ -221,9 +219,10 @@ def _array(arrays: Mapping[str, Any], path: str, where: str) -> Any:
 
 def _rows(arrays: Mapping[str, Any], path: str, where: str) -> np.ndarray:
     values = np.asarray(_array(arrays, path, where))
-    if values.dtype.kind not in "biuf" or values.ndim not in (1, 2) or not len(values):
+    if values.dtype.kind not in "biuf" or values.ndim not in (1, 2) or not values.size:
         raise DataError(f"{where}, {path}: expected rows of numbers, got {values.dtype} {list(values.shape)}")
-    return values.astype(np.float32).reshape(len(values), -1)
+    with np.errstate(over="ignore"):  # a number too large is told as one that is not finite
+        return values.astype(np.float32).reshape(len(values), -1)
 
 
 def _joined(arrays: Mapping[str, Any], paths: Iterable[str], where: str) -> np.ndarray:
@@ -234,6 +233,16 @@ def _joined(arrays: Mapping[str, Any], paths: Iterable[str], where: str) -> np.n
         if len(pieces[-1]) != len(pieces[0]):
             raise DataError(f"{where}, {path}: expected {len(pieces[0])} rows, got {len(pieces[-1])}")
     return np.concatenate(pieces, axis=1)
+
+
+def _single(arrays: Mapping[str, Any], paths: Sequence[str], where: str) -> np.ndarray | None:
+    """float32 ``[n]``: an array of one number a step; None where no path is given."""
+    if not paths:
+        return None
+    rows = _joined(arrays, paths, where)
+    if rows.shape[1] != 1:
+        raise DataError(f"{where}, {paths[0]}: expected one number a step, got {rows.shape[1]}")
+    return rows[:, 0]
 
 
 def _with_last(
