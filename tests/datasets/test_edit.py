@@ -171,3 +171,17 @@ def test_a_hidden_record_and_a_renamed_column_are_checked(store, tmp_path):
     steps.write_bytes(data[:-100])
     with pytest.raises(DataError, match=r"000000.arrow: expected \d+ bytes, got"):
         EpisodeStore.open(out.path)
+
+
+def test_neither_store_is_made_where_one_would_be_empty(store, tmp_path):
+    for wanted in ({"keep": ("id=*",)}, {"drop": ("id=*",)}):
+        with pytest.raises(ValueError, match="no episode would be in it"):
+            main(Args(stores=(store.path,), out=tmp_path / "out", rest=tmp_path / "rest", **wanted))
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "rest").exists()
+
+
+def test_two_outcomes_of_one_episode_are_refused(store, tmp_path):
+    with pytest.raises(ValueError, match="--success and --failure: both match episode 'day/0#0'"):
+        main(Args(stores=(store.path,), out=tmp_path / "out", success=("id=*",), failure=("id=day/0*",)))
+    assert not (tmp_path / "out").exists()

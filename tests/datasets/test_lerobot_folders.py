@@ -435,3 +435,8 @@ def test_export_refuses_and_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="out: no space left"):
         export_dataset.main(replace(args, fps=8))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["store", "there"]
+
+
+def test_steps_per_second_are_no_negative_number(tmp_path):
+    with pytest.raises(ValueError, match="--fps: expected a whole number of at least 1, got -3"):
+        export_dataset.Args(store=tmp_path / "store", out=tmp_path / "out", fps=-3)

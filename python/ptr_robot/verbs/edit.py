@@ -79,9 +79,11 @@ def main(args: Args) -> int:
     _check_used(args, stores)
     edits = [_edit(args, store) for store in stores]
     targets = [(args.out, edits)] + ([(args.rest, [_others(edit) for edit in edits])] if args.rest else [])
-    for out, _ in targets:
+    for out, chosen in targets:  # before the first is written: both are made or none
         if out.exists():
             raise ValueError(f"{out}: there already; choose another folder")
+        if not any(edit.keep.any() for edit in chosen):
+            raise ValueError(f"{out}: no episode would be in it")
     for out, chosen in targets:
         copied = write_edited(out, chosen)
         made = EpisodeStore.open(out)
@@ -99,11 +101,7 @@ def _edit(args: Args, store: EpisodeStore) -> Edit:
     if args.rename_task:
         tasks = _renames(args.rename_task, "rename-task")
         columns["task"] = [tasks.get(task, task) for task in table.task]
-    outcomes = list(table.outcome)
-    for outcome in ("success", "failure", "unknown"):
-        if patterns := getattr(args, outcome):
-            outcomes = [outcome if hit else was for hit, was in zip(_matching(store, patterns), outcomes, strict=True)]
-    columns["outcome"] = outcomes
+    columns["outcome"] = _outcomes(args, store)
     if args.prefix:
         name = store.path.resolve().name
         columns["episode_id"] = [f"{name}/{episode_id}" for episode_id in table.episode_id]
@@ -112,6 +110,18 @@ def _edit(args: Args, store: EpisodeStore) -> Edit:
     cameras = _renames(args.rename_camera, "rename-camera")
     own = {old: new for old, new in cameras.items() if old in {camera.name for camera in store.meta.cameras}}
     return Edit(store=store, keep=keep, columns=columns, cameras=own)
+
+
+def _outcomes(args: Args, store: EpisodeStore) -> list[str]:
+    """Outcome of each episode; ValueError where two options say different ones."""
+    outcomes, told = list(store.episodes.outcome), [""] * store.num_episodes
+    for outcome in ("success", "failure", "unknown"):
+        for e in np.flatnonzero(_matching(store, getattr(args, outcome))):
+            if told[e]:
+                episode_id = store.episodes.episode_id[e]
+                raise ValueError(f"--{told[e]} and --{outcome}: both match episode {episode_id!r} of {store.path}")
+            outcomes[e] = told[e] = outcome
+    return outcomes
 
 
 def _others(edit: Edit) -> Edit:

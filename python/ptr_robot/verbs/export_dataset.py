@@ -38,6 +38,10 @@ class Args:
     robot_type: str = ""
     rewards: RewardConfig = RewardConfig()
 
+    def __post_init__(self) -> None:
+        if self.fps < 0:
+            raise ValueError(f"--fps: expected a whole number of at least 1, got {self.fps}")
+
 
 def main(args: Args) -> int:
     """Writes and says what came out."""
