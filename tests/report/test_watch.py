@@ -95,3 +95,17 @@ def test_mistakes_are_one_line(tmp_path, capsys):
         (tmp_path / "metrics.jsonl").write_text("")
         assert cli(["watch", str(tmp_path), "--port", str(server.server_address[1])]) == 2
     assert "name another --port" in capsys.readouterr().err
+
+
+def test_a_record_that_is_none_is_told_in_one_line(tmp_path):
+    import threading
+
+    (tmp_path / "train_config.json").write_text('{"config": 5}')
+    with PageServer(tmp_path, 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            status, _, told = ask(server.url + "main")
+        finally:
+            server.shutdown()
+    assert status == 500
+    assert "not what ptr-fast writes" in told

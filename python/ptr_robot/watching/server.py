@@ -83,9 +83,14 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(page_html(title, "<p>reading the run …</p>", POLICY, "/watch.js"), kind="text/html")
         elif self.path == "/main":
             try:
-                self._answer(self.server.html(), kind="text/html", tagged=True)
+                page = self.server.html()
             except DataError as error:
                 self._answer(str(error), HTTPStatus.INTERNAL_SERVER_ERROR)
+            except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:
+                told = f"a file of {self.server.run_name} is gone, or not what ptr-fast writes ({error!r})"
+                self._answer(told, HTTPStatus.INTERNAL_SERVER_ERROR)
+            else:
+                self._answer(page, kind="text/html", tagged=True)
         elif self.path == "/watch.js":
             script = files("ptr_robot.watching").joinpath("watch.js").read_text(encoding="utf-8")
             self._answer(script, kind="text/javascript")
