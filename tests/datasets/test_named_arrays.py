@@ -265,3 +265,26 @@ def test_a_missing_package_is_named(name, package, extra, tmp_path, monkeypatch,
     assert cli.main(["convert", *options]) == 2
     assert f"pip install 'ptr-fast[{extra}]'" in capsys.readouterr().err
     assert not (tmp_path / "store").exists()
+
+
+def test_hostile_hdf5(tmp_path):
+    h5py = pytest.importorskip("h5py", reason="HDF5 files need h5py")
+    actions = "data/demo_0/actions"
+    cases = {
+        "expected a group 'data'": lambda file: replaced(file, "data", np.zeros(3)),
+        "/data/demo_1: expected a group of arrays": lambda file: replaced(file, "data/demo_1", np.zeros(3)),
+        "not fit into memory": lambda file: replaced(file, actions, shape=(10**13, 3), dtype="f8", chunks=(9, 3)),
+        "in another file": lambda file: replaced(file, actions, shape=(4, 3), dtype="u1", external=[(__file__, 0, 12)]),
+    }
+    for number, (message, damage) in enumerate(cases.items()):
+        copy = tmp_path / f"{number}.hdf5"
+        shutil.copy(FILES / "robomimic.hdf5", copy)
+        with h5py.File(copy, "r+") as file:
+            damage(file)
+        with pytest.raises(DataError, match=message):
+            read(copy, tmp_path / str(number), key=EEF, task="x")
+
+
+def replaced(file, path, data=None, **options):
+    del file[path]
+    file.create_dataset(path, data=data, **options)

@@ -57,11 +57,17 @@ def opened(file: Path) -> Any:
 
 
 def arrays_below(group: Any, skip: Sequence[str] = ()) -> dict[str, Any]:
-    """Every array below a group with rows, by its path."""
+    """Every array below a group with rows, by its path; DataError where it is no group, or has rows in other files."""
+    if not hasattr(group, "visititems"):
+        raise DataError(f"{group.file.filename}: {group.name}: expected a group of arrays, got an array")
     found: dict[str, Any] = {}
 
     def visit(path: str, node: Any) -> None:
         if hasattr(node, "shape") and len(node.shape) >= 1 and path.split("/", 1)[0] not in skip:
+            if node.external:
+                raise DataError(
+                    f"{group.file.filename}: {node.name}: its numbers are in another file, which is not read"
+                )
             found[path] = node
 
     group.visititems(visit)
@@ -149,12 +155,14 @@ class Hdf5Source:
                     source=self._name(file),
                     last=after if needed <= set(after) else None,
                 )
+            except MemoryError as error:
+                raise DataError(f"{where}: an array does not fit into memory, or is damaged ({error})") from error
             except (OSError, KeyError, RuntimeError) as error:
                 raise DataError(f"{where}: cannot be read, the file is damaged ({error})") from error
 
 
 def _data(file: Any, path: Path) -> Any:
-    if "data" not in file:
+    if not hasattr(file.get("data"), "visititems"):
         raise DataError(f"{path}: expected a group 'data' with demonstrations, got {list(file)[:5]}")
     return file["data"]
 
@@ -174,7 +182,9 @@ def _instruction(data: Any) -> str:
 
 def _environment(file: Any) -> str:
     """Name of the environment as robomimic keeps it; empty where it is not there."""
-    return str(_json(file["data"].attrs.get("env_args")).get("env_name", "")) if "data" in file else ""
+    return (
+        str(_json(file["data"].attrs.get("env_args")).get("env_name", "")) if hasattr(file.get("data"), "attrs") else ""
+    )
 
 
 def _json(text: Any) -> Mapping[str, Any]:
@@ -190,6 +200,6 @@ def _splits(file: Any) -> dict[str, str]:
     found: dict[str, str] = {}
     for mask in file.get("mask", ()):
         if mask in SPLITS:
-            names = np.asarray(file["mask"][mask])
+            names = np.ravel(np.asarray(file["mask"][mask]))
             found.update({name.decode() if isinstance(name, bytes) else str(name): SPLITS[mask] for name in names})
     return found

@@ -79,6 +79,8 @@ class MinariSource:
             try:
                 arrays = arrays_below(file[name], skip=("infos",))
                 return episode_of(self._chosen, arrays, where, episode_id=episode_id, task="", source=str(FILE))
+            except MemoryError as error:
+                raise DataError(f"{where}: an array does not fit into memory, or is damaged ({error})") from error
             except (OSError, KeyError, RuntimeError) as error:
                 raise DataError(f"{where}: cannot be read, the file is damaged ({error})") from error
 

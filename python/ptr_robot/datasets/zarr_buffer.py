@@ -93,7 +93,7 @@ class _Rows:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         try:
             rows = np.asarray(self._array[self._first : self._last])
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, ZeroDivisionError) as error:
             raise DataError(f"{self._where}: a chunk is damaged ({error})") from error
         return rows if dtype is None else rows.astype(dtype)
 
@@ -107,6 +107,8 @@ def _opened(root: Path) -> tuple[dict[str, Any], np.ndarray]:
     try:
         group: Any = zarr.open_group(str(root), mode="r")
         ends = np.asarray(group[f"meta/{ENDS}"][:])
+        if ends.ndim != 1 or (ends.size and ends.dtype.kind not in "iu"):
+            raise ValueError(f"{ENDS}: expected a row of whole numbers, got {ends.dtype} {list(ends.shape)}")
         return dict(_arrays(group["data"])), ends.astype(np.int64)
     except (KeyError, OSError, ValueError, RuntimeError, TypeError) as error:
         raise DataError(f"{root}: not a replay buffer with data and meta/{ENDS} ({error!r})") from error
