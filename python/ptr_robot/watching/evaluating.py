@@ -61,6 +61,8 @@ class Evaluating:
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         os.setpriority(os.PRIO_PROCESS, self._process.pid, 10)
+        if self._over.is_set():  # said while the process was starting
+            self._process.terminate()
         _, told = self._process.communicate()
         if self._process.returncode and not self._over.is_set():
             self.failed[checkpoint.name] = (told.strip().splitlines() or ["it said nothing"])[-1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable
+import time
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
@@ -37,8 +37,7 @@ class PageServer(ThreadingHTTPServer):
     def __init__(self, run: Path, port: int, places: StorePlaces = StorePlaces()) -> None:
         super().__init__((HOST, port), _Handler)
         self.run_name = run.resolve().name
-        self._make: Callable[[], str] = lambda: run_html(run, places)
-        self._stamp: Callable[[], tuple[object, ...]] = lambda: _stamp(run)
+        self._run, self._places = run, places
         self._lock = threading.Lock()
         self._seen: tuple[object, ...] = ()
         self._html = ""
@@ -54,16 +53,14 @@ class PageServer(ThreadingHTTPServer):
             DataError: a file of the run is broken.
         """
         with self._lock:
-            stamp = self._stamp()
+            stamp = _stamp(self._run)
             if stamp != self._seen or not self._html:
-                self._html, self._seen = self._make(), stamp
+                self._html, self._seen = run_html(self._run, self._places), stamp
             return self._html
 
 
 def _stamp(run: Path) -> tuple[object, ...]:
     """Changes where a file that the page shows does, and every ten seconds while nothing is logged: time passes too."""
-    import time
-
     paths = [run / "metrics.jsonl", run / "selection.json", run / "checkpoints", run / "evaluation"]
     marks = [path.stat().st_mtime_ns if path.exists() else 0 for path in paths]
     return (*marks, int(time.time()) // 10)
