@@ -242,6 +242,23 @@ def test_the_client_survives_a_server_that_goes_and_comes_back(serve):
     assert client.infer({"x": 2})["actions"] == 4
 
 
+def test_a_server_that_comes_back_with_another_policy_is_not_asked(serve):
+    about = {"policy": "ptr-fast", "step": 100, "action": {"units": ["m"]}}
+    server = serve(metadata=about)
+    client = RemotePolicy(server.url)
+    server.close()
+    with pytest.raises(RuntimeError, match=server.url):
+        client.infer({"x": 1})
+    other = serve(metadata={**about, "action": {"units": ["cm"]}})
+    for _ in range(2):
+        client.url, client._retry_at = other.url, 0.0
+        with pytest.raises(RuntimeError, match=rf"{other.url}: another policy answers there now \(other action\)"):
+            client.infer({"x": 1})
+    same = serve(metadata=about)
+    client.url = same.url
+    assert client.infer({"x": 1})["actions"] == 2
+
+
 def test_the_client_does_not_wait_for_a_late_answer_or_use_it(serve):
     server = serve(lambda request: (time.sleep(request["x"]), {"actions": request["x"]})[1])
     client = RemotePolicy(server.url, timeout_s=0.2)
@@ -289,6 +306,16 @@ def test_actions_that_are_none_are_the_servers_fault(serve, actions):
         ({"image": {"camera": "top", "height": -4, "width": 4}}, "height and width must be positive"),
         ({"state": {"names": ["x"], "units": []}}, "1 names but 0 units"),
         ({"tasks": {"names": []}}, "0 tasks"),
+        ({"images": [{"camera": "top", "height": 4, "width": 4}]}, "'key'"),
+        ({"images": [{"key": ["top"], "camera": "top", "height": 4, "width": 4}]}, "key: expected a text"),
+        (
+            {"images": [{"key": "i", "camera": name, "height": 4, "width": 4} for name in "ab"]},
+            "key: expected another for each camera",
+        ),
+        ({"image": {"camera": "top", "height": 4.5, "width": 4}}, "height: expected a whole number, got 4.5"),
+        ({"image": {"camera": "top", "height": 10**6, "width": 10**6}}, "a request would take 3000000000004 bytes"),
+        ({"observations": 10**9}, "a request would take 52000000000 bytes"),
+        ({"observations": 1.5}, "observations: expected a whole number, got 1.5"),
     ],
 )
 def test_metadata_that_make_no_policy_name_the_server(serve, wrong, message):

@@ -180,6 +180,16 @@ def test_a_server_that_fails_or_changes_its_answer_is_told(critic, other):
         steered.act(case.seen(steered.spec), ())
 
 
+def test_a_server_that_answers_nan_or_not_what_it_promised_is_named(critic, clone, other):
+    broken = other(lambda number, _: np.full((2, 4), np.nan if number else 0.0))
+    steered = load_steered(critic, SteeringOptions(steer=broken.url, **OTHER))
+    with pytest.raises(RuntimeError, match=f"{broken.url}: none of 4 proposals is finite"):
+        steered.act(case.seen(steered.spec), ())
+    short = other(lambda *_: np.zeros((2, 4)), metadata_of(Policy.load(clone)))
+    with pytest.raises(ValueError, match=f"{short.url}: expected 1 actions in an answer, as its metadata says, got 2"):
+        load_steered(critic, SteeringOptions(steer=short.url))
+
+
 def test_a_policy_that_draws_no_noise_is_told_by_the_log(critic, other):
     same = other(lambda *_: np.zeros((1, 4)))
     steered = load_steered(critic, SteeringOptions(steer=same.url, **OTHER))
@@ -236,8 +246,17 @@ def test_options_that_would_do_nothing_are_refused(critic, clone):
         rollout.main(rollout.Args(checkpoint=critic, mode="mean", steering=steering))
     with pytest.raises(ValueError, match="--engine does nothing with --steer"):
         serve.main(serve.Args(checkpoint=critic, engine="eager", steering=steering))
-    with pytest.raises(ValueError, match="steer-proposals must lie in 1 to 1024, got 0"):
-        SteeringOptions(steer="x", steer_proposals=0).check()
+    for options, message in (
+        ({"steer_proposals": 0}, "steer-proposals must lie in 1 to 1024, got 0"),
+        ({"steer_best": 2}, "--steer-best does nothing with --steer-choose max, it is of average"),
+        ({"steer_choose": "average", "steer_temperature": 2.0}, "--steer-temperature does nothing with .* average"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            SteeringOptions(steer="x", **options).check()
+    with pytest.raises(ValueError, match=r"steer-timeout-s is of a server, .* is asked here"):
+        load_steered(critic, SteeringOptions(steer=str(clone), steer_timeout_s=2.0))
+    with pytest.raises(ValueError, match=r"http://h:80: expected ws://HOST:PORT or wss://HOST:PORT, or a file"):
+        rollout.main(rollout.Args(checkpoint=critic, steering=SteeringOptions(steer="http://h:80")))
 
 
 def test_trials_in_a_kitchen_tell_how_often_the_critic_preferred_another(tmp_path, capsys):

@@ -20,7 +20,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 from websockets.uri import parse_uri
 
-from ptr_robot.serving.protocol import ProtocolError, check_token, pack, unpack
+from ptr_robot.serving.protocol import MAX_MESSAGE_BYTES, ProtocolError, check_token, pack, unpack
 
 __all__ = ["RemotePolicy"]
 
@@ -49,7 +49,7 @@ class RemotePolicy:
         ca_file: Path | None = None,
         connect_timeout_s: float = 5.0,
         timeout_s: float = 1.0,
-        max_bytes: int = 8 << 20,
+        max_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
         self.url, self._token, self._max_bytes = url, token, max_bytes
         _check_url(url)
@@ -68,10 +68,11 @@ class RemotePolicy:
             timeout_s: for this answer, s; None takes the policy's own.
 
         Raises:
-            RuntimeError: the server failed, is gone, or did not answer in time; the next call connects again.
+            RuntimeError: the server failed, is gone, or did not answer in time; the next call connects again. Or a
+                server of ours came back with another policy, which is not asked.
         """
         if self._socket is None:
-            self._connect()
+            self._reconnect()
         try:
             wait_s = self._timeout_s if timeout_s is None else timeout_s
             answer = self._wait(self._ask(pack(request), wait_s))
@@ -115,7 +116,8 @@ class RemotePolicy:
         request = {**images, "observation/state": state, "prompt": task}
         answer = self.infer(request if seed is None else {**request, "seed": seed}, timeout_s)
         try:
-            actions = np.asarray(answer.get("actions", ()), np.float32)
+            with np.errstate(over="ignore"):  # a number too large is told as one that is not finite
+                actions = np.asarray(answer.get("actions", ()), np.float32)
         except (TypeError, ValueError) as error:
             raise RuntimeError(f"{self.url}: expected actions [H, A], got no array of numbers") from error
         if actions.ndim != 2 or len(actions) == 0:
@@ -168,9 +170,20 @@ class RemotePolicy:
         if not isinstance(metadata, dict):
             self.close()
             raise RuntimeError(f"{self.url}: expected metadata, got {type(metadata).__name__}")
-        self.metadata = metadata
         self._retry_at = 0.0
         return metadata
+
+    def _reconnect(self) -> None:
+        """Connects again, to the policy of before: another one may have other units, and its trials are not the same.
+
+        Servers of other makes do not say which policy they have.
+        """
+        known, now = self.metadata, self._connect()
+        if "ptr-fast" not in (known.get("policy"), now.get("policy")) or pack(now) == pack(known):
+            return
+        self.close()
+        names = ", ".join(str(key) for key in {**known, **now} if pack(known.get(key)) != pack(now.get(key)))
+        raise RuntimeError(f"{self.url}: another policy answers there now (other {names}); start anew for it")
 
     async def _open(self) -> str | bytes:
         """Connects; the server's first message."""

@@ -17,9 +17,11 @@ from typing import Any
 import msgpack
 import numpy as np
 
-__all__ = ["MAX_DIMENSIONS", "ProtocolError", "check_token", "pack", "unpack"]
+__all__ = ["MAX_DIMENSIONS", "MAX_MESSAGE_BYTES", "ProtocolError", "check_token", "pack", "unpack"]
 
 MAX_DIMENSIONS = 8
+MAX_MESSAGE_BYTES = 8 << 20
+"""A larger message is refused, unless somebody asked for larger ones."""
 _MAX_ITEMS = 1024  # of a map or list
 _MAX_CONTAINERS = 256  # maps, lists and arrays: a message of many small ones would keep the reader busy for seconds
 _KINDS = "buif"  # booleans and numbers

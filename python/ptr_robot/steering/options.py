@@ -64,10 +64,14 @@ class SteeringOptions:
         """How the critic chooses.
 
         Raises:
-            ValueError: an option out of its range.
+            ValueError: an option out of its range, or of another way to choose.
         """
         if not 1 <= self.steer_proposals <= 1024:
             raise ValueError(f"steer-proposals must lie in 1 to 1024, got {self.steer_proposals}")
+        for choose, option in (("softmax", "steer_temperature"), ("average", "steer_best")):
+            if self.steer_choose != choose and getattr(self, option) != getattr(SteeringOptions, option):
+                told = f"does nothing with --steer-choose {self.steer_choose}, it is of {choose}"
+                raise ValueError(f"--{option.replace('_', '-')} {told}")
         if not 0.0 < self.steer_timeout_s < float("inf"):
             raise ValueError(f"steer-timeout-s must be a positive number, got {self.steer_timeout_s:g}")
         try:

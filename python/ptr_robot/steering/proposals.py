@@ -242,6 +242,9 @@ class ServerProposals:
         images = {name: np.zeros((*size, 3), np.uint8) for name, size in camera_sizes.items()}
         black = Observation(images, np.zeros(state_dim, np.float32), task)
         first = self._ask((black,) * told.window.num_observations, 0, FIRST_ANSWER_S)
+        if self.says_itself and len(first) != told.window.num_actions:
+            expected = f"expected {told.window.num_actions} actions in an answer, as its metadata says"
+            raise ValueError(f"{self.name}: {expected}, got {len(first)}")
         self.action_dim = first.shape[1]
         window = Window(num_observations=told.window.num_observations, num_actions=len(first))
         self.offer = Offer(**{**vars(told), "window": window})

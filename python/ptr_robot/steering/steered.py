@@ -108,7 +108,8 @@ class SteeredPolicy:
             seed: of the proposals' noise, the first as the proposing policy alone has it, and of ``softmax``.
 
         Raises:
-            NoProposalError: none came in time. ValueError: an observation that does not fit, or an unknown task.
+            NoProposalError: none came in time. RuntimeError: none is finite.
+            ValueError: an observation that does not fit, or an unknown task.
         """
         self.spec.tasks.slot(observation.task)
         past = past_of(observation, carry, self.window.num_observations)
@@ -119,6 +120,8 @@ class SteeredPolicy:
         except NoProposalError:
             self.log.unanswered += 1
             raise
+        if not any(np.isfinite(each).all() for each in proposals):
+            raise RuntimeError(f"{self.source.name}: none of {len(proposals)} proposals is finite")
         choice = self.critic.choose(past[-self.critic.window.num_observations :], proposals, seed)
         self.log.add(choice, self._num)
         return choice.actions, past[1:]
@@ -174,8 +177,10 @@ def resolved(options: SteeringOptions, *, moves_an_arm: bool = False) -> Steerin
         moves_an_arm: as :func:`ptr_robot.chosen_checkpoint.chosen_checkpoint` takes it.
 
     Raises:
-        DataError: there is no such checkpoint.
+        ValueError: a URL that is none of a server. DataError: there is no such checkpoint.
     """
+    if "://" in options.steer and not options.steer.startswith(SERVERS):
+        raise ValueError(f"{options.steer}: expected ws://HOST:PORT or wss://HOST:PORT, or a file, run or checkpoint")
     if options.steer.startswith(SERVERS) or options.steer.endswith(".onnx"):
         return options
     return replace(options, steer=str(chosen_checkpoint(Path(options.steer), moves_an_arm=moves_an_arm)))
@@ -201,6 +206,8 @@ def load_steered(
     is_server = options.steer.startswith(SERVERS)
     if options.steer_same_spaces and not is_server:
         raise ValueError(f"steer-same-spaces is of a server, {options.steer} says its spaces itself")
+    if options.steer_timeout_s != SteeringOptions.steer_timeout_s and not is_server:
+        raise ValueError(f"steer-timeout-s is of a server, {options.steer} is asked here")
     source: ProposalSource
     if is_server:
         source, camera_map = _server(critic, options)
