@@ -4,6 +4,7 @@ robomimic 0.3.0's ``SequenceDataset`` loads ``robomimic.hdf5``, and Minari 0.5.4
 """
 
 import io
+import json
 import shutil
 import sys
 import zipfile
@@ -234,7 +235,21 @@ def test_damaged_zarr_and_minari(tmp_path):
     (root / "data/action/1.0").write_bytes(b"nothing")
     with pytest.raises(DataError, match=r"episode 1 \(rows 4 to 8\), action: a chunk is damaged"):
         read(root, tmp_path / "a", task="t")
-    (root / "meta/episode_ends/.zarray").write_text("{")
+    description = root / "data/state/.zarray"
+    about = json.loads(description.read_text())
+    description.write_text(json.dumps({**about, "dtype": "banana"}))
+    with pytest.raises(DataError, match=r"data/state/.zarray: not the description of an array \(.*banana"):
+        read(root, tmp_path / "b", task="t")
+    description.write_text(json.dumps({**about, "shape": [], "chunks": []}))
+    with pytest.raises(DataError, match=r"data/state: expected 15 rows \(episode_ends\), got \[\]"):
+        read(root, tmp_path / "b", task="t")
+    pickled = {"shape": [15], "chunks": [7], "dtype": "|O", "fill_value": None, "compressor": None}
+    filters = [{"id": "vlen-bytes"}, {"id": "pickle", "protocol": 5}]
+    description.write_text(json.dumps({**about, **pickled, "filters": filters}))
+    with pytest.raises(DataError, match=r"data/state: its chunks are pickles, which can run any program"):
+        read(root, tmp_path / "b", task="t")
+    description.write_text(json.dumps(about))
+    (root / "meta/episode_ends/.zarray").unlink()
     with pytest.raises(DataError, match=r"d.zarr: not a replay buffer with data and meta/episode_ends"):
         read(root, tmp_path / "b", task="t")
     pytest.importorskip("h5py")
@@ -275,7 +290,11 @@ def test_hostile_hdf5(tmp_path):
         "/data/demo_1: expected a group of arrays": lambda file: replaced(file, "data/demo_1", np.zeros(3)),
         "not fit into memory": lambda file: replaced(file, actions, shape=(10**13, 3), dtype="f8", chunks=(9, 3)),
         "in another file": lambda file: replaced(file, actions, shape=(4, 3), dtype="u1", external=[(__file__, 0, 12)]),
+        "actions: its numbers are in another file": lambda file: virtual(file, actions, elsewhere),
+        "'data' is in another file, .*elsewhere.hdf5, which is not read": lambda file: linked(file, "data", elsewhere),
+        "/data/demo_1.* is in another file, .*elsewhere.hdf5": lambda file: linked(file, "data/demo_1", elsewhere),
     }
+    elsewhere = shutil.copy(FILES / "robomimic.hdf5", tmp_path / "elsewhere.hdf5")
     for number, (message, damage) in enumerate(cases.items()):
         copy = tmp_path / f"{number}.hdf5"
         shutil.copy(FILES / "robomimic.hdf5", copy)
@@ -283,6 +302,22 @@ def test_hostile_hdf5(tmp_path):
             damage(file)
         with pytest.raises(DataError, match=message):
             read(copy, tmp_path / str(number), key=EEF, task="x")
+
+
+def linked(file, path, other):
+    import h5py
+
+    del file[path]
+    file[path] = h5py.ExternalLink(other, path)
+
+
+def virtual(file, path, other):
+    import h5py
+
+    layout = h5py.VirtualLayout(file[path].shape, "f4")
+    layout[:] = h5py.VirtualSource(other, path, file[path].shape)
+    del file[path]
+    file.create_virtual_dataset(path, layout)
 
 
 def replaced(file, path, data=None, **options):

@@ -56,15 +56,24 @@ def opened(file: Path) -> Any:
         raise DataError(f"{file}: not a whole HDF5 file ({error})") from error
 
 
-def arrays_below(group: Any, skip: Sequence[str] = ()) -> dict[str, Any]:
-    """Every array below a group with rows, by its path; DataError where it is no group, or has rows in other files."""
+def arrays_below(group: Any, file: Any, skip: Sequence[str] = ()) -> dict[str, Any]:
+    """Every array below a group with rows, by its path.
+
+    Args:
+        file: the open file.
+
+    Raises:
+        DataError: it is no group, or it or some rows of it are in other files.
+    """
+    if group.file != file:
+        raise DataError(f"{file.filename}: {group.name} is in another file, {group.file.filename}, which is not read")
     if not hasattr(group, "visititems"):
         raise DataError(f"{group.file.filename}: {group.name}: expected a group of arrays, got an array")
     found: dict[str, Any] = {}
 
     def visit(path: str, node: Any) -> None:
         if hasattr(node, "shape") and len(node.shape) >= 1 and path.split("/", 1)[0] not in skip:
-            if node.external:
+            if node.external or (node.is_virtual and any(one.file_name != "." for one in node.virtual_sources())):
                 raise DataError(
                     f"{group.file.filename}: {node.name}: its numbers are in another file, which is not read"
                 )
@@ -95,11 +104,12 @@ class Hdf5Source:
             raise DataError(f"{root}: no file *.hdf5 or *.h5")
         self._where = str(self.files[0])
         with opened(self.files[0]) as file:
-            data, self.dataset = _data(file, self.files[0]), _environment(file)
+            data = _data(file, self.files[0])
+            self.dataset = _environment(data)
             names = _demonstrations(data)
             if not names:
                 raise DataError(f"{self._where}: data: expected groups demo_0, demo_1, ..., got {list(data)[:5]}")
-            found = arrays_below(data[names[0]], APART)
+            found = arrays_below(data[names[0]], file, APART)
             arrays = {path: Array.of(node) for path, node in found.items()}
             is_libero = bool(_instruction(data))
         is_libero &= all(path in arrays for path in LIBERO_STATE)
@@ -142,12 +152,12 @@ class Hdf5Source:
         with opened(file) as content:
             try:
                 demonstration = _data(content, file)[name]
-                last = arrays_below(demonstration["next_obs"]) if "next_obs" in demonstration else {}
+                last = arrays_below(demonstration["next_obs"], content) if "next_obs" in demonstration else {}
                 after = {f"obs/{path}": node for path, node in last.items()}
                 needed = {*self._chosen.cameras.values(), *self.keys.state}
                 return episode_of(
                     self._chosen,
-                    arrays_below(demonstration, APART),
+                    arrays_below(demonstration, content, APART),
                     where,
                     episode_id=episode_id,
                     task=task,
@@ -164,6 +174,8 @@ class Hdf5Source:
 def _data(file: Any, path: Path) -> Any:
     if not hasattr(file.get("data"), "visititems"):
         raise DataError(f"{path}: expected a group 'data' with demonstrations, got {list(file)[:5]}")
+    if file["data"].file != file:
+        raise DataError(f"{path}: 'data' is in another file, {file['data'].file.filename}, which is not read")
     return file["data"]
 
 
@@ -180,11 +192,9 @@ def _instruction(data: Any) -> str:
     return (" ".join(told) if isinstance(told, list) else str(told)).strip()
 
 
-def _environment(file: Any) -> str:
+def _environment(data: Any) -> str:
     """Name of the environment as robomimic keeps it; empty where it is not there."""
-    return (
-        str(_json(file["data"].attrs.get("env_args")).get("env_name", "")) if hasattr(file.get("data"), "attrs") else ""
-    )
+    return str(_json(data.attrs.get("env_args")).get("env_name", ""))
 
 
 def _json(text: Any) -> Mapping[str, Any]:
@@ -198,8 +208,9 @@ def _json(text: Any) -> Mapping[str, Any]:
 def _splits(file: Any) -> dict[str, str]:
     """Split of each demonstration by the masks ``train`` and ``valid``; others are subsets and say nothing of it."""
     found: dict[str, str] = {}
-    for mask in file.get("mask", ()):
+    masks = file.get("mask")
+    for mask in masks if hasattr(masks, "visititems") else ():
         if mask in SPLITS:
-            names = np.ravel(np.asarray(file["mask"][mask]))
+            names = np.ravel(np.asarray(masks[mask]))
             found.update({name.decode() if isinstance(name, bytes) else str(name): SPLITS[mask] for name in names})
     return found

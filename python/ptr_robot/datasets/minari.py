@@ -48,7 +48,7 @@ class MinariSource:
             )
             if not self._episodes:
                 raise DataError(f"{self._file}: expected groups episode_0, episode_1, ..., got {list(file)[:5]}")
-            found = arrays_below(file[self._episodes[0]], skip=("infos",))
+            found = arrays_below(file[self._episodes[0]], file, skip=("infos",))
             arrays = {path: Array.of(node) for path, node in found.items()}
         expected = about.get("total_episodes")
         told = [f"{self._file}: metadata.json says {expected} episodes, there are {len(self._episodes)}"]
@@ -77,7 +77,7 @@ class MinariSource:
         where = f"{self._file}: episode {name!r}"
         with opened(self._file) as file:
             try:
-                arrays = arrays_below(file[name], skip=("infos",))
+                arrays = arrays_below(file[name], file, skip=("infos",))
                 return episode_of(self._chosen, arrays, where, episode_id=episode_id, task="", source=str(FILE))
             except MemoryError as error:
                 raise DataError(f"{where}: an array does not fit into memory, or is damaged ({error})") from error

@@ -21,6 +21,8 @@ from ptr_robot.datasets.source import EpisodeHandle, Shard, SourceEpisode, finge
 __all__ = ["ZarrSource", "is_replay_buffer"]
 
 ENDS = "episode_ends"
+DAMAGE = (OSError, ValueError, RuntimeError, ZeroDivisionError)
+"""What zarr and its codecs raise where a chunk is not what its array says."""
 
 
 def is_replay_buffer(folder: Path) -> bool:
@@ -46,7 +48,7 @@ class ZarrSource:
     def __init__(self, root: Path, cameras: tuple[str, ...] = (), keys: Keys = Keys(), layout: str = "") -> None:
         self.root = root
         self._arrays, self._ends = _opened(root)
-        arrays = {path: Array.of(one) for path, one in self._arrays.items()}
+        arrays = {path: _declared(one, root / "data" / path) for path, one in self._arrays.items()}
         self._chosen = choose_arrays(arrays, cameras, keys, str(root / "data"))
         self._check_lengths()
         self.layout: Layout | None = find_layout(layout, "", self.format)
@@ -74,9 +76,9 @@ class ZarrSource:
             raise DataError(f"{file}: expected numbers that rise from above 0, got {self._ends[:5].tolist()}...")
         keys = self._chosen.keys
         for path in (*keys.action, *keys.state, *keys.reward, *keys.success, *self._chosen.cameras.values()):
-            got = self._arrays[path].shape[0]
-            if got != self._ends[-1]:
-                raise DataError(f"{self.root / 'data' / path}: expected {self._ends[-1]} rows ({ENDS}), got {got}")
+            shape = list(self._arrays[path].shape)
+            if shape[:1] != [self._ends[-1]]:
+                raise DataError(f"{self.root / 'data' / path}: expected {self._ends[-1]} rows ({ENDS}), got {shape}")
 
     def _read(self, index: int, first: int, last: int) -> SourceEpisode:
         where = f"{self.root / 'data'}: episode {index} (rows {first} to {last - 1})"
@@ -93,7 +95,7 @@ class _Rows:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         try:
             rows = np.asarray(self._array[self._first : self._last])
-        except (OSError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        except DAMAGE as error:
             raise DataError(f"{self._where}: a chunk is damaged ({error})") from error
         return rows if dtype is None else rows.astype(dtype)
 
@@ -106,12 +108,41 @@ def _opened(root: Path) -> tuple[dict[str, Any], np.ndarray]:
         raise RuntimeError("zarr folders need the package zarr: pip install 'ptr-fast[zarr]'") from error
     try:
         group: Any = zarr.open_group(str(root), mode="r")
+        _declared(group[f"meta/{ENDS}"], root / "meta" / ENDS)
         ends = np.asarray(group[f"meta/{ENDS}"][:])
         if ends.ndim != 1 or (ends.size and ends.dtype.kind not in "iu"):
             raise ValueError(f"{ENDS}: expected a row of whole numbers, got {ends.dtype} {list(ends.shape)}")
         return dict(_arrays(group["data"])), ends.astype(np.int64)
     except (KeyError, OSError, ValueError, RuntimeError, TypeError) as error:
-        raise DataError(f"{root}: not a replay buffer with data and meta/{ENDS} ({error!r})") from error
+        where = _wrongly_described(root) or f"{root}: not a replay buffer with data and meta/{ENDS} ({error!r})"
+        raise DataError(where) from error
+
+
+def _wrongly_described(root: Path) -> str:
+    """The first file that describes an array as zarr cannot read it, and why; empty where there is none."""
+    import zarr
+
+    for file in sorted(file for name in (".zarray", "zarr.json") for file in root.rglob(name)):
+        try:
+            zarr.open(str(file.parent), mode="r")
+        except (KeyError, OSError, ValueError, RuntimeError, TypeError) as error:
+            return f"{file}: not the description of an array ({error!r})"
+    return ""
+
+
+def _declared(array: Any, where: Path) -> Array:
+    """What an array is, by its description and where it holds files by its first row.
+
+    Raises:
+        DataError: a chunk is damaged, or would be unpickled.
+    """
+    compressors = array.compressors if hasattr(array, "compressors") else (array.compressor,)  # of zarr 3, and 2
+    if any(getattr(codec, "codec_id", "") == "pickle" for codec in (*(array.filters or ()), *(compressors or ()))):
+        raise DataError(f"{where}: its chunks are pickles, which can run any program and are not read")
+    try:
+        return Array.of(array)
+    except DAMAGE as error:
+        raise DataError(f"{where}: a chunk is damaged ({error})") from error
 
 
 def _arrays(group: Any, above: str = "") -> list[tuple[str, Any]]:
