@@ -30,7 +30,15 @@ from ptr_fast.errors import DataError
 from ptr_fast.files import git_lfs_advice, write_atomically
 from ptr_fast.types import ActionSpec, CameraSpec, StateSpec
 
-__all__ = ["KINDS_OF_OUTCOME", "SCHEMA_VERSION", "Episode", "StoreMeta", "load_meta", "save_meta"]
+__all__ = [
+    "KINDS_OF_OUTCOME",
+    "SCHEMA_VERSION",
+    "Episode",
+    "StoreMeta",
+    "load_meta",
+    "refuse_inside_a_store",
+    "save_meta",
+]
 
 SCHEMA_VERSION = 1
 MAX_VERIFIED_BYTES = 2 << 30
@@ -155,6 +163,17 @@ class Episode:
 def save_meta(path: Path, meta: StoreMeta) -> None:
     """Writes ``meta.json`` of the store at ``path`` atomically."""
     write_atomically(path / "meta.json", (json.dumps(to_dict(meta), indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def refuse_inside_a_store(path: Path) -> None:
+    """Passes where a new folder would not lie inside a store, in which nobody but its own writer makes anything.
+
+    Raises:
+        ValueError: it would; names the store.
+    """
+    for above in path.resolve().parents:
+        if (above / "meta.json").is_file() and (above / "steps").is_dir():
+            raise ValueError(f"{path}: lies inside the store {above}, which stays as it is; choose another folder")
 
 
 def load_meta(path: Path) -> StoreMeta:

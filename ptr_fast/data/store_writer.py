@@ -24,6 +24,7 @@ from ptr_fast.data.store_meta import (
     StoreMeta,
     column_crc,
     load_meta,
+    refuse_inside_a_store,
     save_meta,
 )
 from ptr_fast.data.store_reader import EpisodeStore
@@ -57,14 +58,15 @@ class StoreWriter:
         """Makes an empty store at ``path`` and a writer for it.
 
         Raises:
-            ValueError: there is a store already, or the folder holds something else.
+            ValueError: there is a store already, the folder holds something else, or it lies inside another store.
             RuntimeError: another process writes here, or the file system refuses.
         """
         path = Path(path)
         if (path / "meta.json").exists():
             raise ValueError(f"{path}: there is a store already; open it with StoreWriter.append")
-        if path.exists() and (not path.is_dir() or set(os.listdir(path)) - {"steps", "episodes", "writer.lock"}):
+        if path.exists() and (not path.is_dir() or any(map(_is_foreign, os.listdir(path)))):
             raise ValueError(f"{path}: expected an empty or new folder for the store")
+        refuse_inside_a_store(path)
         for folder in ("steps", "episodes"):
             (path / folder).mkdir(parents=True, exist_ok=True)
         lock = _WriterLock(path)
@@ -281,6 +283,11 @@ class _WriterLock:
 
     def release(self) -> None:
         self._file.close()
+
+
+def _is_foreign(name: str) -> bool:
+    """Whether a file or folder is none that making a store leaves where it is killed."""
+    return name not in ("steps", "episodes", "writer.lock") and not name.startswith(".meta.json.")
 
 
 def _differences(name: str, stored: Any, new: Any) -> list[str]:

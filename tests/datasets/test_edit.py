@@ -16,6 +16,7 @@ from ptr_fast.errors import DataError
 from ptr_robot import cli
 from ptr_robot.datasets import edited_store
 from ptr_robot.inspection.store_summary import summarize
+from ptr_robot.verbs import export_dataset
 from ptr_robot.verbs.edit import Args, main
 
 
@@ -141,6 +142,8 @@ def test_slips_of_the_pen_are_refused_and_nothing_is_left(store, tmp_path, capsy
         ("--rename-task", "a=b"): "--rename-task: no task 'a'; there are ['open the drawer'",
         ("--rename-camera", "a=b"): "--rename-camera: no camera 'a'; there are ['front', 'wrist']",
         ("--rename-camera", "front=wrist"): "two cameras cannot have one name",
+        ("--rename-camera", "front=a/b"): "--rename-camera: expected a name without '/', which names files, got 'a/b'",
+        ("--rename-camera", "front= "): "--rename-camera: expected a name, got ' '",
         ("--keep", "id=*", "--drop", "id=*"): "no episode would be in it",
     }
     with pytest.raises(ValueError, match="--rest takes what --keep and --drop leave out"):
@@ -150,6 +153,12 @@ def test_slips_of_the_pen_are_refused_and_nothing_is_left(store, tmp_path, capsy
         assert message in capsys.readouterr().err
     assert cli.main(["edit", str(store.path), "--out", str(store.path)]) == 2
     assert "there already" in capsys.readouterr().err
+    for wrong in ({"out": store.path / "new"}, {"out": tmp_path / "out", "rest": store.path / "steps" / "new"}):
+        with pytest.raises(ValueError, match=r"new: lies inside the store .*/a, which stays as it is"):
+            main(Args(stores=(store.path,), drop=("outcome=failure",), **wrong))
+    for out, rest in (("x", "x/y"), ("x/y", "x"), ("x", "z/../x")):
+        with pytest.raises(ValueError, match="--rest and --out: expected two folders, none inside the other"):
+            Args(stores=(store.path,), out=tmp_path / out, rest=tmp_path / rest, drop=("id=*",))
 
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -158,6 +167,22 @@ def test_slips_of_the_pen_are_refused_and_nothing_is_left(store, tmp_path, capsy
     assert cli.main(["edit", str(store.path), "--out", str(tmp_path / "out")]) == 2
     assert "no space left" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_store_is_not_exported_into_a_store_or_with_names_that_lerobot_does_not_take(store, tmp_path):
+    with pytest.raises(ValueError, match=r"new: lies inside the store .*/a, which stays as it is"):
+        export_dataset.main(export_dataset.Args(store=store.path, out=store.path / "new"))
+    with pytest.raises(ValueError, match=r"new: lies inside the store .*/a, which stays as it is"):
+        StoreWriter.create(store.path / "new", load_meta(store.path))
+    assert sorted(path.name for path in store.path.iterdir()) == ["episodes", "meta.json", "steps", "writer.lock"]
+    meta = load_meta(store.path)
+    cameras = tuple(replace(camera, name=f"obs/{camera.name}") for camera in meta.cameras)
+    with StoreWriter.create(tmp_path / "b", replace(meta, cameras=cameras)) as writer:
+        one, files = recordings()[0], {f"obs/{c.name}": frames(store, c.name, 0)[:-1] for c in meta.cameras}
+        writer.add(Episode(episode_id="0", task="t", states=one.states[:-1], actions=one.actions, frames=files))
+    with pytest.raises(ValueError, match=r"b: camera 'obs/\w+': LeRobot's names have no '/'; ptr-fast edit --rename"):
+        export_dataset.main(export_dataset.Args(store=tmp_path / "b", out=tmp_path / "c"))
+    assert not (tmp_path / "c").exists()
 
 
 def test_a_hidden_record_and_a_renamed_column_are_checked(store, tmp_path):

@@ -21,7 +21,15 @@ import numpy as np
 import pyarrow as pa
 
 from ptr_fast.data.store import EpisodeStore, StoreMeta
-from ptr_fast.data.store_meta import EPISODE_SCHEMA, FRAME_PREFIX, PART_KEY, REWARDS, column_crc, save_meta
+from ptr_fast.data.store_meta import (
+    EPISODE_SCHEMA,
+    FRAME_PREFIX,
+    PART_KEY,
+    REWARDS,
+    column_crc,
+    refuse_inside_a_store,
+    save_meta,
+)
 from ptr_fast.errors import DataError
 from ptr_fast.files import sync_directory, writing
 from ptr_robot.datasets.spaces import measured_bounds
@@ -90,11 +98,13 @@ def write_edited(out: Path, edits: Sequence[Edit]) -> int:
     """Writes the store ``out`` with the episodes of all edits; returns how many bytes of frames had to be copied.
 
     Raises:
-        ValueError: ``out`` is there, no episode is left, an id is there twice, or the stores do not fit each other.
+        ValueError: ``out`` is there or inside a store, no episode is left, an id is there twice, or the stores do not
+            fit each other.
         OSError: the file system refuses; nothing is left.
     """
     if out.exists():
         raise ValueError(f"{out}: there already; choose another folder")
+    refuse_inside_a_store(out)
     if not any(edit.keep.any() for edit in edits):
         raise ValueError(f"{out}: no episode would be in it")
     _check_ids(edits)

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from ptr_fast.config import RewardConfig
 from ptr_fast.data.rewards import label_steps
 from ptr_fast.data.store import EpisodeStore
+from ptr_fast.data.store_meta import refuse_inside_a_store
 from ptr_fast.files import sync_directory, writing
 from ptr_robot.datasets.lerobot_extra import image_file, write_extra
 from ptr_robot.datasets.lerobot_features import data_schema, declared_features, tasks_table
@@ -61,6 +62,9 @@ class LeRobotWriter:
         robot_type: name of the robot for LeRobot; may be empty.
         fps: steps per second, a whole number as LeRobot needs it.
         data_mb, video_mb: size at which the next file is begun, 1e6 bytes.
+
+    Raises:
+        ValueError: a camera's name is none for LeRobot.
     """
 
     def __init__(
@@ -76,6 +80,9 @@ class LeRobotWriter:
     ) -> None:
         self.store, self._rewards, self._as_video, self._fps = store, rewards, as_video, fps
         self._robot_type, self._limits = robot_type, (data_mb * 1e6, video_mb * 1e6)
+        if slashed := [camera.name for camera in store.meta.cameras if "/" in camera.name]:
+            told = f"LeRobot's names have no '/'; ptr-fast edit --rename-camera {slashed[0]}=NAME gives it another"
+            raise ValueError(f"{store.path}: camera {slashed[0]!r}: {told}")
         self.camera_keys = {camera.name: f"observation.images.{camera.name}" for camera in store.meta.cameras}
         outcomes = store.episodes.outcome
         self.knows_success = "unknown" not in outcomes
@@ -94,11 +101,12 @@ class LeRobotWriter:
         """Writes the folder ``out``, which must not exist; ``progress.advance()`` is called after every episode.
 
         Raises:
-            ValueError: ``out`` is there already, or the frames do not make a video.
+            ValueError: ``out`` is there already or inside a store, or the frames do not make a video.
             OSError: the file system refuses; nothing is left.
         """
         if out.exists():
             raise ValueError(f"{out}: there already; choose another folder")
+        refuse_inside_a_store(out)
         temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
         with writing(out):
             try:

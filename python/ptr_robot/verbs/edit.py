@@ -66,13 +66,17 @@ class Args:
             raise ValueError("expected a store, or several to merge")
         if self.rest is not None and not (self.keep or self.drop):
             raise ValueError("--rest takes what --keep and --drop leave out: give one of them")
-        if self.rest is not None and self.rest.absolute() == self.out.absolute():
-            raise ValueError(f"--rest and --out: expected two folders, got {self.out} for both")
+        if self.rest is not None:
+            rest, out = self.rest.resolve(), self.out.resolve()
+            if rest == out or rest in out.parents or out in rest.parents:
+                told = f"got {self.rest} and {self.out}" if rest != out else f"got {self.out} for both"
+                raise ValueError(f"--rest and --out: expected two folders, none inside the other, {told}")
 
 
 def main(args: Args) -> int:
     """Makes the store, or both, and says what is in them."""
     from ptr_fast.data.store import EpisodeStore
+    from ptr_fast.data.store_meta import refuse_inside_a_store
     from ptr_robot.datasets.edited_store import write_edited
 
     stores = [EpisodeStore.open(path) for path in args.stores]
@@ -82,6 +86,7 @@ def main(args: Args) -> int:
     for out, chosen in targets:  # before the first is written: both are made or none
         if out.exists():
             raise ValueError(f"{out}: there already; choose another folder")
+        refuse_inside_a_store(out)
         if not any(edit.keep.any() for edit in chosen):
             raise ValueError(f"{out}: no episode would be in it")
     for out, chosen in targets:
@@ -151,6 +156,8 @@ def _renames(values: Iterable[Any], option: str) -> dict[str, str]:
     names = pairs(values, option)
     if blank := next((new for new in names.values() if is_blank(new)), None):
         raise ValueError(f"--{option}: expected a name, got {blank!r}")
+    if option == "rename-camera" and (slashed := next((new for new in names.values() if "/" in new), None)):
+        raise ValueError(f"--{option}: expected a name without '/', which names files, got {slashed!r}")
     return names
 
 

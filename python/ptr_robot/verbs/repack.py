@@ -18,6 +18,7 @@ import tyro
 
 from ptr_fast.data.jpeg_restart import ENCODING, add_restarts
 from ptr_fast.data.store import Episode, EpisodeStore, StoreMeta, StoreWriter
+from ptr_fast.data.store_meta import refuse_inside_a_store
 from ptr_fast.errors import DataError
 from ptr_fast.files import sync_directory
 from ptr_robot.console.progress import Progress
@@ -74,13 +75,12 @@ def repack(path: Path, out: Path) -> Sizes:
     Raises:
         DataError: a frame that is no baseline JPEG in grey or YCbCr, with its episode, camera and step; what came
             before it is kept for the next try.
-        ValueError: no camera holds JPEG frames, all have restart markers already, ``out`` exists or lies inside the
+        ValueError: no camera holds JPEG frames, all have restart markers already, ``out`` exists or lies inside a
             store, or another store was being repacked to it.
     """
     store = EpisodeStore.open(path)
     meta = _repacked_meta(store)
-    if path.resolve() in out.resolve().parents:
-        raise ValueError(f"{out}: lies inside the store {path}, which stays as it is; choose another --out")
+    refuse_inside_a_store(out)
     if out.exists():
         raise ValueError(f"{out}: exists already; choose another --out")
     partial = out.with_name(out.name + ".partial")
