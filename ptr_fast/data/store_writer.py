@@ -29,7 +29,7 @@ from ptr_fast.data.store_meta import (
 )
 from ptr_fast.data.store_reader import EpisodeStore
 from ptr_fast.errors import DataError
-from ptr_fast.files import sync_directory
+from ptr_fast.files import sync_directory, writing
 
 __all__ = ["StoreWriter"]
 
@@ -277,9 +277,13 @@ class _WriterLock:
             owner = self._file.read().strip() or "unknown"
             self._file.close()
             raise RuntimeError(f"{path}: another writer has this store open (process {owner})") from error
-        self._file.truncate(0)
-        self._file.write(str(os.getpid()))
-        self._file.flush()
+        try:
+            with writing(path / "writer.lock"):
+                self._file.truncate(0)
+                os.write(self._file.fileno(), str(os.getpid()).encode())
+        except OSError:
+            self.release()
+            raise
 
     def release(self) -> None:
         self._file.close()

@@ -1,5 +1,6 @@
 """Stores: what goes in comes out, parts never change, damage is found and named, a crash leaves nothing."""
 
+import contextlib
 import json
 import os
 import resource
@@ -165,24 +166,41 @@ def environment():
     return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 
+@contextlib.contextmanager
+def files_of_at_most(num_bytes):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 def test_full_disk_leaves_the_store_as_it_was(make_store, make_episode):
     path = make_store()
     before = stamps(path)
     writer = StoreWriter.append(path)
     writer.add(make_episode("big", writer.meta, num_steps=300))
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
-    try:
-        with pytest.raises(RuntimeError, match=r"cannot write part .*steps/000002.arrow.*File too large"):
-            writer.commit()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with (
+        files_of_at_most(20_000),
+        pytest.raises(RuntimeError, match=r"cannot write part .*steps/000002.arrow.*File too large"),
+    ):
+        writer.commit()
     assert stamps(path) == before
     assert not list(path.glob("*/*.tmp"))
     EpisodeStore.open(path).verify()
     writer.commit()  # there is room again: nothing was lost
     writer.close()
     assert EpisodeStore.open(path).episodes.episode_id[-1] == "big"
+
+
+def test_a_store_that_could_not_be_made_is_made_by_the_same_call(tmp_path, make_meta):
+    path = tmp_path / "store"
+    with files_of_at_most(0), pytest.raises(OSError, match=r"cannot write .*store/writer.lock: no space left"):
+        StoreWriter.create(path, make_meta())
+    (path / ".meta.json.1.tmp").write_text("{")  # as a kill between two steps leaves it
+    StoreWriter.create(path, make_meta()).close()
+    assert EpisodeStore.open(path).num_episodes == 0
 
 
 @pytest.mark.parametrize("column", ["state", "action", "frame.image_0"])

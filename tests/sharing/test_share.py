@@ -156,6 +156,12 @@ def test_what_cannot_be_is_told_first(run, shared, tmp_path):
         pull.main(pull.Args(source=str(tmp_path), out=tmp_path / "x"))
     with pytest.raises(ValueError, match="--revision is of a repository"):
         pull.main(pull.Args(source=str(shared), out=tmp_path / "x", revision="main"))
+    with pytest.raises(ValueError, match=r"x: lies inside .*, which stays as it is; name another folder with --out"):
+        pull.main(pull.Args(source=str(shared), out=shared / "x"))
+    notes = tmp_path / "notes.md"
+    notes.write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match=r"notes\.md: expected Markdown in UTF-8"):
+        push.main(push.Args(run=run, out=tmp_path / "x", notes=notes))
     older = shutil.copy(run / "rollouts" / "older.json", tmp_path / "older.json")
     with pytest.raises(DataError, match=r"older\.json: no trials of"):
         push.main(push.Args(run=run, out=tmp_path / "x", trials=(older,)))
@@ -172,7 +178,7 @@ class Hub:
         self.module.get_token = lambda: token
         self.module.HfApi = self.HfApi(folder)
         self.module.snapshot_download = self.snapshot_download
-        self.folder, self.made = folder, {}
+        self.folder, self.made, self.is_reached = folder, {}, True
 
     def HfApi(self, folder):
         hub = self
@@ -183,6 +189,8 @@ class Hub:
 
             def create_repo(self, *, repo_id, private, exist_ok):
                 assert exist_ok
+                if not hub.is_reached:  # httpx's own errors are no OSErrors
+                    raise type("ConnectError", (Exception,), {})("Name or service not known")
                 hub.made[repo_id] = private
 
             def upload_folder(self, *, repo_id, folder_path, commit_message, allow_patterns):
@@ -218,6 +226,9 @@ def test_the_hub_gets_the_folder_and_gives_it_back(run, tmp_path, monkeypatch, c
     assert weights_digest(read_checkpoint(tmp_path / "pulled")) == weights_digest(read_checkpoint(run))
     with pytest.raises(RuntimeError, match=r"me/other: cannot be fetched from the Hub \(404 Client Error\)"):
         pull.main(pull.Args(source="me/other", out=tmp_path / "other"))
+    hub.is_reached = False
+    with pytest.raises(RuntimeError, match=r"me/toys: the Hub did not take it \(Name or service not known\)"):
+        push.main(push.Args(run=run, out=tmp_path / "again", repo="me/toys"))
 
 
 @pytest.mark.parametrize("has_package", [True, False])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -114,4 +115,8 @@ def _words(where: str, value: Any) -> tuple[str, ...]:
         raise ValueError(f"{where}: expected a list of options of collect, or the path of a store, got {value!r}")
     if words and not str(words[0]).startswith("--") and (len(words) > 1 or not (Path(words[0]) / "meta.json").exists()):
         raise ValueError(f"{where}: {' '.join(map(str, words))}: no store there; options of collect begin with --")
+    if "--episodes" in words:
+        number = "".join(map(str, words[words.index("--episodes") + 1 :][:1]))
+        if not re.fullmatch(r"[1-9]\d*", number):
+            raise ValueError(f"{where}: --episodes: expected a whole number from 1 on behind it, got {number!r}")
     return tuple(map(str, words))

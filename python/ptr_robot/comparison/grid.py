@@ -145,8 +145,17 @@ def read_grid(path: Path) -> Grid:
     """
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        """Refuses a name that stands twice: YAML forbids it, and PyYAML would take the last one in silence."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            names = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+            if twice := next((key for key, _ in node.value if names.count(key.value) > 1), None):
+                raise yaml.constructor.ConstructorError(None, None, f"{twice.value!r} stands twice", twice.start_mark)
+            return super().construct_mapping(node, deep)
+
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -226,6 +235,8 @@ def _variant(name: str, values: Any) -> Method:
         raise ValueError(f"{where}: options: expected a list such as '[--learner.discount, 0.9]', got {words!r}")
     if type(num_demos) is not int or num_demos < 0:
         raise ValueError(f"{where}: num_demos: expected a whole number, got {num_demos!r}")
+    if not isinstance(values["of"], str):
+        raise ValueError(f"{where}: of: expected the name of a method, got {values['of']!r}")
     method = find_method(values["of"])
     return replace(method, name=name, title=name, options=(*method.options, *map(str, words)), num_demos=num_demos)
 

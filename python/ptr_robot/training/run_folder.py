@@ -55,9 +55,13 @@ class run_lock:  # noqa: N801 (used like a function)
             holder = self.file.read().strip() or "unknown"
             self.file.close()
             raise RuntimeError(f"{self.path.parent}: another process (pid {holder}) is training here") from error
-        self.file.truncate(0)
-        self.file.write(f"{os.getpid()}\n")
-        self.file.flush()
+        try:
+            with writing(self.path):
+                self.file.truncate(0)
+                os.write(self.file.fileno(), f"{os.getpid()}\n".encode())
+        except OSError:
+            self.file.close()
+            raise
 
     def __exit__(self, *_: object) -> None:
         if self.file is None:

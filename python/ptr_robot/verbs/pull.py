@@ -38,6 +38,7 @@ def main(args: Args) -> int:
     import os
     import shutil
 
+    from ptr_fast.files import writing
     from ptr_robot.sharing.folder import FILES, check_shared, put_in_place
     from ptr_robot.sharing.hub import check_repo, download, hub_token
 
@@ -51,14 +52,17 @@ def main(args: Args) -> int:
         if local.exists() or args.source.startswith((".", "/")):
             raise ValueError(f"{local}: no folder that ptr-fast push wrote, files.json is missing")
         check_repo(args.source)
+    elif local.resolve() in args.out.resolve().parents:
+        raise ValueError(f"{args.out}: lies inside {local}, which stays as it is; name another folder with --out")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     temporary = args.out.with_name(f".{args.out.name}.{os.getpid()}.tmp")
     try:
         if is_local:
             check_shared(local, args.weights)
-            for name in (name for name in FILES if (local / name).is_file()):
-                (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(local / name, temporary / name)
+            with writing(args.out):
+                for name in (name for name in FILES if (local / name).is_file()):
+                    (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(local / name, temporary / name)
         else:
             download(args.source, args.revision, hub_token(), temporary)
             shutil.rmtree(temporary / ".cache", ignore_errors=True)  # the client's notes of what it fetched

@@ -56,7 +56,7 @@ def main(args: Args) -> int:
     choice = choose_checkpoint(args.run)
     info = read_checkpoint(chosen_checkpoint(args.run))
     run = info.path.parent.parent if info.path.parent.name == "checkpoints" else info.path
-    notes = args.notes.read_text(encoding="utf-8").strip() if args.notes else ""
+    notes = _text(args.notes) if args.notes else ""
     own = sorted((run / "rollouts").glob("*.json"))
     trials = read_trials(own, info, must_match=False)
     given = [file for file in args.trials if file.resolve() not in {each.resolve() for each in own}]
@@ -75,3 +75,10 @@ def main(args: Args) -> int:
     where = upload(folder, args.repo, token, private=not args.public, message=f"{name}, step {info.step}")
     print(f"pushed to {where}")
     return 0
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: expected Markdown in UTF-8 ({error})") from error
