@@ -100,6 +100,18 @@ def test_mistakes_are_one_line(tmp_path, capsys):
     assert "name another --port" in capsys.readouterr().err
 
 
+def test_a_browser_that_goes_away_leaves_no_traceback(tmp_path, capsys):
+    with PageServer(tmp_path, 0) as server:
+        for error in (BrokenPipeError(), ValueError("ours")):
+            try:
+                raise error
+            except (BrokenPipeError, ValueError):
+                server.handle_error(None, ("127.0.0.1", 1))
+    told = capsys.readouterr().err
+    assert "ours" in told
+    assert "BrokenPipe" not in told
+
+
 def test_a_record_that_is_none_is_told_in_one_line(tmp_path):
     import threading
 

@@ -8,6 +8,7 @@ import pytest
 
 from ptr_fast.checkpoint import save_checkpoint
 from ptr_fast.config import ActConfig, EncoderConfig, PolicySpec, TaskTable
+from ptr_fast.errors import DataError
 from ptr_fast.learners import make_learner
 from ptr_fast.learners.bc.config import BcConfig
 from ptr_fast.types import CameraSpec
@@ -104,6 +105,25 @@ def test_a_log_is_gone_on_with(tmp_path):
     assert not ran
     run_trials(CountingExpert(ran), PLAN, 1, log=log, about={"policy": "another"})
     assert ran, "a log about something else counts for nothing"
+
+
+def test_a_log_that_is_none_or_of_other_trials_by_now_is_not_added_to(tmp_path):
+    log = tmp_path / "trials.jsonl"
+    plan = replace(PLAN, observe="state", max_steps=3)
+
+    def begin_others(_):
+        run_trials(RandomSource(), plan, 1, log=log, about={"policy": "another"})
+
+    with pytest.raises(RuntimeError, match=r"trials\.jsonl: another call began other trials here; give each its own"):
+        run_trials(RandomSource(), plan, 2, log=log, each=begin_others)
+    assert len(log.read_text().splitlines()) == 2, "the others' alone"
+    for rows in ("[1]\n", '{"plan": 3}\n', "\xff\n"):
+        log.write_text(rows, encoding="latin1")
+        run_trials(RandomSource(), plan, 1, log=log)
+    with open(log, "a", encoding="utf-8") as file:
+        file.write('{"index": 1}\n')
+    with pytest.raises(DataError, match=r"trials\.jsonl: not a log of trials \(.*; remove it, and they run again"):
+        run_trials(RandomSource(), plan, 2, log=log)
 
 
 class CountingExpert(ExpertSource):

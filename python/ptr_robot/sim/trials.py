@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from ptr_fast.errors import DataError
+from ptr_fast.files import write_atomically, writing
 from ptr_fast.runtime.control import Play
 from ptr_fast.runtime.observation import Observation
 from ptr_fast.runtime.playing import PlayConfig
@@ -141,7 +143,8 @@ def run_trials(
 
     Raises:
         ValueError: the task or kitchen is unknown, or the policy does not fit.
-        RuntimeError: a worker died, or no OpenGL context can be made.
+        RuntimeError: a worker died, no OpenGL context can be made, or another call began its own trials in the log.
+        DataError: the log holds something that no trial is. OSError: it cannot be written.
     """
     from ptr_robot.sim.workers import ordered_map
 
@@ -164,8 +167,7 @@ def run_trials(
     for trial in ordered_map(_run_job, jobs, min(num_workers, max(1, len(jobs)))):
         trials[trial.index] = trial
         if log:
-            with open(log, "a", encoding="utf-8") as file:
-                file.write(json.dumps(trial.as_dict()) + "\n")
+            _add_to_log(log, header, trial)
         if each:
             each(trial)
     return [trials[index] for index in sorted(trials)]
@@ -276,18 +278,21 @@ def _read_log(path: Path, header: dict[str, Any]) -> dict[int, Trial]:
     rows = list(_json_lines(path))
     if not rows:
         return {}
-    if "plan" in rows[0]:
+    if isinstance(rows[0], dict) and isinstance(rows[0].get("plan"), dict):
         for name in ("frame_delay", "state_delay", "play", "execute", "ensemble_decay"):  # logs from before they were
             rows[0]["plan"].setdefault(name, getattr(TrialPlan, name))
         rows[0]["plan"].setdefault("cameras", list(TrialPlan.cameras))
         rows[0]["plan"].setdefault("observe", TrialPlan.observe)
     if rows[0] != header:
         return {}
-    return {row["index"]: Trial(**row) for row in rows[1:]}
+    try:
+        return {row["index"]: Trial(**row) for row in rows[1:]}
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path}: not a log of trials ({error!r}); remove it, and they run again") from error
 
 
-def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    for line in path.read_text(encoding="utf-8").splitlines():
+def _json_lines(path: Path) -> Iterator[Any]:
+    for line in path.read_bytes().splitlines():
         try:
             yield json.loads(line)
         except ValueError:
@@ -295,8 +300,19 @@ def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _start_log(path: Path, header: dict[str, Any], trials: dict[int, Trial]) -> None:
-    from ptr_fast.files import write_atomically
-
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [header, *(trials[index].as_dict() for index in sorted(trials))]
-    write_atomically(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+    write_atomically(path, b"".join(map(_line, lines)))
+
+
+def _add_to_log(path: Path, header: dict[str, Any], trial: Trial) -> None:
+    """Adds a trial, unless the log is of other trials by now: it would count among theirs."""
+    with writing(path), open(path, "r+b") as file:
+        if file.readline() != _line(header):
+            raise RuntimeError(f"{path}: another call began other trials here; give each its own --out")
+        file.seek(0, 2)
+        file.write(_line(trial.as_dict()))
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value) + "\n").encode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import threading
 import time
 from http import HTTPStatus
@@ -57,6 +58,11 @@ class PageServer(ThreadingHTTPServer):
             if stamp != self._seen or not self._html:
                 self._html, self._seen = run_html(self._run, self._places), stamp
             return self._html
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A browser that went away before it had its answer is no error of ours."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 def _stamp(run: Path) -> tuple[object, ...]:
