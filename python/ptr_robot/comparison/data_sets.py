@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any, get_args
 if TYPE_CHECKING:
     from ptr_robot.sim.data_sets import DataSet
 
-__all__ = ["DataPlan", "find_data_set"]
+__all__ = ["DataPlan", "find_data_set", "refuse_decided"]
+
+DECIDED = {
+    **{"--seed": "data_seed", "--observe": "scale", "--workers": "compare's own --workers"},
+    **{"--out": "compare's own --out", "--preset": "the name of the preset in place of a plan"},
+}
+"""Options of ``collect`` that follow from the grid, by what in it decides them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +114,20 @@ def find_data_set(name: str, plan: Mapping[str, Any] | None) -> DataPlan:
         raise ValueError(f"data: {name}: {error}") from error
 
 
+def refuse_decided(where: str, words: Sequence[Any], decided: Mapping[str, str]) -> None:
+    """Passes where no option is among those that the grid decides: it would be overruled in silence.
+
+    Args:
+        where: for the message. words: options. decided: option -> what decides it.
+
+    Raises:
+        ValueError: names the option, and what decides it.
+    """
+    for word in map(str, words):
+        if (name := word.partition("=")[0].replace("_", "-")) in decided:
+            raise ValueError(f"{where}: {name} is not for here, {decided[name]} decides it")
+
+
 def _words(where: str, value: Any) -> tuple[str, ...]:
     """Options of ``collect``, or the path of a store, which has to be there: no stage makes it."""
     words = [value] if isinstance(value, str) else value
@@ -115,6 +135,7 @@ def _words(where: str, value: Any) -> tuple[str, ...]:
         raise ValueError(f"{where}: expected a list of options of collect, or the path of a store, got {value!r}")
     if words and not str(words[0]).startswith("--") and (len(words) > 1 or not (Path(words[0]) / "meta.json").exists()):
         raise ValueError(f"{where}: {' '.join(map(str, words))}: no store there; options of collect begin with --")
+    refuse_decided(where, words, DECIDED)
     if "--episodes" in words:
         number = "".join(map(str, words[words.index("--episodes") + 1 :][:1]))
         if not re.fullmatch(r"[1-9]\d*", number):

@@ -11,14 +11,19 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ptr_robot.comparison.data_sets import DataPlan, find_data_set
+from ptr_robot.comparison.data_sets import DataPlan, find_data_set, refuse_decided
 from ptr_robot.comparison.methods import METHODS, Method, find_method
 from ptr_robot.comparison.presets import PRESETS
 
 __all__ = ["Grid", "Updates", "load_grid", "read_grid"]
 
 Scale = Literal["states", "sim", "smoke", "bridge"]
-NAME = r"\w[^/]*"
+NAME = r"\w[^/\x00-\x1f\x7f]{0,79}"
+DECIDED = {
+    **{"--seed": "seeds", "--num-steps": "updates", "--checkpoint-every": "checkpoints", "--keep-last": "checkpoints"},
+    "--out": "compare's own --out",
+}
+"""Options of trainings that follow from the grid, by what in it decides them."""
 SMALLEST = {"trials": 1, "num_demos": 1, "checkpoints": 1, "films": 0, "data_seed": 0, "trial_seed": 0}
 
 
@@ -95,7 +100,8 @@ class Grid:
         for name in (self.name, *self.data, *self.variants):
             if not re.fullmatch(NAME, name):
                 raise ValueError(
-                    f"grid {self.name}: {name!r} names files: it begins with a letter or digit and has no '/'"
+                    f"grid {self.name}: {name!r} names files: it begins with a letter or digit, has at most "
+                    "80 characters, none of them '/' or a line end"
                 )
         for name, least in SMALLEST.items():
             if getattr(self, name) < least:
@@ -158,7 +164,7 @@ def read_grid(path: Path) -> Grid:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected names and values such as 'methods: [bc, cql]', got {values!r}")
@@ -233,6 +239,7 @@ def _variant(name: str, values: Any) -> Method:
     words, num_demos = values.get("options", []), values.get("num_demos", 0)
     if not isinstance(words, list) or any(isinstance(word, list | dict) for word in words):
         raise ValueError(f"{where}: options: expected a list such as '[--learner.discount, 0.9]', got {words!r}")
+    refuse_decided(f"{where}: options", words, DECIDED)
     if type(num_demos) is not int or num_demos < 0:
         raise ValueError(f"{where}: num_demos: expected a whole number, got {num_demos!r}")
     if not isinstance(values["of"], str):
@@ -244,6 +251,8 @@ def _variant(name: str, values: Any) -> Method:
 def _options(value: Any) -> dict[str, tuple[str, ...]]:
     if not isinstance(value, dict) or not all(isinstance(words, list) for words in value.values()):
         raise ValueError(f"options: expected a list by method such as 'cql: [--learner.cql-alpha, 1]', got {value!r}")
+    for name, words in value.items():
+        refuse_decided(f"options: {name}", words, DECIDED)
     return {name: tuple(map(str, words)) for name, words in value.items()}
 
 

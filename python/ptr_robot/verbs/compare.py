@@ -81,6 +81,8 @@ def main(args: Args) -> int:
 
     if args.workers < 0 or args.per_gpu < 1 or not args.minutes >= 0:
         raise ValueError("workers and minutes must not be negative, and per-gpu must be at least 1")
+    if args.cluster_options and not args.cluster:
+        raise ValueError("--cluster-options needs --cluster")
     grid = load_grid(args.grid, methods=args.methods, data=args.data, seeds=args.seeds, trials=args.trials)
     out = args.out or Path("outputs/compare") / grid.name
     workers = args.workers or os.cpu_count() or 1
@@ -140,8 +142,6 @@ def _place(args: Args, out: Path, workers: int) -> Any:
 
     if args.cluster:
         return Cluster(out, args.cluster, args.workers or JOBS_AT_A_TIME, parse_options(args.cluster_options))
-    if args.cluster_options:
-        raise ValueError("--cluster-options needs --cluster")
     return LocalProcesses(workers, visible_gpus(), args.per_gpu)
 
 
