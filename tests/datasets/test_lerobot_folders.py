@@ -170,8 +170,9 @@ def test_damage_is_named(kind, copy, tmp_path):
 def test_hostile_info(field, value, message, copy, tmp_path):
     file = copy / "meta/info.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), field: value}))
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=message) as caught:
         read(copy, tmp_path / "store")
+    assert str(copy) in str(caught.value)
     assert not (tmp_path / "store").exists()
 
 

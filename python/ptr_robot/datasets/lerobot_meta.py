@@ -93,7 +93,7 @@ def read_meta(root: Path) -> LeRobotMeta:
         if not found:
             raise DataError(f"{root / 'meta' / 'episodes'}: no file chunk-*/file-*.parquet; version v3.0 needs it")
         rows = [row for part in found for row in _episode_rows(part, videos)]
-        episodes = [_located(row, info, videos, found[0].parent) for row in rows]
+        episodes = [_located(row, file, info, videos, found[0].parent) for row in rows]
     else:
         tasks_file, found = root / "meta" / "tasks.jsonl", [root / "meta" / "episodes.jsonl"]
         tasks = {
@@ -101,7 +101,7 @@ def read_meta(root: Path) -> LeRobotMeta:
             for row in _lines(tasks_file, ("task_index", "task"))
         }
         rows = list(_lines(found[0], ("episode_index", "length")))
-        episodes = [_located_by_number(row, info, videos, found[0]) for row in rows]
+        episodes = [_located_by_number(row, file, info, videos, found[0]) for row in rows]
     if not episodes:
         raise DataError(f"{found[0]}: no episode in it")
     times = Counter(episode.index for episode in episodes)
@@ -198,25 +198,29 @@ def _episode_rows(file: Path, videos: list[str]) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def _located(row: Mapping[str, Any], info: Mapping[str, Any], videos: list[str], where: Path) -> LeRobotEpisode:
-    data = _path(info, "data_path", chunk_index=row[DATA_KEYS[0]], file_index=row[DATA_KEYS[1]])
+def _located(
+    row: Mapping[str, Any], file: Path, info: Mapping[str, Any], videos: list[str], where: Path
+) -> LeRobotEpisode:
+    """Where an episode lies, by its row of ``where`` and the patterns of ``info``, which is in ``file``."""
+    data = _path(file, info, "data_path", chunk_index=row[DATA_KEYS[0]], file_index=row[DATA_KEYS[1]])
     places = {}
     for name in videos:
-        chunk, file, start = (row[f"videos/{name}/{what}"] for what in VIDEO_KEYS)
+        chunk, number, start = (row[f"videos/{name}/{what}"] for what in VIDEO_KEYS)
         if not isinstance(start, (int, float)) or not 0 <= start < float("inf"):
             raise DataError(f"{where}: videos/{name}/{VIDEO_KEYS[2]}: expected seconds, got {start!r}")
-        places[name] = (_path(info, "video_path", video_key=name, chunk_index=chunk, file_index=file), float(start))
+        video = _path(file, info, "video_path", video_key=name, chunk_index=chunk, file_index=number)
+        places[name] = (video, float(start))
     return _episode(row, info, data, places, where)
 
 
 def _located_by_number(
-    row: Mapping[str, Any], info: Mapping[str, Any], videos: list[str], where: Path
+    row: Mapping[str, Any], file: Path, info: Mapping[str, Any], videos: list[str], where: Path
 ) -> LeRobotEpisode:
     index = _whole(row["episode_index"], f"{where}: episode_index")
-    chunk_size = _whole(info.get("chunks_size") or 1000, "meta/info.json: chunks_size")
+    chunk_size = _whole(info.get("chunks_size") or 1000, f"{file}: chunks_size")
     place = {"episode_chunk": index // chunk_size, "episode_index": index}
-    places = {name: (_path(info, "video_path", video_key=name, **place), 0.0) for name in videos}
-    return _episode(row, info, _path(info, "data_path", **place), places, where)
+    places = {name: (_path(file, info, "video_path", video_key=name, **place), 0.0) for name in videos}
+    return _episode(row, info, _path(file, info, "data_path", **place), places, where)
 
 
 def _episode(
@@ -234,9 +238,9 @@ def _whole(value: Any, where: str) -> int:
     return int(value)
 
 
-def _path(info: Mapping[str, Any], pattern: str, **place: Any) -> str:
+def _path(about: Path, info: Mapping[str, Any], pattern: str, **place: Any) -> str:
     """A file of the data set; DataError where the pattern asks for anything else, or leads out of the folder."""
-    where, text = f"meta/info.json: {pattern}", info[pattern]
+    where, text = f"{about}: {pattern}", info[pattern]
     try:
         fields = list(Formatter().parse(text))
     except ValueError as error:
