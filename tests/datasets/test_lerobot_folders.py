@@ -2,6 +2,7 @@
 come back. ``lerobot_package.py`` wrote the folders; ``test_lerobot_package.py`` asks the package itself."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from ptr_fast.types import ActionSpec, CameraSpec, StateSpec
 from ptr_robot import cli
 from ptr_robot.datasets.detect import open_source
 from ptr_robot.datasets.lerobot_writer import LeRobotWriter
+from ptr_robot.datasets.video_file import VideoFile
 from ptr_robot.verbs import convert, export_dataset
 
 FILES = Path(__file__).with_name("files")
@@ -354,6 +356,18 @@ def test_small_videos_follow_each_other(tmp_path):
     for record in range(store.num_records):
         one, other = (s.frame("wrist", record).astype(int) for s in (store, again))
         assert np.abs(one - other).mean() < 2.5
+
+
+def test_a_video_changes_nobodys_priority(tmp_path):
+    pytest.importorskip("av", reason="videos need PyAV: pip install 'ptr-fast[lerobot]'")
+    before = os.sched_getscheduler(0)
+    folder = tmp_path / "camera"
+    folder.mkdir()
+    with VideoFile(folder / "0.mp4", 64, 64, 5) as video:
+        video.add(np.zeros((2, 64, 64, 3), np.uint8))
+        policies = {os.sched_getscheduler(int(thread)) for thread in os.listdir("/proc/self/task")}
+    assert os.sched_getscheduler(0) == before
+    assert policies == {before}
 
 
 def test_what_lies_beside_is_damaged(tmp_path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -52,7 +54,9 @@ class VideoFile:
         for pixels in frames:
             frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
             frame.pts, frame.time_base = self.num_frames, Fraction(1, self.fps)
-            self._container.mux(self._stream.encode(frame))
+            with _priority_kept() if self.num_frames == 0 else contextlib.nullcontext():
+                packets = self._stream.encode(frame)
+            self._container.mux(packets)
             self.num_frames += 1
 
     @property
@@ -72,3 +76,19 @@ class VideoFile:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@contextlib.contextmanager
+def _priority_kept() -> Iterator[None]:
+    """This thread and those that begin inside are scheduled afterwards as this one was before.
+
+    As root, SVT-AV1 gives its threads and its caller real-time priority 99 with the first frame, for as long as they
+    live: more than any control loop on the machine has.
+    """
+    policy, parameter, threads = os.sched_getscheduler(0), os.sched_getparam(0), set(os.listdir("/proc/self/task"))
+    try:
+        yield
+    finally:
+        for thread in (0, *map(int, set(os.listdir("/proc/self/task")) - threads)):
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setscheduler(thread, policy, parameter)
