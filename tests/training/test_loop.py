@@ -12,31 +12,26 @@ from pathlib import Path
 
 import pytest
 import toy_robot
+from verb_here import run_here as ptr_fast
 
 from ptr_fast.checkpoint import list_checkpoints, read_checkpoint
 from ptr_fast.data.tiers import frame_tiers
-from ptr_robot.cli import main as cli
 from ptr_robot.training import batches as train_frames
 
 SMALL = ["--num-steps", "24", "--batch-size", "4", "--log-every", "1", "--checkpoint-every", "6", "--keep-last", "0"]
 SMALL += ["--keep-best", "0"]
 
 
-def ptr_fast(*arguments, limit_bytes: int | None = None, **options) -> subprocess.CompletedProcess:
-    return subprocess.run(**_command(arguments, limit_bytes), capture_output=True, text=True, timeout=240, **options)
-
-
-def start(*arguments) -> subprocess.Popen:
-    return subprocess.Popen(**_command(arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def _command(arguments, limit_bytes: int | None = None) -> dict:
+def start(*arguments, limit_bytes: int | None = None) -> subprocess.Popen:
     limit = (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))) if limit_bytes else None
-    return {
-        "args": [sys.executable, "-m", "ptr_robot", *map(str, arguments)],
-        "env": {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
-        "preexec_fn": limit,
-    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "ptr_robot", *map(str, arguments)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+        preexec_fn=limit,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +48,8 @@ def unbroken(store, tmp_path_factory) -> Path:
     return out
 
 
-def pretrain(store, out, *more, **options) -> subprocess.CompletedProcess:
-    return ptr_fast("pretrain", "smoke", "--data.stores", store, "--out", out, *SMALL, *more, **options)
+def pretrain(store, out, *more) -> subprocess.CompletedProcess:
+    return ptr_fast("pretrain", "smoke", "--data.stores", store, "--out", out, *SMALL, *more)
 
 
 def value_lines(done: subprocess.CompletedProcess) -> list[str]:
@@ -125,7 +120,7 @@ def test_planes_on_the_device_train_nearly_the_same(store, unbroken, tmp_path):
             assert planes[name] == pytest.approx(raw[name], rel=1e-2), (name, raw["step"])
 
 
-def test_a_resumed_run_keeps_the_pixels_it_began_with(store, tmp_path, monkeypatch, capsys):
+def test_a_resumed_run_keeps_the_pixels_it_began_with(store, tmp_path, monkeypatch):
     """As on a GPU that has room for planes alone, then on one with room for all, then the other way round."""
 
     def with_room(share):
@@ -135,8 +130,9 @@ def test_a_resumed_run_keeps_the_pixels_it_began_with(store, tmp_path, monkeypat
         monkeypatch.setattr(train_frames, "frame_tiers", measured)
 
     def tier_of(*words):
-        assert cli([*map(str, words)]) == 0
-        return capsys.readouterr().out.partition("frames: ")[2].split(" ")[0]
+        done = ptr_fast(*words)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.partition("frames: ")[2].split(" ")[0]
 
     new = ["pretrain", "smoke", "--data.stores", store, "--num-steps", "2", "--checkpoint-every", "2"]
     for first, later, expected in ((0.6, 2.0, ["device-yuv420"] * 2), (2.0, 0.6, ["device", "host"])):
@@ -210,10 +206,11 @@ def test_a_full_disk_keeps_earlier_checkpoints(store, tmp_path):
     out = tmp_path / "full"
     assert pretrain(store, out, "--num-steps", "6").returncode == 0
     before = weights(out)
-    starved = ptr_fast("resume", out, "--num-steps", "12", limit_bytes=20_000)
+    starved = start("resume", out, "--num-steps", "12", limit_bytes=20_000)
+    told, _ = starved.communicate(timeout=60)
     assert starved.returncode == 2
-    assert "no space left" in starved.stderr
-    assert "Traceback" not in starved.stderr
+    assert "no space left" in told
+    assert "Traceback" not in told
     assert weights(out) == before
     assert [p.name for p in (out / "checkpoints").iterdir() if p.name.startswith(".")] == []
 

@@ -201,7 +201,7 @@ def test_an_arm_or_camera_that_fails_in_mid_motion(bridge, tmp_path, fault, reas
 
     threading.Thread(target=fail, daemon=True).start()
     try:
-        done = run_here(on_the_arm(bridge, service, tmp_path))
+        done = run_here(*on_the_arm(bridge, service, tmp_path))
         took, num_steps = time.monotonic() - failed_at[0], len(service.steps)
         (trial,) = sheet(tmp_path)
         assert trial["reason"] == reason, trial["message"]
@@ -251,7 +251,7 @@ def test_trials_that_are_done_stay_when_the_arm_is_gone(bridge, tmp_path):
 
     threading.Thread(target=fail, daemon=True).start()
     try:
-        done = run_here(on_the_arm(bridge, service, tmp_path, "--trials", "3", "--max-steps", "3"))
+        done = run_here(*on_the_arm(bridge, service, tmp_path, "--trials", "3", "--max-steps", "3"))
         if len(sheet(tmp_path)) == 2:  # it failed in the second trial's motion
             assert sheet(tmp_path)[1]["reason"] == "stopped_arm"
     finally:

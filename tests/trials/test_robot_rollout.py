@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import re
@@ -13,10 +11,10 @@ import sys
 import time
 from dataclasses import replace
 from importlib.util import find_spec
-from types import SimpleNamespace
 
 import pytest
 from kitchen_policy import TASK, save_policy
+from verb_here import run_here
 
 from ptr_fast.checkpoint import save_checkpoint
 from ptr_fast.config import ActConfig, EncoderConfig, PolicySpec, TaskTable
@@ -25,7 +23,6 @@ from ptr_fast.errors import DataError
 from ptr_fast.learners import make_learner
 from ptr_fast.learners.bc.config import BcConfig
 from ptr_fast.types import CameraSpec
-from ptr_robot.cli import main
 from ptr_robot.device import pick_device
 from ptr_robot.robots.limits_file import write_limits
 from ptr_robot.robots.simulated import SimulatedRobot
@@ -52,17 +49,7 @@ def command(checkpoint, out, *more, options=()) -> list[str]:
 
 def run(*args, **kwargs):
     """In this process: starting one takes longer than a trial."""
-    return run_here(command(*args, **kwargs)[3:])
-
-
-def run_here(verb: list[str]) -> SimpleNamespace:
-    stdout, stderr, terminate = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGTERM)
-    try:
-        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
-            code = main(verb)
-    finally:
-        signal.signal(signal.SIGTERM, terminate)
-    return SimpleNamespace(returncode=code, stdout=stdout.getvalue(), stderr=stderr.getvalue())
+    return run_here(*command(*args, **kwargs)[3:])
 
 
 def sheet(out) -> list[dict]:
@@ -150,7 +137,7 @@ def test_interrupted_in_mid_motion_and_gone_on_with(checkpoint, tmp_path, number
     assert time.monotonic() - begin < 10
     assert "run it again to go on" in stdout
     assert [t["index"] for t in sheet(out)] == [0]
-    done = run_here(arguments[3:])
+    done = run_here(*arguments[3:])
     assert done.returncode == 0
     assert "1 trials are done, 1 to go" in done.stdout
     assert [t["index"] for t in sheet(out)] == [0, 1]
@@ -169,8 +156,8 @@ def test_killed_in_mid_motion_nothing_recorded_is_lost(checkpoint, tmp_path):
 
 
 def test_a_remote_policy_and_a_server_that_dies(checkpoint, tmp_path):
-    serve = [sys.executable, "-m", "ptr_robot", "serve", "--checkpoint", str(checkpoint), "--port", "0"]
-    server = subprocess.Popen(serve, stdout=subprocess.PIPE, text=True)
+    serve = ["serve", "--checkpoint", str(checkpoint), "--port", "0", "--engine", "eager"]
+    server = subprocess.Popen([sys.executable, "-m", "ptr_robot", *serve], stdout=subprocess.PIPE, text=True)
     url = next(found[0] for line in server.stdout if (found := re.search(r"ws://[\d.:]+", line)))
     try:
         done = run(None, tmp_path / "alive", "--remote", url, "--trials", "1")
@@ -242,7 +229,7 @@ def test_the_stop_file_ends_the_run_and_nothing_moves_while_it_is_there(checkpoi
     arguments = command(checkpoint, out, "--trials", "3", "--max-steps", "200", "--stop-file", str(stop))
     process = started(arguments)
     wait_for(process, "trial 1  step")
-    other = run_here(arguments[3:])
+    other = run_here(*arguments[3:])
     assert other.returncode == 2
     assert "another rollout is running there" in other.stderr
     stop.touch()
@@ -252,7 +239,7 @@ def test_the_stop_file_ends_the_run_and_nothing_moves_while_it_is_there(checkpoi
     (trial,) = sheet(out)
     assert (trial["reason"], trial["message"]) == ("stopped_operator", f"{stop} exists")
     assert trial["success"] is None, "broken off, so nobody knows"
-    again = run_here(arguments[3:])
+    again = run_here(*arguments[3:])
     assert again.returncode == 2
     assert "exists, nothing moves" in again.stderr
     assert len(sheet(out)) == 1
@@ -325,7 +312,7 @@ def test_what_does_not_fit_is_refused_before_anything_moves(checkpoint, tmp_path
 
 @pytest.mark.parametrize("option", [("--stop-file", "stop"), ("--record", "store"), ("--engine", "eager")])
 def test_what_only_a_robot_heeds_is_refused_without_one(option):
-    done = run_here(["rollout", "--run", "somewhere", *option])
+    done = run_here("rollout", "--run", "somewhere", *option)
     assert (done.returncode, f"{option[0]} needs --robot" in done.stderr) == (2, True)
 
 
