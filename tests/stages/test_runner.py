@@ -1,6 +1,7 @@
 """Stages run once, in order, and a start after a failure or a kill goes on; the programs are tiny stand-ins."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -63,6 +64,18 @@ def test_a_damaged_mark_makes_a_stage_run_again(tmp_path):
     next((tmp_path / "stages").glob("one-*.done")).write_text('{"seconds"')
     run_stages(stages, tmp_path, Shell(1))
     assert count(tmp_path, "one") == [2]
+
+
+def test_a_full_disk_is_named(tmp_path):
+    stage = touch("one", tmp_path)
+    fill_in_keys([stage], tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with pytest.raises(OSError, match=r"cannot write .*stages/one-\w+\.started: no space left"):
+            Ledger(tmp_path).begin(stage)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_stage_that_fails_names_its_log_and_stops_the_others(tmp_path):

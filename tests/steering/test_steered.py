@@ -281,6 +281,18 @@ def test_trials_in_a_kitchen_tell_how_often_the_critic_preferred_another(tmp_pat
     assert "steering: 6 decisions" in capsys.readouterr().out
 
 
+def test_trials_with_other_options_are_told_apart():
+    options = (
+        {},
+        {"steer_timeout_s": 0.1},
+        {"steer_camera_map": ("a=b",)},
+        {"steer_proposals": 4},
+        {"steer_mode": "mean"},
+    )
+    told = [json.dumps(SteeringOptions(steer="ws://h:1", **each).told()) for each in options]
+    assert len(set(told)) == len(told)
+
+
 @contextlib.contextmanager
 def serving(checkpoint, *more):
     command = [sys.executable, "-m", "ptr_robot", "serve", "--checkpoint", str(checkpoint), "--port", "0", *more]

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from ptr_fast.files import write_atomically
+from ptr_fast.files import write_atomically, writing
 from ptr_robot.stages.stage import Stage
 
 __all__ = ["Ledger"]
@@ -101,8 +101,13 @@ class Ledger:
         return stage.verb
 
     def begin(self, stage: Stage) -> None:
-        """Notes that the stage's command is about to run."""
-        with open(self._started(stage), "a", encoding="utf-8") as file:
+        """Notes that the stage's command is about to run.
+
+        Raises:
+            OSError: the file system refuses; names the file.
+        """
+        path = self._started(stage)
+        with writing(path), open(path, "a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}\n")
 
     def to_do(self, stages: Sequence[Stage]) -> list[Stage]:
