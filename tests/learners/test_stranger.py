@@ -1,6 +1,6 @@
 """Learners of another package: nothing of this repository knows them, and everything works with them.
 
-In processes of their own, as a user starts them, with the package's folder on the path.
+In a process of their own, which was started with the package's folder on the path, as a user's is.
 """
 
 from __future__ import annotations
@@ -34,22 +34,36 @@ def store(tmp_path_factory) -> Path:
     return toy_robot.write_store(path, toy_robot.toy_episodes(6, cameras=("image_0",)))
 
 
+VERBS = """
+import json, sys
+from verb_here import run_here
+for line in sys.stdin:
+    done = run_here(*json.loads(line))
+    print(json.dumps([done.returncode, done.stdout + done.stderr]), flush=True)
+"""
+
+
 @pytest.fixture(scope="module")
 def ptr_fast(folder):
-    def run(*arguments, code: int = 0) -> str:
-        path = f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-        done = subprocess.run(
-            [sys.executable, "-m", "ptr_robot", *map(str, arguments)],
-            env={**os.environ, "PYTHONPATH": path},
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        assert "Traceback" not in done.stderr
-        return done.stdout + done.stderr
+    path = os.pathsep.join([str(folder), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    process = subprocess.Popen(
+        [sys.executable, "-c", VERBS],
+        env={**os.environ, "PYTHONPATH": path},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
-    return run
+    def run(*arguments, code: int = 0) -> str:
+        process.stdin.write(json.dumps([*map(str, arguments)]) + "\n")
+        process.stdin.flush()
+        status, told = json.loads(process.stdout.readline())
+        assert status == code, told
+        assert "Traceback" not in told
+        return told
+
+    yield run
+    process.communicate(timeout=60)
 
 
 @pytest.fixture(scope="module")

@@ -154,7 +154,7 @@ def test_a_dead_rank_ends_the_run_and_says_how_to_go_on(store, tmp_path):
         assert "Traceback (most recent call last):\n  File" not in text.partition("lost contact")[0]
 
 
-@pytest.mark.parametrize("target", ["one rank", "torchrun"])
+@pytest.mark.parametrize("target", [pytest.param("one rank", marks=pytest.mark.slow), "torchrun"])
 def test_a_signal_anywhere_stops_all_ranks_after_the_same_update(target, store, tmp_path):
     with Running(2, store, tmp_path / "stopped") as running:
         pid = running.pids()[1] if target == "one rank" else running.process.pid

@@ -1,7 +1,6 @@
-"""Real Bridge episodes through every verb, as real processes: what a user does on the first day, and what must hold."""
+"""Real Bridge episodes through every verb: what a user does on the first day, and what must hold."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from verb_here import run_here
 
 from ptr_fast.checkpoint import list_checkpoints, read_checkpoint
 from ptr_fast.data.store import EpisodeStore
@@ -45,14 +45,8 @@ raise SystemExit(main(sys.argv[2:]))
 
 def ptr_fast(*arguments, spy: Path | None = None, rc: int = 0) -> subprocess.CompletedProcess:
     """Runs a verb; ``spy`` names a file for the episodes of every batch that the loader prepares."""
-    program = ["-c", SPY, str(spy)] if spy else ["-m", "ptr_robot"]
-    done = subprocess.run(
-        [sys.executable, *program, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    spied = [sys.executable, "-c", SPY, str(spy), *map(str, arguments)]
+    done = subprocess.run(spied, capture_output=True, text=True, timeout=240) if spy else run_here(*arguments)
     assert done.returncode == rc, done.stdout + done.stderr
     return done
 
