@@ -114,6 +114,20 @@ def test_states_may_be_late_too():
         assert time.monotonic_ns() - observed["captured_ns"] < 150e6, "the camera is not"
 
 
+def test_an_operator_at_the_arm_moves_it_and_begins_anew_after_a_reset(kitchen):
+    kitchen.reset(1)
+    start, told = hand(kitchen), []
+    for _ in range(30):
+        told.append(kitchen.operated("good", 5))
+        kitchen.send_action(told[-1])
+        time.sleep(0.05)
+    assert np.linalg.norm(hand(kitchen) - start) > 0.02
+    kitchen.reset(1)
+    assert kitchen.operated("good", 5) == told[0]
+    with pytest.raises(ValueError, match=r"skill: expected one of \['good', 'average', 'poor'\], got 'bad'"):
+        kitchen.operated("bad", 0)
+
+
 def test_a_camera_that_freezes(kitchen):
     kitchen._freeze_after_s = 0.2
     kitchen.reset(1)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from lerobot.robots import Robot
 
 from lerobot_robot_ptr.config_ptr import PTRRobotConfig
 from ptr_robot.robots import make_robot
+from ptr_robot.robots.interface import Robot as OurRobot
 from ptr_robot.robots.interface import camera_names
 
 __all__ = ["PTRRobot"]
@@ -26,12 +27,18 @@ class PTRRobot(Robot):
 
     config_class = PTRRobotConfig
     name = "ptr"
+    connected: ClassVar[PTRRobot | None] = None  # the last one that was, for the operator who looks at it
 
     def __init__(self, config: PTRRobotConfig) -> None:
         super().__init__(config)
         self.config, self._robot = config, make_robot(config.robot, **config.options)
         # LeRobot asks how many there are; their frames come with the observation.
         self.cameras = dict.fromkeys(camera_names(self._robot))
+
+    @property
+    def robot(self) -> OurRobot:
+        """The robot behind it."""
+        return self._robot
 
     @property
     def observation_features(self) -> dict[str, Any]:
@@ -60,6 +67,7 @@ class PTRRobot(Robot):
         """Opens the robot and brings it to the start of a trial."""
         self._robot.connect(calibrate)
         self._robot.reset(self.config.seed)
+        PTRRobot.connected = self
 
     def get_observation(self) -> dict[str, Any]:
         """The newest observation, without the times that it was captured at."""
@@ -76,6 +84,7 @@ class PTRRobot(Robot):
 
     def disconnect(self) -> None:
         """Stops the arm and closes the devices."""
+        PTRRobot.connected = None
         try:
             self._robot.stop()
         finally:

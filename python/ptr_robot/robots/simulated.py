@@ -13,7 +13,8 @@ import numpy as np
 from ptr_fast.runtime.safety import AxisLimits, SafetyLimits
 from ptr_robot.robots.interface import Robot
 from ptr_robot.sim.environment import CAMERA_NAME, STATE_SPEC, action_spec, check_cameras, make_environment
-from ptr_robot.sim.worlds import World
+from ptr_robot.sim.operators import SKILLS, Operator, SkillName
+from ptr_robot.sim.worlds import PutWorld, StockWorld, World
 
 __all__ = ["SimulatedRobot"]
 
@@ -91,6 +92,8 @@ class SimulatedRobot(Robot):
         self._frames: _Delivery[dict[str, np.ndarray]] = _Delivery()
         self._states: _Delivery[np.ndarray] = _Delivery()
         self._success = False
+        self._operator_seed: tuple[SkillName, int] | None = None
+        self._told: np.ndarray | None = None
         self._wanted_seed: int | None = None
         self._resets = 0
         self._failure: BaseException | None = None
@@ -137,6 +140,25 @@ class SimulatedRobot(Robot):
             self._check()
             self._command = sent
         return dict(zip(self._spec.names, sent.tolist(), strict=True))
+
+    def operated(self, skill: SkillName, seed: int) -> dict[str, float]:
+        """What a model of an operator (:mod:`ptr_robot.sim.operators`) would send now.
+
+        The operator comes with the first call after a reset, wants something else in every control period, and rests
+        when the task is done or given up.
+
+        Raises:
+            ValueError: an unknown skill.
+        """
+        if skill not in SKILLS:
+            raise ValueError(f"skill: expected one of {list(SKILLS)}, got {skill!r}")
+        with self._changed:
+            self._check()
+            self._operator_seed = (skill, seed)
+            self._changed.wait_for(lambda: self._told is not None or self._failure is not None, timeout=60.0)
+            self._check()
+            assert self._told is not None
+            return dict(zip(self._spec.names, self._told.tolist(), strict=True))
 
     def stop(self) -> None:
         """The hand stands still from now on."""
@@ -215,16 +237,23 @@ class SimulatedRobot(Robot):
     def _live(self, env: Any) -> None:
         period = 1.0 / self.control_hz
         due, reset_at = time.monotonic(), math.inf
+        operating: _Operating | None = None
         while True:
             with self._changed:
                 if self._closed:
                     return
                 seed, self._wanted_seed = self._wanted_seed, None
                 command, self._command = self._command, None
+                if seed is None and operating is None and self._operator_seed is not None:
+                    operating = _Operating(env.world, *self._operator_seed)
+                if operating is not None:
+                    self._told = operating.command()
+                    self._changed.notify_all()
             if seed is not None:
                 observed, _ = env.reset(seed=seed)
-                due = reset_at = time.monotonic()
+                due, reset_at, operating = (now := time.monotonic()), now, None
                 with self._changed:
+                    self._operator_seed = self._told = None
                     self._frames, self._states = _Delivery(), _Delivery()
                     self._frames.send(env.images(observed), 0.0)
                     self._states.send(observed["state"], 0.0)
@@ -245,6 +274,22 @@ class SimulatedRobot(Robot):
             now = time.monotonic()
             due = max(due + period, now - period)  # a machine that is too slow makes the kitchen slow, not hasty
             time.sleep(max(0.0, due - now))
+
+
+class _Operating:
+    """An operator who rests in the end, the gripper as it is."""
+
+    def __init__(self, world: PutWorld | StockWorld, skill: SkillName, seed: int) -> None:
+        self._operator = Operator(world, SKILLS[skill], np.random.default_rng(seed))
+        self._last: np.ndarray | None = None
+
+    def command(self) -> np.ndarray:
+        """Float64 ``[4]`` in [-1, 1]."""
+        if self._last is not None:
+            return np.array([0.0, 0.0, 0.0, self._last[3]])
+        command, is_last = self._operator.command()
+        self._last = command if is_last else None
+        return command
 
 
 class _Delivery(Generic[T]):
