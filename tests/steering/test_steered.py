@@ -228,12 +228,27 @@ def test_servers_that_do_not_say_enough_or_do_not_fit_are_refused(critic, other,
         load_steered(critic, SteeringOptions(steer=silent.url, steer_same_spaces=True))
     with pytest.raises(ValueError, match="steer-camera-map: expected KEY=CHECKPOINT"):
         load_steered(critic, SteeringOptions(steer=silent.url, steer_same_spaces=True, steer_camera_map=("a=b",)))
-    with pytest.raises(ValueError, match="steer-same-spaces is of a server"):
+    with pytest.raises(ValueError, match=r"steer-same-spaces: .* says its spaces itself"):
         load_steered(critic, SteeringOptions(steer=str(clone), steer_same_spaces=True))
     with pytest.raises(RuntimeError, match=r"ws://127\.0\.0\.1:9: no policy server answers there"):
         load_steered(critic, SteeringOptions(steer="ws://127.0.0.1:9"))
     with pytest.raises(ValueError, match="steer-camera-map: expected PROPOSER=CRITIC"):
         load_steered(critic, SteeringOptions(steer=str(clone), steer_camera_map=("top=wrist",)))
+
+
+def test_a_policy_of_lerobots_that_cannot_be_loaded_is_told(critic, tmp_path):
+    """What one proposes is tested where LeRobot is installed: python/lerobot_policy_ptr/tests."""
+    steering = SteeringOptions(steer=f"lerobot:{tmp_path}", steer_same_spaces=True)
+    with pytest.raises(ValueError, match=r"expected a policy that LeRobot saved, there is no .*config\.json"):
+        load_steered(critic, steering)
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"no")
+    with pytest.raises(ValueError, match=r"does not say what its actions and state are; .* state so with --steer-same"):
+        load_steered(critic, SteeringOptions(steer=steering.steer))
+    with pytest.raises(ValueError, match="steer-mode is of a checkpoint that proposes"):
+        load_steered(critic, replace(steering, steer_mode="mean"))
+    with pytest.raises(RuntimeError, match=r"lerobot:.*: (No module named 'lerobot'.*pip install|LeRobot cannot load)"):
+        load_steered(critic, steering)
 
 
 def test_options_that_would_do_nothing_are_refused(critic, clone):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -15,24 +14,17 @@ from lerobot.configs import PreTrainedConfig
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.policies.factory import make_pre_post_processors
 from lerobot.utils.import_utils import register_third_party_plugins
+from toys import SMALL, SPEC, make_data, train
 
 from ptr_fast.checkpoint import read_checkpoint, save_checkpoint
-from ptr_fast.config import ActConfig, EncoderConfig, PolicySpec, TaskTable
+from ptr_fast.config import ActConfig
 from ptr_fast.learners import make_learner
 from ptr_fast.learners.cql_proposals.config import CqlProposalsConfig
 from ptr_fast.learners.flow_bc.config import FlowBcConfig
 from ptr_fast.runtime.observation import Observation
 from ptr_fast.runtime.policy import Policy
-from ptr_fast.types import ActionSpec, CameraSpec, StateSpec
 
-SMALL = EncoderConfig(name="conv3", num_filters=8, embedding_dim=16)
-SPEC = PolicySpec(
-    cameras=tuple(CameraSpec(name=name, height=24, width=32) for name in ("front", "wrist")),
-    state=StateSpec(names=("x", "y", "grip"), units=("m", "m", "1")),
-    action=ActionSpec(names=("dx", "dy", "dg"), units=("m", "m", "1"), low=(-1.0, -0.1, 0.0), high=(1.0, 0.1, 2.0)),
-    tasks=TaskTable(names=("push", "pull"), num_slots=4),
-    control_hz=10.0,
-)
+PTR = ("--policy.type=ptr", "--policy.image_size=24")
 LEARNERS = {
     "search": CqlProposalsConfig(encoder=SMALL, hidden_dims=(16,), num_components=4),
     "chunks": FlowBcConfig(encoder=SMALL, hidden_dims=(16,), num_actions=3),
@@ -96,42 +88,6 @@ def test_a_policy_that_was_brought_over_acts_as_it_does_with_us_and_comes_back_u
         to_lerobot(run, folder)
 
 
-NAMES = {"observation.state": ["x", "y", "grip"], "action": ["dx", "dy", "dg"]}
-
-
-def make_data(root, rewards):
-    """Three episodes of 9 to 11 frames, written by LeRobot itself."""
-    features = {key: {"dtype": "float32", "shape": (3,), "names": names} for key, names in NAMES.items()}
-    frame = {"dtype": "image", "shape": (24, 32, 3), "names": ["height", "width", "channels"]}
-    features["observation.images.front"] = frame
-    if rewards:
-        features["next.reward"] = {"dtype": "float32", "shape": (1,), "names": None}
-        features["next.done"] = {"dtype": "bool", "shape": (1,), "names": None}
-    data = LeRobotDataset.create("me/toys", 10, features, root=root, use_videos=False, robot_type="toy")
-    rng = np.random.default_rng(0)
-    for episode in range(3):
-        for t in range(num := 9 + episode):
-            row = {key: rng.normal(size=3).astype(np.float32) for key in NAMES}
-            row["observation.images.front"] = rng.integers(0, 256, (24, 32, 3), np.uint8)
-            last = t == num - 1
-            own = {"next.reward": np.float32([10 * last]), "next.done": np.array([last])} if rewards else {}
-            data.add_frame({**row, **own, "task": "push" if episode else "pull"})
-        data.save_episode()
-    data.finalize()
-    return root
-
-
-def train(monkeypatch, root, out, *options):
-    from lerobot.scripts import lerobot_train
-
-    words = ["--dataset.repo_id=me/toys", f"--dataset.root={root}", f"--output_dir={out}", "--policy.type=ptr"]
-    words += ["--policy.push_to_hub=false", "--policy.device=cpu", "--policy.image_size=24", "--batch_size=8"]
-    words += ["--steps=3", "--save_freq=3", "--log_freq=1", "--num_workers=0", "--wandb.enable=false", *options]
-    monkeypatch.setattr(sys, "argv", ["lerobot-train", *words])
-    lerobot_train.main()
-    return out / "checkpoints" / "last" / "pretrained_model"
-
-
 @pytest.mark.parametrize(
     ("recipe", "rewards", "options"),
     [
@@ -148,7 +104,7 @@ def test_lerobot_train_trains_our_learner(tmp_path, monkeypatch, recipe, rewards
     update = PTRPolicy.forward
     monkeypatch.setattr(PTRPolicy, "forward", lambda self, batch: seen.append(update(self, batch)) or seen[-1])
     root = make_data(tmp_path / "data", rewards)
-    folder = train(monkeypatch, root, tmp_path / "out", f"--policy.recipe={recipe}", *options)
+    folder = train(monkeypatch, root, tmp_path / "out", *PTR, f"--policy.recipe={recipe}", *options)
     assert len(seen) == 3
     losses = [float(loss) for loss, _ in seen]
     assert np.isfinite(losses).all()
@@ -227,6 +183,6 @@ def test_what_cannot_be_trained_is_told_in_one_line(tmp_path, monkeypatch):
 
     root = make_data(tmp_path / "data", rewards=False)
     with pytest.raises(ValueError, match=r"has no 'next\.reward', so a critic has nothing to learn from; state"):
-        train(monkeypatch, root, tmp_path / "out", "--policy.recipe=smoke-proposals")
+        train(monkeypatch, root, tmp_path / "out", *PTR, "--policy.recipe=smoke-proposals")
     with pytest.raises(ValueError, match=r"policy\.outcome: expected success or nothing"):
         PTRConfig(outcome="maybe")

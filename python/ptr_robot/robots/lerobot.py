@@ -26,7 +26,7 @@ from ptr_robot.robots.frame_age import FrameAge
 from ptr_robot.robots.interface import Robot
 from ptr_robot.robots.limits_file import LimitsFile, read_limits
 
-__all__ = ["LeRobotRobot"]
+__all__ = ["LeRobotRobot", "one_line"]
 
 STOP_WAIT_S = 0.5
 
@@ -169,7 +169,7 @@ class LeRobotRobot(Robot):
         try:
             yield
         except Exception as error:
-            raise RuntimeError(f"{self.name}: {method}: {_words(error)}") from error
+            raise RuntimeError(f"{self.name}: {method}: {one_line(error)}") from error
 
 
 def _make(name: str, type_: str, config: Path | str, settings: dict[str, Any]) -> Any:
@@ -179,13 +179,13 @@ def _make(name: str, type_: str, config: Path | str, settings: dict[str, Any]) -
     except ModuleNotFoundError as error:
         raise RuntimeError(f"{name}: LeRobot is not installed ({error}); pip install lerobot") from error
     except Exception as error:
-        raise RuntimeError(f"{name}: LeRobot cannot be imported: {_words(error)}") from error
+        raise RuntimeError(f"{name}: LeRobot cannot be imported: {one_line(error)}") from error
     kind = _config_class(robots, name, type_)
     parsed = _parse(draccus, kind, name, config, settings)
     try:
         return robots.make_robot_from_config(parsed)
     except Exception as error:
-        raise RuntimeError(f"{name}: LeRobot cannot make it: {_words(error)}") from error
+        raise RuntimeError(f"{name}: LeRobot cannot make it: {one_line(error)}") from error
 
 
 def _parse(draccus: Any, kind: type, name: str, config: Path | str, settings: dict[str, Any]) -> Any:
@@ -206,13 +206,13 @@ def _parse(draccus: Any, kind: type, name: str, config: Path | str, settings: di
         why = told.getvalue().rstrip().rpartition("error: ")[2] or "its parser left"
         raise ValueError(f"{refused}: {why}") from error
     except Exception as error:
-        raise ValueError(f"{refused}: {_words(error)}; a value is JSON: false, 3, {{...}}") from error
+        raise ValueError(f"{refused}: {one_line(error)}; a value is JSON: false, 3, {{...}}") from error
 
 
-def _words(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """What an exception of LeRobot's says, and what caused it, on one line."""
     words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    cause = f" ({_words(error.__cause__)})" if error.__cause__ is not None else ""
+    cause = f" ({one_line(error.__cause__)})" if error.__cause__ is not None else ""
     return " ".join(words.split()) + cause
 
 
@@ -229,7 +229,7 @@ def _config_class(robots: Any, name: str, type_: str) -> Any:
             try:
                 importlib.import_module(module)
             except Exception as error:  # noqa: BLE001  (its own library is missing, say; another robot may be meant)
-                broken.append(f"{module}: {_words(error)}")
+                broken.append(f"{module}: {one_line(error)}")
     if type_ not in known():
         told = f"; not imported: {'; '.join(broken)}" if broken else ""
         raise ValueError(f"{name}: LeRobot has no such robot; it has {sorted(known())}{told}")

@@ -19,10 +19,10 @@ class SteeringOptions:
 
     Attributes:
         steer: Let another policy propose actions and the checkpoint's critic choose: ws://HOST:PORT or wss:// of a
-            server of openpi's protocol (the environment's PTR_FAST_STEER_TOKEN is sent to it), a file of ptr-fast
-            export (policy.onnx), or a run or checkpoint.
+            server of openpi's protocol (the environment's PTR_FAST_STEER_TOKEN is sent to it), lerobot:FOLDER of a
+            policy that LeRobot saved, a file of ptr-fast export (policy.onnx), or a run or checkpoint.
         steer_proposals: Proposals per decision. A server and a file are asked so often, a checkpoint once for all where
-            it can.
+            it can, a policy of LeRobot's once for all.
         steer_choose: max the proposal of the largest Q; softmax one drawn by exp(Q / temperature); average the mean of
             the best.
         steer_temperature: Temperature of softmax, in units of Q.
@@ -33,8 +33,9 @@ class SteeringOptions:
         steer_camera_map: PROPOSER=CRITIC pairs: which camera of the critic shows what the proposing policy calls by
             another name. For a server that does not say its cameras PROPOSER is the request's key, e.g.
             observation/wrist_image=wrist.
-        steer_same_spaces: State that the server's actions and state are the critic's in names, order, units and rate,
-            where it does not say so itself. openpi's own servers do not; without this they are refused.
+        steer_same_spaces: State that the actions and state of a server or of a policy of LeRobot's are the critic's in
+            names, order, units and rate, where it does not say so itself. openpi's own servers and LeRobot's policies
+            do not; without this they are refused.
     """
 
     steer: str = ""

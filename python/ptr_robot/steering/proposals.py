@@ -1,5 +1,7 @@
 """Where proposals come from: one of our checkpoints, a file of ``ptr-fast export``, or a policy server.
 
+Policies of LeRobot's have a module of their own.
+
 Each says what it sees and commands, as far as it is known, and gives K chunks of actions for an observation.
 
 Shapes: K proposals, T observations, H actions of a chunk, A action.
@@ -23,7 +25,16 @@ from ptr_fast.types import ActionSpec, CameraSpec, StateSpec, Window
 from ptr_robot.serving.client import RemotePolicy
 from ptr_robot.serving.metadata import images_of, spec_of, window_of
 
-__all__ = ["CheckpointProposals", "NoProposalError", "Offer", "OnnxProposals", "ProposalSource", "ServerProposals"]
+__all__ = [
+    "CheckpointProposals",
+    "NoProposalError",
+    "Offer",
+    "OnnxProposals",
+    "ProposalSource",
+    "ServerProposals",
+    "offer_of",
+    "refuse_one_answer",
+]
 
 NO_NOISE = ("mean", "ema_mean")
 """Acting modes whose answer to one observation is always the same."""
@@ -106,7 +117,7 @@ class CheckpointProposals:
         self._proposer = Proposer(policy)
         self.name = f"{policy.info.path} ({policy.mode})"
         self.identity: dict[str, str | int] = {"step": policy.info.step, "weights": weights_digest(policy.info)}
-        _refuse_one_answer(self.name, self._proposer.draws_noise, num_proposals)
+        refuse_one_answer(self.name, self._proposer.draws_noise, num_proposals)
         self.offer = offer_of(policy.spec, policy.window)
 
     def propose(self, past: Sequence[Observation], seeds: Sequence[int]) -> list[np.ndarray]:
@@ -137,7 +148,7 @@ class OnnxProposals:
         self.identity: dict[str, str | int] = {"sha256": hashlib.sha256(model).hexdigest()}
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self._shapes = {item.name: item.shape for item in self._session.get_inputs()}
-        _refuse_one_answer(self.name, "noise" in self._shapes, num_proposals)
+        refuse_one_answer(self.name, "noise" in self._shapes, num_proposals)
         self.offer = self._offer(self._session.get_modelmeta().custom_metadata_map)
         assert self.offer.cameras is not None
         names = [camera.name for camera in self.offer.cameras]
@@ -230,7 +241,7 @@ class ServerProposals:
             spec = spec_of(remote.url, about)
             told = offer_of(spec, window_of(about))
             self._keys = {image["camera"]: image["key"] for image in images_of(about)}
-            _refuse_one_answer(
+            refuse_one_answer(
                 f"{self.name} (mode {about.get('mode')})", about.get("mode") not in NO_NOISE, num_proposals
             )
             camera_sizes = {camera.name: (camera.height, camera.width) for camera in spec.cameras}
@@ -293,6 +304,11 @@ def offer_of(spec: PolicySpec, window: Window) -> Offer:
     )
 
 
-def _refuse_one_answer(name: str, draws_noise: bool, num_proposals: int) -> None:
+def refuse_one_answer(name: str, draws_noise: bool, num_proposals: int) -> None:
+    """Refuses several proposals of a policy that would make them all the same.
+
+    Raises:
+        ValueError: names the policy.
+    """
     if num_proposals > 1 and not draws_noise:
         raise ValueError(f"{name} draws no noise: all {num_proposals} proposals would be the same")

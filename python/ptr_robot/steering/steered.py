@@ -27,6 +27,7 @@ from ptr_fast.types import CameraSpec, Window
 from ptr_robot.chosen_checkpoint import chosen_checkpoint
 from ptr_robot.serving.client import RemotePolicy
 from ptr_robot.serving.request_keys import image_keys
+from ptr_robot.steering.lerobot import LEROBOT, LeRobotProposals
 from ptr_robot.steering.log import SteeringLog
 from ptr_robot.steering.options import SteeringOptions
 from ptr_robot.steering.proposals import (
@@ -181,7 +182,7 @@ def resolved(options: SteeringOptions, *, moves_an_arm: bool = False) -> Steerin
     """
     if "://" in options.steer and not options.steer.startswith(SERVERS):
         raise ValueError(f"{options.steer}: expected ws://HOST:PORT or wss://HOST:PORT, or a file, run or checkpoint")
-    if options.steer.startswith(SERVERS) or options.steer.endswith(".onnx"):
+    if options.steer.startswith((*SERVERS, LEROBOT)) or options.steer.endswith(".onnx"):
         return options
     return replace(options, steer=str(chosen_checkpoint(Path(options.steer), moves_an_arm=moves_an_arm)))
 
@@ -203,18 +204,22 @@ def load_steered(
     """
     config, num = options.config(), options.steer_proposals
     critic = SteeringCritic(read_checkpoint(checkpoint), config, device)
-    is_server = options.steer.startswith(SERVERS)
-    if options.steer_same_spaces and not is_server:
-        raise ValueError(f"steer-same-spaces is of a server, {options.steer} says its spaces itself")
-    if options.steer_timeout_s != SteeringOptions.steer_timeout_s and not is_server:
-        raise ValueError(f"steer-timeout-s is of a server, {options.steer} is asked here")
     source: ProposalSource
-    if is_server:
+    if options.steer.startswith(SERVERS):
         source, camera_map = _server(critic, options)
         return SteeredPolicy(critic, source, num, camera_map)
-    if options.steer.endswith(".onnx"):
-        if options.steer_mode:
-            raise ValueError(f"steer-mode is of a checkpoint that proposes, {options.steer} has its mode inside")
+    if options.steer_timeout_s != SteeringOptions.steer_timeout_s:
+        raise ValueError(f"steer-timeout-s is of a server, {options.steer} is asked here")
+    is_lerobot, is_onnx = options.steer.startswith(LEROBOT), options.steer.endswith(".onnx")
+    if options.steer_same_spaces and not is_lerobot:
+        raise ValueError(f"steer-same-spaces: {options.steer} says its spaces itself")
+    if options.steer_mode and (is_lerobot or is_onnx):
+        raise ValueError(f"steer-mode is of a checkpoint that proposes, {options.steer} has its mode inside")
+    if is_lerobot:
+        _want_same_spaces(critic.spec, options)
+        folder = Path(options.steer.removeprefix(LEROBOT))
+        source = LeRobotProposals(folder, num, critic.spec, device)
+    elif is_onnx:
         source = OnnxProposals(Path(options.steer), num)
     else:
         source = CheckpointProposals(Path(options.steer), options.steer_mode, num, device)
@@ -230,12 +235,8 @@ def _server(critic: SteeringCritic, options: SteeringOptions) -> tuple[ServerPro
     spec = critic.spec
     if says_itself and options.steer_same_spaces:
         raise ValueError(f"steer-same-spaces: {options.steer} says its spaces itself")
-    if not says_itself and not options.steer_same_spaces:
-        told = "does not say what its actions and state are; if they are the critic's in names, order, units and rate"
-        raise ValueError(
-            f"{options.steer}: {told} ({', '.join(f'{n} in {u}' for n, u in _axes(spec))}; {spec.control_hz:g} Hz), "
-            f"state so with --steer-same-spaces"
-        )
+    if not says_itself:
+        _want_same_spaces(spec, options)
     names = [camera.name for camera in spec.cameras]
     keys = {} if says_itself else image_keys(names, options.steer_camera_map, option="steer-camera-map")
     source = ServerProposals(
@@ -253,6 +254,16 @@ def _server(critic: SteeringCritic, options: SteeringOptions) -> tuple[ServerPro
         )
         raise ValueError(f"{options.steer}: {told}, got {source.action_dim}")
     return source, options.steer_camera_map if says_itself else ()
+
+
+def _want_same_spaces(spec: PolicySpec, options: SteeringOptions) -> None:
+    """Asks for the statement that a policy which does not say so acts in the critic's spaces."""
+    if not options.steer_same_spaces:
+        told = "does not say what its actions and state are; if they are the critic's in names, order, units and rate"
+        raise ValueError(
+            f"{options.steer}: {told} ({', '.join(f'{n} in {u}' for n, u in _axes(spec))}; {spec.control_hz:g} Hz), "
+            f"state so with --steer-same-spaces"
+        )
 
 
 def _axes(spec: PolicySpec) -> list[tuple[str, str]]:
