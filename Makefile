@@ -64,8 +64,9 @@ test-lerobot: $(STAMP)
 	|| { echo "skipped: the lerobot package cannot be installed here"; rm -rf .venv-lerobot; }
 	@PTR_FAST_LEROBOT_PYTHON=$(abspath $(LEROBOT_PYTHON)) $(BIN)/python -m pytest -rs tests/datasets/test_lerobot_folders.py \
 	tests/datasets/test_lerobot_package.py
-	@! test -x $(LEROBOT_PYTHON) || { $(LEROBOT_PYTHON) -m pip install -q --disable-pip-version-check 'lerobot[dataset,training]==0.6.1' \
-	pytest tyro msgpack && $(LEROBOT_PYTHON) -m pip install -q --disable-pip-version-check --no-deps ./python/lerobot_policy_ptr \
+	@! test -x $(LEROBOT_PYTHON) || { $(LEROBOT_PYTHON) -m pip install -q --disable-pip-version-check \
+	'lerobot[dataset,training,diffusion]==0.6.1' pytest tyro msgpack websockets metaworld==3.1.1 mujoco==3.3.0 \
+	&& $(LEROBOT_PYTHON) -m pip install -q --disable-pip-version-check --no-deps ./python/lerobot_policy_ptr \
 	./python/lerobot_robot_ptr && HF_HUB_OFFLINE=1 PYTHONPATH=.:python $(LEROBOT_PYTHON) -m pytest -q -p no:cacheprovider -c /dev/null --rootdir . \
 	python/lerobot_policy_ptr/tests python/lerobot_robot_ptr/tests; }
 

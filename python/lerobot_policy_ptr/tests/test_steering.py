@@ -25,12 +25,9 @@ from ptr_robot.steering.steered import load_steered
 
 ONE_CAMERA = replace(SPEC, cameras=SPEC.cameras[:1], tasks=TaskTable(names=("push", "pull"), num_slots=2))
 DIFFUSION = ("--policy.type=diffusion", "--policy.down_dims=[16,32]", "--policy.num_inference_steps=2")
-DIFFUSION += ("--policy.horizon=8", "--policy.n_action_steps=3", "--policy.pretrained_backbone_weights=null")
-DIFFUSION += (
-    "--policy.spatial_softmax_num_keypoints=4",
-    "--policy.crop_ratio=1.0",
-    "--policy.diffusion_step_embed_dim=8",
-)
+DIFFUSION += ("--policy.horizon=8", "--policy.n_action_steps=3", "--policy.diffusion_step_embed_dim=8")
+DIFFUSION += ("--policy.spatial_softmax_num_keypoints=4", "--policy.resize_shape=[48,64]", "--policy.crop_ratio=1.0")
+DIFFUSION += ("--policy.pretrained_backbone_weights=null", "--policy.use_group_norm=true")
 ACT = ("--policy.type=act", "--policy.chunk_size=4", "--policy.n_action_steps=4", "--policy.dim_model=16")
 ACT += ("--policy.n_heads=2", "--policy.dim_feedforward=16", "--policy.pretrained_backbone_weights=null")
 

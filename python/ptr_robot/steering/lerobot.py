@@ -25,7 +25,7 @@ from ptr_robot.steering.proposals import NoProposalError, Offer, refuse_one_answ
 __all__ = ["LEROBOT", "LeRobotProposals"]
 
 LEROBOT = "lerobot:"
-IMAGES, STATE = "observation.images", "observation.state"
+IMAGES, STATE, ACTION = "observation.images", "observation.state", "action"
 WEIGHTS = "model.safetensors"
 
 
@@ -119,6 +119,7 @@ class LeRobotProposals:
         policy.reset()
         queues = getattr(policy, "_queues", None) or {}
         for batch in batches:
+            batch.pop(ACTION, None)  # the processor leaves a place for it
             if IMAGES in queues:
                 batch[IMAGES] = torch.stack([batch[key] for key in self._keys.values()], dim=-4)
             populate_queues(queues, batch)
