@@ -1,10 +1,13 @@
 """HDF5 of robomimic and LIBERO, Minari, zarr of diffusion_policy, and a file an episode: ``write_files.py`` wrote them.
 
-robomimic 0.3.0's ``SequenceDataset`` loads ``robomimic.hdf5``, and Minari 0.5.4 wrote ``minari`` itself.
+robomimic 0.3.0's ``SequenceDataset`` loads ``robomimic.hdf5``. Minari 0.5.4 wrote ``minari`` itself,
+diffusion_policy's ``ReplayBuffer`` (5ba07ac, zarr 2.18.7) the zarr folder, and robomimic 0.3.0
+``robomimic_lift.hdf5.xz`` (``write_robomimic_lift.py``).
 """
 
 import io
 import json
+import lzma
 import shutil
 import sys
 import zipfile
@@ -85,6 +88,27 @@ def test_robomimic_asks_for_its_state(tmp_path):
         known("robomimic.hdf5", tmp_path, key=())
     with pytest.raises(DataError, match=r"have no instruction: robomimic.hdf5#demo_0.*--task TEXT"):
         known("robomimic.hdf5", tmp_path, task="")
+
+
+def test_a_file_that_robomimic_wrote(tmp_path):
+    h5py, file = pytest.importorskip("h5py", reason="HDF5 files need h5py"), tmp_path / "lift.hdf5"
+    file.write_bytes(lzma.decompress((FILES / "robomimic_lift.hdf5.xz").read_bytes()))
+    store, source = read(file, tmp_path / "store", key=(*EEF, "success=rewards"), task="lift the cube", control_hz=20)
+    assert (source.dataset, source.cameras) == ("Lift", ("agentview_image",))
+    assert (store.episodes.outcome, store.episodes.split) == (["success"] * 3, ["train"] * 3)
+    with h5py.File(file) as content:
+        for e, demo in enumerate(content["data"].values()):
+            first, steps = int(store.episodes.first[e]), len(demo["actions"])
+            assert (store.episodes.num_steps[e], store.episodes.num_frames[e]) == (steps, steps + 1)
+            np.testing.assert_array_equal(store.action[first : first + steps], demo["actions"][:].astype(np.float32))
+            np.testing.assert_array_equal(store.episodes.rewards[e], demo["rewards"])
+            for group, frames in (("obs", slice(0, steps)), ("next_obs", slice(1, steps + 1))):
+                seen = [demo[group][name][:] for name in ("robot0_eef_pos", "robot0_gripper_qpos")]
+                states = store.state[first : first + steps + 1][frames]
+                np.testing.assert_array_equal(states, np.concatenate(seen, axis=1).astype(np.float32))
+            pictures = frames_of(store, "agentview_image", e)
+            np.testing.assert_array_equal(pictures[:-1], demo["obs/agentview_image"])
+            np.testing.assert_array_equal(pictures[-1], demo["next_obs/agentview_image"][-1])
 
 
 def test_libero_says_its_task_and_is_recognised(tmp_path):

@@ -1,8 +1,9 @@
-"""Wrote the HDF5, zarr and Minari files in ``files/``, from ``recordings.py``: ``python write_files.py FOLDER``.
+"""Wrote the HDF5, zarr and Minari files in ``files/``, from ``recordings.py``: ``python THIS FOLDER [NAME...]``.
 
-Run it in an environment with h5py, zarr, minari and gymnasium. Minari's file is written by Minari itself, from an
-environment that plays the recordings. The HDF5 and zarr files are written with h5py and zarr in the layouts that
-robomimic, LIBERO and diffusion_policy document: their own writers need a simulator.
+Minari's file is written by Minari itself, from an environment that plays the recordings, and the zarr folder by
+diffusion_policy's own ``ReplayBuffer`` (zarr 2; their repository on PYTHONPATH). ``robomimic.hdf5`` and ``libero.hdf5``
+are written with h5py in the layouts that robomimic and LIBERO document, because their own writers need a simulator;
+``write_robomimic_lift.py`` uses those of robomimic.
 """
 
 import json
@@ -59,23 +60,17 @@ def libero(file: Path) -> None:
 
 
 def diffusion_policy(folder: Path) -> None:
-    import zarr
+    from diffusion_policy.common.replay_buffer import ReplayBuffer
 
-    root = zarr.open_group(str(folder), mode="w", zarr_format=2)
-    columns = {
-        "action": [one.actions for one in recordings()],
-        "state": [one.states[:-1] for one in recordings()],
-        "img": [halved(one.frames["front"][:-1]).astype(np.float32) for one in recordings()],
-        "wrist": [halved(one.frames["wrist"][:-1]) for one in recordings()],
-    }
-    data = root.create_group("data")
-    for name, rows in columns.items():
-        values = np.concatenate(rows)
-        array = data.create_array(name, shape=values.shape, dtype=values.dtype, chunks=(7, *values.shape[1:]))
-        array[:] = values
-    ends = np.cumsum([len(one.actions) for one in recordings()])
-    array = root.create_group("meta").create_array("episode_ends", shape=ends.shape, dtype=np.int64, chunks=ends.shape)
-    array[:] = ends
+    buffer = ReplayBuffer.create_from_path(str(folder), mode="a")
+    for one in recordings():
+        columns = {
+            "img": halved(one.frames["front"][:-1]).astype(np.float32),
+            "wrist": halved(one.frames["wrist"][:-1]),
+            "state": one.states[:-1],
+            "action": one.actions,
+        }
+        buffer.add_episode(columns, compressors="disk")
 
 
 def minari(folder: Path) -> None:
@@ -122,9 +117,14 @@ def minari(folder: Path) -> None:
     shutil.copytree(Path(os.environ["MINARI_DATASETS_PATH"]) / "test" / "recordings-v0", folder)
 
 
+WRITERS = {
+    "robomimic.hdf5": robomimic,
+    "libero.hdf5": libero,
+    "diffusion_policy.zarr": diffusion_policy,
+    "minari": minari,
+}
+
 if __name__ == "__main__":
     out = Path(sys.argv[1])
-    robomimic(out / "robomimic.hdf5")
-    libero(out / "libero.hdf5")
-    diffusion_policy(out / "diffusion_policy.zarr")
-    minari(out / "minari")
+    for name in sys.argv[2:] or WRITERS:
+        WRITERS[name](out / name)
