@@ -65,7 +65,7 @@ def run(commands: list[str], folder: Path) -> Iterator[tuple[str, str, int, floa
         assert shell.stdout is not None
         for command in commands:
             begin, output = time.monotonic(), ""
-            shell.stdin.write(f"{command} </dev/null\necho; echo '{END}' $?\n".encode())
+            shell.stdin.write(f"{command} </dev/null\nstatus=$?; echo; echo '{END}' $status\n".encode())
             shell.stdin.flush()
             for line in shell.stdout:
                 text = line.decode("utf-8", "replace")
