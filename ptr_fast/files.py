@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["GIT_LFS", "GIT_LFS_ADVICE", "git_lfs_advice", "sync_directory", "write_atomically", "writing"]
+__all__ = ["GIT_LFS", "GIT_LFS_ADVICE", "git_lfs_advice", "sync_directory", "sync_tree", "write_atomically", "writing"]
 
 GIT_LFS = b"version https://git-lfs"
 """How the text begins that Git keeps in place of a large file."""
@@ -67,3 +67,12 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_tree(path: Path) -> None:
+    """Flushes every file and folder below a folder, and the folder, which may then be renamed into place."""
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with open(os.path.join(folder, name), "rb") as file:
+                os.fsync(file.fileno())
+        sync_directory(Path(folder))

@@ -185,6 +185,19 @@ def test_a_store_is_not_exported_into_a_store_or_with_names_that_lerobot_does_no
     assert not (tmp_path / "c").exists()
 
 
+def test_every_file_of_an_exported_data_set_is_flushed_before_it_has_its_name(store, tmp_path, monkeypatch):
+    flushed, fsync = set(), os.fsync
+
+    def noted(descriptor):
+        flushed.add(os.readlink(f"/proc/self/fd/{descriptor}").partition(".tmp/")[2])
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    out = tmp_path / "out"
+    assert export_dataset.main(export_dataset.Args(store=store.path, out=out)) == 0
+    assert {path.relative_to(out).as_posix() for path in out.rglob("*")} <= flushed
+
+
 def test_a_hidden_record_and_a_renamed_column_are_checked(store, tmp_path):
     out = edit(store.path, out=tmp_path / "out", drop=("outcome=failure",), rename_camera=("front=top",))
     steps = out.path / "steps" / "000000.arrow"

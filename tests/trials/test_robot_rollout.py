@@ -168,8 +168,9 @@ def test_a_remote_policy_and_a_server_that_dies(checkpoint, tmp_path):
         process = started(command(None, tmp_path / "dies", "--remote", url, "--trials", "1", "--max-steps", "200"))
         wait_for(process, "trial 1  step")
         server.kill()
-        _, stderr = process.communicate(timeout=30)
+        stdout, stderr = process.communicate(timeout=30)
         assert process.returncode == 0, stderr
+        assert re.search(rf"in 1 of 1 trials the policy failed, which is no success: .*{url}", stdout)
         (trial,) = sheet(tmp_path / "dies")
         assert trial["reason"] == "stopped_policy"
         assert url in trial["message"]

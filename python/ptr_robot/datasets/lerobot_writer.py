@@ -23,7 +23,7 @@ from ptr_fast.config import RewardConfig
 from ptr_fast.data.rewards import label_steps
 from ptr_fast.data.store import EpisodeStore
 from ptr_fast.data.store_meta import refuse_inside_a_store
-from ptr_fast.files import sync_directory, writing
+from ptr_fast.files import sync_directory, sync_tree, writing
 from ptr_robot.datasets.lerobot_extra import image_file, write_extra
 from ptr_robot.datasets.lerobot_features import data_schema, declared_features, tasks_table
 from ptr_robot.datasets.lerobot_statistics import SAMPLED_FRAMES, combined, nested, statistics_of
@@ -112,6 +112,7 @@ class LeRobotWriter:
             try:
                 (temporary / "meta").mkdir(parents=True)
                 self._write_all(temporary, progress)
+                sync_tree(temporary)
                 os.replace(temporary, out)
                 sync_directory(out.parent)
             finally:

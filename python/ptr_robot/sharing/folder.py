@@ -21,7 +21,7 @@ from typing import Any
 
 from ptr_fast.checkpoint import CheckpointInfo, read_checkpoint, weights_digest
 from ptr_fast.errors import DataError
-from ptr_fast.files import sync_directory, write_atomically
+from ptr_fast.files import sync_directory, sync_tree, write_atomically
 from ptr_fast.learners.registry import make_networks, traits_of
 from ptr_fast.run_folder import MODEL, read_json
 
@@ -68,7 +68,7 @@ def _contents(info: CheckpointInfo) -> Iterator[tuple[str, bytes]]:
 
 def put_in_place(temporary: Path, folder: Path) -> None:
     """Renames a whole folder to its name."""
-    sync_directory(temporary)
+    sync_tree(temporary)
     os.rename(temporary, folder)
     sync_directory(folder.parent)
 

@@ -32,6 +32,7 @@ from ptr_robot.trials.sheet import TrialRecord, TrialSheet
 __all__ = ["RobotTrials", "robot_options", "run_robot_trials"]
 
 ROBOT_FAILED = ("stopped_arm", "stopped_stale")  # ends of a trial that are the robot's own
+POLICY_FAILED = ("stopped_policy", "stopped_not_finite")  # ends where it gave no action that can be sent
 MAX_FRAMES, MAX_FRAME_BYTES = 64, 512 << 20  # that wait for the recorder
 
 
@@ -144,6 +145,9 @@ def run_robot_trials(plan: RobotTrials, contenders: list[Contender]) -> int:
         low, high = wilson_interval(successes, judged) if judged else (0.0, 1.0)
         who = f"{contender.label}, step {contender.about.get('step', 'unknown')}"
         print(f"{who}: {successes}/{judged} succeeded (95 % interval {low:.0%} to {high:.0%})")
+    if failed := [trial for trial in sheet.records if trial.reason in POLICY_FAILED and not trial.success]:
+        told = f"in {len(failed)} of {len(sheet.records)} trials the policy failed, which is no success: "
+        print(f"{told}{failed[-1].message}")
     print(f"wrote {page}")
     if operator.quit_signal:
         return 128 + operator.quit_signal
