@@ -1,5 +1,6 @@
 """docs/your_data.md is run as it stands, on the small files of tests/datasets/files."""
 
+import lzma
 import re
 import shlex
 from pathlib import Path
@@ -24,6 +25,8 @@ def test_every_command_of_the_page(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for file in FILES.iterdir():
         (tmp_path / file.name).symlink_to(file)
+    packed = FILES / "robomimic_lift.hdf5.xz"
+    (tmp_path / packed.stem).write_bytes(lzma.decompress(packed.read_bytes()))
     assert len(COMMANDS) > 10
     for command in COMMANDS:
         assert cli.main(shlex.split(command)[1:]) == 0, (command, capsys.readouterr().err)
