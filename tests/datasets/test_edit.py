@@ -160,12 +160,20 @@ def test_slips_of_the_pen_are_refused_and_nothing_is_left(store, tmp_path, capsy
         with pytest.raises(ValueError, match="--rest and --out: expected two folders, none inside the other"):
             Args(stores=(store.path,), out=tmp_path / out, rest=tmp_path / rest, drop=("id=*",))
 
+    save = edited_store.save_meta
+
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(edited_store, "save_meta", full)
     assert cli.main(["edit", str(store.path), "--out", str(tmp_path / "out")]) == 2
     assert "no space left" in capsys.readouterr().err
+    monkeypatch.setattr(
+        edited_store, "save_meta", lambda path, meta: full() if "rest" in path.name else save(path, meta)
+    )
+    two = ["--rest", str(tmp_path / "rest"), "--drop", "outcome=failure"]
+    assert cli.main(["edit", str(store.path), "--out", str(tmp_path / "out"), *two]) == 2
+    assert "cannot write" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 

@@ -7,6 +7,7 @@ are chosen by FIELD=PATTERN; FIELD is id, task, outcome, kind, domain, split or 
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -89,8 +90,15 @@ def main(args: Args) -> int:
         refuse_inside_a_store(out)
         if not any(edit.keep.any() for edit in chosen):
             raise ValueError(f"{out}: no episode would be in it")
-    for out, chosen in targets:
-        copied = write_edited(out, chosen)
+    copies: list[int] = []
+    try:
+        for out, chosen in targets:
+            copies.append(write_edited(out, chosen))
+    except BaseException:
+        for out, _ in targets[: len(copies)]:
+            shutil.rmtree(out)
+        raise
+    for (out, chosen), copied in zip(targets, copies, strict=True):
         made = EpisodeStore.open(out)
         told = f", {copied / 1e6:.0f} MB copied (another file system)" if copied else ", no frame copied"
         of = sum(edit.store.num_episodes for edit in chosen)
