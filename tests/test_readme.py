@@ -25,11 +25,20 @@ def test_tables_equal_the_committed_rows():
 
 
 def test_the_numbers_of_the_front_page_are_committed_rows():
+    from benchmarks.comparison import comparison_table
     from benchmarks.tables import newest
 
-    ours, clone, *_ = newest("demo")[0]["rows"]
-    assert f"**{ours['after']['successes']} of 40**" in README
-    assert f"{clone['after']['successes']} of 40" in README.replace("\n  ", " ")
+    header, _, *lines = comparison_table("compare_deck", lambda row: "here")
+    cells = [dict(zip(header, line, strict=True)) for line in lines]
+    pair = [cell for cell in cells if cell["data"] == "pair" and "," in cell["each seed"]]
+    ours, *others = sorted(pair, key=lambda cell: -int(cell["selected"].split("/")[0]))
+    assert (ours["method"], ours["acts by"]) == ("CQL with cloned proposals (ours)", "search")
+    best, *_, bc = [cell for cell in others if cell["method"] != ours["method"]]
+    text = README.replace("\n  ", " ")
+    assert f"**{ours['selected'].replace('/', ' of ')}** trials succeed" in text
+    assert f"over three training seeds: {ours['95 % over seeds']} %)" in text
+    successes = best["selected"].split("/")[0], bc["selected"].split("/")[0]
+    assert f"has {successes[0]} ({best['95 % over seeds']} %), BC's mean {successes[1]}." in text
     gpu = newest("gpu_step")[0]["speedup"]
     assert f"**{gpu['literal_port_tf32']:.2f} times**" in README
     assert f"{gpu['plain']:.2f} times as fast as the same algebra" in README
