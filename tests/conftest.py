@@ -41,7 +41,8 @@ def pytest_configure(config):
 
 # They measure a clock, or wait for one.
 REALTIME = (
-    *("cameras/", "robots/", "serving/", "trials/"),
+    *("cameras/", "robots/", "serving/test_server", "serving/test_serve.py::test_hostile"),
+    *("trials/test_robot", "trials/test_session"),
     *("runtime/test_control_loop", "runtime/test_chunk", "runtime/test_phase_lock"),
 )
 
@@ -54,7 +55,7 @@ def pytest_collection_modifyitems(items):
     """
     for item in items:
         name = item.path.relative_to(REPOSITORY / "tests").as_posix()
-        item.is_realtime = name.startswith(REALTIME)
+        item.is_realtime = f"{name}::{item.name}".startswith(REALTIME)
         item.add_marker(pytest.mark.xdist_group("realtime" if item.is_realtime else name))
     items.sort(key=lambda item: item.is_realtime)
 
