@@ -74,6 +74,7 @@ def test_a_file_becomes_a_grid(tmp_path):
         ("--kitchens, A, --episodes, 4", "--seed, 3", "tiny: prior: --seed is not for here, data_seed decides it"),
         ("  tiny:", '  "a\\nb":', r"names files: it begins with a letter or digit, has at most 80 characters"),
         ("  tiny:", f"  {'a' * 81}:", "names files"),
+        ("  tiny:", "  index:", "data: 'index' names the page of the whole grid"),
         ("scale: smoke", "[" * 3000, "not YAML"),
         ("seeds: [0, 1]", "seeds: [0, 1]\nseeds: [2]", "'seeds' stands twice"),
         ("    kitchen: H", "    kitchen: H\n    kitchen: A", "'kitchen' stands twice"),

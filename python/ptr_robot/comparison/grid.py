@@ -103,6 +103,8 @@ class Grid:
                     f"grid {self.name}: {name!r} names files: it begins with a letter or digit, has at most "
                     "80 characters, none of them '/' or a line end"
                 )
+        if "index" in self.data:
+            raise ValueError(f"grid {self.name}: data: 'index' names the page of the whole grid, name it otherwise")
         for name, least in SMALLEST.items():
             if getattr(self, name) < least:
                 raise ValueError(f"grid {self.name}: {name} must be at least {least}, got {getattr(self, name)}")

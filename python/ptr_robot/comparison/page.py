@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from ptr_fast.errors import DataError
 from ptr_robot.comparison import tables
 from ptr_robot.comparison.grid import Grid
 from ptr_robot.comparison.plan import Cell, Plan
+from ptr_robot.comparison.rows import read_trials
 from ptr_robot.comparison.summary import Place, Summary, summarize
 from ptr_robot.evaluation.metric_correlation import metric_correlations
 from ptr_robot.report import curves
@@ -49,9 +51,7 @@ def write_pages(
     layout = tables.published_layout(places, grid.methods, with_rows)
     parts = [Section(heading="The table", body=layout)]
     for name in with_rows:
-        body = (
-            f'<p>{escape(_told_data(grid, name))} <a href="{escape(name)}.html">Films, failures, Q and curves</a></p>'
-        )
+        body = f'<p>{escape(_told_data(grid, name))} <a href="{quote(name)}.html">Films, failures, Q and curves</a></p>'
         parts.append(Section(heading=name, body=body + tables.all_cells(places, name, grid.baseline)))
     parts.append(Section(heading="Which offline metrics tell success", body=_correlations(plan)))
     parts.append(Section(heading="How to read this", body=_READING.format(baseline=escape(grid.baseline))))
@@ -167,7 +167,7 @@ def _over_checkpoints(grid: Grid, plan: Plan, data: str) -> str:
 def _rate(path: Path | None) -> float | None:
     if path is None or not path.is_file():
         return None
-    result = json.loads(path.read_bytes())
+    result = read_trials(path)
     return result["successes"] / result["num_trials"]
 
 
@@ -177,7 +177,7 @@ def _films(cells: Sequence[Cell]) -> str:
     for cell in cells:
         if cell.filmed is None or not cell.filmed.is_file():
             continue
-        trials = [trial for trial in json.loads(cell.filmed.read_bytes())["trials"] if trial["video"]]
+        trials = [trial for trial in read_trials(cell.filmed)["trials"] if trial["video"]]
         shown = []
         for word, wanted in (("a success", True), ("a failure", False)):
             trial = next((trial for trial in trials if trial["success"] is wanted), None)

@@ -21,7 +21,7 @@ from ptr_robot.comparison.plan import Cell, Plan
 from ptr_robot.stages.ledger import Ledger
 from ptr_robot.stages.stage import Stage
 
-__all__ = ["RULES", "outcomes_of", "read_rows", "rows_of", "write_rows"]
+__all__ = ["RULES", "outcomes_of", "read_rows", "read_trials", "rows_of", "write_rows"]
 
 RULES = ("selected", "last", "oracle")
 """How the checkpoint is chosen: by ``select``, the last one, or the one with the most successes in these very trials.
@@ -43,7 +43,7 @@ def rows_of(grid: Grid, plan: Plan, ledger: Ledger) -> list[dict[str, Any]]:
         marks = {step: ledger.finished(stages[name]) for step, name in cell.tried_by.items()}
         if any(mark is None for mark in marks.values()):
             continue
-        tried = {step: _read_trials(path) for step, path in cell.trials.items()}
+        tried = {step: read_trials(path) for step, path in cell.trials.items()}
         seconds = {name: (ledger.finished(stages[name]) or {}).get("seconds") for name in cell.trained_by}
         for rule, step in _chosen(cell, tried):
             mark = marks[step] or {}
@@ -110,7 +110,12 @@ def _row(
     }
 
 
-def _read_trials(path: Path) -> dict[str, Any]:
+def read_trials(path: Path) -> dict[str, Any]:
+    """A result of ``rollout`` in a toy kitchen.
+
+    Raises:
+        DataError: it is none, or not whole; names the file.
+    """
     try:
         result = json.loads(path.read_bytes())
         if len(result["trials"]) != result["num_trials"] or not isinstance(result["plan"], dict):
