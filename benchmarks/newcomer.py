@@ -24,7 +24,8 @@ FENCE = re.compile(r"^```(?:sh|bash)\n(.*?)^```$", re.M | re.S)
 END = "@@ end of a command, status"
 KEPT = (4, 14)
 """So many of the first and of the last lines of a command are kept."""
-NOISE = re.compile(r"it/s\]|s/it\]|\?it/s|^WARNING: Location|^\[notice\]|^\s*$|[━█▏▎▍▌▋▊▉]|FutureWarning|UserWarning")
+PROGRESS = r"it/s\]|s/it\]|\?it/s|[━█▏▎▍▌▋▊▉]|^\s*$"
+NOISE = re.compile(rf"{PROGRESS}|^WARNING: Location|^Svt\[|^\[notice\]|FutureWarning|UserWarning")
 TIMES = re.compile(r"\b20\d\d-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:[.,]\d+)? ?")
 ANSI = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 VERSIONS = "import importlib.metadata as m; print(', '.join(f'{n} {m.version(n)}' for n in '%s'.split()))"
@@ -48,7 +49,7 @@ def told(output: str, folder: str) -> list[str]:
     """What is kept of a command's output."""
     lines = [ANSI.sub("", line.rsplit("\r", 1)[-1]).rstrip() for line in output.splitlines()]
     lines = [TIMES.sub("", line).replace(folder, ".").replace(str(Path.home()), "~") for line in lines]
-    lines = [line[:300] for line in lines if not NOISE.search(line)]
+    lines = [re.sub(r"/\S*/site-packages/", "", line)[:300] for line in lines if not NOISE.search(line)]
     first, last = KEPT
     if len(lines) <= first + last + 1:
         return lines
@@ -92,7 +93,8 @@ def main(words: list[str]) -> int:
     if args.packages:
         commands.append(f'python -c "{VERSIONS % " ".join(args.packages)}"')
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    log = [f"{args.page}, section {args.section!r}, pasted at commit {commit}, on {os.cpu_count()} cores", ""]
+    told_before = "".join(f", {name}={os.environ[name]}" for name in sorted(os.environ) if name.startswith("PTR_FAST_"))
+    log = [f"{args.page}, {args.section!r}, pasted at commit {commit}, on {os.cpu_count()} cores{told_before}", ""]
     status = 1
     for command, output, status, seconds in run(commands, folder):
         end = f"[{seconds:.0f} s, failed: {status}]" if status else f"[{seconds:.0f} s]"
