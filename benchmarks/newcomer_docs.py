@@ -26,6 +26,7 @@ SKIPPED = {
     r"^pip install": "done before, by make setup",
     r"^torchrun|--cluster|^make .*gpu": "needs several GPUs or a cluster",
     r"--robot (widowx|lerobot)": "needs an arm",
+    r"--steer lerobot": "needs LeRobot's packages and a policy of theirs",
     r"convert-checkpoint": "needs a checkpoint of the published code",
     r"frozen_resnet50": "needs R3M's file",
     r"OWNER/NAME": "needs a repository and a token of the Hugging Face Hub",
@@ -41,7 +42,7 @@ ELSEWHERE = {"extend.md": "tests/test_extend.py", "lerobot.md": "benchmarks/resu
 """Pages whose commands were run in another place."""
 
 FEW = {
-    "collect": {"--episodes": "8", "--workers": "1"},
+    "collect": {"--episodes": "5", "--workers": "1"},
     "pretrain": {"--num-steps": "20", "--batch-size": "8", "--checkpoint-every": "10"},
     "finetune": {"--num-steps": "20", "--batch-size": "8", "--checkpoint-every": "10"},
     "resume": {"--num-steps": "30"},
@@ -50,9 +51,9 @@ FEW = {
 """Verb -> options that are set to less."""
 
 GIVEN = {
-    "diagnose.md": "for s in seed0 seed1 seed2 cql a b c; do cp -r runs/pretrain runs/$s; done",
-    "steer.md": "cp -r runs/pretrain runs/critic; ptr-fast pretrain sim-mixture --data.stores kitchens --num-steps 20 "
-    "--batch-size 8 --checkpoint-every 10 --out runs/clone; cp -r runs/clone runs/clone-of-the-data; "
+    "diagnose.md": "for s in seed0 seed1 seed2 a b c; do cp -r runs/finetune runs/$s; done; cp -r runs/finetune runs/clone",
+    "steer.md": "cp -r runs/pretrain runs/critic; rm -rf runs/clone policy.onnx; ptr-fast pretrain sim-mixture "
+    "--data.stores kitchens --num-steps 20 --batch-size 8 --checkpoint-every 10 --out runs/clone; "
     "ptr-fast export --checkpoint runs/clone --out policy.onnx",
     "your_data.md": "cp -r tests/datasets/files/* . && xz -dk robomimic_lift.hdf5.xz",
     "representations.md": "cp -r kitchens prior; cp -r unseen demos",
@@ -86,7 +87,8 @@ def shortened(command: str) -> str:
             command = re.sub(rf"{name} +\S+", partial(_smaller, value), command)
         elif not (verb == "resume" and name not in command):
             command += f" {name} {value}"
-    return re.sub(r"--evaluate-every \d+", "--evaluate-every 10", re.sub(r"--num-demos 10", "--num-demos 4", command))
+    command = command.replace("checkpoints/003000", "checkpoints/000010")
+    return re.sub(r"--evaluate-every \d+", "--evaluate-every 10", re.sub(r"--num-demos 10", "--num-demos 2", command))
 
 
 def _smaller(most: str, found: re.Match[str]) -> str:
