@@ -51,7 +51,7 @@ FEW = {
 """Verb -> options that are set to less."""
 
 GIVEN = {
-    "diagnose.md": "for s in seed0 seed1 seed2 a b c; do cp -r runs/finetune runs/$s; done; cp -r runs/finetune runs/clone",
+    "diagnose.md": "for s in seed0 seed1 seed2 a b c clone; do cp -r runs/finetune runs/$s; done",
     "steer.md": "cp -r runs/pretrain runs/critic; rm -rf runs/clone policy.onnx; ptr-fast pretrain sim-mixture "
     "--data.stores kitchens --num-steps 20 --batch-size 8 --checkpoint-every 10 --out runs/clone; "
     "ptr-fast export --checkpoint runs/clone --out policy.onnx",
