@@ -3,8 +3,8 @@
     python3.12 -m benchmarks.newcomer docs/lerobot.md "From a folder" --log newcomer.log --packages lerobot torch
 
 To be started in a clean clone; it needs the standard library alone, as the first commands install the rest. It ends at
-the first command that fails. The log is cut: of each command the first and the last lines, without progress, times of
-the day and folders of the machine.
+the first command that fails, and the next call goes on there, where the log has the commands before. The log is cut: of
+each command the first and the last lines, without progress, times of the day and folders of the machine.
 """
 
 from __future__ import annotations
@@ -95,6 +95,15 @@ def main(words: list[str]) -> int:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     told_before = "".join(f", {name}={os.environ[name]}" for name in sorted(os.environ) if name.startswith("PTR_FAST_"))
     log = [f"{args.page}, {args.section!r}, pasted at commit {commit}, on {os.cpu_count()} cores{told_before}", ""]
+    done = args.log.read_text(encoding="utf-8").split("\n\n")[1:] if args.log.is_file() else []
+    for command in list(commands):
+        if not done or done[0].split("\n")[0] != f"$ {command}" or "failed: " in done[0].split("\n")[-1]:
+            break
+        log += [done.pop(0).rstrip("\n"), ""]
+        if not command.startswith(". "):  # an environment is activated in each shell
+            commands.remove(command)
+    if len(log) > 2:
+        log += [f"gone on at commit {commit}", ""]
     status = 1
     for command, output, status, seconds in run(commands, folder):
         end = f"[{seconds:.0f} s, failed: {status}]" if status else f"[{seconds:.0f} s]"

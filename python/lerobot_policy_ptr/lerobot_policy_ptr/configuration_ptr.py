@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -22,12 +22,14 @@ class PTRConfig(PreTrainedConfig):
 
     Attributes:
         recipe: of ``ptr-fast pretrain``, e.g. sim-mixture or sim-proposals: the learner and its rewards.
+        num_steps: length of the run (``--steps``) over which the recipe's learning rates fall, where they do.
         image_size: height and width, pixels, that frames are resized to.
         outcome: ``success`` states that every episode of the data set succeeded; empty: nothing is stated.
         ptr: description of a checkpoint of ours as JSON; made when a policy is trained or brought over.
     """
 
     recipe: str = "sim-mixture"
+    num_steps: int = 0
     image_size: int = 64
     outcome: str = ""
     seed: int = 0
@@ -53,7 +55,13 @@ class PTRConfig(PreTrainedConfig):
 
         if self.ptr:
             return from_dict(LearnerConfig, json.loads(self.ptr)["learner"], "learner")
-        return recipe_named(self.recipe).learner
+        learner = recipe_named(self.recipe).learner
+        if learner.lr_schedule == "constant" or learner.lr_schedule_steps:
+            return learner
+        if self.num_steps < 1:
+            told = f"policy ptr: the learning rates of recipe {self.recipe} fall over the run"
+            raise ValueError(f"{told}: state its length with --policy.num_steps, the number of --steps")
+        return replace(learner, lr_schedule_steps=self.num_steps)
 
     @property
     def traits(self) -> Any:

@@ -184,5 +184,9 @@ def test_what_cannot_be_trained_is_told_in_one_line(tmp_path, monkeypatch):
     root = make_data(tmp_path / "data", rewards=False)
     with pytest.raises(ValueError, match=r"has no 'next\.reward', so a critic has nothing to learn from; state"):
         train(monkeypatch, root, tmp_path / "out", *PTR, "--policy.recipe=smoke-proposals")
+    with pytest.raises(ValueError, match=r"rates of recipe sim-mixture fall over the run: .*--policy\.num_steps"):
+        train(monkeypatch, root, tmp_path / "out", *PTR, "--policy.recipe=sim-mixture")
+    falling = PTRConfig(recipe="sim-mixture", num_steps=20, device="cpu").learner
+    assert (falling.lr_schedule, falling.lr_schedule_steps) == ("cosine", 20)
     with pytest.raises(ValueError, match=r"policy\.outcome: expected success or nothing"):
         PTRConfig(outcome="maybe")
