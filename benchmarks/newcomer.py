@@ -93,9 +93,10 @@ def main(words: list[str]) -> int:
     if args.packages:
         commands.append(f'python -c "{VERSIONS % " ".join(args.packages)}"')
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    told_before = "".join(f", {name}={os.environ[name]}" for name in sorted(os.environ) if name.startswith("PTR_FAST_"))
-    log = [f"{args.page}, {args.section!r}, pasted at commit {commit}, on {os.cpu_count()} cores{told_before}", ""]
-    done = args.log.read_text(encoding="utf-8").split("\n\n")[1:] if args.log.is_file() else []
+    native = ", without the native module" if os.environ.get("PTR_FAST_NATIVE") == "0" else ""
+    head = f"{args.page}, {args.section!r}, pasted at commit {commit}, on {os.cpu_count()} cores{native}"
+    first, *done = args.log.read_text(encoding="utf-8").split("\n\n") if args.log.is_file() else [head]
+    log = [first, ""]
     for command in list(commands):
         if not done or done[0].split("\n")[0] != f"$ {command}" or "failed: " in done[0].split("\n")[-1]:
             break
