@@ -44,7 +44,7 @@ ELSEWHERE = {"extend.md": "tests/test_extend.py", "lerobot.md": "benchmarks/resu
 FEW = {
     "collect": {"--episodes": "5", "--workers": "1"},
     "pretrain": {"--num-steps": "20", "--batch-size": "8", "--checkpoint-every": "10"},
-    "finetune": {"--num-steps": "20", "--batch-size": "8", "--checkpoint-every": "10"},
+    "finetune": {"--num-demos": "2", "--num-steps": "20", "--batch-size": "8", "--checkpoint-every": "10"},
     "resume": {"--num-steps": "30"},
     "rollout": {"--trials": "2", "--max-steps": "15"},
 }
@@ -91,6 +91,17 @@ def shortened(command: str) -> str:
     return re.sub(r"--evaluate-every \d+", "--evaluate-every 10", re.sub(r"--num-demos 10", "--num-demos 2", command))
 
 
+def failures(log: list[str]) -> list[str]:
+    """The commands that failed by a log, in order."""
+    command, found = "", []
+    for line in log:
+        if line.startswith("$ "):
+            command = line.removeprefix("$ ")
+        elif re.search(r", FAILED with \d+\]$", line):
+            found.append(command)
+    return found
+
+
 def _smaller(most: str, found: re.Match[str]) -> str:
     name, number = found[0].split()
     return f"{name} {min(int(number), int(most))}"
@@ -100,11 +111,14 @@ def main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--log", type=Path, required=True)
     parser.add_argument("--pages", nargs="*", default=[], help="only these; default: all, in order")
+    parser.add_argument("--again", action="store_true", help="only what failed by the log, which is written on")
     args = parser.parse_args(words)
     order = ["README.md", *(f"docs/{page}" for page in pages_in_order(Path("mkdocs.yml").read_text(encoding="utf-8")))]
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     packages = "torch numpy mujoco metaworld h5py zarr av onnxruntime"
     log, counts = [f"every page in order, at commit {commit}"], {"ran": 0, "failed": 0, "skipped": 0}
+    if args.again:
+        log = args.log.read_text(encoding="utf-8").splitlines()
 
     def say(*lines: str) -> None:
         print("\n".join(lines), flush=True)
@@ -122,6 +136,10 @@ def main(words: list[str]) -> int:
         say(f"  [{seconds:.0f} s{end if good else f', FAILED with {status}'}]")
         return good
 
+    if args.again:
+        failed = failures(log)
+        say("", f"== what failed, again, at commit {commit}")
+        return int(not all([paste(shortened(command)) for command in failed]))
     paste(f'python -c "{VERSIONS % packages}"')
     for page in order:
         if args.pages and page not in args.pages:
