@@ -34,6 +34,7 @@ SKIPPED = {
     r"compare (states|deck)(?!.*--dry)|outputs/compare|benchmarks\.tables": "takes hours",
     r"--preset|k120|k70|--out mine": "collects for half an hour",
     r"HOST|--remote|openssl|PTR_FAST_TOKEN": "needs a second machine",
+    r"correlate": "needs several different runs with trials; copies of one are told from them and refused",
     r"policy_int8": "needs the quantisation of a trained policy, minutes",
 }
 """Pattern of a command -> why it is not run here."""
@@ -126,6 +127,10 @@ def main(words: list[str]) -> int:
         args.log.write_text("\n".join(log) + "\n", encoding="utf-8")
 
     def paste(command: str) -> bool:
+        if reason := reason_to_skip(command):
+            say(f"$ {command}", f"  [skipped: {reason}]")
+            counts["skipped"] += 1
+            return True
         ((_, output, status, seconds),) = run([command], Path.cwd())
         ended = ENDLESS.match(command.removeprefix("timeout -s INT 60 ")) and status in (0, 124, 130)
         found = status == 1 and command.startswith(FINDERS)
@@ -159,9 +164,8 @@ def main(words: list[str]) -> int:
                 command = re.sub(r" +", " ", line).strip()
                 if not command or command.startswith("#"):
                     continue
-                if reason := reason_to_skip(command):
-                    counts["skipped"] += 1
-                    say(f"$ {command}", f"  [skipped: {reason}]")
+                if reason_to_skip(command):
+                    paste(command)
                 else:
                     counts["ran" if paste(shortened(command)) else "failed"] += 1
     say("", ", ".join(f"{count} {what}" for what, count in counts.items()))
