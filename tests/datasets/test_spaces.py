@@ -75,6 +75,12 @@ def test_options_state_everything(tmp_path, run):
     assert meta.source["unknown"] == []
 
 
+def test_a_unit_that_says_how_the_gripper_opens_keeps_its_words(tmp_path, run):
+    """A store that went out as another format and came back has the units that it had."""
+    units = (*("m",) * 6, "-1 opens, +1 closes")
+    assert converted(run, data(tmp_path), action_names=NAMES, action_units=units).meta.action.units == units
+
+
 def test_said_later(tmp_path, run):
     source = data(tmp_path)
     digests = converted(run, source).episodes.digest

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ptr_fast.types import ActionSpec, StateSpec
-from ptr_robot.datasets.grippers import Gripper, find_gripper
+from ptr_robot.datasets.grippers import Gripper, find_gripper, read_unit
 from ptr_robot.datasets.layout import Layout, Numbers
 from ptr_robot.datasets.options import Args, pairs
 
@@ -88,7 +88,8 @@ def describe(
         place = gripper.dimension
         if "grip" not in names[place].lower() and "gripper" not in names:
             names = (*names[:place], "gripper", *names[place + 1 :])
-        units = (*units[:place], gripper.unit or units[place], *units[place + 1 :])
+        says_so = read_unit(units[place]) == (gripper.is_open, gripper.is_closed)  # in words of its own, which stay
+        units = (*units[:place], units[place] if says_so else gripper.unit or units[place], *units[place + 1 :])
         if gripper.is_open is None and gripper.is_closed is None:
             unknown.append("which way the gripper opens")
     elif any("names" in what for what in unknown):
