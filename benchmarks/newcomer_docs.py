@@ -32,6 +32,7 @@ SKIPPED = {
     r"OWNER/NAME": "needs a repository and a token of the Hugging Face Hub",
     r"bridge_rlds|three_tasks|runs/carrot|(inspect|doctor) +bridge": "run by tests/verbs/test_real_input.py",
     r"compare (states|deck)(?!.*--dry)|outputs/compare|benchmarks\.tables": "takes hours",
+    r"^python -m benchmarks": "measures, on a machine that does nothing else",
     r"--preset|k120|k70|--out mine": "collects for half an hour",
     r"HOST|--remote|openssl|PTR_FAST_TOKEN|0\.0\.0\.0": "needs a second machine",
     r"correlate": "needs several different runs with trials; copies of one are told from them and refused",
