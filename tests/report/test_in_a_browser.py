@@ -132,7 +132,9 @@ def comparison_pages(folder: Path, runs) -> Path:
         for step, path in cell.trials.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             told = {"checkpoint": str(cell.run / "checkpoints" / f"{step:06d}"), "mode": cell.mode, "num_trials": 20}
-            path.write_text(json.dumps({**told, "successes": min(20, 2 + number + step % 7), "trials": []}))
+            path.write_text(
+                json.dumps({**told, "successes": min(20, 2 + number + step % 7), "plan": {}, "trials": [{}] * 20})
+            )
         outcomes = np.random.default_rng(number).random(20) < 0.2 + 0.05 * (number % 9)
         rules = ("selected", "last", "oracle") if cell.phase == "after" else ("last",)
         for rule in rules:
