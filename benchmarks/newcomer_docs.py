@@ -22,7 +22,7 @@ from benchmarks.newcomer import FENCE, VERSIONS, run, told
 __all__ = ["main", "pages_in_order", "reason_to_skip", "shortened"]
 
 SKIPPED = {
-    r"^make ": "takes from minutes to hours, of both cores; the tests' own machine runs it",
+    r"^make ": "takes from minutes to hours, of both cores",
     r"^pip install": "done before, by make setup",
     r"^torchrun|--cluster|^make .*gpu": "needs several GPUs or a cluster",
     r"--robot (widowx|lerobot)": "needs an arm",
