@@ -169,11 +169,14 @@ def test_one_stage_per_gpu(tmp_path):
         assert place.has_room(stage)
         running.append(place.start(stage, stage.verb, ledger.log(stage), ledger.take_lock(stage)))
     assert not place.has_room(trainings[2])
-    assert place.has_room(Stage("rollout", ["rollout"]))
+    other = Stage("rollout", ["rollout"])
+    assert place.has_room(other)
+    running.append(place.start(other, other.verb, ledger.log(other), ledger.take_lock(other)))
     for process in running:
         process.wait(10)
         assert process.poll() == 0
     assert {ledger.log(stage).read_text().strip() for stage in trainings[:2]} == {"3", "7"}
+    assert ledger.log(other).read_text().strip() == "", "a stage that computes on no GPU sees none"
     assert place.has_room(trainings[2])
 
 

@@ -20,8 +20,8 @@ class LocalProcesses:
 
     Args:
         workers: stages side by side.
-        gpus: names of GPUs as ``CUDA_VISIBLE_DEVICES`` takes them. A stage that computes on a GPU gets one of them;
-            without GPUs it is a stage like any other.
+        gpus: names of GPUs as ``CUDA_VISIBLE_DEVICES`` takes them. A stage that computes on a GPU gets one of them; the
+            others see none, so that no action for a single frame waits behind trainings. Without GPUs all are alike.
         per_gpu: stages side by side on one GPU.
     """
 
@@ -47,10 +47,9 @@ class LocalProcesses:
         gpu = self._places.pop() if self._has_gpus and stage.uses_gpu else None
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
         environment.setdefault("OMP_NUM_THREADS", "1")
-        if gpu is None:
-            self._others += 1
-        else:
-            environment["CUDA_VISIBLE_DEVICES"] = gpu
+        if self._has_gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = gpu or ""
+        self._others += gpu is None
         with open(log, "ab") as out:
             process = subprocess.Popen(
                 [*self.PROGRAM, *verb],
