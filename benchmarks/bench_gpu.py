@@ -202,11 +202,11 @@ def _print_table(folder: Path, begin: dict[Path, int]) -> None:
             ours, times = next(iter(row["variants"].items()))
             ratios = ", ".join(f"{ratio:.2f}x {other}" for other, ratio in row["speedup"].items())
             found = f"{ours} {times['median_ms']:.4g} ms; {ratios}"
-        elif "failed" in row or "skipped" in row:
-            found = f"FAILED {row['failed'][:160]}" if "failed" in row else f"skipped: {row['skipped'][:160]}"
-        elif "code" in row and row["name"] == "gpu_checks":
+        elif "code" in row:  # what a command said: its "failed" and "skipped" are numbers of tests
             counts = ", ".join(f"{row[key]} {key}" for key in ("passed", "failed", "skipped") if row.get(key))
             found = f"code {row['code']}, {row.get('seconds', 0):.0f} s{', ' if counts else ''}{counts}"
+        elif "failed" in row or "skipped" in row:
+            found = f"FAILED {row['failed'][:160]}" if "failed" in row else f"skipped: {row['skipped'][:160]}"
         if dropped := row.get("dropped"):
             found += f"; dropped: {dropped}"[:200]
         if found:

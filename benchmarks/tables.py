@@ -1,7 +1,8 @@
 """The tables of ``PAGES``, made from ``results/*.jsonl``: ``python -m benchmarks.tables`` writes them.
 
 Each table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``. Per case and kind of processor, which is an
-instruction set or a GPU, the newest row counts: no processor takes the place of another.
+instruction set or a GPU, the newest row counts: no processor takes the place of another. A row that failed counts too,
+and says so; one for which no time was left takes the place of no other.
 """
 
 from __future__ import annotations
@@ -39,8 +40,7 @@ def table(name: str) -> str:
         return _delays(rows)
     if any("lock_step" in row for row in rows):
         return _late_cameras(rows)
-    compared = [row for row in rows if "variants" in row]
-    return _compared(compared) if compared else _facts(rows)
+    return _compared(rows) if any("variants" in row for row in rows) else _facts(rows)
 
 
 def _demo(rows: list[dict[str, Any]]) -> str:
@@ -86,7 +86,9 @@ def newest(name: str) -> list[dict[str, Any]]:
     rows: dict[str, dict[str, dict[str, Any]]] = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         row = json.loads(line)
-        rows.setdefault(row["case"], {})[ran_on(row)] = row
+        of_case = rows.setdefault(row["case"], {})
+        if not (ran_on(row) in of_case and isinstance(row.get("skipped"), str)):  # tests count theirs: a number
+            of_case[ran_on(row)] = row
     return [row for by_processor in rows.values() for row in by_processor.values()]
 
 
@@ -104,14 +106,22 @@ def ran_on(row: Mapping[str, Any]) -> str:
 
 def _compared(rows: list[dict[str, Any]]) -> str:
     """Rows of :func:`benchmarks.harness.compare`: our time, and how many times slower each other variant is."""
-    ours = next(iter(rows[0]["variants"]))
-    others = list(dict.fromkeys(other for row in rows for other in (*row["speedup"], *row.get("not_installed", ()))))
-    has_work = any("peak_memory_mb" in row and "literal_port" in row.get("gflop", ()) for row in rows)
-    header = ["case", "on", f"{ours} ms", *(f"times faster than {other}" for other in others)]
+    measured = [row for row in rows if "variants" in row]
+    first = list(dict.fromkeys(next(iter(row["variants"])) for row in measured))
+    named = [(*row["speedup"], *row.get("not_installed", ())) for row in measured]
+    others = list(dict.fromkeys(other for names in named for other in names))
+    has_work = any("peak_memory_mb" in row and "literal_port" in row.get("gflop", ()) for row in measured)
+    header = ["case", "on", f"{first[0]} ms" if len(first) == 1 else "ours ms"]
+    header += [f"times faster than {other}" for other in others]
     header += ["GFLOP ours / port", "peak MB ours / port"] if has_work else []
     lines = [header + ["load"], ["---"] * 2 + ["---:"] * (len(header) - 1)]
     for row in rows:
-        cells = [row["case"], ran_on(row), f"{next(iter(row['variants'].values()))['median_ms']:.3g}"]
+        if "variants" not in row:
+            told = _told(f"failed: {row['failed']}" if "failed" in row else f"not run: {row['skipped']}")
+            lines.append([row["case"], ran_on(row), told, *([""] * (len(header) - 2))])
+            continue
+        ours, times = next(iter(row["variants"].items()))
+        cells = [row["case"], ran_on(row), f"{times['median_ms']:.3g}" + (f" ({ours})" if len(first) > 1 else "")]
         for other in others:
             absent = "not installed" if other in row.get("not_installed", ()) else ""
             cells.append(f"{row['speedup'][other]:.2f}" if other in row["speedup"] else absent)
@@ -120,6 +130,11 @@ def _compared(rows: list[dict[str, Any]]) -> str:
                 cells.append(f"{row[key][ours]:.3g} / {row[key]['literal_port']:.3g}" if key in row else "")
         lines.append([*cells, f"{row['load_average'][0]:.1f}"])
     return _markdown(lines)
+
+
+def _told(message: str) -> str:
+    """The first line of a message, as a cell."""
+    return message.partition("\n")[0].replace("|", "/")[:200]
 
 
 def _delays(rows: list[dict[str, Any]]) -> str:

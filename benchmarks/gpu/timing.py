@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from benchmarks.harness import Milliseconds, record
+from benchmarks.harness import Milliseconds, environment, record
 
 __all__ = ["Bench", "OutOfTimeError"]
 
@@ -71,15 +71,17 @@ class Bench:
         A peer that is not installed is a row in either. After an illegal access every later call fails in this process:
         it ends, and another one takes the parts that are left.
         """
+        where = environment()  # asked while the GPU still answers
         try:
             return work()
         except (OutOfTimeError, ModuleNotFoundError) as error:
-            record({"name": name, "case": case, "skipped": str(error)})
+            record({"name": name, "case": case, "skipped": str(error), "environment": where})
         except Exception as error:
             if self.dry:
                 raise
             self.failures.append(f"{name} {case}")
-            record({"name": name, "case": case, "failed": f"{type(error).__name__}: {error}"[:1000]})
+            why = f"{type(error).__name__}: {error}"[:1000]
+            record({"name": name, "case": case, "failed": why, "environment": where})
             try:
                 torch.cuda.synchronize()
                 torch.cuda.empty_cache()
