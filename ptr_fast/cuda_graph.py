@@ -15,6 +15,7 @@ nothing has to be undone.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
@@ -335,6 +336,7 @@ class CudaGraphRecorder:
                 # and its memory pool open.
                 torch.cuda.set_stream(current)
                 self._close(graph, pool)
+                self._draw_outside_of_captures()
                 first = error.__context__
                 raise (first if isinstance(first, RuntimeError) else error) from None
         return GraphReplay(graph)
@@ -349,6 +351,15 @@ class CudaGraphRecorder:
             with suppress(RuntimeError):
                 torch.cuda.memory._cuda_releasePool(self._index, pool)  # type: ignore[attr-defined]
         torch.cuda.empty_cache()
+
+    def _draw_outside_of_captures(self) -> None:
+        """Makes PyTorch's random numbers on this GPU usable again: a capture lets its generator draw in captures alone,
+        and only one that ends as it should takes that back. So an empty one follows a broken one.
+        """
+        with warnings.catch_warnings(), suppress(RuntimeError):
+            warnings.filterwarnings("ignore", message="The CUDA Graph is empty")
+            with torch.cuda.graph(torch.cuda.CUDAGraph(), stream=self._stream, capture_error_mode="thread_local"):
+                pass
 
 
 def why_not_captured(learner: Any, num_ranks: int = 1) -> str | None:

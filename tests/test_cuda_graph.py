@@ -263,15 +263,17 @@ class Calls:
         self.index, self.on[stream.index] = stream.index, stream.name
 
     @contextmanager
-    def graph(self, graph, pool, stream, capture_error_mode):
+    def graph(self, graph, pool=None, *, stream, capture_error_mode):
         assert capture_error_mode == "thread_local"
         before = self.index, self.on[stream.index]
         self.set_stream(stream)
+        self.draws_in_captures_alone = True
         try:
             yield
         except RuntimeError:
             self.is_broken = True
             raise RuntimeError("the capture was invalidated")  # noqa: B904 (as torch's own; the stream stays)
+        self.draws_in_captures_alone = False  # torch: where a capture ends as it should, and nowhere else
         self.index, self.on[stream.index] = before
 
     @property
@@ -339,7 +341,7 @@ def test_streams_of_the_recorder_wait_for_each_other(monkeypatch):
     ]
 
 
-def test_a_capture_that_breaks_tells_the_first_reason_and_gives_stream_and_memory_back(monkeypatch):
+def test_a_capture_that_breaks_tells_the_first_reason_and_gives_stream_memory_and_generator_back(monkeypatch):
     calls = Calls()
     monkeypatch.setattr(torch, "cuda", calls)
     recorder = CudaGraphRecorder(torch.device("cuda", 1))
@@ -352,6 +354,7 @@ def test_a_capture_that_breaks_tells_the_first_reason_and_gives_stream_and_memor
     assert calls.on == {0: "main0", 1: "main1"}
     assert calls.index == 0
     assert calls.log == ["end of the pool on 1", "release of the pool on 1", "empty cache"]
+    assert not calls.draws_in_captures_alone
 
 
 def test_the_clock_times_the_learners_device(monkeypatch):
@@ -364,7 +367,7 @@ def test_the_clock_times_the_learners_device(monkeypatch):
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_memory_stays_what_it_was_after_a_capture_that_broke():
+def test_memory_stays_what_it_was_after_a_capture_that_broke_and_random_numbers_are_drawn():
     device = torch.device("cuda")
 
     class Onward(HostBatches):
@@ -385,6 +388,7 @@ def test_memory_stays_what_it_was_after_a_capture_that_broke():
         step.run()
     torch.cuda.synchronize()
     assert torch.cuda.memory_reserved() == before
+    assert torch.randn(3, device=device).isfinite().all()  # PyTorch's generator draws outside of captures again
 
 
 @pytest.mark.cuda

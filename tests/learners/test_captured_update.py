@@ -206,7 +206,8 @@ def test_a_cuda_graph_fed_from_the_host_trains_the_same(deterministic):
 
         def batch(self, step) -> Batch:
             batch = super().batch(step)
-            return batch.map(lambda value: value.pool[value.index] if isinstance(value, PooledFrames) else value)
+            batch = batch.map(lambda value: value.pool[value.index] if isinstance(value, PooledFrames) else value)
+            return batch.to("cuda")  # as the loader hands it out
 
     infos = []
     for kind in (EagerStep, CapturedStep):
