@@ -1,7 +1,8 @@
 """Every op on the paper's shapes, cold L2: each of its backends; its definition under ``torch.compile`` in parts of
 their own, as that takes a minute to compile.
 
-The gate compares outputs and all gradients with the reference backend. ``num_bytes`` is what has to move at least: over
+The gate compares outputs and all gradients with the reference backend, or with its float64 where a case has one.
+``num_bytes`` is what has to move at least: over
 the time, over the measured copy bandwidth, it is the share of the possible.
 """
 
@@ -41,6 +42,8 @@ class OpCase:
         compiled: what is compiled instead of ours: its backend; None: nothing.
         untimed: backends that are there to compare results with: timing them would say nothing.
         error_bound: of a backend's distance from the reference, relative, in the 2-norm of a tensor.
+        exact: the reference in float64, of the same leaves and dtypes; for an op whose reference rounds before it
+            decides where a gradient goes. Backends of ours are held to it; what PyTorch rounds, to it or the reference.
     """
 
     op: str
@@ -52,6 +55,7 @@ class OpCase:
     compiled: str | None = "reference"
     untimed: tuple[str, ...] = ()
     error_bound: float = ERROR_BOUND
+    exact: Callable[[], Any] | None = None
 
 
 def run(bench: Bench, op: str, compiled: bool = False) -> None:
@@ -110,16 +114,17 @@ def measure(bench: Bench, case: OpCase, backward: bool, label: str, compiled: bo
         variants["compiled"] = _forced(lambda: work(call), case.op, str(case.compiled))
 
     def gate() -> dict[str, Any]:
-        wanted = [tensor.clone() for tensor in _forced(work, case.op, dispatch.ops()[case.op][-1])()]
+        reference = dispatch.ops()[case.op][-1]
+        plain = [tensor.clone() for tensor in _forced(work, case.op, reference)()]
+        exact = plain if case.exact is None else [tensor.clone() for tensor in work(case.exact)]
         errors = {}
         for name, variant in variants.items():
-            pairs = zip([tensor.clone() for tensor in variant()], wanted, strict=True)
-            relative = [
-                (a.detach().float() - b.detach().float()).norm() / b.detach().float().norm().clamp(min=1e-6)
-                for a, b in pairs
-            ]
-            errors[name] = float(torch.stack(relative).max())  # NaN where one is; Python's max would pass it over
-            assert errors[name] <= case.error_bound, f"{label}: {name} is {errors[name]:.2e} away from the reference"
+            found = [tensor.clone() for tensor in variant()]
+            errors[name] = _distance(found, exact)
+            near = errors[name]
+            if name in (reference, "compiled") and not near <= case.error_bound:
+                near = _distance(found, plain)
+            assert near <= case.error_bound, f"{label}: {name} is {near:.2e} away from the reference"
         checking.clear()
         return {"errors": {name: float(f"{value:.2e}") for name, value in errors.items()}, "not_run": why_not}
 
@@ -138,6 +143,12 @@ def measure(bench: Bench, case: OpCase, backward: bool, label: str, compiled: bo
         dry=bench.dry,
     )
     return row
+
+
+def _distance(found: list[torch.Tensor], wanted: list[torch.Tensor]) -> float:
+    """The largest relative distance of a pair of tensors, in the 2-norm; NaN where one is."""
+    pairs = zip((tensor.detach().float() for tensor in found), (t.detach().float() for t in wanted), strict=True)
+    return float(torch.stack([(a - b).norm() / b.norm().clamp(min=1e-6) for a, b in pairs]).max())
 
 
 def _forced(work: Callable[[], Any], op: str, name: str) -> Callable[[], Any]:
@@ -214,6 +225,7 @@ def group_norm_act(bench: Bench) -> list[OpCase]:
 def group_norm_act_pool(bench: Bench) -> list[OpCase]:
     """The stem's norm, ReLU and max-pool."""
     function = importlib.import_module("ptr_fast.kernels.group_norm_act_pool").group_norm_act_pool
+    definition = importlib.import_module("ptr_fast.kernels.group_norm_act_pool.reference").group_norm_act_pool
     x, weight, bias = _images(bench, 256, 64, 64), _channels(bench, 64), _channels(bench, 64)
     size = x.numel() * x.element_size()
     return [
@@ -223,6 +235,9 @@ def group_norm_act_pool(bench: Bench) -> list[OpCase]:
             lambda: function(x, weight, bias, 4, 1e-5),
             (x, weight, bias),
             (size * 5 // 4, size * 14 // 4),
+            error_bound=5e-3,
+            # Of maxima that are equal in bfloat16 the reference takes the first, our kernels the larger.
+            exact=lambda: definition(x.double(), weight.double(), bias.double(), 4, 1e-5).to(x.dtype),
         )
     ]
 

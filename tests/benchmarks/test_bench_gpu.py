@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from benchmarks.gpu.supervise import BEGIN
 from benchmarks.gpu.timing import Bench
 from benchmarks.peers.client import interpreter_with
 from benchmarks.step_variants import TorchVariant, gate
+from ptr_fast.kernels import dispatch
+from ptr_fast.kernels.group_norm_act_pool import group_norm_act_pool, reference
 
 
 def run(*arguments: str) -> None:
@@ -126,6 +129,26 @@ def test_a_nan_does_not_pass_the_gate():
     case = kernels.OpCase("augment", "broken", broken)
     with pytest.raises(AssertionError, match="away from the reference"):
         kernels.measure(Bench(dry=True, seconds=60.0), case, False, "broken")
+
+
+def test_the_pool_is_held_to_maxima_that_were_not_rounded():
+    """In bfloat16 the definition gives gradients to other pixels than float64; a kernel has to give them as float64."""
+    (case,) = kernels.group_norm_act_pool(Bench(dry=True, seconds=60.0))
+    torch.manual_seed(0)
+    x = torch.randn(4, 64, 16, 16).to(torch.bfloat16).requires_grad_()
+    weight, bias = (torch.randn(64).requires_grad_() for _ in range(2))
+
+    def pool(wide, dtype):
+        return reference.group_norm_act_pool(x.to(wide), weight.to(dtype), bias.to(dtype), 4, 1e-5).to(x.dtype)
+
+    def measure(call):
+        leaves, exact = (x, weight, bias), lambda: pool(torch.float64, torch.float64)
+        made = replace(case, call=call, leaves=leaves, exact=exact)
+        with dispatch.use_backend("group_norm_act_pool=reference"):
+            return kernels.measure(Bench(dry=True, seconds=60.0), made, True, "pool")["errors"]["reference"]
+
+    assert measure(lambda: group_norm_act_pool(x, weight, bias, 4, 1e-5)) > 2 * case.error_bound
+    assert measure(lambda: pool(torch.float32, torch.float32)) < case.error_bound / 2
 
 
 def test_what_no_time_was_left_for_is_a_row(supervised):
