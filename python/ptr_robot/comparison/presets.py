@@ -52,11 +52,11 @@ D2_LONG = {
 }
 PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     "states": (
-        "from states alone, D0 to D6: where does RL do better than cloning, and where not",
+        "from states alone, D0 to D6 and the unseen object: where does RL do better than cloning, and where not",
         {
             "scale": "states",
             "methods": [*IMITATION, "awbc", "iql", "cql", "cql-n", "proposals"],
-            "data": ["D0", "D1", "D2-good", "D2", "D2-poor", "D3", "D4", "D5", "D6", "D6-expert"],
+            "data": ["D0", "D1", "D2-good", "D2", "D2-poor", "D3", "D4", "D5", "D6", "D6-expert", "unseen"],
             "seeds": [0, 1, 2],
             "trials": 50,
             "checkpoints": 2,
