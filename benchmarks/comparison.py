@@ -64,14 +64,14 @@ def comparison_table(
     order = list(dict.fromkeys(line[0] for line in lines))
     lines.sort(key=lambda line: order.index(line[0]))
     header = ["data", "method", "acts by", "on", "selected", "95 % over seeds", "95 % over trials", "each seed"]
-    header += ["before", "last", "oracle", f"minus {title_of(BASELINE)}, points", "steps"]
+    header += ["before", "last", "oracle", f"minus {title_of(BASELINE)}, points", "steps", "decisions"]
     return [header, ["---"] * 4 + ["---:"] * (len(header) - 4), *lines]
 
 
 def _line(
     places: Mapping[Place, Summary], place: Place, summary: Summary, compared: Summary | None, processor: str
 ) -> list[str]:
-    rate = summary.rate
+    rate, decisions = summary.rate, summary.decisions_interval
     others = [
         places.get(Place(place.data, place.method, phase, rule, place.mode))
         for phase, rule in (("before", "last"), ("after", "last"), ("after", "oracle"))
@@ -87,6 +87,7 @@ def _line(
         *("" if other is None else f"{other.rate.successes}/{other.rate.num_trials}" for other in others),
         _difference(compared, summary),
         "" if math.isnan(summary.mean_steps) else f"{summary.mean_steps:.0f}",
+        f"{summary.decisions:.0f}" + ("" if decisions is None else f" ({decisions[0]:.0f} to {decisions[1]:.0f})"),
     ]
 
 

@@ -13,7 +13,8 @@ def row(method, seed, outcomes, checkpoint="selected", phase="after", isa="AVX2"
     return {
         **{"grid": "tiny", "data": "D2", "method": method, "phase": phase, "checkpoint": checkpoint, "mode": "mean"},
         **{"seed": seed, "successes": outcomes.count("1"), "num_trials": len(outcomes), "outcomes": outcomes},
-        **{"steps": [30 if ok == "1" else 60 for ok in outcomes], "trial_seed": 0, "reached": 4, "lifted": 3},
+        **{"steps": [30 if ok == "1" else 7 for ok in outcomes], "max_steps": 60, "trial_seed": 0},
+        **{"reached": 4, "lifted": 3},
         "environment": {"torch_isa": isa},
     }
 
@@ -53,7 +54,11 @@ def test_the_table_has_what_the_rows_say(folders):
     assert ptr["95 % over seeds"] == "68 to 100"  # all trials alike: Wilson's interval of 8 of 8
     assert ptr["minus BC, points"].startswith("+88 (")  # 7 of 8 pairs
     assert ptr["steps"] == "30"
+    assert ptr["decisions"] == "30 (30 to 30)"
     assert cells["BC", "AVX2"]["selected"] == "1/8"
+    # A failure counts as the limit of 60, whenever it ended. By hand: (30 + 7 * 60) / 8.
+    assert cells["BC", "AVX2"]["decisions"].startswith("56 (")
+    assert cells["PTR (CQL as published)", "AVX512"]["decisions"] == "60"
     assert cells["PTR (CQL as published)", "AVX512"]["selected"] == "0/4"
 
 

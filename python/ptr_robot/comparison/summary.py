@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ptr_robot.comparison.rows import outcomes_of
-from ptr_robot.comparison.statistics import Rate, paired_difference, rate_of
+from ptr_robot.comparison.statistics import Rate, bootstrap_interval, paired_difference, rate_of
 
 __all__ = ["Place", "Summary", "difference_to", "summarize"]
 
@@ -32,6 +32,8 @@ class Summary:
     Attributes:
         rows: one per seed, sorted by seed.
         mean_steps: decisions of the successful trials; NaN without one.
+        decisions: mean of all trials, where a failure counts as the limit; how soon a method succeeds, also where most
+            methods do. decisions_interval: its 95 % over seeds and trials; None of a single seed.
         reached, lifted: shares of the trials that came so far; None where there is nothing to pick up.
     """
 
@@ -39,6 +41,8 @@ class Summary:
     rows: tuple[Mapping[str, Any], ...]
     rate: Rate
     mean_steps: float
+    decisions: float
+    decisions_interval: tuple[float, float] | None
     reached: float | None
     lifted: float | None
 
@@ -54,6 +58,7 @@ def summarize(rows: Sequence[Mapping[str, Any]]) -> dict[Place, Summary]:
 
 def _summary(place: Place, rows: Sequence[Mapping[str, Any]]) -> Summary:
     steps = [n for row in rows for n, ok in zip(row["steps"], row["outcomes"], strict=True) if ok == "1"]
+    decisions = [np.where(outcomes_of(row), row["steps"], row["max_steps"]) for row in rows]
     num_trials = sum(row["num_trials"] for row in rows)
 
     def share(key: str) -> float | None:
@@ -65,6 +70,8 @@ def _summary(place: Place, rows: Sequence[Mapping[str, Any]]) -> Summary:
         rows=tuple(rows),
         rate=rate_of([outcomes_of(row) for row in rows]),
         mean_steps=float(np.mean(steps)) if steps else float("nan"),
+        decisions=float(np.concatenate(decisions).mean()),
+        decisions_interval=bootstrap_interval(decisions) if len(rows) > 1 else None,
         reached=share("reached"),
         lifted=share("lifted"),
     )

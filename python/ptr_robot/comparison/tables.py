@@ -125,12 +125,12 @@ def all_cells(places: Places, data: str, baseline: str) -> str:
             f"<td>{interval_bar(rate.rate, *rate.interval, label=label)}</td>"
             f'<td class="num roomy">{seen}<br><span class="soft">{wilson}</span></td>'
             f'<td class="num roomy">{seeds}</td>{others}<td class="num">{_difference(compared, selected)}</td>'
-            f'<td class="num roomy">{steps}</td></tr>'
+            f'<td class="num roomy">{steps}</td><td class="num roomy">{_decisions(selected)}</td></tr>'
         )
     if not lines:
         return ""
     heads = ["selected", "0 to 100 %", "95 %: seeds, trials", "each seed, %"]
-    heads += ["before, %", "last, %", "oracle, %", f"minus {title_of(baseline)}, points", "steps"]
+    heads += ["before, %", "last, %", "oracle, %", f"minus {title_of(baseline)}, points", "steps", "decisions"]
     head = "".join(f'<th class="num{_roomy(name)}">{escape(name)}</th>' for name in heads)
     return (
         f'<div class="scroll"><table class="dense"><thead><tr><th>method</th><th>acts by</th>{head}</tr></thead>'
@@ -144,6 +144,13 @@ def _roomy(heading: str) -> str:
 
 def _share(summary: Summary | None) -> str:
     return "–" if summary is None else f"{100 * summary.rate.rate:.0f}"
+
+
+def _decisions(summary: Summary) -> str:
+    if summary.decisions_interval is None:
+        return f"{summary.decisions:.0f}"
+    low, high = summary.decisions_interval
+    return f'{summary.decisions:.0f}<br><span class="soft">{low:.0f}–{high:.0f}</span>'
 
 
 def _difference(baseline: Summary | None, other: Summary) -> str:
