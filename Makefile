@@ -5,7 +5,7 @@
 # make test-without-cuda  the native module as it is where no nvcc is found, then built as before
 # make test-lerobot  LeRobot data sets and our policies in LeRobot, with the package itself, in .venv-lerobot (Python 3.12, from uv or here)
 # make bench  benchmarks (never part of the tests); make peers first installs what they compare with, in .venv-peers
-# make bench-gpu  what is measured on a GPU, in three programs; make gpu-wheels gathers what a machine without registry needs
+# make bench-gpu  what is measured on a GPU, in four programs; make gpu-wheels gathers what a machine without registry needs
 # make docs   the pages of docs/ as a site
 # make evidence-gpu  the grid of the published table on a GPU, for so long as EVIDENCE_MINUTES; the same command goes on
 # Each sets up the virtual environment it needs and is safe to repeat.
