@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ def why_not_cuda(*places: Any) -> str | None:
     return native.why_no_cuda() or _why_not_on_gpu(device)
 
 
-def lazy_backend(op: str, slower: str | None = None) -> dispatch.Backend:
+def lazy_backend(op: str, slower: Callable[..., str | None] = lambda *args: None) -> dispatch.Backend:
     """The CUDA implementation of ``op``, ``ptr_fast.kernels.<op>.cuda``; imported when it may run, not before.
 
     ``slower``: see :class:`ptr_fast.kernels.dispatch.Backend`.
@@ -61,6 +62,8 @@ def stream(device: torch.device) -> int:
 @functools.cache
 def _why_not_on_gpu(device: torch.device) -> str | None:
     """Whether there is code for this GPU: of its major version and not newer, or of the newest for all after it."""
+    if not torch.cuda.is_available():
+        return "PyTorch finds no GPU"
     major, minor = torch.cuda.get_device_capability(device)
     built = [int(each) for each in native.build_info()["cuda_architectures"].split()]
     if any(each // 10 == major and each % 10 <= minor for each in built) or max(built) <= 10 * major + minor:

@@ -42,14 +42,15 @@ class Backend:
         run: the implementation; every backend of an op has the same signature.
         supports: of the same arguments; None where it can run, else the reason why not.
         why_not_on: of a device; None where it can run there on some arguments, else the reason why not.
-        slower: what measurement says that it loses wherever it can run; it is then taken only where it is forced.
+        slower: of the same arguments; None where it is taken, else why a later one is there: what was measured, or that
+            nothing was. It is then taken only where it is forced.
     """
 
     name: str
     run: Callable[..., Any]
     supports: Callable[..., str | None]
     why_not_on: Callable[[torch.device], str | None] = lambda device: None
-    slower: str | None = None
+    slower: Callable[..., str | None] = lambda *args: None
 
 
 @dataclass(frozen=True)
@@ -199,7 +200,7 @@ def _choose(op: str, forced: str | None, args: tuple[Any, ...]) -> Choice:
         raise ValueError(f"{op} has no backend {wanted!r}; it has {[b.name for b in backends]}")
     reasons: dict[str, str] = {}
     for backend in backends:
-        reason = backend.supports(*args) or backend.slower
+        reason = backend.supports(*args) or backend.slower(*args)
         if reason is None:
             return Choice(op, backend, reasons, arguments)
         reasons[backend.name] = reason

@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -50,7 +51,7 @@ def why_not_triton(op: str, *places: Any) -> str | None:
     return None
 
 
-def lazy_backend(op: str, slower: str | None = None) -> dispatch.Backend:
+def lazy_backend(op: str, slower: Callable[..., str | None] = lambda *args: None) -> dispatch.Backend:
     """The Triton implementation of ``op``; its module, and Triton, are imported when it may run, not before.
 
     ``slower``: see :class:`ptr_fast.kernels.dispatch.Backend`.

@@ -45,6 +45,17 @@ def test_first_that_supports_wins_and_is_remembered(asked: list[torch.Size]) -> 
     assert len(asked) == 3
 
 
+def test_what_is_slower_on_some_arguments_is_taken_there_only_where_it_is_forced(asked: list[torch.Size]) -> None:
+    small = Backend("small", lambda x: x * 2, lambda x: None, slower=lambda x: "large" if len(x) > 4 else None)
+    dispatch.register("twice", (small, Backend("reference", lambda x: 2 * x, lambda x: None)))
+    few, many = torch.ones(4), torch.ones(5)
+    assert dispatch.select("twice", few).name == "small"
+    assert dispatch.select("twice", many).name == "reference"
+    assert dispatch.explain("twice", many)[0].reasons == {"small": "large"}
+    with dispatch.use_backend("small"):
+        assert dispatch.select("twice", many).name == "small"
+
+
 def test_explain(asked: list[torch.Size]) -> None:
     assert dispatch.explain() == []
     dispatch.select("double", torch.ones(3))

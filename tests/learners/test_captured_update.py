@@ -198,6 +198,30 @@ def test_a_cuda_graph_trains_as_eager_launches_do(name, layout, deterministic):
 
 
 @pytest.mark.cuda
+def test_a_cuda_graph_of_our_cuda_kernels_trains_as_eager_launches_do(deterministic):
+    """Norms on both streams and the heads, bit by bit; the kernels are forced, so that none is missed in silence."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")  # as training in bfloat16 does
+    steps = []
+    try:
+        with dispatch.use_backend("cql_head=cuda,group_norm_act=cuda"):
+            for kind in (EagerStep, CapturedStep):
+                learner = make_learner(CONFIGS["cql"], SPEC, seed=1, device="cuda", encoder_dtype=torch.bfloat16)
+                steps.append(kind(learner, Pool("cuda"), 0))
+                for _ in range(NUM_WARM_UP + 8):
+                    steps[-1].run()
+    finally:
+        torch.set_float32_matmul_precision(before)
+    eager, captured = steps
+    assert captured.why_eager is None
+    wanted, got = state_of(eager.learner), state_of(captured.learner)
+    for key, value in wanted.items():
+        assert torch.equal(value, got[key]), key
+    for key, value in eager.info.items():
+        assert torch.equal(value, captured.info[key]), key
+
+
+@pytest.mark.cuda
 def test_a_cuda_graph_fed_from_the_host_trains_the_same(deterministic):
     """Batches made on the host, one per step, through the fixed buffers."""
 

