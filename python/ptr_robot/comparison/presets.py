@@ -73,6 +73,18 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
             "updates": {"pretrain": 6000, "finetune": 800, "joint": 6000, "target": 1500},
         },
     ),
+    "longer": (
+        "deck with five times the fine-tuning, at the full rate: what an object that pre-training never saw needs",
+        {
+            "scale": "sim",
+            "methods": ["proposals", *COLUMNS, "flow"],
+            "data": ["unseen", "door", "pair"],
+            "seeds": [0, 1, 2],
+            "trials": 50,
+            "lr_scale": 1.0,
+            "updates": {"pretrain": 6000, "finetune": 4000, "joint": 6000, "target": 1500},
+        },
+    ),
     "claims": (
         "from states: the published claims and our constants one by one, on ours; 1 to 50 demonstrations",
         {

@@ -118,19 +118,18 @@ def all_cells(places: Places, data: str, baseline: str) -> str:
             for phase, rule in (("before", "last"), ("after", "last"), ("after", "oracle"))
         )
         wilson = "–".join(str(round(100 * value)) for value in rate.wilson)
-        steps = "–" if math.isnan(selected.mean_steps) else f"{selected.mean_steps:.0f}"
         lines.append(
             f'<tr><th scope="row">{escape(title_of(method))}</th><td>{escape(mode)}</td>'
             f'<td class="num">{rate.successes}/{rate.num_trials}</td>'
             f"<td>{interval_bar(rate.rate, *rate.interval, label=label)}</td>"
             f'<td class="num roomy">{seen}<br><span class="soft">{wilson}</span></td>'
             f'<td class="num roomy">{seeds}</td>{others}<td class="num">{_difference(compared, selected)}</td>'
-            f'<td class="num roomy">{steps}</td><td class="num roomy">{_decisions(selected)}</td></tr>'
+            f'<td class="num roomy">{_decisions(selected)}</td></tr>'
         )
     if not lines:
         return ""
     heads = ["selected", "0 to 100 %", "95 %: seeds, trials", "each seed, %"]
-    heads += ["before, %", "last, %", "oracle, %", f"minus {title_of(baseline)}, points", "steps", "decisions"]
+    heads += ["before, %", "last, %", "oracle, %", f"minus {title_of(baseline)}, points", "decisions"]
     head = "".join(f'<th class="num{_roomy(name)}">{escape(name)}</th>' for name in heads)
     return (
         f'<div class="scroll"><table class="dense"><thead><tr><th>method</th><th>acts by</th>{head}</tr></thead>'
