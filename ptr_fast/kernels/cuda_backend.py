@@ -34,6 +34,11 @@ def why_not_cuda(*places: Any) -> str | None:
     return native.why_no_cuda() or _why_not_on_gpu(device)
 
 
+def not_captured_yet(*args: Any) -> str:
+    """Why kernels that were faster alone on a GPU run only where they are forced."""
+    return "faster alone on an H200, but no captured step has run it on a GPU yet"
+
+
 def lazy_backend(op: str, slower: Callable[..., str | None] = lambda *args: None) -> dispatch.Backend:
     """The CUDA implementation of ``op``, ``ptr_fast.kernels.<op>.cuda``; imported when it may run, not before.
 

@@ -28,7 +28,7 @@ _SLOWER_THAN_CUBLAS = (
 dispatch.register(
     _OP,
     (
-        cuda_backend.lazy_backend(_OP),
+        cuda_backend.lazy_backend(_OP, slower=cuda_backend.not_captured_yet),
         triton_backend.lazy_backend(_OP, slower=lambda *args: _SLOWER_THAN_CUBLAS),
         dispatch.Backend("native", native.cql_head, native.supports, why_not_on),
         dispatch.Backend("reference", reference.cql_head, reference.supports),

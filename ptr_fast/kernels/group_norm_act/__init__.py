@@ -15,10 +15,8 @@ _ACTIVATIONS = ("relu", "none")
 _SLAB_BYTES = 128 * 1024  # of one group of one image
 
 
-def _slower_than_triton(
-    x_BCHW: torch.Tensor, weight_C: torch.Tensor, bias_C: torch.Tensor, num_groups: int, *_: object
-) -> str | None:
-    """What rows of an H200 say (benchmarks/results/gpu_kernels.jsonl; which they are, benchmarks/NOTES.md)."""
+def _why_triton(x_BCHW: torch.Tensor, weight_C: torch.Tensor, bias_C: torch.Tensor, num_groups: int, *_: object) -> str:
+    """Why CUDA does not run by itself; the rows of an H200 are in benchmarks/results/gpu_kernels.jsonl."""
     if x_BCHW.dtype != torch.bfloat16:
         return f"measured for one image alone in {str(x_BCHW.dtype).removeprefix('torch.')}, where Triton is as fast"
     slab = x_BCHW[0].numel() // num_groups * x_BCHW.element_size()
@@ -26,13 +24,13 @@ def _slower_than_triton(
         return (
             f"a group of an image has {slab // 1024} KiB; beyond 128, Triton is 1.1 to 1.7 times as fast with gradients"
         )
-    return None
+    return cuda_backend.not_captured_yet()
 
 
 dispatch.register(
     _OP,
     (
-        cuda_backend.lazy_backend(_OP, slower=_slower_than_triton),
+        cuda_backend.lazy_backend(_OP, slower=_why_triton),
         triton_backend.lazy_backend(_OP),
         dispatch.Backend("native", native.group_norm_act, native.supports, why_not_on),
         dispatch.Backend("reference", reference.group_norm_act, reference.supports),
