@@ -50,6 +50,14 @@ D2_LONG = {
     "target": TARGET.split(),
     "kitchen": "H",
 }
+DECK: dict[str, Any] = {
+    "scale": "sim",
+    "methods": ["proposals", *COLUMNS, "flow"],
+    "data": ["pair", "unseen", "door"],
+    "seeds": [0, 1, 2],
+    "trials": 50,
+    "updates": {"pretrain": 6000, "finetune": 800, "joint": 6000, "target": 1500},
+}
 PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     "states": (
         "from states alone, D0 to D6 and the unseen object: where does RL do better than cloning, and where not",
@@ -64,26 +72,11 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "deck": (
         "from pixels: the ten columns of the published table, ours, and flow BC, on three targets",
-        {
-            "scale": "sim",
-            "methods": ["proposals", *COLUMNS, "flow"],
-            "data": ["pair", "unseen", "door"],
-            "seeds": [0, 1, 2],
-            "trials": 50,
-            "updates": {"pretrain": 6000, "finetune": 800, "joint": 6000, "target": 1500},
-        },
+        DECK,
     ),
     "longer": (
         "deck with five times the fine-tuning, at the full rate: what an object that pre-training never saw needs",
-        {
-            "scale": "sim",
-            "methods": ["proposals", *COLUMNS, "flow"],
-            "data": ["unseen", "door", "pair"],
-            "seeds": [0, 1, 2],
-            "trials": 50,
-            "lr_scale": 1.0,
-            "updates": {"pretrain": 6000, "finetune": 4000, "joint": 6000, "target": 1500},
-        },
+        DECK | {"lr_scale": 1.0, "updates": DECK["updates"] | {"finetune": 4000}},
     ),
     "claims": (
         "from states: the published claims and our constants one by one, on ours; 1 to 50 demonstrations",
