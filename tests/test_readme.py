@@ -49,6 +49,11 @@ def test_the_numbers_of_the_front_page_are_committed_rows():
     assert f"autoregressive BC, has {_successes(best['pair'])} ({best['pair']['95 % over seeds']} %)" in text
     assert f"BC's mean {_successes(bc['pair'])}." in text
     assert f"(ours {_successes(ours['unseen'])}, the best {_successes(best['unseen'])})" in text
+    header, _, *lines = comparison_table("compare_longer", processor)
+    longer = {(line[1], line[2]): dict(zip(header, line, strict=True)) for line in lines}
+    told = longer[OURS, "search"]["selected"].replace("/", " of ")
+    told += f" and autoregressive BC's {_successes(longer['Autoregressive BC', 'sample'])}."
+    assert f"fine-tuning makes it {told}" in text
     assert best["door"] == bc["door"]
     decisions = {name: cell["decisions"].split()[0] for name, cell in (("ours", ours["door"]), ("bc", bc["door"]))}
     assert f"often ({_successes(bc['door'])}, ours {_successes(ours['door'])})" in text
