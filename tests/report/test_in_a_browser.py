@@ -140,7 +140,7 @@ def comparison_pages(folder: Path, runs) -> Path:
         for rule in rules:
             rows.append({
                 "data": cell.data, "method": cell.method, "phase": cell.phase, "checkpoint": rule, "mode": cell.mode,
-                "seed": cell.seed, "trial_seed": 1000,
+                "seed": cell.seed, "trial_seed": 1000, "max_steps": 60,
                 "successes": int(outcomes.sum()), "num_trials": 20, "reached": 18, "lifted": 15,
                 "outcomes": "".join("01"[int(o)] for o in outcomes), "steps": [30] * 20, "has_pick": True,
                 "step": cell.last_step, "num_demos": 10, "task": "put block on plate", "kitchen": "H",
