@@ -24,7 +24,7 @@ __all__ = ["main", "pages_in_order", "reason_to_skip", "shortened"]
 SKIPPED = {
     r"^make ": "takes from minutes to hours, of both cores",
     r"^pip install": "done before, by make setup",
-    r"^torchrun|--cluster|^make .*gpu": "needs several GPUs or a cluster",
+    r"^torchrun|--cluster": "needs several GPUs or a cluster",
     r"--robot (widowx|lerobot)": "needs an arm",
     r"--steer lerobot": "needs LeRobot's packages and a policy of theirs",
     r"convert-checkpoint": "needs a checkpoint of the published code",

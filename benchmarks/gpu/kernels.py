@@ -2,8 +2,8 @@
 their own, as that takes a minute to compile.
 
 The gate compares outputs and all gradients with the reference backend, or with its float64 where a case has one.
-``num_bytes`` is what has to move at least: over
-the time, over the measured copy bandwidth, it is the share of the possible.
+``num_bytes`` is what has to move at least: over the time, over the measured copy bandwidth, it is the share of the
+possible.
 """
 
 from __future__ import annotations
