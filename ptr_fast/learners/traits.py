@@ -49,7 +49,7 @@ class Traits:
         target_rate: share of the online critic that its average takes over in an update, where it has one.
         num_value_samples: policy actions, and as many uniform ones, that evaluation asks the critic about.
         ranking: metric of an evaluation that ranks its checkpoints, and whether the largest or the smallest wins; None:
-            they cannot be ranked, the newest counts.
+            no metric is known to tell which one succeeds more often, the newest counts.
         temperature: key of the number of an update that is the weight of the policy's entropy; empty: it has none.
         value_of_data: key of the number of an update that is the mean Q of recorded actions; empty: there is none.
         rate: the learning rate that is told and set; the others keep their ratio to it.

@@ -115,12 +115,6 @@ def test_a_grid_can_be_changed_from_the_command_line(tmp_path):
         load_grid("states", data=("D9",))
 
 
-def test_a_method_without_an_offline_rule_is_not_selected_by_one(tmp_path):
-    plan = make_plan(grid_of(tmp_path, TINY.replace("[bc, cql]", "[bc, flow]")), tmp_path)
-    assert {cell.method: cell.is_ranked for cell in plan.cells} == {"bc": True, "flow": False}
-    assert not [stage for stage in plan.stages if stage.verb[0] == "select" and "flow" in stage.name]
-
-
 def test_two_ways_to_play_chunks_are_tried_on_the_same_runs(tmp_path):
     grid = grid_of(tmp_path, TINY.replace("[bc, cql]", "[bc, chunks, chunks-whole, flow, flow-half]"))
     plan = make_plan(grid, tmp_path)

@@ -12,7 +12,10 @@ from ptr_robot.evaluation.ranking import rank
 
 
 def evaluation(step, *, diverged=None, **metrics):
-    return {"step": step, "checkpoint": f"{step:06d}", "diverged": diverged, "metrics": metrics}
+    ranking = "score" if "score" in metrics else None
+    return {
+        "step": step, "checkpoint": f"{step:06d}", "ranking": ranking, "diverged": diverged, "metrics": metrics
+    }  # fmt: skip
 
 
 def order(selection):
@@ -65,10 +68,15 @@ def test_a_doubted_critic_is_picked_only_where_there_is_no_other():
     assert rank([doubted, diverged], "score")["selected"] == 1
 
 
-def test_cloned_policies_are_ranked_by_action_error():
-    evaluations = [evaluation(s, action_error=v, log_prob=0.0) for s, v in ((1, 0.2), (2, 0.1))]
+def test_of_clones_the_newest_that_did_not_diverge_is_picked_unless_a_metric_is_named():
+    evaluations = [evaluation(s, action_error=v, log_prob=0.0) for s, v in ((1, 0.1), (3, 0.3), (2, 0.2))]
     got = rank(evaluations)
-    assert (got["selected"], got["metric"], got["better"]) == (2, "action_error", "low")
+    assert (got["selected"], got["metric"], got["better"], order(got)) == (3, None, None, [3, 2, 1])
+    assert [entry["value"] for entry in got["ranking"]] == [None] * 3
+    evaluations[1]["diverged"] = "the action is not finite"
+    assert (rank(evaluations)["selected"], order(rank(evaluations))) == (2, [2, 1, 3])
+    got = rank(evaluations, "action_error")
+    assert (got["selected"], got["metric"], got["better"]) == (1, "action_error", "low")
     with pytest.raises(ValueError, match=r"metric 'score' is not there .* a policy without a critic has no Q"):
         rank(evaluations, "score")
     with pytest.raises(ValueError, match="at least one"):
@@ -119,8 +127,13 @@ def test_cloned_run(folder, store, capsys):
     run = make_run(folder / "bc", store, config=BC)
     assert cli(["select", "--run", str(run)]) == 0
     printed = capsys.readouterr().out
-    assert "ranked by action error (low is better)" in printed
+    assert "the newest counts: no metric on held-out episodes" in printed
     assert "there is no Q" in printed
+    assert "picked step 6" in printed
+    assert cli(["report", "--run", str(run), "--out", str(folder / "bc.html")]) == 0
+    assert "picked checkpoint (the newest)" in (folder / "bc.html").read_text()
+    assert cli(["select", "--run", str(run), "--metric", "action_error"]) == 0
+    assert "ranked by action error (low is better)" in capsys.readouterr().out
     assert cli(["select", "--run", str(run), "--metric", "late_rise"]) == 2
     assert "a policy without a critic has no Q" in capsys.readouterr().err
 

@@ -185,9 +185,11 @@ def test_it_is_evaluated_and_selected_or_says_why_not(run, tag, capsys):
     assert result["learner"] == tag
     assert result["metrics"]["action_error"] is not None
     assert ("bellman_error" in result["metrics"]) == ("values" in traits.capabilities)
-    if traits.ranking:
-        assert cli(["select", "--run", str(run), "--json"]) in (0, 1)  # 1: all of them are out
-        assert json.loads(capsys.readouterr().out)["metric"] == traits.ranking[0]
+    assert cli(["select", "--run", str(run), "--json"]) in (0, 1)  # 1: all of them are out
+    selection = json.loads(capsys.readouterr().out)
+    assert selection["metric"] == (traits.ranking[0] if traits.ranking else None)
+    if not traits.ranking:
+        assert selection["selected"] == int(list_checkpoints(run)[-1].name)
 
 
 def test_it_is_reported_by_name(run, tag, tmp_path, capsys):

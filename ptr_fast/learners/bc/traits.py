@@ -22,7 +22,6 @@ def traits(config: BcConfig) -> Traits:
         num_actions=config.num_actions,
         made_of=("hidden_dims", "num_actions"),
         modes=("mean", "ema_mean"),
-        ranking=("action_error", "min"),
         progress={"train/bc_loss": "bc"},
         panels=PANELS,
     )

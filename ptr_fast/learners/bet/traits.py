@@ -15,17 +15,12 @@ PANELS = (
 
 
 def traits(config: BetConfig) -> Traits:
-    """Of one configuration.
-
-    It has no density, and the error of a sample would prefer a policy that knows one way only: its checkpoints are not
-    ranked, the newest counts.
-    """
+    """Of one configuration."""
     return imitation_traits(
         config,
         name="behaviour transformer",
         made_of=("num_bins", "num_layers", "num_heads", "width"),
         modes=("sample", "mean", "ema_mean"),
-        ranking=None,
         progress={"train/loss": "bet", "train/focal_loss": "focal"},
         panels=PANELS,
     )

@@ -12,18 +12,13 @@ PANELS = (Panel(heading="Flow loss", unit="variances", series={"train/flow_loss"
 
 
 def traits(config: FlowBcConfig) -> Traits:
-    """Of one configuration.
-
-    It has no density and no mean, and the error of a sample would prefer a policy that knows one way only: its
-    checkpoints are not ranked, the newest counts.
-    """
+    """Of one configuration."""
     return imitation_traits(
         config,
         name="flow behaviour cloning",
         num_actions=config.num_actions,
         made_of=("hidden_dims", "num_actions"),
         modes=("sample",),
-        ranking=None,
         progress={"train/flow_loss": "flow"},
         panels=PANELS,
     )

@@ -16,6 +16,9 @@ def imitation_traits(
 ) -> Traits:
     """Of one configuration.
 
+    Checkpoints are not ranked, the newest counts: held-out error and likelihood get worse while success still grows
+    (robomimic, arXiv 2108.03298, and ``compare`` here).
+
     Args:
         num_actions: of a chunk.
         made_of: fields of the configuration that the shapes of the policy follow from, besides the encoder and the
@@ -41,7 +44,6 @@ def imitation_traits(
 
 LIKELIHOOD: dict[str, Any] = {
     "modes": ("sample", "mean", "ema_mean"),
-    "ranking": ("log_prob", "max"),
     "progress": {"train/bc_loss": "bc"},
     "panels": (
         Panel(heading="Cloning loss", unit="nats", series={"train/bc_loss": "negative log-likelihood"}),

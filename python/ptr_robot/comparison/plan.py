@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ptr_fast.learners.registry import traits_of
 from ptr_robot.comparison.data_sets import DataPlan
 from ptr_robot.comparison.grid import Grid
 from ptr_robot.comparison.methods import Method, find_method
@@ -35,7 +34,7 @@ class Cell:
         run: of the policy. trained_by: names of the trainings that it comes from, in order.
         trials: result file of ``rollout`` by checkpoint (its step).
         tried_by: the stages of those trials, likewise.
-        last_step: of the run. is_ranked: ``select`` has picked one; else the last counts as selected.
+        last_step: of the run.
         filmed: ``rollout`` result of the filmed trials, or None.
     """
 
@@ -49,7 +48,6 @@ class Cell:
     trials: dict[int, Path]
     tried_by: dict[int, str]
     last_step: int
-    is_ranked: bool = True
     filmed: Path | None = None
 
 
@@ -218,7 +216,7 @@ class _Planner:
         steps, chosen = trained.steps, [trained.stage.name]
         if phase == "before":
             steps = steps[-1:]
-        elif self._is_ranked(method):
+        else:
             verb = ["select", "--run", str(trained.run)]
             # Exit code 1: no checkpoint is fit to be picked; then the last one counts as picked, and the row says so.
             kind = f"select {grid.scale}-{method.recipe}"
@@ -263,14 +261,9 @@ class _Planner:
                     trials=trials,
                     tried_by=tried_by,
                     last_step=steps[-1],
-                    is_ranked=self._is_ranked(method),
                     filmed=filmed,
                 )
             )
-
-    def _is_ranked(self, method: Method) -> bool:
-        """Whether ``select`` knows an offline rule for the checkpoints of a method's policy."""
-        return traits_of(recipe_named(f"{self.grid.scale}-{method.recipe}").learner).ranking is not None
 
     def _rollout(self, data: DataPlan, method: Method, policy: Path, mode: str) -> list[str]:
         verb = ["rollout", "--checkpoint", str(policy), "--mode", mode, "--label", method.title, "--task", data.task]

@@ -55,9 +55,9 @@ def _chosen(cell: Cell, tried: Mapping[int, Mapping[str, Any]]) -> list[tuple[st
     """The checkpoint of each rule; before fine-tuning there is but one."""
     if cell.phase == "before":
         return [("last", cell.last_step)]
-    if cell.is_ranked and not (cell.run / "selection.json").is_file():
+    if not (cell.run / "selection.json").is_file():
         raise DataError(f"{cell.run / 'selection.json'}: missing; ptr-fast select --run {cell.run} makes it again")
-    picked = picked_step(cell.run) if cell.is_ranked else None
+    picked = picked_step(cell.run)
     selected = cell.last_step if picked is None or picked not in tried else picked
     best = max(tried, key=lambda step: (tried[step]["successes"], step))
     return [("selected", selected), ("last", cell.last_step), ("oracle", best)]
@@ -89,7 +89,7 @@ def _row(
         "phase": cell.phase,
         "checkpoint": rule,
         "step": step,
-        "has_pick": rule != "selected" or (cell.is_ranked and picked_step(cell.run) is not None),
+        "has_pick": rule != "selected" or picked_step(cell.run) is not None,
         "mode": cell.mode,
         "seed": cell.seed,
         "trial_seed": plan["seed"],

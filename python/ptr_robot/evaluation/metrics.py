@@ -48,8 +48,9 @@ __all__ = [
     "write_evaluation",
 ]
 
-SCHEMA_VERSION = 3
-"""Of the file, and of the numbers in it: raised whenever a metric changes, so that no old number is compared."""
+SCHEMA_VERSION = 4
+"""Of the file, and of the numbers in it: raised whenever a metric or a learner's ranking changes, so that no old one is
+compared."""
 MAX_CURVES = 12
 """Episodes whose curves are kept in the file; all others keep their numbers."""
 MAX_POINTS = 400

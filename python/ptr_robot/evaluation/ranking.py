@@ -31,44 +31,43 @@ def rank(evaluations: Sequence[dict[str, Any]], metric: str = "auto") -> dict[st
     whose critic misestimates stand behind all others. Values that agree to three digits are a tie: then the smaller
     Bellman error wins, then the later step.
 
+    Args:
+        metric: to rank by; ``auto`` takes the learner's own, and where it has none the newest checkpoint wins.
+
     Returns:
         ``{"selected": step or None, "metric", "better", "ranking": [{"rank", "step", "checkpoint", "weights", "value",
         "excluded", "doubt", "metrics"}]}``; ``rank`` and ``value`` are None and ``excluded`` is the reason where one is
-        out; ``doubt`` is the reason why one stands behind.
+        out; ``doubt`` is the reason why one stands behind; ``metric`` and ``better`` are None where the newest wins.
 
     Raises:
         ValueError: no evaluation, or a metric that these checkpoints do not have.
     """
     if not evaluations:
         raise ValueError("evaluations must hold at least one checkpoint")
-    if metric == "auto":
-        by_metrics = "score" if all("score" in e["metrics"] for e in evaluations) else "action_error"
-        metric = evaluations[-1].get("ranking", by_metrics)  # an evaluation of before does not say
-        if metric is None:
-            raise ValueError("checkpoints of this learner are not ranked: name a --metric, or take the newest")
+    chosen = evaluations[-1]["ranking"] if metric == "auto" else metric
     known = [key for key in METRICS if all(key in e["metrics"] for e in evaluations)]
-    if metric not in known:
+    if chosen is not None and chosen not in known:
         why = "; a policy without a critic has no Q" if "score" not in known else ""
-        raise ValueError(f"metric {metric!r} is not there for these checkpoints{why}; known: {known}")
-    better = METRICS[metric][2]
-    entries = [_entry(evaluation, metric) for evaluation in evaluations]
+        raise ValueError(f"metric {chosen!r} is not there for these checkpoints{why}; known: {known}")
+    better = METRICS[chosen][2] if chosen else None
+    entries = [_entry(evaluation, chosen) for evaluation in evaluations]
     entries.sort(key=lambda entry: _order(entry, -1.0 if better == "high" else 1.0))
     for place, entry in enumerate(entries, 1):
         entry["rank"] = None if entry["excluded"] else place
     first = entries[0]
     return {
         "selected": None if first["excluded"] else first["step"],
-        "metric": metric,
+        "metric": chosen,
         "better": better,
         "ranking": entries,
     }
 
 
-def _entry(evaluation: dict[str, Any], metric: str) -> dict[str, Any]:
-    value, excluded = evaluation["metrics"][metric], None
+def _entry(evaluation: dict[str, Any], metric: str | None) -> dict[str, Any]:
+    value, excluded = evaluation["metrics"][metric] if metric else None, None
     if evaluation["diverged"]:
         excluded = f"diverged: {evaluation['diverged']}"
-    elif value is None:
+    elif metric and value is None:
         excluded = f"{METRICS[metric][0]} could not be computed on these episodes"
         if metric in FITTED and (unknown := evaluation["fitted_on"]["unknown"]):
             excluded += f": {unknown}"
@@ -86,7 +85,7 @@ def _entry(evaluation: dict[str, Any], metric: str) -> dict[str, Any]:
 
 def _order(entry: dict[str, Any], sign: float) -> tuple[bool, bool, float, float, int]:
     out = entry["excluded"] is not None
-    value = 0.0 if out else sign * float(f"{entry['value']:.3g}")
+    value = 0.0 if out or entry["value"] is None else sign * float(f"{entry['value']:.3g}")
     bellman = entry["metrics"].get("bellman_error")
     return out, entry["doubt"] is not None, value, math.inf if bellman is None else bellman, -entry["step"]
 

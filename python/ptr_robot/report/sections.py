@@ -44,9 +44,9 @@ def tiles(runs: Sequence[RunData], rows: Sequence[TrialRow]) -> str:
             rate = f", {pace[1][-1]:.3g} updates/s" if pace else ""
             cards.append((format_duration(run.seconds), f"of training{rate}"))
         if run.selection and run.selection["selected"] is not None:
-            name = METRICS[run.selection["metric"]][0]
-            value = format_number(run.selection["ranking"][0]["value"])
-            cards.append((f"step {run.selection['selected']}", f"picked checkpoint ({name} {value})"))
+            by, value = run.selection["metric"], run.selection["ranking"][0]["value"]
+            why = f"{METRICS[by][0]} {format_number(value)}" if by else "the newest"
+            cards.append((f"step {run.selection['selected']}", f"picked checkpoint ({why})"))
     elif runs:
         total = sum(run.seconds for run in runs)
         cards.append((str(len(runs)), f"runs, {format_duration(total)} of training"))
@@ -148,7 +148,7 @@ def selections(runs: Sequence[RunData]) -> str:
         "<p>Demonstrations come from an expert, so under a good critic Q rises along them. The score is the mean "
         "of three things: the rank correlation of Q with time, the bounded rise of the last tenth over the rest, and "
         "how often a recorded action beats a random one. A critic whose Q leaves the range of possible returns is out. "
-        "Policies without a critic are ranked by their action error. "
+        "Of policies without a critic the newest counts: their held-out error gets worse while success still grows. "
         "<strong>No offline metric guarantees success on a robot.</strong></p>" + "".join(out)
     )
 
@@ -171,10 +171,8 @@ def _selection(run: RunData, selection: dict[str, Any], *, several: bool) -> str
         cells = "".join(f'<td class="num">{_cell(entry["metrics"].get(key))}</td>' for key in keys)
         name = "out" if reason else "picked" if picked else ""
         lines.append(f'<tr class="{name}"><th scope="row">step {entry["step"]}</th><td>{mark}</td>{cells}</tr>')
-    caption = (
-        f"{told_kind({**data, 'store': Path(data['store']).name})}; "
-        f"ranked by {METRICS[selection['metric']][0]}; {selection['networks']} networks act"
-    )
+    by = f"ranked by {METRICS[selection['metric']][0]}" if selection["metric"] else "the newest counts"
+    caption = f"{told_kind({**data, 'store': Path(data['store']).name})}; {by}; {selection['networks']} networks act"
     out = [f"<h3>{escape(run.name)}</h3>" if several else ""]
     if data["note"]:
         out.append(f'<p class="note">{escape(data["note"])}</p>')

@@ -61,7 +61,7 @@ def overfit(evidence: RunEvidence) -> list[Finding]:
         f"{METRICS[name][0]} {low:.3g} at step {step} and {now:.3g} now" for name, (step, low, now) in told.items()
     ]
     best = min(step for step, _, _ in told.values())
-    ways = ["ptr-fast select takes an earlier checkpoint"]
+    ways = ["ptr-fast select takes an earlier checkpoint"] if evidence.traits.ranking else []
     if evidence.has("dropout"):
         ways.append(option("learner.dropout", 0.1))
     if evidence.has("weight_decay"):
@@ -94,10 +94,10 @@ def _risen(evidence: RunEvidence, name: str, times: float) -> tuple[int, float, 
 
 def underfit(evidence: RunEvidence) -> list[Finding]:
     """A run that ended while it was still learning."""
-    ranking = evidence.traits.ranking
-    if ranking is None or not evidence.is_finished:
+    name, best = evidence.traits.ranking or ("log_prob", "max")
+    if not evidence.is_finished:
         return []
-    name, sign = ranking[0], 1.0 if ranking[1] == "max" else -1.0
+    sign = 1.0 if best == "max" else -1.0
     steps, values = evidence.curve(name)
     if len(steps) < MIN_POINTS or not np.isfinite(values).all():
         return []

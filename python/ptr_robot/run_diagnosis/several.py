@@ -114,10 +114,7 @@ def _rows(run: RunEvidence) -> list[TrialRow]:
 
 
 def _by_metric(group: Sequence[RunEvidence]) -> str:
-    ranking = group[0].traits.ranking
-    if ranking is None:
-        return ""
-    name = ranking[0]
+    name = "action_error" if group[0].limits is None else "score"
     values = [now.value for run in group if (now := run.now(name)) is not None]
     if len(values) < 2:
         return ""

@@ -1,13 +1,14 @@
 """Rank the checkpoints of a run on held-out demonstrations and pick one.
 
 Demonstrations are expert data, so under a good critic Q rises along them. The score and the guard against diverged
-critics are defined in ptr_fast.diagnostics (selection_score, divergence); cloned policies are ranked by action error.
-A critic whose values are far from the recorded returns (misestimation) is picked only where there is no other.
+critics are defined in ptr_fast.diagnostics (selection_score, divergence). Of cloned policies the newest is picked, as
+their held-out error gets worse while success still grows. A critic whose values are far from the recorded returns (misestimation) is picked only where there is no other.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -34,8 +35,8 @@ class Args(EvaluationOptions):
 
     Attributes:
         run: Run folder.
-        metric: What to rank by; auto takes the selection score, and the action error for behaviour cloning. The last
-            two are fitted (--fitted).
+        metric: What to rank by; auto takes the selection score where there is a critic, and the newest checkpoint
+            where there is none. The last two are fitted (--fitted).
         json: Print the selection as JSON instead of tables.
     """
 
@@ -88,16 +89,23 @@ def main(args: Args) -> int:
     return 0 if selection["selected"] is not None else 1
 
 
+def told_rule(selection: Mapping[str, Any]) -> str:
+    """What a selection went by, in words."""
+    if selection["metric"] is None:
+        return "the newest counts: no metric on held-out episodes is known to tell which clone succeeds more often"
+    name, _, better, meaning = METRICS[selection["metric"]]
+    return f"ranked by {name} ({better} is better): {meaning}"
+
+
 def _print(selection: dict[str, Any], run: Path) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     console, ranking, data = Console(), selection["ranking"], selection["data"]
-    name, _, better, meaning = METRICS[selection["metric"]]
     console.print(
         f"{len(ranking)} checkpoints on {escape(told_kind(data))}; {selection['networks']} networks act\n"
-        f"ranked by {name} ({better} is better): {meaning}",
+        + told_rule(selection),
         soft_wrap=True,
     )
     if data["note"]:
