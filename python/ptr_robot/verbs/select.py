@@ -1,8 +1,9 @@
 """Rank the checkpoints of a run on held-out demonstrations and pick one.
 
 Demonstrations are expert data, so under a good critic Q rises along them. The score and the guard against diverged
-critics are defined in ptr_fast.diagnostics (selection_score, divergence). Of cloned policies the newest is picked, as
-their held-out error gets worse while success still grows. A critic whose values are far from the recorded returns (misestimation) is picked only where there is no other.
+critics are defined in ptr_fast.diagnostics (selection_score, divergence). A critic whose values are far from the
+recorded returns (misestimation) is picked only where there is no other. Of cloned policies the newest is picked, as
+their held-out error gets worse while success still grows.
 """
 
 from __future__ import annotations
