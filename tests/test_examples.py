@@ -3,13 +3,13 @@
 import json
 import math
 import os
-import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
+import warm_python
 
 from ptr_fast.runtime.safety import SafetyFilter
 from ptr_robot.robots.limits_file import read_limits
@@ -29,7 +29,7 @@ SCRIPTS = [
 def run(folder: Path, *arguments: str) -> str:
     path = os.pathsep.join([str(ROOT), str(ROOT / "python"), str(EXAMPLES)])
     env = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONUTF8": "1"}
-    done = subprocess.run(
+    done = warm_python.run(
         [sys.executable, *arguments], cwd=folder, env=env, capture_output=True, text=True, timeout=200
     )
     assert done.returncode == 0, f"{arguments}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"

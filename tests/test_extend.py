@@ -3,13 +3,13 @@
 import os
 import re
 import shlex
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import warm_python
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
@@ -65,7 +65,7 @@ def test_everything_on_the_page_runs_in_its_order(lab):
     for command in COMMANDS:
         program, *arguments = shlex.split(command)
         program = {"python": [sys.executable], "ptr-fast": [sys.executable, "-m", "ptr_robot"]}[program]
-        done = subprocess.run([*program, *arguments], cwd=lab, env=env, capture_output=True, text=True, timeout=120)
+        done = warm_python.run([*program, *arguments], cwd=lab, env=env, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     assert "/2 succeeded" in done.stdout
     assert (lab / "trials" / "report.html").is_file()

@@ -2,15 +2,16 @@
 
 import io
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
 import time
 from contextlib import nullcontext, redirect_stderr, redirect_stdout
+from pathlib import Path
 
 import pytest
+import warm_python
 
 from ptr_fast.errors import DataError
 from ptr_robot import cli
@@ -33,6 +34,8 @@ data:
     kitchen: H
     max_steps: 2
 """
+
+HERE = Path(__file__).parent
 
 
 class Here:
@@ -87,12 +90,12 @@ def killed(grid):
     """The grid's folder after a start that was killed while it trained."""
     out = grid.parent / "out"
     program = (
-        f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})\n"
+        f"import sys; sys.path[:0] = {[str(HERE), str(HERE.parent)]}\n"
         "import test_compare as t\n"
         "t.compare._place = lambda args, out, workers: t.Here()\n"
         f"t.compare.main(t.compare.Args(grid={str(grid)!r}, out=t.compare.Path({str(out)!r}), workers=1))"
     )
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = warm_python.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120
     while not list((out / "runs").glob("*/checkpoints/000001")) and time.monotonic() < deadline:
         assert process.poll() is None, process.stderr.read().decode()

@@ -4,13 +4,13 @@ import contextlib
 import json
 import os
 import resource
-import subprocess
 import sys
 import textwrap
 
 import numpy as np
 import pytest
 import simplejpeg
+import warm_python
 
 from ptr_fast.data.store import EpisodeStore, StoreWriter
 from ptr_fast.errors import DataError
@@ -152,7 +152,7 @@ def test_lock_of_a_dead_process_is_taken_over(make_store, make_episode):
         sys.stdout.flush()
         os._exit(1)
     """
-    done = subprocess.run(
+    done = warm_python.run(
         [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, env=environment()
     )
     assert done.stdout == "held", done.stderr

@@ -4,13 +4,13 @@ import importlib.util
 import json
 import os
 import resource
-import subprocess
 import sys
 import textwrap
 
 import numpy as np
 import pytest
 import simplejpeg
+import warm_python
 
 from ptr_fast.data.store import EpisodeStore, StoreWriter
 from ptr_fast.errors import DataError
@@ -64,7 +64,7 @@ def test_killed_between_the_two_files_of_a_part_and_run_again(rlds, run, tmp_pat
         convert.main(convert.Args(source=Path({str(rlds)!r}), out=Path({str(out)!r})))
     """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, env=environment)
+    done = warm_python.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, env=environment)
     assert done.returncode == -9, done.stderr
     assert (out / "steps" / "000002.arrow").exists()
     assert EpisodeStore.open(out).num_episodes == 8

@@ -17,6 +17,7 @@ import pytest
 import safetensors.torch
 import torch
 import toy_robot
+import warm_python
 
 from ptr_fast.runtime.export import why_not_onnx
 
@@ -46,7 +47,7 @@ for line in sys.stdin:
 @pytest.fixture(scope="module")
 def ptr_fast(folder):
     path = os.pathsep.join([str(folder), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    process = subprocess.Popen(
+    process = warm_python.Popen(
         [sys.executable, "-c", VERBS],
         env={**os.environ, "PYTHONPATH": path},
         stdin=subprocess.PIPE,

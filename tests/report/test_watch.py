@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 
 import pytest
+import warm_python
 from valued_run import make_run, make_store
 
 from ptr_robot.cli import main as cli
@@ -33,7 +34,7 @@ def ask(url, **headers):
 
 def test_a_watched_run_is_shown_and_its_checkpoints_are_evaluated(run):
     command = [sys.executable, "-m", "ptr_robot", "watch", str(run), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with warm_python.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         url = process.stdout.readline().split()[0]
         try:
             status, _, page = ask(url)

@@ -13,6 +13,7 @@ import time
 import numpy as np
 import pytest
 import toy_robot
+import warm_python
 
 from ptr_fast.checkpoint import save_checkpoint
 from ptr_fast.config import ActConfig, EncoderConfig, PolicySpec, TaskTable
@@ -42,7 +43,7 @@ def checkpoint(tmp_path_factory):
 @contextlib.contextmanager
 def serving(checkpoint, *more):
     command = [sys.executable, "-m", "ptr_robot", "serve", "--checkpoint", str(checkpoint), "--port", "0", *more]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = warm_python.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         told = ""
         for line in process.stdout:
@@ -212,7 +213,7 @@ def test_hostile_clients_do_not_stall_another(checkpoint):
             return np.array(taken)
 
         alone = latencies(0.5)
-        hostile = subprocess.Popen([sys.executable, "-c", HOSTILE, url, TASK], stdout=subprocess.PIPE, text=True)
+        hostile = warm_python.Popen([sys.executable, "-c", HOSTILE, url, TASK], stdout=subprocess.PIPE, text=True)
         try:
             assert hostile.stdout.readline() == "hostile\n"
             beside = latencies(3.0)
@@ -236,7 +237,7 @@ def test_a_client_that_is_killed_leaves_its_place(checkpoint):
         "    print('acts', flush=True)\n"
     )
     with serving(checkpoint, "--engine", "eager", "--max-connections", "1") as (url, process, _):
-        client = subprocess.Popen([sys.executable, "-c", program, url], stdout=subprocess.PIPE, text=True)
+        client = warm_python.Popen([sys.executable, "-c", program, url], stdout=subprocess.PIPE, text=True)
         assert client.stdout.readline() == "acts\n"
         with pytest.raises(RuntimeError, match="503"):
             RemotePolicy(url)

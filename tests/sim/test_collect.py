@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import warm_python
 
 from ptr_fast.data.store import EpisodeStore
 from ptr_robot.verbs.collect import Args, main, parse_kinds
@@ -98,7 +99,7 @@ def test_stopped_in_the_middle(tmp_path, stop, monkeypatch):
     command += ["collect", "--out", str(path), "--episodes", "200", "--kinds", "expert", "--image-size", "16"]
     command += ["--workers", "1"]
     env = {**os.environ, "PYTHONPATH": f"{REPOSITORY / 'python'}{os.pathsep}{REPOSITORY}"}
-    process = subprocess.Popen(command, env=env, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = warm_python.Popen(command, env=env, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120
     while not list(path.glob("episodes/*.arrow")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)

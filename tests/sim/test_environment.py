@@ -9,6 +9,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+import warm_python
 from gymnasium.utils.env_checker import check_env
 
 from ptr_fast.kernels.augment import yuv420
@@ -187,7 +188,7 @@ def test_no_opengl_context(put_env, monkeypatch):
 def rollout_with(**environment) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "ptr_robot", "rollout", "--policy", "random", "--trials", "1"]
     kept = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
-    return subprocess.run(command, env={**kept, **environment}, capture_output=True, text=True, timeout=120)
+    return warm_python.run(command, env={**kept, **environment}, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import steering_case as case
 import torch
+import warm_python
 from websockets.sync.client import connect
 
 from ptr_fast.config import ActConfig
@@ -311,7 +312,7 @@ def test_trials_with_other_options_are_told_apart():
 @contextlib.contextmanager
 def serving(checkpoint, *more):
     command = [sys.executable, "-m", "ptr_robot", "serve", "--checkpoint", str(checkpoint), "--port", "0", *more]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = warm_python.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         lines = iter(process.stdout)
         yield next(url[0] for line in lines if (url := re.search(r"ws://[\d.:]+(?=;)", line))), process

@@ -13,6 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 import toy_robot
+import warm_python
 
 from ptr_fast.checkpoint import list_checkpoints, read_checkpoint
 
@@ -37,7 +38,7 @@ def command(num_ranks: int, *arguments) -> dict:
 
 
 def run(num_ranks: int, *arguments) -> subprocess.CompletedProcess:
-    return subprocess.run(**command(num_ranks, *arguments), timeout=240)
+    return warm_python.run(**command(num_ranks, *arguments), timeout=240)
 
 
 def pretrain(num_ranks: int, store: Path, out: Path, *more) -> subprocess.CompletedProcess:
@@ -105,7 +106,7 @@ class Running:
         self.out, self.log = out, out.with_suffix(".log")
         options = command(num_ranks, *verb(store, out), "--num-steps", 100_000, *more)
         with open(self.log, "w") as file:
-            self.process = subprocess.Popen(**{**options, "stdout": file}, start_new_session=True)
+            self.process = warm_python.Popen(**{**options, "stdout": file}, start_new_session=True)
 
     def __enter__(self) -> "Running":
         self.wait_until(lambda: (self.out / "metrics.jsonl").exists() and len(numbers(self.out)) >= 4)

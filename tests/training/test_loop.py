@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import toy_robot
+import warm_python
 from verb_here import run_here as ptr_fast
 
 from ptr_fast.checkpoint import list_checkpoints, read_checkpoint
@@ -24,7 +25,8 @@ SMALL += ["--keep-best", "0"]
 
 def start(*arguments, limit_bytes: int | None = None) -> subprocess.Popen:
     limit = (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))) if limit_bytes else None
-    return subprocess.Popen(
+    popen = subprocess.Popen if limit else warm_python.Popen
+    return popen(
         [sys.executable, "-m", "ptr_robot", *map(str, arguments)],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
         preexec_fn=limit,

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import simplejpeg
 import toy_robot
+import warm_python
 
 from ptr_fast.checkpoint import list_checkpoints, read_checkpoint
 from ptr_fast.config import PolicySpec, TaskTable
@@ -141,9 +142,8 @@ def run_program(store: Path, then: str, **options) -> subprocess.CompletedProces
     here = Path(__file__).parent
     text = PROGRAM.format(paths=[str(here), str(here.parent)], store=str(store), then=then)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-c", text], env=environment, capture_output=True, text=True, timeout=120, **options
-    )
+    start = subprocess.run if options else warm_python.run
+    return start([sys.executable, "-c", text], env=environment, capture_output=True, text=True, timeout=120, **options)
 
 
 def test_a_process_that_is_killed_loses_the_running_episode_alone(tmp_path, episodes):

@@ -13,6 +13,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 
 import pytest
+import warm_python
 from kitchen_policy import TASK, save_policy
 from verb_here import run_here
 
@@ -112,8 +113,7 @@ def test_a_frozen_camera_stops_the_arm_and_the_next_trial_begins(checkpoint, tmp
 
 
 def started(arguments):
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    return process
+    return warm_python.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for(process, what: str) -> None:
@@ -157,7 +157,7 @@ def test_killed_in_mid_motion_nothing_recorded_is_lost(checkpoint, tmp_path):
 
 def test_a_remote_policy_and_a_server_that_dies(checkpoint, tmp_path):
     serve = ["serve", "--checkpoint", str(checkpoint), "--port", "0", "--engine", "eager"]
-    server = subprocess.Popen([sys.executable, "-m", "ptr_robot", *serve], stdout=subprocess.PIPE, text=True)
+    server = warm_python.Popen([sys.executable, "-m", "ptr_robot", *serve], stdout=subprocess.PIPE, text=True)
     url = next(found[0] for line in server.stdout if (found := re.search(r"ws://[\d.:]+", line)))
     try:
         done = run(None, tmp_path / "alive", "--remote", url, "--trials", "1")

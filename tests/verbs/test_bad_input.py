@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import toy_robot
+import warm_python
 
 from ptr_fast.checkpoint import list_checkpoints
 from ptr_fast.data.store import EpisodeStore
@@ -174,7 +175,7 @@ def test_a_read_only_output_is_named(store, tmp_path):
     code = "import os, sys\nimport ptr_fast.learners\nfrom ptr_robot import cli\nfrom ptr_robot.training import loop\n"
     code += "from ptr_robot.verbs import pretrain\n"
     code += f"os.setuid(65534)\nsys.exit(cli.main({pretrain(store, folder / 'run')!r}))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = warm_python.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     one_line((done.returncode, done.stderr), str(folder / "run"), "Permission denied")
 
 
@@ -282,11 +283,11 @@ def starved(self, step, numbers):
 train_log.{"_EventFile.write" if "events" in log else "RunLog.write"} = starved
 sys.exit(cli.main(["resume", {str(run)!r}, "--num-steps", "40"]))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = warm_python.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     one_line((done.returncode, done.stderr), f"cannot write {run / log}", "no space left")
     assert "Traceback" not in done.stderr
     assert [p.name for p in list_checkpoints(run)] == ["000006"]
-    assert subprocess.run([sys.executable, "-m", "ptr_robot", "resume", run, "--num-steps", "8"]).returncode == 0
+    assert warm_python.run([sys.executable, "-m", "ptr_robot", "resume", run, "--num-steps", "8"]).returncode == 0
 
 
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -304,7 +305,7 @@ convert._work, convert.EPISODES_PER_PART = slow, 2
 sys.exit(cli.main(sys.argv[1:]))
 """
     command = ["convert", "--source", str(shared_dir / "data" / "bridge_rlds"), "--out", str(out), "--workers", "1"]
-    process = subprocess.Popen([sys.executable, "-c", code, *command], stderr=subprocess.PIPE, text=True)
+    process = warm_python.Popen([sys.executable, "-c", code, *command], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not list(out.glob("episodes/*.arrow")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -316,5 +317,5 @@ sys.exit(cli.main(sys.argv[1:]))
     stopped = EpisodeStore.open(out)
     stopped.verify()
     assert 2 <= stopped.num_episodes < 25
-    again = subprocess.run([sys.executable, "-m", "ptr_robot", *command], capture_output=True, text=True)
+    again = warm_python.run([sys.executable, "-m", "ptr_robot", *command], capture_output=True, text=True)
     assert f"{25 - stopped.num_episodes} converted, {stopped.num_episodes} there already" in again.stdout

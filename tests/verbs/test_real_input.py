@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import warm_python
 from verb_here import run_here
 
 from ptr_fast.checkpoint import list_checkpoints, read_checkpoint
@@ -46,7 +47,7 @@ raise SystemExit(main(sys.argv[2:]))
 def ptr_fast(*arguments, spy: Path | None = None, rc: int = 0) -> subprocess.CompletedProcess:
     """Runs a verb; ``spy`` names a file for the episodes of every batch that the loader prepares."""
     spied = [sys.executable, "-c", SPY, str(spy), *map(str, arguments)]
-    done = subprocess.run(spied, capture_output=True, text=True, timeout=240) if spy else run_here(*arguments)
+    done = warm_python.run(spied, capture_output=True, text=True, timeout=240) if spy else run_here(*arguments)
     assert done.returncode == rc, done.stdout + done.stderr
     return done
 
