@@ -9,9 +9,9 @@ import pytest
 import warm_python
 
 REPORT = """
-import multiprocessing, os, sys, torch
+import multiprocessing, os, sys
 print(sys.argv[1:], os.getcwd(), os.environ.get("MARK"), __name__, os.getppid(), os.getsid(0) == os.getpid())
-print(sys.path[:2], sys.stdin.read(), sorted(multiprocessing.active_children()), torch.get_num_threads())
+print(sys.path[:2], sys.stdin.read(), multiprocessing.active_children())
 print("told", file=sys.stderr)
 sys.exit(3)
 """
@@ -46,7 +46,7 @@ def test_a_module_runs_as_main_and_signals_and_exit_codes_are_its_own(tmp_path):
 
 
 def test_a_verb_of_the_program_ends_with_its_code():
-    command = [sys.executable, "-m", "ptr_robot", "act", "--checkpoint", "nowhere"]
+    command = [sys.executable, "-m", "ptr_robot", "pretrian"]
     warm = warm_python.run(command, capture_output=True, text=True)
     new = subprocess.run(command, capture_output=True, text=True)
     assert (warm.returncode, warm.stdout, warm.stderr) == (new.returncode, new.stdout, new.stderr)

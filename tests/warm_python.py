@@ -23,7 +23,10 @@ from importlib import import_module
 
 __all__ = ["Popen", "run"]
 
-IMPORTED = ("torch", "ptr_robot.training.loop", "ptr_robot.verbs.pretrain", "ptr_robot.verbs.rollout", "ptr_robot.cli")
+IMPORTED = (
+    *("torch", "ptr_robot.cli", "ptr_robot.training.loop", "ptr_robot.verbs.pretrain", "ptr_robot.verbs.rollout"),
+    *("ptr_robot.trials.run", "ptr_fast.runtime.policy"),
+)
 PR_SET_CHILD_SUBREAPER = 36
 SIGNATURE = inspect.signature(subprocess.Popen._execute_child)
 

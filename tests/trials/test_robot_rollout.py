@@ -126,10 +126,10 @@ def wait_for(process, what: str) -> None:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_in_mid_motion_and_gone_on_with(checkpoint, tmp_path, number, code):
     out = tmp_path / "out"
-    arguments = command(checkpoint, out, "--trials", "2", "--max-steps", "40")
+    arguments = command(checkpoint, out, "--trials", "2", "--max-steps", "20")
     process = started(arguments)
     wait_for(process, "trial 1/2")
-    time.sleep(0.5)
+    time.sleep(0.3)
     begin = time.monotonic()
     process.send_signal(number)
     stdout, stderr = process.communicate(timeout=30)
