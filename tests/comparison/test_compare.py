@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,9 @@ import warm_python
 
 from ptr_fast.errors import DataError
 from ptr_robot import cli
-from ptr_robot.comparison.rows import read_rows
+from ptr_robot.comparison.rows import read_rows, read_trials
+from ptr_robot.stages.ledger import Ledger
+from ptr_robot.stages.stage import Stage
 from ptr_robot.verbs import compare
 
 GRID = """
@@ -148,13 +151,84 @@ def test_a_damaged_result_of_trials_is_named(grid, done, monkeypatch):
     assert json.loads(file.read_bytes())["successes"] == json.loads(whole)["successes"]
 
 
+def test_runs_and_trials_that_are_gone_are_made_again(grid, done, monkeypatch):
+    out = done[0]
+    rows = (out / "rows.jsonl").read_bytes()
+    shutil.rmtree(out / "runs")
+    shutil.rmtree(out / "trials")
+    code, told = compared(grid, out, monkeypatch)
+    assert code == 0, told
+    assert "rows are not written" not in told
+    again = read_rows(out / "rows.jsonl")
+    assert [row["outcomes"] for row in again] == [json.loads(line)["outcomes"] for line in rows.splitlines()]
+
+
+def test_a_repeat_that_was_stopped_is_not_taken_for_finished(done):
+    ledger = Ledger(done[0])
+    stage = Stage("tiny", ["collect"], makes=done[0], key="k")
+    ledger.begin(stage)
+    ledger.finish(stage, 0, 1.0)
+    assert ledger.finished(stage)
+    ledger.begin(stage)
+    assert ledger.finished(stage) is None
+
+
+def test_what_was_picked_by_another_rule_or_saw_other_episodes_is_not_mixed_in(grid, done, monkeypatch):
+    out = done[0]
+    before = (out / "rows.jsonl").read_bytes()
+    (run,) = out.glob("runs/tiny-bc-0-finetune*")
+    for name, old, new, message in (
+        ("selection.json", '"metric": null', '"metric": "action_error"', "picked by action_error, expected the newest"),
+        ("train_config.json", '"prior"', '"target"', "trained on other target episodes than .*has changed between"),
+    ):
+        whole = (run / name).read_text()
+        assert old in whole, name
+        (run / name).write_text(whole.replace(old, new))
+        with pytest.raises(DataError, match=rf"{re.escape(str(run))}.*: {message}"):
+            compared(grid, out, monkeypatch)
+        (run / name).write_text(whole)
+    compared(grid, out, monkeypatch)
+    assert (out / "rows.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"successes": 1}, "1 successes, but the trials say otherwise"),
+        ({"successes": "0"}, "expected a int, got '0'"),
+        ({"plan": {}}, "'start' is missing"),
+        ({"trials": [1, 2]}, "not subscriptable"),
+        ({"trials": []}, "2 trials expected, 0 found"),
+        ({"mean_steps": None}, "float"),
+        ({"reached": None}, "expected a int, got None"),
+    ],
+)
+def test_a_result_of_trials_that_is_none_is_named(done, tmp_path, changed, message):
+    whole = json.loads(min((done[0] / "trials").glob("*.json")).read_bytes())
+    (tmp_path / "trials.json").write_text(json.dumps(whole | changed))
+    with pytest.raises(DataError, match=rf"trials\.json: not a whole result of trials \(.*{message}"):
+        read_trials(tmp_path / "trials.json", 2)
+
+
+def test_another_grid_in_the_folder_leaves_nothing_of_the_old_one(grid, done, monkeypatch):
+    other = grid.parent / "other.yaml"
+    other.write_text(GRID.replace("  tiny:", "  other:").replace("--kitchens, A", "--kitchens, Q"))
+    out = grid.parent / "copy"
+    shutil.copytree(done[0], out)
+    assert (out / "page" / "tiny.html").exists()
+    assert compared(other, out, monkeypatch)[0] == 1
+    assert read_rows(out / "rows.jsonl") == []
+    assert [file.name for file in (out / "page").iterdir()] == ["index.html"]
+    assert "other-prior failed" in (out / "page" / "index.html").read_text()
+
+
 def test_a_stage_that_fails_leaves_the_others(grid, done, monkeypatch):
     out, path = done[0], grid.parent / "failing.yaml"
-    path.write_text(GRID.replace("[bc]", "[bc, bc-target]") + "options: {bc-target: [--task, 'put cat on plate']}\n")
+    path.write_text(GRID.replace("[bc]", "[bc, bc-target]") + "options: {bc-target: [--data.cameras, wrist]}\n")
     code, told = compared(path, out, monkeypatch)
     assert code == 1
     assert "stage tiny-bc-target-0-target failed with exit code 2" in told
-    assert "put cat on plate" in told  # the last lines of its log
+    assert "wrist" in told  # the last lines of its log
     assert {row["method"] for row in read_rows(out / "rows.jsonl")} == {"bc"}
 
 
@@ -180,13 +254,11 @@ def test_ctrl_c_says_how_far_it_came(grid, done, monkeypatch):
 
     monkeypatch.setattr(Here, "start", stop)
     monkeypatch.setattr(compare, "_place", lambda args, out, workers: Here())
-    told = io.StringIO()
+    told, out = io.StringIO(), grid.parent / "stopped"
+    shutil.copytree(done[0], out)
     with pytest.raises(KeyboardInterrupt), redirect_stdout(told):
-        compare.main(compare.Args(grid=str(grid), out=done[0], seeds=(5,), workers=1))
-    assert (
-        told.getvalue().splitlines()[-1]
-        == f"2 of 7 stages are done; the same command goes on; logs: {done[0] / 'logs'}"
-    )
+        compare.main(compare.Args(grid=str(grid), out=out, seeds=(5,), workers=1))
+    assert told.getvalue().splitlines()[-1] == f"2 of 7 stages are done; the same command goes on; logs: {out / 'logs'}"
 
 
 def test_a_page_without_a_success_names_no_winner(done):

@@ -107,7 +107,7 @@ def find_data_set(name: str, plan: Mapping[str, Any] | None) -> DataPlan:
         raise ValueError(f"data: {name}: unknown name {min(unknown)!r}; known: {', '.join(sorted(known))}")
     if not plan.get("prior"):
         raise ValueError(f"data: {name}: prior is missing: options of collect, or the path of a store")
-    stores = {part: _words(f"data: {name}: {part}", plan.get(part) or []) for part in ("prior", "target")}
+    stores = {part: _words(f"data: {name}: {part}", plan.get(part, [])) for part in ("prior", "target")}
     try:
         return DataPlan(**{**plan, **stores})
     except ValueError as error:
@@ -131,10 +131,13 @@ def refuse_decided(where: str, words: Sequence[Any], decided: Mapping[str, str])
 def _words(where: str, value: Any) -> tuple[str, ...]:
     """Options of ``collect``, or the path of a store, which has to be there: no stage makes it."""
     words = [value] if isinstance(value, str) else value
-    if not isinstance(words, list) or any(isinstance(word, list | dict) for word in words):
+    if not isinstance(words, list) or not all(isinstance(word, str | int | float) for word in words):
         raise ValueError(f"{where}: expected a list of options of collect, or the path of a store, got {value!r}")
-    if words and not str(words[0]).startswith("--") and (len(words) > 1 or not (Path(words[0]) / "meta.json").exists()):
-        raise ValueError(f"{where}: {' '.join(map(str, words))}: no store there; options of collect begin with --")
+    if words and not str(words[0]).startswith("--"):
+        if len(words) > 1 or not (Path(str(words[0])) / "meta.json").exists():
+            raise ValueError(f"{where}: {' '.join(map(str, words))}: no store there; options of collect begin with --")
+    elif joined := [word for word in words if re.search(r"^--.*[\s=]", str(word))]:
+        raise ValueError(f"{where}: expected options and values as words of a list, got {joined[0]!r} as one")
     refuse_decided(where, words, DECIDED)
     if "--episodes" in words:
         number = "".join(map(str, words[words.index("--episodes") + 1 :][:1]))

@@ -21,7 +21,11 @@ Scale = Literal["states", "sim", "smoke", "bridge"]
 NAME = r"\w[^/\x00-\x1f\x7f]{0,79}"
 DECIDED = {
     **{"--seed": "seeds", "--num-steps": "updates", "--checkpoint-every": "checkpoints", "--keep-last": "checkpoints"},
-    "--out": "compare's own --out",
+    **dict.fromkeys(("--num-demos", "--data.num-demos"), "num_demos"),
+    **dict.fromkeys(("--data.stores", "--target", "--task"), "data"),
+    **dict.fromkeys(("--checkpoint", "--encoder-from", "--references", "--learner.critic.path"), "the method"),
+    **dict.fromkeys(("--stop-on-divergence", "--no-stop-on-divergence", "--help", "-h"), "compare itself"),
+    **{"--mix": "mix", "--lr-scale": "lr_scale", "--out": "compare's own --out"},
 }
 """Options of trainings that follow from the grid, by what in it decides them."""
 SMALLEST = {"trials": 1, "num_demos": 1, "checkpoints": 1, "films": 0, "data_seed": 0, "trial_seed": 0}
@@ -98,10 +102,10 @@ class Grid:
 
     def __post_init__(self) -> None:
         for name in (self.name, *self.data, *self.variants):
-            if not re.fullmatch(NAME, name):
+            if not re.fullmatch(NAME, name) or len(name.encode(errors="replace")) > 80 or not name.isprintable():
                 raise ValueError(
-                    f"grid {self.name}: {name!r} names files: it begins with a letter or digit, has at most "
-                    "80 characters, none of them '/' or a line end"
+                    f"grid {self.name!r}: {name!r} names files: it begins with a letter or digit, has at most "
+                    "80 bytes as UTF-8, and none of them is '/' or a line end"
                 )
         if "index" in self.data:
             raise ValueError(f"grid {self.name}: data: 'index' names the page of the whole grid, name it otherwise")
@@ -180,7 +184,7 @@ def _grid(values: dict[str, Any]) -> Grid:
     known = {f.name for f in fields(Grid)}
     for name in values:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
+            close = difflib.get_close_matches(str(name), known, n=1)
             hint = f" (did you mean {close[0]!r}?)" if close else ""
             raise ValueError(f"unknown name {name!r}{hint}; known: {', '.join(sorted(known))}")
     for name in ("methods", "data"):
@@ -239,7 +243,7 @@ def _variant(name: str, values: Any) -> Method:
     if name in METHODS:
         raise ValueError(f"{where}: a method has this name")
     words, num_demos = values.get("options", []), values.get("num_demos", 0)
-    if not isinstance(words, list) or any(isinstance(word, list | dict) for word in words):
+    if not _are_words(words):
         raise ValueError(f"{where}: options: expected a list such as '[--learner.discount, 0.9]', got {words!r}")
     refuse_decided(f"{where}: options", words, DECIDED)
     if type(num_demos) is not int or num_demos < 0:
@@ -250,8 +254,12 @@ def _variant(name: str, values: Any) -> Method:
     return replace(method, name=name, title=name, options=(*method.options, *map(str, words)), num_demos=num_demos)
 
 
+def _are_words(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(word, str | int | float) for word in value)
+
+
 def _options(value: Any) -> dict[str, tuple[str, ...]]:
-    if not isinstance(value, dict) or not all(isinstance(words, list) for words in value.values()):
+    if not isinstance(value, dict) or not all(map(_are_words, value.values())):
         raise ValueError(f"options: expected a list by method such as 'cql: [--learner.cql-alpha, 1]', got {value!r}")
     for name, words in value.items():
         refuse_decided(f"options: {name}", words, DECIDED)

@@ -36,7 +36,7 @@ SCALE = (-4.0, 104.0)
 def write_pages(
     grid: Grid, plan: Plan, rows: Sequence[Mapping[str, Any]], out: Path, failed: Mapping[str, str] | None = None
 ) -> Path:
-    """Writes ``index.html`` and a page per data set into a folder; each file is self-contained.
+    """Writes ``index.html`` and a page per data set into a folder; each file is self-contained, older pages go.
 
     Args:
         rows: of this grid. failed: stages that failed, with the reason.
@@ -57,6 +57,8 @@ def write_pages(
     parts.append(Section(heading="How to read this", body=_READING.format(baseline=escape(grid.baseline))))
     parts.append(Section(heading="Failed stages", body=_failed(failed or {})))
     parts.append(Section(heading="The grid", body=_setting(grid, plan, rows)))
+    for stale in set(out.glob("*.html")) - {out / f"{name}.html" for name in ("index", *with_rows)}:
+        stale.unlink()
     return write_page(out / "index.html", f"Comparison: {grid.name}", parts, lead=_tiles(grid, places, rows, with_rows))
 
 
@@ -193,13 +195,14 @@ def _films(cells: Sequence[Cell]) -> str:
 
 
 def _film(path: Path, told: str) -> str:
+    told = escape(told)
     if not path.is_file():
-        return f'<div class="soft">{escape(told)}: the film is gone</div>'
+        return f'<div class="soft">{told}: the film is gone</div>'
     data = path.read_bytes()
     if len(data) > LARGEST_FILM_BYTES:
-        return f'<div class="soft">{escape(told)}: the film is too large for a page: {escape(str(path))}</div>'
+        return f'<div class="soft">{told}: the film is too large for a page: {escape(str(path))}</div>'
     uri = "data:image/gif;base64," + base64.b64encode(data).decode()
-    return f'<img src="{uri}" alt="{escape(told)}" style="width:100%;border-radius:6px"><div class="soft">{told}</div>'
+    return f'<img src="{uri}" alt="{told}" style="width:100%;border-radius:6px"><div class="soft">{told}</div>'
 
 
 def _q_along(run: RunData) -> str:

@@ -182,7 +182,8 @@ class _Planner:
         kind = f"collect {'state' if self.grid.scale == 'states' else 'frames'}"
         if data.preset:
             verb, work = ["collect", "--preset", data.preset, *options], data.num_episodes("both")
-            stage, path = self._add(f"{name}-data", verb, [], "data", makes="prior/meta.json", work=work, kind=kind)
+            last = "target" if data.has_target else "prior"  # collected in this order
+            stage, path = self._add(f"{name}-data", verb, [], "data", makes=f"{last}/meta.json", work=work, kind=kind)
             return path / part, [stage.name]
         verb, work = ["collect", *words, *options], data.num_episodes(part)
         stage, path = self._add(f"{name}-{part}", verb, [], "data", makes="meta.json", work=work, kind=kind)
@@ -223,7 +224,8 @@ class _Planner:
             work = float(len(steps))
             key = digest_of(verb, [self._keys[name] for name in chosen], self.root)
             if key not in self._known:  # two methods that differ in acting alone share run and selection
-                stage = self._stage(f"{label}-select", verb, chosen, kind=kind, work=work, accepts=(0, 1))
+                makes = trained.run / "selection.json"
+                stage = self._stage(f"{label}-select", verb, chosen, makes=makes, kind=kind, work=work, accepts=(0, 1))
                 self._known[key] = stage, trained.run
             chosen = [self._known[key][0].name]
         for mode in method.modes:

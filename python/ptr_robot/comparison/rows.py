@@ -6,6 +6,7 @@ A row holds the outcome of every trial, so intervals and paired differences can 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ import numpy as np
 from ptr_fast.diagnostics import wilson_interval
 from ptr_fast.errors import DataError
 from ptr_fast.files import write_atomically
-from ptr_fast.run_folder import picked_step
+from ptr_fast.learners.registry import traits_of
+from ptr_fast.run_folder import picked_step, read_json
 from ptr_robot.comparison.grid import Grid
 from ptr_robot.comparison.plan import Cell, Plan
+from ptr_robot.recipes import recipe_named
 from ptr_robot.stages.ledger import Ledger
 from ptr_robot.stages.stage import Stage
 
@@ -35,29 +38,59 @@ def rows_of(grid: Grid, plan: Plan, ledger: Ledger) -> list[dict[str, Any]]:
     """The rows of all cells whose trials have finished.
 
     Raises:
-        DataError: a file of trials or a selection is damaged; the file is named.
+        DataError: a file of trials or a selection is damaged, or the runs of a data set saw different episodes; the
+            file or the run is named.
     """
     stages = {stage.name: stage for stage in plan.stages}
     rows = []
+    seen: dict[tuple[str, str], tuple[Path, str]] = {}
     for cell in plan.cells:
         marks = {step: ledger.finished(stages[name]) for step, name in cell.tried_by.items()}
-        if any(mark is None for mark in marks.values()):
+        if None in marks.values() or not all(path.exists() for path in cell.trials.values()):
             continue
-        tried = {step: read_trials(path) for step, path in cell.trials.items()}
+        tried = {step: read_trials(path, grid.trials) for step, path in cell.trials.items()}
+        _check_episodes(cell, seen)
         seconds = {name: (ledger.finished(stages[name]) or {}).get("seconds") for name in cell.trained_by}
-        for rule, step in _chosen(cell, tried):
+        for rule, step in _chosen(grid, cell, tried):
             mark = marks[step] or {}
             rows.append(_row(grid, cell, rule, step, tried[step], seconds, mark, stages))
     return rows
 
 
-def _chosen(cell: Cell, tried: Mapping[int, Mapping[str, Any]]) -> list[tuple[str, int]]:
+def _check_episodes(cell: Cell, seen: dict[tuple[str, str], tuple[Path, str]]) -> None:
+    """Passes where the cell's run was trained on the same stores as the runs before it.
+
+    Args:
+        seen: data set and role of a store -> the first run, and the fingerprint of its store; it is added to.
+
+    Raises:
+        DataError: a store has changed between two runs; names both.
+    """
+    path = cell.run / "train_config.json"
+    if not path.is_file():  # removed to save space
+        return
+    for source in read_json(path).get("split", {}).get("sources", []):
+        role, fingerprint = source["role"], source["fingerprint"]
+        run, first = seen.setdefault((cell.data, role), (cell.run, fingerprint))
+        if fingerprint != first:
+            raise DataError(
+                f"{cell.run}: trained on other {role} episodes than {run}: {source['store']} has changed between them; "
+                "remove the runs of the old store and their trials, or name another --out"
+            )
+
+
+def _chosen(grid: Grid, cell: Cell, tried: Mapping[int, Mapping[str, Any]]) -> list[tuple[str, int]]:
     """The checkpoint of each rule; before fine-tuning there is but one."""
     if cell.phase == "before":
         return [("last", cell.last_step)]
-    if not (cell.run / "selection.json").is_file():
-        raise DataError(f"{cell.run / 'selection.json'}: missing; ptr-fast select --run {cell.run} makes it again")
+    file, again = cell.run / "selection.json", f"ptr-fast select --run {cell.run} makes it again"
+    if not file.is_file():
+        raise DataError(f"{file}: missing; {again}")
     picked = picked_step(cell.run)
+    recipe = recipe_named(f"{grid.scale}-{grid.method(cell.method).recipe}")
+    rule, metric = traits_of(recipe.learner).ranking, read_json(file).get("metric")
+    if metric != (rule[0] if rule else None):
+        raise DataError(f"{file}: picked by {metric}, expected {rule[0] if rule else 'the newest'}; {again}")
     selected = cell.last_step if picked is None or picked not in tried else picked
     best = max(tried, key=lambda step: (tried[step]["successes"], step))
     return [("selected", selected), ("last", cell.last_step), ("oracle", best)]
@@ -110,18 +143,36 @@ def _row(
     }
 
 
-def read_trials(path: Path) -> dict[str, Any]:
+def read_trials(path: Path, num_trials: int = 0) -> dict[str, Any]:
     """A result of ``rollout`` in a toy kitchen.
+
+    Args:
+        num_trials: how many there have to be; 0 takes what the file says.
 
     Raises:
         DataError: it is none, or not whole; names the file.
     """
     try:
         result = json.loads(path.read_bytes())
-        if len(result["trials"]) != result["num_trials"] or not isinstance(result["plan"], dict):
-            raise ValueError(f"{result['num_trials']} trials expected, {len(result['trials'])} found")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not a whole result of trials ({error}); remove it, and they run again") from error
+        trials, plan = result["trials"], result["plan"]
+        for value, kind in (
+            *((result[name], str) for name in ("task", "kitchen")),
+            *((result[name], int) for name in ("num_trials", "successes", "reached", "lifted")),
+            *((plan["start"], str), (plan["max_steps"], int), (plan["seed"], int), (trials, list)),
+            *((trial["success"], bool) for trial in trials),
+            *((trial["num_steps"], int) for trial in trials),
+        ):
+            if type(value) is not kind:
+                raise ValueError(f"expected a {kind.__name__}, got {value!r}")
+        if len(trials) != (num_trials or result["num_trials"]) or result["num_trials"] != len(trials) or not trials:
+            raise ValueError(f"{num_trials or result['num_trials']} trials expected, {len(trials)} found")
+        if result["successes"] != sum(trial["success"] for trial in trials):
+            raise ValueError(f"{result['successes']} successes, but the trials say otherwise")
+        if not 1.0 <= float(result["mean_steps"]) < math.inf:
+            raise ValueError(f"mean_steps: expected at least 1, got {result['mean_steps']}")
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        told = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise DataError(f"{path}: not a whole result of trials ({told}); remove it, and they run again") from error
     return result
 
 

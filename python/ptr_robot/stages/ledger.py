@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -45,8 +46,9 @@ class Ledger:
         """
         try:
             row = json.loads(self._done(stage).read_bytes())
-            return row if isinstance(row["seconds"], int | float) else None
-        except (OSError, ValueError, KeyError, TypeError):
+            is_sound = 0.0 <= float(row["seconds"]) < math.inf and isinstance(row["machine"], dict)
+            return row if is_sound else None
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return None
 
     def finish(self, stage: Stage, exit_code: int, seconds: float) -> None:
@@ -101,11 +103,12 @@ class Ledger:
         return stage.verb
 
     def begin(self, stage: Stage) -> None:
-        """Notes that the stage's command is about to run.
+        """Notes that the stage's command is about to run, and forgets that it has finished before.
 
         Raises:
             OSError: the file system refuses; names the file.
         """
+        self._done(stage).unlink(missing_ok=True)
         path = self._started(stage)
         with writing(path), open(path, "a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}\n")

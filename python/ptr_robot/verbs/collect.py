@@ -340,4 +340,4 @@ def _print_summary(path: Path) -> None:
     for (task, kitchen, kind), row in rows.items():
         n = row["episodes"]
         out.add_row(task, kitchen, kind, str(n), str(row["success"]), f"{row['steps'] / n:.1f}")
-    Console().print(out)
+    Console(markup=False).print(out)

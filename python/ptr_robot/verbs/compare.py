@@ -86,7 +86,10 @@ def main(args: Args) -> int:
     grid = load_grid(args.grid, methods=args.methods, data=args.data, seeds=args.seeds, trials=args.trials)
     out = args.out or Path("outputs/compare") / grid.name
     workers = args.workers or os.cpu_count() or 1
-    plan = make_plan(grid, out, workers)
+    try:
+        plan = make_plan(grid, out, workers)
+    except ValueError as error:
+        raise ValueError(f"grid {grid.name}: {error}") from error
     fill_in_keys(plan.stages, out)
     durations = Durations(KNOWN_SECONDS)
     if args.dry:
@@ -97,15 +100,16 @@ def main(args: Args) -> int:
 
     told: set[str] = set()
 
-    def write(stage: Stage) -> None:
+    def write(stage: Stage | None = None) -> None:
         try:
-            if stage.verb[0] == "rollout":
+            if stage is None or stage.verb[0] == "rollout":
                 write_rows(rows_of(grid, plan, ledger), out / "rows.jsonl")
         except DataError as error:  # of one cell; the trainings of the others shall not end for it
             if str(error) not in told:
                 print(f"rows are not written: {error}")
             told.add(str(error))
 
+    write()  # rows of an earlier grid in this folder do not outlive its start
     try:
         result = run_stages(
             plan.stages,
@@ -124,8 +128,7 @@ def main(args: Args) -> int:
     rows = rows_of(grid, plan, ledger)
     write_rows(rows, out / "rows.jsonl")
     _tell_result(grid, plan, rows, out)
-    if rows:
-        print(f"page: {write_pages(grid, plan, rows, out / 'page', result.failed)}")
+    print(f"page: {write_pages(grid, plan, rows, out / 'page', result.failed)}")
     for what in result.failed.values():
         print(what)
     if result.skipped:
@@ -197,7 +200,7 @@ def _tell_plan(plan: Plan, out: Path, workers: int, durations: Any) -> None:
     for kind, number in kinds.items():
         usual = durations.total(stage for stage in to_do if stage.kind == kind) / number
         table.add_row(kind, str(number), f"{usual:.0f}")
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     console.print(table)
     left = durations.left(to_do, workers)
     console.print(
@@ -218,7 +221,7 @@ def _tell_result(grid: Grid, plan: Plan, rows: list[dict[str, Any]], out: Path) 
 
     from ptr_robot.comparison.summary import summarize
 
-    console = Console(highlight=False, width=max(Console().width, 120))
+    console = Console(highlight=False, markup=False, width=max(Console().width, 120))
     places = summarize(rows)
     for data in grid.data:
         table = Table(title=data, box=None)
