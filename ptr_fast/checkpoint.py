@@ -33,13 +33,13 @@ from torch import nn
 from ptr_fast.config import ActConfig, LearnerConfig, PolicySpec, RunReference, from_dict, to_dict
 from ptr_fast.errors import DataError
 from ptr_fast.files import sync_directory, write_atomically
+from ptr_fast.json_files import read_json
 from ptr_fast.learners.registry import traits_of
 from ptr_fast.run_folder import (
     DAMAGED_ADVICE,
     MODEL,
     checkpoint_folder,
     list_checkpoints,
-    read_json,
     remove_checkpoint,
     weights_of,
 )

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -44,6 +46,8 @@ CriticHead = Literal["reinject_all", "reinject_action", "plain"]
 ActMode = Literal["mean", "ema_mean", "sample", "search"]
 Option = int | float | bool | str
 T = TypeVar("T")
+MAX_TOLD = 100
+"""Characters of a wrong value that an error shows."""
 
 
 def __getattr__(name: str) -> Any:
@@ -344,7 +348,7 @@ def to_dict(config: Any) -> Any:
 
 
 def from_dict(cls: type[T], data: Any, path: str = "") -> T:
-    """The inverse of :func:`to_dict`.
+    """The inverse of :func:`to_dict`; also checks an object against a TypedDict.
 
     Raises:
         ValueError: an unknown or missing key (with the nearest known name), a value of the wrong type or out of range;
@@ -354,23 +358,25 @@ def from_dict(cls: type[T], data: Any, path: str = "") -> T:
 
 
 def _convert(kind: Any, value: Any, path: str) -> Any:
+    if type(value) is kind:  # text or a number, as nearly all values are
+        return value
     origin = typing.get_origin(kind)
     if origin in (typing.Union, types.UnionType):
         return _convert_union(typing.get_args(kind), value, path)
     if origin is Literal:
-        _require(
-            value in typing.get_args(kind), f"{path}: expected one of {list(typing.get_args(kind))}, got {value!r}"
-        )
+        _expect(value in typing.get_args(kind), path, f"one of {list(typing.get_args(kind))}", value)
         return value
     if origin in (tuple, list):
-        _require(isinstance(value, tuple | list), f"{path}: expected a list, got {value!r}")
+        _expect(isinstance(value, tuple | list), path, "a list", value)
         args = typing.get_args(kind)
         items = [args[0]] * len(value) if len(args) < 2 or args[-1] is ... else list(args)
         _require(len(items) == len(value), f"{path}: expected {len(items)} values, got {len(value)}")
         return origin(_convert(item, v, f"{path}[{i}]") for i, (item, v) in enumerate(zip(items, value, strict=True)))
-    if origin is dict:
-        _require(isinstance(value, dict), f"{path}: expected an object, got {value!r}")
+    if origin in (dict, Mapping):
+        _expect(isinstance(value, dict), path, "an object", value)
         return {key: _convert(typing.get_args(kind)[1], item, f"{path}.{key}") for key, item in value.items()}
+    if typing.is_typeddict(kind):
+        return _convert_typed_dict(kind, value, path)
     if kind is LearnerConfig:
         return _convert_learner(value, path)
     if dataclasses.is_dataclass(kind):
@@ -381,11 +387,11 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
         except OverflowError as error:
             raise ValueError(f"{path}: expected a number that fits into a float, got one larger") from error
     if kind is Path:
-        _require(isinstance(value, str | Path), f"{path}: expected a path, got {value!r}")
+        _expect(isinstance(value, str | Path), path, "a path", value)
         return Path(value)
     if isinstance(kind, type) and kind in (int, float, str, bool):
         right = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
-        _require(right, f"{path}: expected {kind.__name__}, got {value!r}")
+        _expect(right, path, kind.__name__, value)
     return value
 
 
@@ -398,8 +404,9 @@ def _convert_union(kinds: tuple[Any, ...], value: Any, path: str) -> Any:
 
 def _convert_learner(value: Any, path: str) -> LearnerConfig:
     """A learner's configuration by the tag under ``type``."""
-    _require(isinstance(value, dict), f"{path}: expected an object, got {value!r}")
+    _expect(isinstance(value, dict), path, "an object", value)
     _require("type" in value, f"{path}: missing key 'type', the tag of the learner")
+    _expect(isinstance(value["type"], str), f"{path}.type", "the tag of a learner", value["type"])
     try:
         kind = _registry().kind_named(value["type"])
     except ValueError as error:
@@ -408,7 +415,7 @@ def _convert_learner(value: Any, path: str) -> LearnerConfig:
 
 
 def _convert_dataclass(cls: Any, value: Any, path: str) -> Any:
-    _require(isinstance(value, dict), f"{path}: expected an object, got {value!r}")
+    _expect(isinstance(value, dict), path, "an object", value)
     if hasattr(cls, "written_before"):
         value = cls.written_before(value)
     known = {f.name: f for f in dataclasses.fields(cls)}
@@ -418,12 +425,37 @@ def _convert_dataclass(cls: Any, value: Any, path: str) -> Any:
     for name, f in known.items():
         has_default = f.default is not dataclasses.MISSING or f.default_factory is not dataclasses.MISSING
         _require(name in value or has_default, f"{path}: missing key {name!r}")
-    hints = typing.get_type_hints(cls)
+    hints = _type_hints(cls)
     values = {key: _convert(hints[key], item, f"{path}.{key}") for key, item in value.items()}
     try:
         return cls(**values)
     except ValueError as error:  # of __post_init__, which does not know where the values come from
         raise ValueError(f"{path}: {error}") from error
+
+
+def _convert_typed_dict(cls: Any, value: Any, path: str) -> dict[str, Any]:
+    """An object whose other keys are nobody's business here."""
+    _expect(isinstance(value, dict), path, "an object", value)
+    for name in _needed(cls):
+        _require(name in value, f"{path}: missing key {name!r}")
+    hints = _type_hints(cls)
+    return {key: _convert(hints[key], v, f"{path}.{key}") if key in hints else v for key, v in value.items()}
+
+
+_type_hints = functools.cache(typing.get_type_hints)
+
+
+@functools.cache
+def _needed(cls: Any) -> list[str]:
+    """The keys of a TypedDict that must be there; ``__required_keys__`` does not see what annotations as text say."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return [name for name, kind in hints.items() if typing.get_origin(kind) is not typing.NotRequired]
+
+
+def _expect(condition: bool, path: str, what: str, value: Any) -> None:
+    if not condition:
+        told = repr(value)
+        raise ValueError(f"{path}: expected {what}, got {told if len(told) <= MAX_TOLD else told[:MAX_TOLD] + '...'}")
 
 
 def _nearest(name: str, known: typing.Iterable[str]) -> str:

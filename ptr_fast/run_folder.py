@@ -9,7 +9,6 @@ before it was saved. Everything that takes a run folder takes this one.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from typing import Any
 from ptr_fast.config import LearnerConfig, RewardConfig, from_dict
 from ptr_fast.diagnostics import RANGE_SLACK
 from ptr_fast.errors import DataError
+from ptr_fast.json_files import parse_json, read_json
 from ptr_fast.learners.divergence import reported_divergence
 
 __all__ = [
@@ -29,7 +29,6 @@ __all__ = [
     "choose_checkpoint",
     "list_checkpoints",
     "picked_step",
-    "read_json",
     "remove_checkpoint",
     "weights_of",
 ]
@@ -61,7 +60,7 @@ class Choice:
 def list_checkpoints(run_dir: Path) -> list[Path]:
     """The checkpoints of a run, oldest first."""
     parent = Path(run_dir) / "checkpoints"
-    return sorted((p for p in parent.glob("[0-9]*") if p.is_dir()), key=lambda p: int(p.name))
+    return sorted((p for p in parent.glob("[0-9]*") if p.name.isdecimal() and p.is_dir()), key=lambda p: int(p.name))
 
 
 def remove_checkpoint(path: Path) -> None:
@@ -182,7 +181,7 @@ def _read_selection(run: Path) -> _Selection:
     if not file.is_file():
         return _Selection()
     try:
-        selection = json.loads(file.read_bytes())
+        selection = parse_json(file.read_bytes())
         picked, ranking = selection["selected"], {int(e["step"]): e for e in selection.get("ranking", [])}
         there = {_step(folder): folder for folder in list_checkpoints(run)}
         excluded = {
@@ -210,7 +209,7 @@ def _check(run: Path, folder: Path) -> tuple[str, str]:
     if row is None:
         return "", UNKNOWN
     found = reported_divergence(row, *_told(folder), RANGE_SLACK)
-    where = f"training reported at step {row['step']}"
+    where = f"training reported at step {row['step']:.0f}"
     passed = f"what {where} passes the divergence check"
     return (f"diverged ({where}: {found.reason})", "") if found else ("", passed)
 
@@ -231,10 +230,10 @@ def _last_report(metrics: Path, step: int) -> dict[str, float] | None:
     last = None
     for line in metrics.read_text(encoding="utf-8").splitlines():
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             if row["step"] <= step:
-                last = row
-        except (ValueError, KeyError, TypeError):
+                last = {key: float(value) for key, value in row.items() if isinstance(value, int | float)}
+        except (ValueError, KeyError, TypeError, OverflowError):
             break  # the line that a running or killed process was writing
     return last
 
@@ -263,20 +262,3 @@ def weights_of(folder: Path) -> str:
     files = read_json(folder / "files.json")
     names = sorted(name for name in files if name.startswith(MODEL) and name.endswith(".safetensors"))
     return hashlib.sha256("".join(files[name]["sha256"] for name in names).encode()).hexdigest()
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file's object.
-
-    Raises:
-        DataError: it is missing, or something else.
-    """
-    try:
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: missing") from error
-    except ValueError as error:
-        raise DataError(f"{path}: not valid JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{path}: expected an object, got {type(value).__name__}")
-    return value

@@ -28,6 +28,7 @@ import pyarrow as pa
 from ptr_fast.config import from_dict, to_dict
 from ptr_fast.errors import DataError
 from ptr_fast.files import git_lfs_advice, write_atomically
+from ptr_fast.json_files import parse_json
 from ptr_fast.types import ActionSpec, CameraSpec, StateSpec
 
 __all__ = [
@@ -188,7 +189,7 @@ def load_meta(path: Path) -> StoreMeta:
     if not file.is_file():
         raise DataError(f"{path}: not a store (expected the file meta.json)")
     try:
-        data = json.loads(file.read_bytes())
+        data = parse_json(file.read_bytes())
     except ValueError as error:
         raise DataError(f"{file}: not valid JSON: {git_lfs_advice(file) or error}") from error
     version = data.get("schema_version") if isinstance(data, dict) else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from ptr_fast.checkpoint import CheckpointInfo
 from ptr_fast.data.store import EpisodeStore
 from ptr_fast.errors import DataError
+from ptr_fast.json_files import read_json
 from ptr_fast.learners.registry import traits_of
 from ptr_fast.runtime.observation import Carry, Observation
 from ptr_fast.runtime.policy import Policy
@@ -87,7 +87,7 @@ def told_kind(data: Mapping[str, Any]) -> str:
     if "num_trained_on" not in data:
         return words + "whether any was trained on by an ancestor of the run was not checked"
     words += f"{data['num_trained_on']} of them trained on by the run or its ancestors"
-    return words + (f" as far as is known ({data['unknown']})" if data["unknown"] else "")
+    return words + (f" as far as is known ({data['unknown']})" if data.get("unknown") else "")
 
 
 def held_out(
@@ -127,7 +127,7 @@ def held_out(
             )
         data = _choose(store, episodes, "given", trained)
     else:
-        data = _from_split(info.path, recorded_sources(record), places, trained, task, known)
+        data = _from_split(info.path, recorded_sources(record, str(info.path)), places, trained, task, known)
     return replace(data, episodes=spread(data.store, data.episodes, max_episodes, seed))
 
 
@@ -136,7 +136,7 @@ def _record(info: CheckpointInfo) -> dict[str, Any]:
     path = run_folder(info.path) / "split.json"
     if info.run.get("split") or not path.is_file():
         return info.run
-    return {**info.run, "split": json.loads(path.read_bytes())}
+    return {**info.run, "split": read_json(path)}
 
 
 def _of_task(store: EpisodeStore, episodes: np.ndarray, task: str, known: tuple[str, ...] | None) -> np.ndarray:
@@ -231,7 +231,7 @@ def trained_episodes(
     """
     places = replace(places, given=None, camera_map=()).of_checkpoint(info)
     found = []
-    for source in recorded_sources(_record(info)):
+    for source in recorded_sources(_record(info), str(info.path)):
         if source.train:
             store = places.open(source.store, source.cameras)
             found.append((store, find_episodes(store, source, source.train)))

@@ -33,6 +33,7 @@ from ptr_fast.diagnostics import (
 )
 from ptr_fast.errors import DataError
 from ptr_fast.files import write_atomically
+from ptr_fast.json_files import parse_json
 from ptr_fast.learners.registry import kind_of, traits_of
 from ptr_fast.resize import resize
 from ptr_fast.runtime.policy import Policy
@@ -115,7 +116,7 @@ def saved_evaluation(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        result = json.loads(path.read_bytes())
+        result = parse_json(path.read_bytes())
     except ValueError as error:
         raise DataError(f"{path}: not valid JSON ({error}); delete it") from error
     return result if isinstance(result, dict) and result.get("schema_version") == SCHEMA_VERSION else None

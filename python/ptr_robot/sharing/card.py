@@ -13,8 +13,9 @@ from typing import Any
 
 from ptr_fast.checkpoint import CheckpointInfo, weights_digest
 from ptr_fast.errors import DataError
+from ptr_fast.json_files import read_json
 from ptr_fast.learners.registry import traits_of
-from ptr_fast.run_folder import Choice, read_json
+from ptr_fast.run_folder import Choice
 from ptr_robot.evaluation.metrics import METRICS, format_number
 from ptr_robot.sharing.folder import place_names
 

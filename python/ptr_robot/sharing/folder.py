@@ -22,8 +22,9 @@ from typing import Any
 from ptr_fast.checkpoint import CheckpointInfo, read_checkpoint, weights_digest
 from ptr_fast.errors import DataError
 from ptr_fast.files import sync_directory, sync_tree, write_atomically
+from ptr_fast.json_files import read_json
 from ptr_fast.learners.registry import make_networks, traits_of
-from ptr_fast.run_folder import MODEL, read_json
+from ptr_fast.run_folder import MODEL
 
 __all__ = ["CARD", "FILES", "check_shared", "place_names", "put_in_place", "write_shared"]
 

@@ -5,13 +5,13 @@ They are ``parent`` and ``ancestors`` of a record (note "Record of a run" in :mo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from ptr_fast.checkpoint import CheckpointInfo, weights_digest
+from ptr_fast.json_files import parse_json
 from ptr_robot.training.run_record import recorded_sources
 
 __all__ = ["TrainedEpisodes", "ancestors_of", "parent_and_ancestors", "trained_on"]
@@ -84,7 +84,7 @@ def ancestors_of(run: Mapping[str, Any]) -> list[dict[str, Any]]:
         return []
     path, step = Path(run["checkpoint"]["path"]), run["checkpoint"]["step"]
     try:
-        parent = json.loads((path / "pretrained_model" / "train_config.json").read_bytes())
+        parent = parse_json((path / "pretrained_model" / "train_config.json").read_bytes())
     except (OSError, ValueError):
         parent = None
     sources = None if parent is None or "split" not in parent else trained_sources(parent)

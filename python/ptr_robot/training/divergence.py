@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from ptr_fast.checkpoint import list_checkpoints
 from ptr_fast.config import LearnerConfig, RewardConfig
+from ptr_fast.json_files import parse_json
 from ptr_fast.learners.base import scheduled_lr
 from ptr_fast.learners.divergence import Divergence, Remedy, of_broken_numbers, of_rewards, value_limits
 from ptr_fast.learners.registry import kind_of, traits_of
@@ -75,6 +75,6 @@ def _log(path: Path) -> Iterator[dict[str, Any]]:
         return
     for line in path.read_bytes().splitlines():
         try:
-            yield json.loads(line)
+            yield parse_json(line)
         except ValueError:
             return  # cut short by a kill

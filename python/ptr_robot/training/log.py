@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from ptr_fast.files import write_atomically, writing
+from ptr_fast.json_files import parse_json
 from ptr_fast.learners.distributed import Ranks
 from ptr_fast.learners.traits import Traits
 
@@ -91,7 +92,7 @@ class RunLog:
         kept = []
         for line in self.path.read_bytes().splitlines():
             try:
-                if json.loads(line)["step"] <= step:
+                if parse_json(line)["step"] <= step:
                     kept.append(line)
             except (ValueError, KeyError):
                 break  # a line cut short by a kill is the last one

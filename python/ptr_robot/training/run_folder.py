@@ -19,6 +19,7 @@ from ptr_fast.checkpoint import (
 from ptr_fast.config import PolicySpec, from_dict
 from ptr_fast.errors import DataError
 from ptr_fast.files import write_atomically, writing
+from ptr_fast.json_files import parse_json
 from ptr_fast.learners.distributed import Ranks
 from ptr_robot.training.differences import differences
 from ptr_robot.training.processes import resume_command
@@ -90,7 +91,7 @@ def read_record(run: Path, places: StorePlaces = StorePlaces()) -> RunRecord:
     """
     path, found = run / "train_config.json", list_checkpoints(run)
     try:
-        data = json.loads(path.read_bytes())
+        data = parse_json(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError) as error:
         if not found:
             raise DataError(f"{run}: no run here ({path.name} is missing)") from error

@@ -38,7 +38,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -151,20 +151,15 @@ class SourceRecord:
         }
 
     @staticmethod
-    def from_json(data: Mapping[str, Any]) -> SourceRecord:
-        """The inverse of :meth:`to_json`; also of version 1."""
-        others = data.get("others")
-        return SourceRecord(
-            role=data["role"],
-            store=Path(data["store"]),
-            fingerprint=data["fingerprint"],
-            train=tuple(data["train"]),
-            validation=tuple(data["validation"]),
-            others=None if others is None else tuple(others),
-            weights=dict(data.get("weights") or {}),
-            cameras=dict(data.get("cameras") or {}),
-            episodes={name: EpisodeRecord(**episode) for name, episode in (data.get("episodes") or {}).items()},
-        )
+    def written_before(data: Mapping[str, Any]) -> Mapping[str, Any]:
+        """With what version 1 did not record."""
+        return {"others": None, "episodes": {}, **data}
+
+
+class Split(TypedDict):
+    """``split`` of a record."""
+
+    sources: NotRequired[list[SourceRecord]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,7 +264,7 @@ class RunRecord:
                 config=data["config"],
                 spec=from_dict(PolicySpec, data["spec"], "spec"),
                 mix=data["split"]["mix"],
-                sources=tuple(map(SourceRecord.from_json, data["split"]["sources"])),
+                sources=tuple(from_dict(Split, data["split"], "split")["sources"]),
                 parent=data["parent"],
                 ancestors=tuple(data["ancestors"]),
                 changes=tuple(data["changes"]),
@@ -298,6 +293,16 @@ def versions() -> dict[str, str]:
     return {"ptr_fast": ptr_fast.__version__, "torch": torch.__version__, "python": platform.python_version()}
 
 
-def recorded_sources(run: Mapping[str, Any]) -> list[SourceRecord]:
-    """The sources of a record of either version (``CheckpointInfo.run``); none where it names none."""
-    return [SourceRecord.from_json(source) for source in (run.get("split") or {}).get("sources", [])]
+def recorded_sources(run: Mapping[str, Any], where: str = "the record of the run") -> list[SourceRecord]:
+    """The sources of a record of either version (``CheckpointInfo.run``); none where it names none.
+
+    Args:
+        where: names the record's place in errors.
+
+    Raises:
+        DataError: the split is none.
+    """
+    try:
+        return from_dict(Split, run.get("split") or {}, "split").get("sources", [])
+    except ValueError as error:
+        raise DataError(f"{where}: {error}") from error

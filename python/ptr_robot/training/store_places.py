@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,6 +11,7 @@ from types import MappingProxyType
 from ptr_fast.checkpoint import CheckpointInfo
 from ptr_fast.data.store import EpisodeStore
 from ptr_fast.errors import DataError
+from ptr_fast.json_files import parse_json
 from ptr_robot.training.run_record import recorded_sources
 
 __all__ = ["StorePlaces"]
@@ -104,10 +104,10 @@ class StorePlaces:
         Raises:
             ValueError: an old place that the record does not name.
         """
-        recorded = recorded_sources(info.run)
+        recorded = recorded_sources(info.run, str(info.path))
         path = info.path.parent.parent / "train_config.json"
         try:
-            now = recorded_sources(json.loads(path.read_bytes()))
+            now = recorded_sources(parse_json(path.read_bytes()))
         except (OSError, ValueError, KeyError, TypeError):
             now = []  # a checkpoint on its own: its record is all there is
         places = self

@@ -190,7 +190,7 @@ def _prior_sources(info: CheckpointInfo, config: TargetConfig) -> list[Source]:
     from ptr_robot.training.sources import reopen
     from ptr_robot.training.store_places import StorePlaces
 
-    places, recorded = StorePlaces.parse(config.store), recorded_sources(info.run)
+    places, recorded = StorePlaces.parse(config.store), recorded_sources(info.run, str(info.path))
     if config.mix == 0:
         return []
     if not recorded:
