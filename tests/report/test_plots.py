@@ -42,6 +42,12 @@ def points(svg):
     return [[tuple(map(float, p.split(","))) for p in line.split()] for line in re.findall(r'points="([^"]+)"', svg)]
 
 
+def test_values_whose_differences_overflow_are_gaps():
+    y = [0.0, 1.0, 1e308, -1e308, 2.0, 3.0]
+    line, rest = points(line_chart([Series(label="a", x=range(6), y=y)], title="t"))
+    assert (len(line), len(rest)) == (2, 2)
+
+
 def test_lines_are_where_the_numbers_are():
     svg = line_chart([Series(label="a", x=[0, 10], y=[0.0, 1.0])], title="t", width=200, height=100)
     ((left, bottom), (right, top)) = points(svg)[0]

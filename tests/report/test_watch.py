@@ -124,4 +124,4 @@ def test_a_record_that_is_none_is_told_in_one_line(tmp_path):
         finally:
             server.shutdown()
     assert status == 500
-    assert "not what ptr-fast writes" in told
+    assert "train_config.json: record.config: expected an object, got 5" in told

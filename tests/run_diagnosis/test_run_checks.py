@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from ptr_fast.errors import DataError
 from ptr_robot.cli import main as cli
 from ptr_robot.verbs.diagnose import diagnose
 
@@ -142,6 +143,39 @@ def test_a_critics_run_that_overfits_needs_both_errors_to_rise(rewritten):
     assert "action error 1.38 at step 25 and 4" in finding.seen
     assert "overfit" not in found(rewritten("healthy", rise("action_error"), "actor moved on"))
     assert "overfit" not in found(rewritten("healthy", rise("bellman_error"), "values spread"))
+
+
+def test_values_that_are_missing_at_every_other_measurement_are_passed_over(rewritten):
+    def change(step, row):
+        value = float("nan") if step % 50 else 1.0 + step / 100
+        return {key: value if key == "held_out/action_error" else old for key, old in row.items()}
+
+    assert set(found(rewritten("healthy", change))) == {"broken_numbers"}
+
+
+def test_values_out_of_range_that_held_out_episodes_alone_tell(rewritten):
+    def change(step, row):
+        return {**held_out(q_data=-900.0)(step, row), "q/data": float("nan")}
+
+    finding = found(rewritten("healthy", change))["value_range"]
+    assert "-900 at step 300" in finding.seen
+    assert "(first at step 300)" in finding.seen
+
+
+def test_a_folder_that_is_no_step_says_nothing(rewritten):
+    run = rewritten("healthy", lambda _, row: row)
+    for name in ("diverged", "checkpoints"):
+        (run / name / "12x").mkdir(parents=True)
+    assert found(run) == {}
+
+
+@pytest.mark.parametrize("split", [3, "x", {"sources": 3}, [3], [{}], {"sources": [{}]}])
+def test_a_record_with_a_wrong_split_is_named(rewritten, split):
+    run = rewritten("healthy", lambda _, row: row)
+    record = json.loads((run / "train_config.json").read_text())
+    (run / "train_config.json").write_text(json.dumps({**record, "split": split}))
+    with pytest.raises(DataError, match=r"train_config\.json: record\.split"):
+        diagnose((run,))
 
 
 def trials(run, mode, successes, kitchen="A"):

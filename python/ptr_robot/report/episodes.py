@@ -93,7 +93,7 @@ def over_checkpoints(evaluations: Mapping[int, dict[str, Any]], places: StorePla
     ]
     store, problem = _open(places, Path(newest["data"]["store"]))
     first = _first_frame(store, chosen["episode_id"])
-    cameras = newest["data"].get("cameras") or [newest["data"]["camera"]]
+    cameras = _cameras(newest["data"])
     axis = _array(chosen["curves"]["step"])
     return (
         (f'<p class="note">{escape(problem)}</p>' if problem else "")
@@ -103,6 +103,11 @@ def over_checkpoints(evaluations: Mapping[int, dict[str, Any]], places: StorePla
         + _both_widths(lines, f"Q along {chosen['task']} at {len(steps)} checkpoints", (), height=240)
         + "</figure>"
     )
+
+
+def _cameras(data: Mapping[str, Any]) -> list[str]:
+    """Names of the cameras of an evaluation; older ones tell the first alone."""
+    return data.get("cameras", [data["camera"]] if "camera" in data else [])
 
 
 def _first_frame(store: EpisodeStore | None, episode_id: str) -> int | None:
@@ -124,7 +129,7 @@ def frame_uri(image: np.ndarray) -> str:
 
 def typical(episodes: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The one with the median rise, so that the page shows neither the best nor the worst."""
-    rises = [-math.inf if e["rank_correlation"] is None else e["rank_correlation"] for e in episodes]
+    rises = [-math.inf if (rise := e.get("rank_correlation")) is None else rise for e in episodes]
     return episodes[int(np.argsort(rises, kind="stable")[len(rises) // 2])]
 
 
@@ -138,8 +143,7 @@ def _open(places: StorePlaces, recorded: Path) -> tuple[EpisodeStore | None, str
 def _episode(episode: dict[str, Any], evaluation: dict[str, Any], store: EpisodeStore | None) -> str:
     curves = {key: _array(values) for key, values in episode["curves"].items()}
     steps = curves["step"]
-    data = evaluation["data"]
-    cameras = data["cameras"] if "cameras" in data else [data["camera"]]  # older evaluations tell the first alone
+    cameras = _cameras(evaluation["data"])
     acting, other = ("q_averaged", "q") if evaluation["networks"] == "averaged" else ("q", "q_averaged")
     moments = telling_moments(curves[acting], curves["advantage"])
     marks = [

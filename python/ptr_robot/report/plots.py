@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 MAX_POINTS = 400
+MAX_DRAWN = 1e300
 NUM_COLOURS = 8
 NUM_DASHES = 4
 TAG_HEIGHT = 10.5
@@ -116,7 +117,7 @@ def line_chart(
     y_range: tuple[float, float] | None = None,
     x_ticks: Sequence[tuple[float, str]] = (),
 ) -> str:
-    """An ``<svg>`` with one line per series; gaps where values are not finite.
+    """An ``<svg>`` with one line per series; gaps where values are not finite, or beyond all reason.
 
     Args:
         title: read out by screen readers and shown as a tooltip; the page draws the visible heading.
@@ -125,7 +126,7 @@ def line_chart(
         x_range, y_range: where several charts share an axis.
         x_ticks: places and labels in place of round numbers of x.
     """
-    lines = [(s, *thin_out(np.asarray(s.x, float), np.asarray(s.y, float))) for s in series]
+    lines = [(s, *thin_out(np.asarray(s.x, float), _drawable(np.asarray(s.y, float)))) for s in series]
     finite = [(x[np.isfinite(y)], y[np.isfinite(y)]) for _, x, y in lines]
     xs = np.concatenate([x for x, _ in finite] or [np.empty(0)])
     ys = np.concatenate([y for _, y in finite] or [np.empty(0)])
@@ -173,6 +174,11 @@ def legend(entries: Sequence[tuple[str, int, int, str]]) -> str:
         for label, colour, dash, tag in entries
     )
     return f'<div class="legend">{items}</div>'
+
+
+def _drawable(values: np.ndarray) -> np.ndarray:
+    """NaN in place of values whose differences overflow."""
+    return np.where(np.abs(values) < MAX_DRAWN, values, np.nan)
 
 
 def _padded(low: float, high: float, share: float) -> tuple[float, float]:

@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+from ptr_fast.config import from_dict
 from ptr_fast.diagnostics import wilson_interval
 from ptr_fast.errors import DataError
+from ptr_fast.json_files import parse_json, read_checked
 from ptr_fast.run_folder import Choice, choose_checkpoint, list_checkpoints
+from ptr_robot.evaluation.metrics import METRICS
+from ptr_robot.report.file_types import Evaluation, MetricsRow, Record, Rollout, Selection
 
-__all__ = ["Metrics", "RunData", "TrialRow", "find_rollouts", "read_run", "trial_rows"]
+__all__ = [
+    "Metrics",
+    "RunData",
+    "TrialRow",
+    "distinct_trials",
+    "find_rollouts",
+    "read_rollouts",
+    "read_run",
+    "told_plan",
+    "trial_rows",
+]
 
 Metrics = dict[str, tuple[np.ndarray, np.ndarray]]
 """Series by key: steps and values."""
-
-
+Key = TypeVar("Key")
+CURVES = ("q", "q_averaged", "value", "advantage", "returns")
+"""What an episode's curves have besides their steps, where the learner has a critic."""
+MAX_STEP = 2**63 - 1
 DELAYS = {"frame": "frame_delay", "state": "state_delay"}  # of ptr_robot.sim.trials.TrialPlan
 
 
@@ -100,17 +115,16 @@ def read_run(path: Path, name: str | None = None) -> RunData:
         raise DataError(f"{path}: not a run folder (none of {', '.join(known)} is there)")
     metrics, seconds = _read_metrics(path / "metrics.jsonl")
     choice, problem = _choice(path)
-    evaluations = {}
-    for file in sorted((path / "evaluation").glob("*.json")):
-        evaluation = _read_json(file)
-        evaluations[int(evaluation["step"])] = evaluation
+    found = [_read_evaluation(file) for file in sorted((path / "evaluation").glob("*.json"))]
     return RunData(
         path=path,
         name=name or path.resolve().name,
-        config=_read_json(path / "train_config.json") if (path / "train_config.json").is_file() else {},
+        config=read_checked(path / "train_config.json", Record, "record")
+        if (path / "train_config.json").is_file()
+        else {},
         metrics=metrics,
-        evaluations=evaluations,
-        selection=_read_json(path / "selection.json") if (path / "selection.json").is_file() else None,
+        evaluations={evaluation["step"]: evaluation for evaluation in found},
+        selection=_read_selection(path / "selection.json"),
         seconds=seconds,
         choice=choice,
         problem=problem,
@@ -126,37 +140,62 @@ def _choice(path: Path) -> tuple[Choice | None, str]:
         return None, str(error)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise DataError(f"{path}: not valid JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{path}: expected an object, got {type(value).__name__}")
-    return value
+def _read_selection(file: Path) -> dict[str, Any] | None:
+    if not file.is_file():
+        return None
+    selection = read_checked(file, Selection, "selection")
+    if selection["metric"] not in (None, *METRICS):
+        raise DataError(f"{file}: selection.metric: expected one of ptr-fast select, got {selection['metric']!r}")
+    return selection
+
+
+def _read_evaluation(file: Path) -> dict[str, Any]:
+    evaluation = read_checked(file, Evaluation, "evaluation")
+    for number, episode in enumerate(evaluation["episodes"]):
+        curves = {key: curve for key, curve in episode.get("curves", {}).items() if key in ("step", *CURVES)}
+        missing = [key for key in CURVES if key not in curves] if "q" in curves else []
+        if missing or len(set(map(len, curves.values()))) > 1 or [] in curves.values():
+            why = f"{missing[0]!r} is missing" if missing else "expected as many values, at least one, in each of them"
+            raise DataError(f"{file}: evaluation.episodes[{number}].curves: {why}")
+    return evaluation
 
 
 def _read_metrics(path: Path) -> tuple[Metrics, float]:
     if not path.is_file():
         return {}, 0.0
-    rows: dict[int, dict[str, float]] = {}
+    rows: dict[int, dict[str, Any]] = {}
     lines = path.read_bytes().splitlines()
     for number, line in enumerate(lines, 1):
         try:
-            row = json.loads(line)
-            rows[int(row.pop("step"))] = row  # a step written again after a resume replaces the older line
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            row = parse_json(line)
+        except ValueError as error:
             if number == len(lines):
                 break  # the line that a running or killed process was writing
             told = line[:80].decode(errors="replace")
             raise DataError(f"{path}, line {number}: expected an object with a step, got {told!r}") from error
-    seconds = max((float(row.pop("time_s", 0.0)) for row in rows.values()), default=0.0)
+        try:
+            from_dict(MetricsRow, row, "metrics")
+            if not 0 <= row["step"] <= MAX_STEP:
+                raise ValueError(f"metrics.step: expected 0 to {MAX_STEP}, got {row['step']}")
+            if not math.isfinite(row.get("time_s", 0.0)):
+                raise ValueError(f"metrics.time_s: expected a finite number, got {row['time_s']}")
+            numbers = {
+                key: from_dict(float, value, f"metrics.{key}") for key, value in row.items() if _is_number(value)
+            }
+        except ValueError as error:
+            raise DataError(f"{path}, line {number}: {error}") from error
+        rows[row["step"]] = numbers  # a step written again after a resume replaces the older line
+    seconds = max((row.get("time_s", 0.0) for row in rows.values()), default=0.0)
     series: dict[str, list[tuple[int, float]]] = {}
     for step in sorted(rows):
         for key, value in rows[step].items():
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                series.setdefault(key, []).append((step, float(value)))
+            if key not in ("step", "time_s"):
+                series.setdefault(key, []).append((step, value))
     return {key: (np.array([s for s, _ in p]), np.array([v for _, v in p])) for key, p in series.items()}, seconds
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def find_rollouts(paths: Iterable[Path]) -> list[Path]:
@@ -174,52 +213,74 @@ def find_rollouts(paths: Iterable[Path]) -> list[Path]:
     return list(found)
 
 
-def trial_rows(paths: Sequence[Path]) -> list[TrialRow]:
-    """Success per policy, mode, task and kitchen, in the order of the files.
-
-    The same trial seed of the same checkpoint counts once: the newest file has it. Several checkpoints of one run are
-    several policies, named by their steps; so is one that was shown late frames or states, named by how late.
+def read_rollouts(paths: Iterable[Path]) -> dict[Path, dict[str, Any]]:
+    """Results of trials by their files.
 
     Raises:
-        DataError: a file lacks a field; the file and field are named.
+        DataError: a file lacks a field or has a wrong one, or counts other trials than it holds; both are named.
     """
-    rollouts = {path: _read_json(path) for path in paths}
+    rollouts = {path: read_checked(path, Rollout, "rollout") for path in paths}
     for path, rollout in rollouts.items():
-        for field in ("policy", "mode", "task", "kitchen", "trials"):
-            if field not in rollout:
-                raise DataError(f"{path}: field {field!r} is missing from the rollout")
-    steps: dict[tuple[str, str], set[Any]] = {}
-    for rollout in rollouts.values():
-        steps.setdefault((str(rollout["policy"]), _run_of(rollout)), set()).add(rollout.get("step"))
+        trials = rollout["trials"]
+        counted = {"successes": sum(trial["success"] for trial in trials), "num_trials": len(trials)}
+        for name, count in counted.items():
+            if rollout.get(name, count) != count:
+                raise DataError(f"{path}: rollout.{name}: expected {count}, as its trials are, got {rollout[name]}")
+    return rollouts
 
-    def key_of(rollout: dict[str, Any]) -> tuple[str, str, str, str]:
-        policy = str(rollout["policy"])
-        if len(steps[policy, _run_of(rollout)]) > 1:
-            policy += f", step {rollout.get('step')}"
-        plan = rollout.get("plan", {})
-        policy += "".join(f", {what} {plan[key]} late" for what, key in DELAYS.items() if plan.get(key))
-        if plan.get("play", "receding") != "receding":
-            policy += f", {plan['play']}"
-        if plan.get("execute"):
-            policy += f", execute {plan['execute']}"
-        return policy, str(rollout["mode"]), str(rollout["task"]), str(rollout["kitchen"])
 
-    groups: dict[tuple[str, str, str, str], dict[tuple[str, Any], dict[str, Any]]] = {
-        key_of(rollout): {} for rollout in rollouts.values()
-    }
-    for path in sorted(paths, key=lambda p: (p.stat().st_mtime_ns, str(p))):
+def distinct_trials(
+    rollouts: Mapping[Path, dict[str, Any]], key_of: Callable[[dict[str, Any]], Key]
+) -> dict[Key, list[dict[str, Any]]]:
+    """Trials by the key of their results, in the order of the files; each start of a checkpoint once.
+
+    The same trial seed of the same checkpoint counts once: the newest file has it.
+    """
+    groups: dict[Key, dict[tuple[str, int], dict[str, Any]]] = {key_of(rollout): {} for rollout in rollouts.values()}
+    for path in sorted(rollouts, key=lambda p: (p.stat().st_mtime_ns, str(p))):
         rollout = rollouts[path]
         for i, trial in enumerate(rollout["trials"]):
             groups[key_of(rollout)][str(rollout.get("checkpoint")), trial.get("seed", i)] = trial
-    return [_row(key, trials) for key, trials in groups.items()]
+    return {key: list(trials.values()) for key, trials in groups.items()}
+
+
+def told_plan(rollout: Mapping[str, Any]) -> str:
+    """How late frames or states were, and how chunks were played, as a name tells it; empty where all was as usual."""
+    plan = rollout.get("plan", {})
+    told = "".join(f", {what} {plan[key]} late" for what, key in DELAYS.items() if plan.get(key))
+    if plan.get("play", "receding") != "receding":
+        told += f", {plan['play']}"
+    return told + (f", execute {plan['execute']}" if plan.get("execute") else "")
+
+
+def trial_rows(paths: Sequence[Path]) -> list[TrialRow]:
+    """Success per policy, mode, task and kitchen, in the order of the files; each start once.
+
+    Several checkpoints of one run are several policies, named by their steps; so is one that was shown late frames or
+    states, named by how late.
+
+    Raises:
+        DataError: as of :func:`read_rollouts`.
+    """
+    rollouts = read_rollouts(paths)
+    steps: dict[tuple[str, str], set[Any]] = {}
+    for rollout in rollouts.values():
+        steps.setdefault((rollout["policy"], _run_of(rollout)), set()).add(rollout.get("step"))
+
+    def key_of(rollout: dict[str, Any]) -> tuple[str, str, str, str]:
+        several = len(steps[rollout["policy"], _run_of(rollout)]) > 1
+        policy = rollout["policy"] + (f", step {rollout.get('step')}" if several else "") + told_plan(rollout)
+        return policy, rollout["mode"], rollout["task"], rollout["kitchen"]
+
+    return [_row(key, trials) for key, trials in distinct_trials(rollouts, key_of).items()]
 
 
 def _run_of(rollout: dict[str, Any]) -> str:
     return str(Path(str(rollout.get("checkpoint"))).parent.parent)
 
 
-def _row(key: tuple[str, str, str, str], trials: dict[Any, dict[str, Any]]) -> TrialRow:
-    good = [trial for trial in trials.values() if trial["success"]]
+def _row(key: tuple[str, str, str, str], trials: Sequence[dict[str, Any]]) -> TrialRow:
+    good = [trial for trial in trials if trial["success"]]
     steps = [trial["num_steps"] for trial in good if "num_steps" in trial]
     return TrialRow(
         policy=key[0],
@@ -230,8 +291,8 @@ def _row(key: tuple[str, str, str, str], trials: dict[Any, dict[str, Any]]) -> T
         num_trials=len(trials),
         interval=wilson_interval(len(good), len(trials)),
         median_steps=float(np.median(steps)) if steps else math.nan,
-        reached=_count(trials.values(), "reached"),
-        lifted=_count(trials.values(), "lifted"),
+        reached=_count(trials, "reached"),
+        lifted=_count(trials, "lifted"),
     )
 
 

@@ -44,9 +44,10 @@ def tiles(runs: Sequence[RunData], rows: Sequence[TrialRow]) -> str:
             rate = f", {pace[1][-1]:.3g} updates/s" if pace else ""
             cards.append((format_duration(run.seconds), f"of training{rate}"))
         if run.selection and run.selection["selected"] is not None:
-            by, value = run.selection["metric"], run.selection["ranking"][0]["value"]
+            by, picked = run.selection["metric"], run.selection["selected"]
+            value = next((entry["value"] for entry in run.selection["ranking"] if entry["step"] == picked), None)
             why = f"{METRICS[by][0]} {format_number(value)}" if by else "the newest"
-            cards.append((f"step {run.selection['selected']}", f"picked checkpoint ({why})"))
+            cards.append((f"step {picked}", f"picked checkpoint ({why})"))
     elif runs:
         total = sum(run.seconds for run in runs)
         cards.append((str(len(runs)), f"runs, {format_duration(total)} of training"))

@@ -251,9 +251,9 @@ def _held_out(
 
 
 def _sources(run: RunData, places: StorePlaces) -> tuple[tuple[Source, ...] | None, str]:
-    sources = []
+    sources, records = [], recorded_sources(run.config, str(run.path / "train_config.json"))
     try:
-        for record in recorded_sources(run.config):
+        for record in records:
             store = places.open(record.store, record.cameras)
             train = find_episodes(store, record, record.train)
             sources.append(Source(role=record.role, store=store, train=train, validation=np.empty(0, np.int64)))

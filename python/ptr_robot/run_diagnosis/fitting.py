@@ -81,12 +81,13 @@ def overfit(evidence: RunEvidence) -> list[Finding]:
 def _risen(evidence: RunEvidence, name: str, times: float) -> tuple[int, float, float] | None:
     """Step and value of the smallest value, and the newest, where it has risen since."""
     steps, values = evidence.curve(name)
-    now = evidence.now(name)
+    known, now = np.isfinite(values), evidence.now(name)
+    steps, values = steps[known], values[known]
     if len(steps) < MIN_POINTS or now is None:
         return None
     # A single low value may be chance: neighbours are averaged.
     smooth = (values[:-1] + values[1:]) / 2
-    lowest = int(np.nanargmin(smooth))
+    lowest = int(np.argmin(smooth))
     if steps[lowest] > 0.7 * steps[-1] or now.value < times * smooth[lowest]:
         return None
     return int(steps[lowest]), float(smooth[lowest]), now.value

@@ -15,7 +15,7 @@ from ptr_fast.diagnostics import (
 from ptr_fast.learners.divergence import Divergence
 from ptr_fast.value_reach import CLEAR_SHARE, FAINT_SHARE, discount_that_leaves, success_gap, updates_to_reach
 from ptr_robot.diagnosis.finding import Finding, percent
-from ptr_robot.run_diagnosis.evidence import RunEvidence, option
+from ptr_robot.run_diagnosis.evidence import NO_VALUES, RunEvidence, option
 from ptr_robot.training.divergence import remedies
 
 __all__ = [
@@ -45,7 +45,7 @@ MIN_PREFERENCE = 0.6
 
 def broken_numbers(evidence: RunEvidence) -> list[Finding]:
     """A training that the divergence alarm has stopped, or whose numbers are not finite."""
-    folders = [int(path.name) for path in (evidence.run.path / "diverged").glob("[0-9]*")]
+    folders = [int(path.name) for path in (evidence.run.path / "diverged").glob("*") if path.name.isdecimal()]
     metrics = evidence.run.metrics
     broken = [(int(s[~np.isfinite(v)][0]), key) for key, (s, v) in metrics.items() if not np.isfinite(v).all()]
     if not broken and not any(step >= evidence.run.last_step for step in folders):
@@ -90,8 +90,9 @@ def value_range(evidence: RunEvidence) -> list[Finding]:
         return []
     low, high = limits
     is_low = now.value < low
-    steps, values = evidence.run.metrics.get(key, (np.array([now.step]), np.array([now.value])))
-    first = int(steps[(values < low) | (values > high)][0])
+    steps, values = evidence.run.metrics.get(key, NO_VALUES)
+    outside = steps[(values < low) | (values > high)]
+    first = int(outside[0]) if len(outside) else now.step
     bound = f"below the smallest return there can be, {low:.4g}" if is_low else f"above the largest return, {high:.4g}"
     outer = widened(limits, RANGE_SLACK)
     found = Divergence(kind="too_low" if is_low else "too_high", name=key, reason="")
