@@ -8,8 +8,10 @@ import pytest
 from valued_run import make_run
 
 from ptr_fast.diagnostics import rank_correlation
+from ptr_fast.errors import DataError
 from ptr_robot.cli import main as cli
 from ptr_robot.evaluation.metric_correlation import TriedCheckpoint, metric_correlations
+from ptr_robot.report.tried_checkpoints import trial_counts, tried_checkpoints
 
 
 def tried(run, successes, num_trials=20, **metrics):
@@ -76,16 +78,23 @@ def test_the_interval_is_that_of_runs_drawn_one_by_one():
     assert each.over_all == pytest.approx(rank_correlation(*np.array([point for run in runs for point in run]).T))
 
 
+def write_trials(path, run, step, successes, num_trials=10, task="x", **over):
+    """A result of trials of a run's checkpoint, the first ones successful."""
+    trials = [{"index": i, "seed": 100 + i, "success": i < successes} for i in range(num_trials)]
+    about = {"policy": "p", "checkpoint": str(run / "checkpoints" / f"{step:06d}"), "mode": "mean", "kitchen": "A"}
+    counts = {"successes": successes, "num_trials": num_trials}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({**about, "task": task, **counts, "trials": trials, **over}))
+    return path
+
+
 def test_the_verb_joins_trials_and_evaluations(folder, store, capsys):
     runs = [make_run(folder / f"tried {i}", store, steps=(2, 4)) for i in range(2)]
     for i, run in enumerate(runs):
         assert cli(["select", "--run", str(run)]) in (0, 1)
-        (run / "rollouts").mkdir()
         for step in (2, 4):
             for task in ("x", "y"):
-                result = {"checkpoint": str(run / "checkpoints" / f"{step:06d}"), "mode": "mean"}
-                result |= {"successes": step + i, "num_trials": 10, "task": task}
-                (run / "rollouts" / f"{task}-{step}.json").write_text(json.dumps(result))
+                write_trials(run / "rollouts" / f"{task}-{step}.json", run, step, step + i, task=task)
     options = [option for run in runs for option in ("--run", str(run))]
     capsys.readouterr()
     assert cli(["correlate", *options, "--json"]) == 0
@@ -95,11 +104,13 @@ def test_the_verb_joins_trials_and_evaluations(folder, store, capsys):
     assert cli(["correlate", *options]) == 0
     assert "action error" in capsys.readouterr().out
     assert cli(["correlate", *options, "--mode", "search"]) == 2
-    assert "at least two checkpoints with trials, got 0" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "rollouts: expected at least two checkpoints with trials by --mode search and an evaluation, got 0" in told
+    assert "(modes of the trials there: mean)" in told
     alike = []
     for file in sorted(runs[1].glob("rollouts/x-*.json")):
         path = folder / f"alike-{file.name}"
-        path.write_text(json.dumps({**json.loads(file.read_text()), "successes": 0}))
+        write_trials(path, runs[1], int(file.stem.partition("-")[2]), 0)
         alike += ["--rollouts", str(path)]
     assert cli(["correlate", *alike]) == 0
     assert "all 2 checkpoints succeeded in 0% of their trials: nothing to correlate with" in capsys.readouterr().out
@@ -111,3 +122,30 @@ def test_the_verb_joins_trials_and_evaluations(folder, store, capsys):
     assert cli(["correlate", *options, "--json", "--evaluate"]) == 0
     rows = {row["metric"]: row for row in json.loads(capsys.readouterr().out)}
     assert rows["fqe_value"]["num_checkpoints"] == 4
+
+
+def test_every_start_counts_once(tmp_path):
+    """Trials of the same seeds in two files, and more of them in a third; another task is another start."""
+    folder, run = tmp_path / "trials", tmp_path / "run"
+    write_trials(folder / "two.json", run, 2, 1, num_trials=2)
+    write_trials(folder / "three.json", run, 2, 1, num_trials=3)
+    films = write_trials(tmp_path / "films.json", run, 2, 1, num_trials=1)
+    key = (run / "checkpoints" / "000002").resolve(), "mean"
+    assert trial_counts([folder, films]) == {key: (1, 3)}
+    write_trials(folder / "y.json", run, 2, 2, num_trials=2, task="y")
+    assert trial_counts([folder, films]) == {key: (3, 5)}
+
+
+def test_a_result_without_a_trial_is_named(tmp_path):
+    path = write_trials(tmp_path / "none.json", tmp_path, 2, 0, num_trials=0)
+    with pytest.raises(DataError, match=r"none\.json: rollout\.trials: expected at least one, got none"):
+        trial_counts([path])
+
+
+@pytest.mark.parametrize("metrics", [[], None, "x", 3, {"score": "x"}, {"score": [1]}, {"score": 10**400}])
+def test_an_evaluation_with_wrong_metrics_is_named(tmp_path, metrics):
+    counts = trial_counts([write_trials(tmp_path / "x.json", tmp_path, 2, 1)])
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation" / "000002.json").write_text(json.dumps({"metrics": metrics}))
+    with pytest.raises(DataError, match=r"000002\.json: evaluation\.metrics.*: expected "):
+        tried_checkpoints(counts)

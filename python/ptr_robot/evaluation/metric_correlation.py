@@ -76,8 +76,11 @@ def metric_correlations(tried: Sequence[TriedCheckpoint], seed: int = 0) -> list
     Raises:
         ValueError: fewer than two checkpoints, or one without trials.
     """
-    if len(tried) < 2 or any(each.num_trials < 1 for each in tried):
-        raise ValueError(f"a correlation needs at least two checkpoints with trials, got {len(tried)}")
+    with_trials = [each for each in tried if each.num_trials > 0]
+    if len(with_trials) < max(2, len(tried)):
+        raise ValueError(
+            f"a correlation needs at least two checkpoints with trials, got {len(with_trials)} of {len(tried)}"
+        )
     found = [_of_metric(metric, tried, seed) for metric in METRICS]
     present = [correlation for correlation in found if correlation.num_checkpoints >= 2]
     return sorted(present, key=lambda each: -each.over_all if math.isfinite(each.over_all) else math.inf)

@@ -2,38 +2,49 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from ptr_fast.errors import DataError
+from ptr_fast.json_files import read_checked
 from ptr_robot.evaluation.metric_correlation import MetricCorrelation, TriedCheckpoint
-from ptr_robot.report.runs import find_rollouts
+from ptr_robot.report.runs import distinct_trials, find_rollouts, read_rollouts, told_plan
 
 __all__ = ["correlation_rows", "trial_counts", "tried_checkpoints"]
 
 
-def trial_counts(rollouts: Sequence[Path], mode: str = "") -> dict[tuple[Path, str], tuple[int, int]]:
-    """Successes and trials of every checkpoint and acting mode that was tried; those of several files are added up.
+class Evaluated(TypedDict):
+    """What is taken of an evaluation."""
+
+    metrics: dict[str, float | None]
+
+
+def trial_counts(rollouts: Sequence[Path]) -> dict[tuple[Path, str], tuple[int, int]]:
+    """Successes and trials of every checkpoint and acting mode that was tried, over all files; each start once.
 
     Args:
         rollouts: result files of ``ptr-fast rollout``, or folders of them.
-        mode: only trials in this acting mode; empty: in any.
 
     Raises:
-        DataError: a file is no result of trials.
+        DataError: a file is no result of trials, or of none.
     """
+    results = read_rollouts(find_rollouts(rollouts))
+    results = {file: result for file, result in results.items() if result.get("checkpoint") is not None}
+    if none := [file for file, result in results.items() if not result["trials"]]:
+        raise DataError(f"{none[0]}: rollout.trials: expected at least one, got none")
+
+    def key_of(result: dict[str, Any]) -> tuple[Path, str, str, str, str]:
+        checkpoint = Path(result["checkpoint"]).resolve()
+        return checkpoint, result["mode"], result["task"], result["kitchen"], told_plan(result)
+
     counts: dict[tuple[Path, str], tuple[int, int]] = {}
-    for file in find_rollouts(rollouts):
-        result = _read(file, ("checkpoint", "mode", "successes", "num_trials"), "result of ptr-fast rollout")
-        if result["checkpoint"] is None or (mode and result["mode"] != mode):
-            continue  # an expert or random actions
-        key = Path(result["checkpoint"]).resolve(), str(result["mode"])
-        successes, num_trials = counts.get(key, (0, 0))
-        counts[key] = successes + int(result["successes"]), num_trials + int(result["num_trials"])
+    for (checkpoint, mode, *_), trials in distinct_trials(results, key_of).items():
+        successes, num_trials = counts.get((checkpoint, mode), (0, 0))
+        good = sum(trial["success"] for trial in trials)
+        counts[checkpoint, mode] = successes + good, num_trials + len(trials)
     return counts
 
 
@@ -56,7 +67,7 @@ def tried_checkpoints(
         if not file.is_file():
             missing[checkpoint] = None
             continue
-        metrics: Mapping[str, float | None] = _read(file, ("metrics",), "evaluation of ptr-fast")["metrics"]
+        metrics = read_checked(file, Evaluated, "evaluation")["metrics"]
         tried.append(TriedCheckpoint(run=str(run), metrics=metrics, successes=successes, num_trials=num_trials))
     return tried, list(missing)
 
@@ -70,13 +81,3 @@ def correlation_rows(correlations: Sequence[MetricCorrelation]) -> list[dict[str
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
     return [{name: known(value) for name, value in asdict(each).items()} for each in correlations]
-
-
-def _read(file: Path, fields: Sequence[str], what: str) -> dict[str, Any]:
-    try:
-        value = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file}: not valid JSON ({error})") from error
-    if missing := [name for name in fields if not isinstance(value, dict) or name not in value]:
-        raise DataError(f"{file}: no {what}: field {missing[0]!r} is missing")
-    return value

@@ -51,7 +51,8 @@ def main(args: Args) -> int:
     if not args.run and not args.rollouts:
         raise ValueError("name at least one --run or --rollouts")
     folders = [run / "rollouts" for run in args.run]
-    counts = trial_counts([*folders, *args.rollouts], args.mode)
+    found = trial_counts([*folders, *args.rollouts])
+    counts = {key: count for key, count in found.items() if args.mode in ("", key[1])}
     if args.evaluate:
         _evaluate(list(dict.fromkeys(checkpoint for checkpoint, _ in counts)), args)
     tried, missing = tried_checkpoints(counts)
@@ -60,6 +61,13 @@ def main(args: Args) -> int:
             f"{len(missing)} checkpoints were tried and not evaluated, and are left out (--evaluate does that): "
             f"{missing[0]}" + (" ..." if len(missing) > 1 else ""),
             file=sys.stderr,
+        )
+    if len(tried) < 2:
+        by = f" by --mode {args.mode}" if args.mode else ""
+        modes = ", ".join(sorted({mode for _, mode in found})) or "none"
+        raise ValueError(
+            f"{', '.join(map(str, [*folders, *args.rollouts]))}: expected at least two checkpoints with trials{by} and "
+            f"an evaluation, got {len(tried)} (modes of the trials there: {modes})"
         )
     correlations = metric_correlations(tried, args.seed)
     if args.json:
