@@ -7,12 +7,15 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import RESULTS
+from benchmarks.harness import RESULTS, ran_on
+from ptr_fast.errors import DataError
 from ptr_robot.comparison.rows import read_rows, write_rows
 from ptr_robot.comparison.summary import Place, Summary, difference_to, summarize
 from ptr_robot.comparison.tables import own_place, title_of
@@ -20,6 +23,9 @@ from ptr_robot.comparison.tables import own_place, title_of
 __all__ = ["comparison_table", "main", "publish"]
 
 BASELINE = "bc"
+GRID = "[A-Za-z0-9_-]+"
+SETTINGS = ("scale", "start", "max_steps", "trial_seed", "num_trials", "num_demos")
+"""What is alike in rows of one cell, besides the updates."""
 
 
 def publish(folder: Path, results: Path = RESULTS) -> tuple[Path, int]:
@@ -29,27 +35,51 @@ def publish(folder: Path, results: Path = RESULTS) -> tuple[Path, int]:
         The file, and how many rows were added.
 
     Raises:
-        DataError: a file or line is missing or damaged.
-        ValueError: there is no row.
+        DataError: a file or line is missing or damaged, the rows are of several grids, or would stand in one cell of
+            the table with rows of other settings.
     """
-    rows = read_rows(folder / "rows.jsonl")
-    if not rows:
-        raise ValueError(f"{folder / 'rows.jsonl'}: no rows yet")
-    file = results / f"compare_{rows[0]['grid']}.jsonl"
+    source = folder / "rows.jsonl"
+    rows = read_rows(source)
+    grids = sorted({row["grid"] for row in rows})
+    if len(grids) != 1:
+        raise DataError(f"{source}: expected rows of one grid, got {' and '.join(map(repr, grids)) or 'none yet'}")
+    if not re.fullmatch(GRID, grids[0]):
+        raise DataError(f"{source}: grid: expected letters, digits, - and _, got {grids[0]!r}")
+    file = results / f"compare_{grids[0]}.jsonl"
     there = read_rows(file) if file.exists() else []
     new = [row for row in rows if row not in there]
+    _check_alike([*there, *new], source, file)
     write_rows([*there, *new], file)
     return file, len(new)
 
 
-def comparison_table(
-    name: str, ran_on: Callable[[Mapping[str, Any]], str], results: Path | None = None
-) -> list[list[str]]:
-    """Lines of cells, the header first: per data set, method, acting mode and processor; empty without rows.
+def _check_alike(rows: Sequence[Mapping[str, Any]], source: Path, file: Path) -> None:
+    """Refuses rows of one cell, a row per seed, whose settings differ; of one seed the last row counts."""
+    cells: dict[tuple[Place, str], dict[int, Mapping[str, Any]]] = {}
+    for row in rows:
+        place = Place(*(row[field.name] for field in fields(Place)))
+        cells.setdefault((place, ran_on(row)), {})[row["seed"]] = row
+    for (place, _), seeds in cells.items():
+        first, *others = (seeds[seed] for seed in sorted(seeds))
+        for other in others:
+            ours, theirs = _settings(first), _settings(other)
+            for name in ours | theirs:
+                if ours.get(name) != theirs.get(name):
+                    raise DataError(
+                        f"{source}: {', '.join(astuple(place))}: {name} would be {ours.get(name)} with seed "
+                        f"{first['seed']} and {theirs.get(name)} with seed {other['seed']} in {file}; name the grid "
+                        "otherwise, or publish all of its seeds with one setting"
+                    )
 
-    Args:
-        ran_on: the name of a row's processor.
-    """
+
+def _settings(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What rows of one cell have in common; updates by the kind of stage, which ends the name of a stage."""
+    updates = {f"updates of {name.rpartition('-')[2]}": number for name, number in row.get("updates", {}).items()}
+    return {name: row.get(name) for name in SETTINGS} | updates
+
+
+def comparison_table(name: str, results: Path | None = None) -> list[list[str]]:
+    """Lines of cells, the header first: per data set, method, acting mode and processor; empty without rows."""
     file = (results or RESULTS) / f"{name}.jsonl"
     rows = read_rows(file) if file.exists() else []
     lines = []
@@ -107,7 +137,10 @@ def main(arguments: Sequence[str]) -> None:
     if not arguments:
         sys.exit("name the folders of grids, e.g. outputs/compare/states")
     for folder in arguments:
-        file, number = publish(Path(folder))
+        try:
+            file, number = publish(Path(folder))
+        except (DataError, OSError) as error:
+            sys.exit(f"error: {error}")
         print(f"{number} rows added to {file}")
 
 

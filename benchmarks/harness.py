@@ -36,6 +36,7 @@ __all__ = [
     "environment",
     "memory_bandwidth",
     "one_thread_clock",
+    "ran_on",
     "record",
     "rounds",
 ]
@@ -116,6 +117,18 @@ def compare(
     }
     record(row)
     return row
+
+
+def ran_on(row: Mapping[str, Any]) -> str:
+    """The GPU of a row, or else the instruction set that PyTorch used, and ours where it is another."""
+    if "instruction_set" in row:
+        return f"{row['instruction_set']} {row['processor']}"
+    environment = row.get("environment", {})
+    if "gpu" in environment:
+        return str(environment["gpu"])
+    theirs, ours = environment.get("torch_isa", "unknown"), environment.get("native_isa")
+    same = {"AVX512": "avx512", "AVX2": "avx2", "DEFAULT": "baseline"}
+    return str(theirs) if ours in (None, same.get(theirs)) else f"{theirs}, ours {ours}"
 
 
 def record(row: dict[str, Any]) -> None:

@@ -10,12 +10,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks.comparison import comparison_table
-from benchmarks.harness import RESULTS
+from benchmarks.harness import RESULTS, ran_on
 
 __all__ = ["PAGES", "main", "render", "table"]
 
@@ -27,7 +26,7 @@ _BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 def table(name: str) -> str:
     """A Markdown table of the newest row of every case in ``results/<name>.jsonl``; ``shares`` is made of step rows."""
     if name.startswith("compare_"):
-        lines = comparison_table(name, ran_on, RESULTS)
+        lines = comparison_table(name, RESULTS)
         return _markdown(lines) if lines else "No rows yet.\n"
     if name == "demo":
         return _demo(newest(name))
@@ -90,18 +89,6 @@ def newest(name: str) -> list[dict[str, Any]]:
         if not (ran_on(row) in of_case and isinstance(row.get("skipped"), str)):  # tests count theirs: a number
             of_case[ran_on(row)] = row
     return [row for by_processor in rows.values() for row in by_processor.values()]
-
-
-def ran_on(row: Mapping[str, Any]) -> str:
-    """The GPU of a row, or else the instruction set that PyTorch used, and ours where it is another."""
-    if "instruction_set" in row:
-        return f"{row['instruction_set']} {row['processor']}"
-    environment = row.get("environment", {})
-    if "gpu" in environment:
-        return str(environment["gpu"])
-    theirs, ours = environment.get("torch_isa", "unknown"), environment.get("native_isa")
-    same = {"AVX512": "avx512", "AVX2": "avx2", "DEFAULT": "baseline"}
-    return str(theirs) if ours in (None, same.get(theirs)) else f"{theirs}, ours {ours}"
 
 
 def _compared(rows: list[dict[str, Any]]) -> str:

@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from benchmarks.comparison import comparison_table, publish
-from benchmarks.tables import ran_on
+from benchmarks.comparison import comparison_table, main, publish
 from ptr_fast.errors import DataError
 
 
@@ -47,7 +46,7 @@ def test_rows_are_added_once(folders):
 
 def test_the_table_has_what_the_rows_say(folders):
     publish(*folders)
-    header, _, *lines = comparison_table("compare_tiny", ran_on, folders[1])
+    header, _, *lines = comparison_table("compare_tiny", folders[1])
     cells = {(line[1], line[3]): dict(zip(header, line, strict=True)) for line in lines}
     ptr = cells["PTR (CQL as published)", "AVX2"]
     assert (ptr["selected"], ptr["each seed"], ptr["before"], ptr["last"]) == ("8/8", "100, 100", "2/4", "3/4")
@@ -69,3 +68,78 @@ def test_a_damaged_row_is_named(folders):
     with pytest.raises(DataError, match=r"rows\.jsonl, line 8: not a row of a comparison"):
         publish(grid, results)
     assert not list(results.iterdir())
+
+
+def refused(folders, rows, words):
+    """Publishing these rows is refused with these words, and writes nothing."""
+    grid, results = folders
+    (grid / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    before = {file: file.read_bytes() for file in results.iterdir()}
+    with pytest.raises(DataError, match=words) as told:
+        publish(grid, results)
+    assert str(told.value).startswith(str(grid / "rows.jsonl"))
+    assert {file: file.read_bytes() for file in results.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"grid": None}, "line 2: .*row.grid: expected str, got None"),
+        ({"data": ["x"]}, "line 2: .*row.data: expected str"),
+        ({"seed": "0"}, "line 2: .*row.seed: expected int, got '0'"),
+        ({"phase": "later"}, "line 2: .*row.phase: expected one of"),
+        ({"outcomes": ["1", "1"]}, "line 2: .*row.outcomes: expected str"),
+        ({"outcomes": "x111"}, "line 2: .*4 successes, but outcomes x111"),
+        ({"outcomes": "2111"}, "line 2: .*4 successes, but outcomes 2111"),
+        ({"outcomes": "1120", "successes": 2}, "line 2: .*2 successes, but outcomes 1120"),
+        ({"steps": ["a", None, 1, 1]}, r"line 2: .*row.steps\[0\]: expected int, got 'a'"),
+        ({"outcomes": "", "steps": [], "successes": 0, "num_trials": 0}, "line 2: .*not one per trial"),
+        ({"grid": "other"}, "expected rows of one grid, got 'other' and 'tiny'"),
+    ],
+)
+def test_a_wrong_row_is_refused(folders, change, words):
+    refused(folders, [ROWS[0], {**ROWS[2], **change}], words)
+
+
+@pytest.mark.parametrize("name", ["a/b", "../../X", "", "a b", "a.b"])
+def test_a_grid_whose_name_is_no_files_name_is_refused(folders, name):
+    refused(folders, [{**ROWS[0], "grid": name}], "grid: expected letters, digits, - and _, got ")
+
+
+def test_rows_of_no_grid(folders):
+    refused(folders, [{name: value for name, value in ROWS[0].items() if name != "grid"}], "line 1: .*key 'grid'")
+    refused(folders, [], "expected rows of one grid, got none yet")
+    folders[0].joinpath("rows.jsonl").write_text("[" * 100_000)
+    with pytest.raises(DataError, match=r"rows\.jsonl, line 1: .*nested too deeply"):
+        publish(*folders)
+    folders[0].joinpath("rows.jsonl").write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match=r"rows\.jsonl, line 1: not a row of a comparison"):
+        publish(*folders)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"max_steps": 90}, "max_steps would be 90 with seed 0 and 60 with seed 1"),
+        ({"trial_seed": 7}, "trial_seed would be 7 with seed 0 and 0 with seed 1"),
+        ({"start": "hard"}, "start would be hard with seed 0 and None with seed 1"),
+        ({"updates": {"D2-bc-0-pretrain": 9}}, "updates of pretrain would be 9 with seed 0 and None with seed 1"),
+        (row("bc", 0, "10"), "D2, bc, after, selected, mean: num_trials would be 2 with seed 0 and 4 with seed 1"),
+    ],
+)
+def test_other_settings_do_not_stand_in_one_cell(folders, change, words):
+    refused(folders, [*ROWS[1:], {**ROWS[0], **change}], words)
+    (folders[0] / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in ROWS))
+    publish(*folders)
+    refused(folders, [{**ROWS[0], **change}], words)
+
+
+def test_other_settings_of_every_seed_take_the_place_of_the_old_ones(folders):
+    publish(*folders)
+    (folders[0] / "rows.jsonl").write_text("".join(json.dumps({**r, "max_steps": 90}) + "\n" for r in ROWS))
+    assert publish(*folders)[1] == len(ROWS)
+
+
+def test_a_mistake_is_one_line(folders):
+    with pytest.raises(SystemExit, match=r"^error: .*none/rows\.jsonl: No such file or directory$"):
+        main([str(folders[0] / "none")])

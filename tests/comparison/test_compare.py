@@ -271,7 +271,11 @@ def test_a_page_without_a_success_names_no_winner(done):
 
 def test_a_damaged_line_of_rows_is_named(done, tmp_path):
     first, *rest = (done[0] / "rows.jsonl").read_text().splitlines()
-    for line, what in ((first[:-9], "line 2"), ("3", "line 2"), (first.replace('"seed"', '"sead"'), "seed is missing")):
+    for line, what in (
+        (first[:-9], "line 2"),
+        ("3", "line 2"),
+        (first.replace('"seed"', '"sead"'), "missing key 'seed'"),
+    ):
         (tmp_path / "rows.jsonl").write_text("\n".join([first, line, *rest]))
         with pytest.raises(DataError, match=what):
             read_rows(tmp_path / "rows.jsonl")

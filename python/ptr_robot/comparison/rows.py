@@ -9,15 +9,17 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NotRequired, TypedDict
 
 import numpy as np
 
+from ptr_fast.config import from_dict
 from ptr_fast.diagnostics import wilson_interval
 from ptr_fast.errors import DataError
 from ptr_fast.files import write_atomically
+from ptr_fast.json_files import parse_json, read_json
 from ptr_fast.learners.registry import traits_of
-from ptr_fast.run_folder import picked_step, read_json
+from ptr_fast.run_folder import picked_step
 from ptr_robot.comparison.grid import Grid
 from ptr_robot.comparison.plan import Cell, Plan
 from ptr_robot.recipes import recipe_named
@@ -31,7 +33,28 @@ RULES = ("selected", "last", "oracle")
 
 The oracle is no method that anyone could use: it looks at the trials that it is judged by.
 """
-NEEDED = ("data", "method", "phase", "checkpoint", "mode", "seed", "successes", "num_trials", "outcomes", "steps")
+
+
+class Row(TypedDict):
+    """What every row has of what tables are made of; it has more."""
+
+    grid: str
+    data: str
+    method: str
+    phase: Literal["before", "after"]
+    checkpoint: Literal["selected", "last", "oracle"]
+    mode: str
+    seed: int
+    trial_seed: int
+    max_steps: int
+    successes: int
+    num_trials: int
+    outcomes: str
+    steps: list[int]
+    reached: NotRequired[int | None]
+    lifted: NotRequired[int | None]
+    updates: NotRequired[dict[str, int]]
+    environment: NotRequired[dict[str, Any]]
 
 
 def rows_of(grid: Grid, plan: Plan, ledger: Ledger) -> list[dict[str, Any]]:
@@ -189,18 +212,18 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """
     rows = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_bytes().splitlines()
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from error
     for number, line in enumerate(lines, 1):
         try:
-            row = json.loads(line)
-            missing = [name for name in NEEDED if name not in row]
-            if missing or len(row["outcomes"]) != row["num_trials"] or len(row["steps"]) != row["num_trials"]:
-                raise ValueError(f"{missing[0]} is missing" if missing else "outcomes or steps are not one per trial")
-            if row["outcomes"].count("1") != row["successes"]:
+            row = parse_json(line)
+            from_dict(Row, row, "row")
+            if not len(row["outcomes"]) == len(row["steps"]) == row["num_trials"] > 0:
+                raise ValueError("outcomes or steps are not one per trial, of one trial or more")
+            if row["outcomes"].strip("01") or row["outcomes"].count("1") != row["successes"]:
                 raise ValueError(f"{row['successes']} successes, but outcomes {row['outcomes']}")
-        except (ValueError, TypeError, AttributeError) as error:
+        except ValueError as error:
             raise DataError(
                 f"{path}, line {number}: not a row of a comparison ({error}); remove the line, or make the file again "
                 "with ptr-fast compare"
