@@ -19,7 +19,14 @@ def test_critics_count_by_their_search_and_clones_by_their_own_way(tmp_path):
         (evaluation / "000100.json").write_text(json.dumps({"metrics": metrics}))
         trials = [{"success": i < 3, "num_steps": 9} for i in range(4)]
         result = {"checkpoint": str(tmp_path / run / "checkpoints" / "000100"), "mode": mode, "task": "t"}
-        result |= {"successes": 3, "num_trials": 4, "trials": trials, "plan": {"seed": 0}, "label": run}
+        result |= {
+            "successes": 3,
+            "num_trials": 4,
+            "trials": trials,
+            "plan": {"seed": 0},
+            "policy": run,
+            "kitchen": "H",
+        }
         (tmp_path / "trials" / f"{run}-{mode}.json").write_text(json.dumps(result))
     groups = groups_of(tmp_path / "trials")
     told = {
