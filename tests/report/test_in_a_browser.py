@@ -131,10 +131,14 @@ def comparison_pages(folder: Path, runs) -> Path:
     for number, cell in enumerate(plan.cells):
         for step, path in cell.trials.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            told = {"checkpoint": str(cell.run / "checkpoints" / f"{step:06d}"), "mode": cell.mode, "num_trials": 20}
-            path.write_text(
-                json.dumps({**told, "successes": min(20, 2 + number + step % 7), "plan": {}, "trials": [{}] * 20})
-            )
+            successes = min(20, 2 + number + step % 7)
+            told = {
+                "checkpoint": str(cell.run / "checkpoints" / f"{step:06d}"), "mode": cell.mode, "policy": cell.method,
+                "task": "put block on plate", "kitchen": "H", "num_trials": 20, "successes": successes,
+                "mean_steps": 40.0, "reached": 18, "lifted": 15, "plan": {"start": "easy", "max_steps": 60, "seed": 0},
+                "trials": [{"seed": i, "success": i < successes, "num_steps": 40} for i in range(20)],
+            }  # fmt: skip
+            path.write_text(json.dumps(told))
         outcomes = np.random.default_rng(number).random(20) < 0.2 + 0.05 * (number % 9)
         rules = ("selected", "last", "oracle") if cell.phase == "after" else ("last",)
         for rule in rules:
