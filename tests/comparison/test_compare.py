@@ -144,7 +144,7 @@ def test_a_damaged_result_of_trials_is_named(grid, done, monkeypatch):
     (file, *_) = sorted((out / "trials").glob("*.json"))
     whole = file.read_bytes()
     file.write_bytes(whole[:100])
-    with pytest.raises(DataError, match=rf"{file}: not a whole result of trials"):
+    with pytest.raises(DataError, match=rf"{file}: not valid JSON .*; remove it, and the trials run again"):
         compared(grid, out, monkeypatch)
     file.unlink()
     compared(grid, out, monkeypatch)  # what the rows need and is gone is made again
@@ -194,19 +194,19 @@ def test_what_was_picked_by_another_rule_or_saw_other_episodes_is_not_mixed_in(g
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"successes": 1}, "1 successes, but the trials say otherwise"),
-        ({"successes": "0"}, "expected a int, got '0'"),
-        ({"plan": {}}, "'start' is missing"),
-        ({"trials": [1, 2]}, "not subscriptable"),
-        ({"trials": []}, "2 trials expected, 0 found"),
-        ({"mean_steps": None}, "float"),
-        ({"reached": None}, "expected a int, got None"),
+        ({"successes": 1}, "rollout.successes: expected 0, as its trials are, got 1"),
+        ({"successes": "0"}, "rollout.successes: expected int, got '0'"),
+        ({"plan": {}}, "rollout.plan: missing key 'start'"),
+        ({"trials": [1, 2]}, r"rollout.trials\[0\]: expected an object, got 1"),
+        ({"trials": [], "num_trials": 0}, "expected 2 trials, got 0"),
+        ({"mean_steps": None}, "rollout.mean_steps: expected float, got None"),
+        ({"reached": None}, "rollout.reached: expected int, got None"),
     ],
 )
 def test_a_result_of_trials_that_is_none_is_named(done, tmp_path, changed, message):
     whole = json.loads(min((done[0] / "trials").glob("*.json")).read_bytes())
     (tmp_path / "trials.json").write_text(json.dumps(whole | changed))
-    with pytest.raises(DataError, match=rf"trials\.json: not a whole result of trials \(.*{message}"):
+    with pytest.raises(DataError, match=rf"trials\.json: .*{message}"):
         read_trials(tmp_path / "trials.json", 2)
 
 

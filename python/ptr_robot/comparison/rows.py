@@ -6,7 +6,6 @@ A row holds the outcome of every trial, so intervals and paired differences can 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
@@ -17,12 +16,14 @@ from ptr_fast.config import from_dict
 from ptr_fast.diagnostics import wilson_interval
 from ptr_fast.errors import DataError
 from ptr_fast.files import write_atomically
-from ptr_fast.json_files import parse_json, read_json
+from ptr_fast.json_files import parse_json, read_checked, read_json
 from ptr_fast.learners.registry import traits_of
 from ptr_fast.run_folder import picked_step
 from ptr_robot.comparison.grid import Grid
 from ptr_robot.comparison.plan import Cell, Plan
 from ptr_robot.recipes import recipe_named
+from ptr_robot.report.file_types import Record
+from ptr_robot.report.runs import read_rollouts
 from ptr_robot.stages.ledger import Ledger
 from ptr_robot.stages.stage import Stage
 
@@ -55,6 +56,32 @@ class Row(TypedDict):
     lifted: NotRequired[int | None]
     updates: NotRequired[dict[str, int]]
     environment: NotRequired[dict[str, Any]]
+
+
+class KitchenPlan(TypedDict):
+    """How trials in a toy kitchen were run."""
+
+    start: str
+    max_steps: int
+    seed: int
+
+
+class KitchenTrial(TypedDict):
+    """One of them."""
+
+    num_steps: int
+
+
+class KitchenRollout(TypedDict):
+    """What rows need of a result of trials, besides what all results have."""
+
+    successes: int
+    num_trials: int
+    mean_steps: float
+    reached: int
+    lifted: int
+    plan: KitchenPlan
+    trials: list[KitchenTrial]
 
 
 def rows_of(grid: Grid, plan: Plan, ledger: Ledger) -> list[dict[str, Any]]:
@@ -92,7 +119,8 @@ def _check_episodes(cell: Cell, seen: dict[tuple[str, str], tuple[Path, str]]) -
     path = cell.run / "train_config.json"
     if not path.is_file():  # removed to save space
         return
-    for source in read_json(path).get("split", {}).get("sources", []):
+    split = read_checked(path, Record, "record").get("split")
+    for source in split["sources"] if split else ():
         role, fingerprint = source["role"], source["fingerprint"]
         run, first = seen.setdefault((cell.data, role), (cell.run, fingerprint))
         if fingerprint != first:
@@ -176,26 +204,12 @@ def read_trials(path: Path, num_trials: int = 0) -> dict[str, Any]:
         DataError: it is none, or not whole; names the file.
     """
     try:
-        result = json.loads(path.read_bytes())
-        trials, plan = result["trials"], result["plan"]
-        for value, kind in (
-            *((result[name], str) for name in ("task", "kitchen")),
-            *((result[name], int) for name in ("num_trials", "successes", "reached", "lifted")),
-            *((plan["start"], str), (plan["max_steps"], int), (plan["seed"], int), (trials, list)),
-            *((trial["success"], bool) for trial in trials),
-            *((trial["num_steps"], int) for trial in trials),
-        ):
-            if type(value) is not kind:
-                raise ValueError(f"expected a {kind.__name__}, got {value!r}")
-        if len(trials) != (num_trials or result["num_trials"]) or result["num_trials"] != len(trials) or not trials:
-            raise ValueError(f"{num_trials or result['num_trials']} trials expected, {len(trials)} found")
-        if result["successes"] != sum(trial["success"] for trial in trials):
-            raise ValueError(f"{result['successes']} successes, but the trials say otherwise")
-        if not 1.0 <= float(result["mean_steps"]) < math.inf:
-            raise ValueError(f"mean_steps: expected at least 1, got {result['mean_steps']}")
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        told = f"{error} is missing" if isinstance(error, KeyError) else error
-        raise DataError(f"{path}: not a whole result of trials ({told}); remove it, and they run again") from error
+        result = read_rollouts([path])[path] | read_checked(path, KitchenRollout, "rollout")
+        found = len(result["trials"])
+        if found != (num_trials or found) or not found:
+            raise DataError(f"{path}: expected {num_trials or 'some'} trials, got {found}")
+    except DataError as error:
+        raise DataError(f"{error}; remove it, and the trials run again") from error
     return result
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ptr_fast.files import write_atomically, writing
+from ptr_fast.json_files import parse_json
 from ptr_robot.stages.stage import Stage
 
 __all__ = ["Ledger"]
@@ -45,10 +46,10 @@ class Ledger:
         A file that cannot be read counts as not finished: the stage's command finds what is there.
         """
         try:
-            row = json.loads(self._done(stage).read_bytes())
+            row = parse_json(self._done(stage).read_bytes())
             is_sound = 0.0 <= float(row["seconds"]) < math.inf and isinstance(row["machine"], dict)
             return row if is_sound else None
-        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
             return None
 
     def finish(self, stage: Stage, exit_code: int, seconds: float) -> None:
