@@ -16,13 +16,13 @@ from typing import Any
 
 from benchmarks.harness import RESULTS, ran_on
 from ptr_fast.errors import DataError
+from ptr_robot.comparison.presets import PRESETS
 from ptr_robot.comparison.rows import read_rows, write_rows
 from ptr_robot.comparison.summary import Place, Summary, difference_to, summarize
 from ptr_robot.comparison.tables import own_place, title_of
 
 __all__ = ["comparison_table", "main", "publish"]
 
-BASELINE = "bc"
 GRID = "[A-Za-z0-9_-]+"
 SETTINGS = ("scale", "start", "max_steps", "trial_seed", "num_trials", "num_demos")
 """What is alike in rows of one cell, besides the updates."""
@@ -82,19 +82,20 @@ def comparison_table(name: str, results: Path | None = None) -> list[list[str]]:
     """Lines of cells, the header first: per data set, method, acting mode and processor; empty without rows."""
     file = (results or RESULTS) / f"{name}.jsonl"
     rows = read_rows(file) if file.exists() else []
+    if not rows:
+        return []
+    baseline = PRESETS.get(rows[0]["grid"], ("", {}))[1].get("baseline", "bc")
     lines = []
     for processor in dict.fromkeys(map(ran_on, rows)):
         places = summarize([row for row in rows if ran_on(row) == processor])
         for place, summary in places.items():
             if place.checkpoint == "selected":
-                compared = own_place(places, place.data, BASELINE)
+                compared = own_place(places, place.data, baseline)
                 lines.append(_line(places, place, summary, compared, processor))
-    if not lines:
-        return []
     order = list(dict.fromkeys(line[0] for line in lines))
     lines.sort(key=lambda line: order.index(line[0]))
     header = ["data", "method", "acts by", "on", "selected", "95 % over seeds", "95 % over trials", "each seed"]
-    header += ["before", "last", "oracle", f"minus {title_of(BASELINE)}, points", "steps", "decisions"]
+    header += ["before", "last", "oracle", f"minus {title_of(baseline)}, points", "steps", "decisions"]
     return [header, ["---"] * 4 + ["---:"] * (len(header) - 4), *lines]
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks.comparison import comparison_table, main, publish
 from ptr_fast.errors import DataError
+from ptr_robot.comparison.rows import write_rows
 
 
 def row(method, seed, outcomes, checkpoint="selected", phase="after", isa="AVX2"):
@@ -59,6 +60,14 @@ def test_the_table_has_what_the_rows_say(folders):
     assert cells["BC", "AVX2"]["decisions"].startswith("56 (")
     assert cells["PTR (CQL as published)", "AVX512"]["decisions"] == "60"
     assert cells["PTR (CQL as published)", "AVX512"]["selected"] == "0/4"
+
+
+def test_variants_are_compared_with_the_baseline_of_their_grid(tmp_path):
+    rows = [row("proposals", 0, "1110"), row("no-layer-norm", 0, "1000")]
+    write_rows([each | {"grid": "claims"} for each in rows], tmp_path / "compare_claims.jsonl")
+    header, _, *lines = comparison_table("compare_claims", tmp_path)
+    cells = {line[1]: dict(zip(header, line, strict=True)) for line in lines}
+    assert cells["no-layer-norm"]["minus CQL with cloned proposals (ours), points"].startswith("-50 (")
 
 
 def test_a_damaged_row_is_named(folders):
