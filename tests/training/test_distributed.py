@@ -1,11 +1,14 @@
-"""Runs of several processes under torchrun (gloo on the CPU): the same training, resumed by any number of processes,
+"""Runs of several processes as of torchrun (gloo on the CPU): the same training, resumed by any number of processes,
 stopped together, and ended when one of them dies."""
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -38,7 +41,23 @@ def command(num_ranks: int, *arguments) -> dict:
 
 
 def run(num_ranks: int, *arguments) -> subprocess.CompletedProcess:
-    return warm_python.run(**command(num_ranks, *arguments), timeout=240)
+    """One process, or ranks as torchrun starts them; what they print, and the exit code of rank 0."""
+    alone = command(1, *arguments)
+    if num_ranks == 1:
+        return warm_python.run(**alone, timeout=240)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(num_ranks)}
+    with tempfile.TemporaryFile("w+") as told, contextlib.ExitStack() as stack:
+        ranks = []
+        for rank in map(str, range(num_ranks)):
+            env = {**alone["env"], **where, "RANK": rank, "LOCAL_RANK": rank}
+            ranks.append(warm_python.Popen(**{**alone, "env": env, "stdout": told}))
+            stack.callback(ranks[-1].kill)
+        codes = [rank.wait(timeout=240) for rank in ranks]
+        told.seek(0)
+        return subprocess.CompletedProcess(alone["args"], codes[0], told.read())
 
 
 def pretrain(num_ranks: int, store: Path, out: Path, *more) -> subprocess.CompletedProcess:
