@@ -90,7 +90,7 @@ def main(args: Args) -> int:
     return 0 if selection["selected"] is not None else 1
 
 
-def told_rule(selection: Mapping[str, Any]) -> str:
+def _told_rule(selection: Mapping[str, Any]) -> str:
     """What a selection went by, in words."""
     if selection["metric"] is None:
         return "the newest counts: no metric on held-out episodes is known to tell which clone succeeds more often"
@@ -106,7 +106,7 @@ def _print(selection: dict[str, Any], run: Path) -> None:
     console, ranking, data = Console(), selection["ranking"], selection["data"]
     console.print(
         f"{len(ranking)} checkpoints on {escape(told_kind(data))}; {selection['networks']} networks act\n"
-        + told_rule(selection),
+        + _told_rule(selection),
         soft_wrap=True,
     )
     if data["note"]:
