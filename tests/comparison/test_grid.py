@@ -73,6 +73,11 @@ def test_a_file_becomes_a_grid(tmp_path):
         ),
         ("seeds: [0, 1]", "options: {bc: [--num-demos, 3]}", "--num-demos is not for here, num_demos decides it"),
         ("seeds: [0, 1]", "options: {bc: [--data.stores, x]}", "--data.stores is not for here, data decides it"),
+        (
+            "seeds: [0, 1]",
+            "options: {iql: [--learner.lr, 1e-3]}",
+            "options: 'iql' is none of the grid's methods: bc, cql",
+        ),
         ("seeds: [0, 1]", "options: {bc: [[a]]}", "options: expected a list by method"),
         ("seeds: [0, 1]", "3: [a]", "unknown name 3"),
         ("prior: [--kitchens, A, --episodes, 4]", "prior: [3]", "tiny: prior: 3: no store there"),
@@ -108,6 +113,10 @@ def test_a_mistake_is_one_line_that_names_the_file(tmp_path, old, new, message):
     with pytest.raises(ValueError, match=rf"tiny\.yaml: .*{message}") as error:
         grid_of(tmp_path, TINY.replace(old, new))
     assert "\n" not in str(error.value)
+
+
+def test_a_number_with_an_exponent_is_a_number(tmp_path):
+    assert grid_of(tmp_path, TINY.replace("seeds: [0, 1]", "lr_scale: 3e-1")).lr_scale == 0.3
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))

@@ -166,6 +166,10 @@ def read_grid(path: Path) -> Grid:
                 raise yaml.constructor.ConstructorError(None, None, f"{twice.value!r} stands twice", twice.start_mark)
             return super().construct_mapping(node, deep)
 
+    # As in YAML 1.2: PyYAML takes 1e-3 for text, since it has no point.
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+    )
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except OSError as error:
@@ -205,7 +209,11 @@ def _grid(values: dict[str, Any]) -> Grid:
         values["updates"] = _updates(values["updates"])
     values["options"] = _options(values.get("options", {}))
     _check_types(values)
-    return Grid(**values)
+    grid = Grid(**values)
+    used = {name for method in grid.chosen_methods() for name in (method.name, method.critic)}
+    if unused := [name for name in grid.options if name not in used]:
+        raise ValueError(f"options: {unused[0]!r} is none of the grid's methods: {', '.join(grid.methods)}")
+    return grid
 
 
 def _list(name: str, value: Any) -> list[Any]:
