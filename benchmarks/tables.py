@@ -44,7 +44,9 @@ def table(name: str) -> str:
 
 def _demo(rows: list[dict[str, Any]]) -> str:
     """What ``make demo`` printed, a column per seed and processor: successes before and after the demonstrations."""
-    header = ["policy", "acts by", *(f"{row['case']}, {row['instruction_set']}: before, after (steps)" for row in rows)]
+    sets = [{"DEFAULT": "SSE"}.get(row["instruction_set"], row["instruction_set"]) for row in rows]  # PyTorch's name
+    cases = [f"{row['case']}, {isa}: before, after (steps)" for row, isa in zip(rows, sets, strict=True)]
+    header = ["policy", "acts by", *cases]
     lines = [header, ["---"] * 2 + ["---:"] * len(rows)]
     for i, policy in enumerate(rows[0]["rows"] if rows else ()):
         cells = [policy["policy"], policy["mode"]]
