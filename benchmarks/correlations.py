@@ -47,17 +47,18 @@ def picked(group: Sequence[tuple[int, TriedCheckpoint]]) -> dict[str, int]:
     totals = {"runs": len(several), "trials": sum(run[0][1].num_trials for run in several)}
     totals["newest"] = sum(max(run, key=lambda each: each[0])[1].successes for run in several)
     for rule in RULES:
-        sign = -1.0 if METRICS[rule][2] == "low" else 1.0
         if any(rule in tried.metrics for _, tried in group):
-            totals[METRICS[rule][0]] = sum(_picked_by(rule, sign, run).successes for run in several)
+            totals[METRICS[rule][0]] = sum(_picked_by(rule, run).successes for run in several)
     return totals | {"best": sum(max(tried.successes for _, tried in run) for run in several)}
 
 
-def _picked_by(rule: str, sign: float, run: Sequence[tuple[int, TriedCheckpoint]]) -> TriedCheckpoint:
-    values = [(tried.metrics.get(rule), step, tried) for step, tried in run]
-    if any(value is None for value, _, _ in values):
-        return max(run, key=lambda each: each[0])[1]
-    return max(values, key=lambda each: (sign * float(each[0] or 0.0), each[1]))[2]
+def _picked_by(rule: str, run: Sequence[tuple[int, TriedCheckpoint]]) -> TriedCheckpoint:
+    """The best by a metric, of equal ones the newest; the newest where one lacks the metric."""
+    sign = -1.0 if METRICS[rule][2] == "low" else 1.0
+    values = {step: tried.metrics.get(rule) for step, tried in run}
+    ranks = {step: 0.0 if value is None else sign * value for step, value in values.items()}
+    lacks = None in values.values()
+    return max(run, key=lambda each: (0.0 if lacks else ranks[each[0]], each[0]))[1]
 
 
 def main(folder: Path) -> int:

@@ -41,7 +41,7 @@ def command(num_ranks: int, *arguments) -> dict:
 
 
 def run(num_ranks: int, *arguments) -> subprocess.CompletedProcess:
-    """One process, or ranks as torchrun starts them; what they print, and the exit code of rank 0."""
+    """One process, or ranks as torchrun starts them; what they print, and the first exit code that is not 0."""
     alone = command(1, *arguments)
     if num_ranks == 1:
         return warm_python.run(**alone, timeout=240)
@@ -57,7 +57,7 @@ def run(num_ranks: int, *arguments) -> subprocess.CompletedProcess:
             stack.callback(ranks[-1].kill)
         codes = [rank.wait(timeout=240) for rank in ranks]
         told.seek(0)
-        return subprocess.CompletedProcess(alone["args"], codes[0], told.read())
+        return subprocess.CompletedProcess(alone["args"], next(filter(None, codes), 0), told.read())
 
 
 def pretrain(num_ranks: int, store: Path, out: Path, *more) -> subprocess.CompletedProcess:

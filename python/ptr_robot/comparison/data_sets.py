@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 if TYPE_CHECKING:
     from ptr_robot.sim.data_sets import DataSet
 
-__all__ = ["DataPlan", "find_data_set", "refuse_decided"]
+__all__ = ["DataPlan", "are_words", "find_data_set", "refuse_decided"]
 
 DECIDED = {
     **{"--seed": "data_seed", "--observe": "scale", "--workers": "compare's own --workers"},
@@ -114,6 +114,11 @@ def find_data_set(name: str, plan: Mapping[str, Any] | None) -> DataPlan:
         raise ValueError(f"data: {name}: {error}") from error
 
 
+def are_words(value: Any) -> bool:
+    """Whether a value of a YAML file can be options of a verb."""
+    return isinstance(value, list) and all(isinstance(word, str | int | float) for word in value)
+
+
 def refuse_decided(where: str, words: Sequence[Any], decided: Mapping[str, str]) -> None:
     """Passes where no option is among those that the grid decides: it would be overruled in silence.
 
@@ -131,7 +136,7 @@ def refuse_decided(where: str, words: Sequence[Any], decided: Mapping[str, str])
 def _words(where: str, value: Any) -> tuple[str, ...]:
     """Options of ``collect``, or the path of a store, which has to be there: no stage makes it."""
     words = [value] if isinstance(value, str) else value
-    if not isinstance(words, list) or not all(isinstance(word, str | int | float) for word in words):
+    if not are_words(words):
         raise ValueError(f"{where}: expected a list of options of collect, or the path of a store, got {value!r}")
     if words and not str(words[0]).startswith("--"):
         if len(words) > 1 or not (Path(str(words[0])) / "meta.json").exists():

@@ -11,14 +11,14 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ptr_robot.comparison.data_sets import DataPlan, find_data_set, refuse_decided
+from ptr_robot.comparison.data_sets import DataPlan, are_words, find_data_set, refuse_decided
 from ptr_robot.comparison.methods import METHODS, Method, find_method
 from ptr_robot.comparison.presets import PRESETS
 
 __all__ = ["Grid", "Updates", "load_grid", "read_grid"]
 
 Scale = Literal["states", "sim", "smoke", "bridge"]
-NAME = r"\w[^/\x00-\x1f\x7f]{0,79}"
+NAME = r"\w[^/]*"
 DECIDED = {
     **{"--seed": "seeds", "--num-steps": "updates", "--checkpoint-every": "checkpoints", "--keep-last": "checkpoints"},
     **dict.fromkeys(("--num-demos", "--data.num-demos"), "num_demos"),
@@ -251,7 +251,7 @@ def _variant(name: str, values: Any) -> Method:
     if name in METHODS:
         raise ValueError(f"{where}: a method has this name")
     words, num_demos = values.get("options", []), values.get("num_demos", 0)
-    if not _are_words(words):
+    if not are_words(words):
         raise ValueError(f"{where}: options: expected a list such as '[--learner.discount, 0.9]', got {words!r}")
     refuse_decided(f"{where}: options", words, DECIDED)
     if type(num_demos) is not int or num_demos < 0:
@@ -262,12 +262,8 @@ def _variant(name: str, values: Any) -> Method:
     return replace(method, name=name, title=name, options=(*method.options, *map(str, words)), num_demos=num_demos)
 
 
-def _are_words(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(word, str | int | float) for word in value)
-
-
 def _options(value: Any) -> dict[str, tuple[str, ...]]:
-    if not isinstance(value, dict) or not all(map(_are_words, value.values())):
+    if not isinstance(value, dict) or not all(map(are_words, value.values())):
         raise ValueError(f"options: expected a list by method such as 'cql: [--learner.cql-alpha, 1]', got {value!r}")
     for name, words in value.items():
         refuse_decided(f"options: {name}", words, DECIDED)

@@ -5,6 +5,7 @@ A row holds the outcome of every trial, so intervals and paired differences can 
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -119,15 +120,20 @@ def _check_episodes(cell: Cell, seen: dict[tuple[str, str], tuple[Path, str]]) -
     path = cell.run / "train_config.json"
     if not path.is_file():  # removed to save space
         return
-    split = read_checked(path, Record, "record").get("split")
-    for source in split["sources"] if split else ():
-        role, fingerprint = source["role"], source["fingerprint"]
+    for role, store, fingerprint in _stores(path, path.stat().st_mtime_ns):
         run, first = seen.setdefault((cell.data, role), (cell.run, fingerprint))
         if fingerprint != first:
             raise DataError(
-                f"{cell.run}: trained on other {role} episodes than {run}: {source['store']} has changed between them; "
+                f"{cell.run}: trained on other {role} episodes than {run}: {store} has changed between them; "
                 "remove the runs of the old store and their trials, or name another --out"
             )
+
+
+@functools.cache
+def _stores(path: Path, changed_ns: int) -> list[tuple[str, str, str]]:
+    """Role, place and fingerprint of each store in a record, which is read again only where its file has changed."""
+    split = read_checked(path, Record, "record").get("split") or {}
+    return [(each["role"], each["store"], each["fingerprint"]) for each in split.get("sources", [])]
 
 
 def _chosen(grid: Grid, cell: Cell, tried: Mapping[int, Mapping[str, Any]]) -> list[tuple[str, int]]:
