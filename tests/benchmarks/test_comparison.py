@@ -5,6 +5,7 @@ import json
 import pytest
 
 from benchmarks.comparison import comparison_table, main, publish
+from benchmarks.harness import RESULTS
 from ptr_fast.errors import DataError
 from ptr_robot.comparison.rows import write_rows
 
@@ -43,6 +44,12 @@ def test_rows_are_added_once(folders):
     assert (file.name, number) == ("compare_tiny.jsonl", len(ROWS))
     assert publish(*folders)[1] == 0
     assert len(file.read_text().splitlines()) == len(ROWS)
+
+
+@pytest.mark.parametrize("file", sorted(RESULTS.glob("compare_*.jsonl")), ids=lambda file: file.stem)
+def test_no_committed_row_stands_twice(file):
+    lines = file.read_text().splitlines()
+    assert len(lines) == len(set(lines)) > 0
 
 
 def test_the_table_has_what_the_rows_say(folders):
