@@ -79,7 +79,8 @@ class EncoderConfig:
             not looked at, nothing is augmented, and the other fields have no influence. The critic
             needs ``critic_head="reinject_action"`` or ``"plain"`` to see the state.
         num_filters: width of the first stage of the ResNets and ``conv3``; later stages double it. The paper: 64.
-        num_groups: groups of every GroupNorm. The paper: 4.
+        num_groups: groups of every GroupNorm; 0 leaves the norms out, a scale and a bias per channel stay. The
+            paper: 4.
         pooling: how the last feature map becomes a vector: ``spatial_embedding`` (learned, the
             paper's), ``spatial_softmax`` (expected coordinates) or ``mean``.
         num_spatial_blocks: features per channel of the learned spatial embedding. The paper: 8.
@@ -106,8 +107,9 @@ class EncoderConfig:
         if self.options or self.name not in encoder_registry.BUILT_IN:  # else there is nothing to look up
             self.typed_options()
         _require(self.num_filters >= 1, f"encoder.num_filters must be at least 1, got {self.num_filters}")
+        _require(self.num_groups >= 0, f"encoder.num_groups must be at least 0, got {self.num_groups}")
         _require(
-            self.num_filters % self.num_groups == 0,
+            self.num_groups == 0 or self.num_filters % self.num_groups == 0,
             f"encoder.num_filters ({self.num_filters}) must be a multiple of num_groups ({self.num_groups})",
         )
         _require(self.embedding_dim >= 1, f"encoder.embedding_dim must be at least 1, got {self.embedding_dim}")

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from ptr_fast.kernels.group_norm_act import group_norm_act
 from ptr_fast.kernels.group_norm_act_pool import group_norm_act_pool
+from ptr_fast.kernels.group_norm_act_pool.reference import same_max_pool
 from ptr_fast.nets.init import kaiming_normal_
 
 __all__ = [
@@ -110,7 +111,10 @@ class Conv2d(nn.Conv2d):
 
 
 class GroupNormAct(nn.Module):
-    """``act(group_norm(x) + residual)``; scale starts at ``initial_scale``, bias at 0."""
+    """``act(group_norm(x) + residual)``; scale starts at ``initial_scale``, bias at 0.
+
+    With 0 groups nothing is normalised: scale and bias per channel are what is left.
+    """
 
     def __init__(
         self,
@@ -137,6 +141,11 @@ class GroupNormAct(nn.Module):
         residual_norm: GroupNormAct | None = None,
     ) -> torch.Tensor:
         """``residual_norm``: the norm that the residual still has to get; its parameters are used, not its forward."""
+        if self.num_groups == 0:
+            y_BCHW = self._scale_and_shift(x_BCHW)
+            if residual is not None:
+                y_BCHW = y_BCHW + (residual if residual_norm is None else residual_norm._scale_and_shift(residual))
+            return (F.relu(y_BCHW) if self.activation == "relu" else y_BCHW).to(x_BCHW.dtype)
         return group_norm_act(
             x_BCHW,
             self.weight,
@@ -149,17 +158,23 @@ class GroupNormAct(nn.Module):
             residual_bias=None if residual_norm is None else residual_norm.bias,
         )
 
+    def _scale_and_shift(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        """In the dtype of the parameters."""
+        return x_BCHW * self.weight[:, None, None] + self.bias[:, None, None]
+
     def extra_repr(self) -> str:
         return f"{self.weight.shape[0]}, num_groups={self.num_groups}, activation={self.activation}"
 
 
 class GroupNormActPool(GroupNormAct):
-    """``max_pool(relu(group_norm(x)))``: 3x3, stride 2, SAME."""
+    """``max_pool(relu(group_norm(x)))``: 3x3, stride 2, SAME; with 0 groups without the norm."""
 
     def __init__(self, num_channels: int, num_groups: int) -> None:
         super().__init__(num_channels, num_groups)
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        if self.num_groups == 0:
+            return same_max_pool(super().forward(x_BCHW))
         return group_norm_act_pool(x_BCHW, self.weight, self.bias, self.num_groups, self.eps)
 
 

@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from ptr_fast.config import EncoderConfig
+from ptr_fast.kernels.dispatch import use_backend
 from ptr_fast.kernels.group_norm_act_pool.reference import same_max_pool
 from ptr_fast.kernels.spatial_embedding import reference, spatial_embedding
 from ptr_fast.nets import ImageEncoder, make_encoder
@@ -48,10 +49,31 @@ def test_embeddings_have_the_dtype_of_the_weights(pooling, dtype):
     assert encoder.double().embed(images).dtype == torch.float64
 
 
+@pytest.mark.parametrize("name", ["conv3", "resnet_small", "resnet50"])
+def test_without_groups_a_scale_and_a_bias_are_left_of_every_norm(name, monkeypatch):
+    """The encoder with its norms, where these are told to normalise nothing: the same weights, the same embedding."""
+    bare = make(name=name, num_groups=0).double()
+    for parameter in bare.trunk.parameters():  # else the norms would be the identity
+        with torch.no_grad():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    normed = make(name=name).double()
+    normed.load_state_dict(bare.state_dict())
+    images = make_images().double()
+    assert not torch.allclose(normed.embed(images), bare.embed(images))
+    monkeypatch.setattr(
+        F, "group_norm", lambda x, _groups, scale, bias, _eps: x * scale[:, None, None] + bias[:, None, None]
+    )
+    with use_backend("group_norm_act=reference,group_norm_act_pool=reference"):
+        torch.testing.assert_close(normed.embed(images), bare.embed(images))
+
+
+@pytest.mark.parametrize("num_groups", [4, 0])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("name", ["conv3", "resnet_small"])
-def test_feature_maps_stay_channels_last(name):
-    encoder = make(name=name, num_filters=16)
-    maps = encoder.trunk(make_images())
+def test_feature_maps_stay_channels_last_and_in_the_dtype_of_the_images(name, dtype, num_groups):
+    encoder = make(name=name, num_filters=16, num_groups=num_groups)
+    maps = encoder.trunk(make_images().to(dtype))
+    assert maps.dtype == dtype
     assert maps.is_contiguous(memory_format=torch.channels_last)
     assert not maps.is_contiguous()
 
@@ -125,3 +147,10 @@ def test_spatial_softmax_finds_a_bright_pixel():
     maps = torch.zeros(1, 2, 5, 9)
     maps[0, 0, 0, 8] = maps[0, 1, 4, 4] = 100.0
     torch.testing.assert_close(SpatialSoftmax(2, 5, 9)(maps), torch.tensor([[1.0, 0.0, -1.0, 1.0]]))
+
+
+def test_groups_that_do_not_divide_the_filters_are_refused():
+    with pytest.raises(ValueError, match=r"num_groups must be at least 0, got -1"):
+        EncoderConfig(num_filters=8, num_groups=-1)
+    with pytest.raises(ValueError, match=r"num_filters \(6\) must be a multiple of num_groups \(4\)"):
+        EncoderConfig(num_filters=6, num_groups=4)

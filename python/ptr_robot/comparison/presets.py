@@ -38,6 +38,7 @@ OF_STATES = _ours(
 OF_FRAMES = _ours(
     mean_pooling="--learner.encoder.pooling mean",
     spatial_softmax="--learner.encoder.pooling spatial_softmax",
+    no_group_norm="--learner.encoder.num-groups 0",
     action_in_first_layer="--learner.critic-head plain",
     resnet_small="--learner.encoder.name resnet_small",
     resnet18="--learner.encoder.name resnet18",
@@ -92,7 +93,7 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "claims-pixels": (
-        "from pixels: how frames become a vector, the action in every layer, the size of the encoder",
+        "from pixels: how frames become a vector, the norms, the action in every layer, the size of the encoder",
         {
             "scale": "sim",
             "baseline": "proposals",
