@@ -24,7 +24,7 @@ from ptr_robot.comparison.tables import own_place, title_of
 __all__ = ["comparison_table", "main", "publish"]
 
 GRID = "[A-Za-z0-9_-]+"
-SETTINGS = ("scale", "start", "max_steps", "trial_seed", "num_trials", "num_demos")
+SETTINGS = ("scale", "start", "max_steps", "trial_seed", "num_trials", "num_demos", "candidates", "elites")
 """What is alike in rows of one cell, besides the updates."""
 
 

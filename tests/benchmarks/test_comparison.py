@@ -138,6 +138,7 @@ def test_rows_of_no_grid(folders):
     [
         ({"max_steps": 90}, "max_steps would be 90 with seed 0 and 60 with seed 1"),
         ({"trial_seed": 7}, "trial_seed would be 7 with seed 0 and 0 with seed 1"),
+        ({"elites": 4}, "elites would be 4 with seed 0 and None with seed 1"),
         ({"start": "hard"}, "start would be hard with seed 0 and None with seed 1"),
         ({"updates": {"D2-bc-0-pretrain": 9}}, "updates of pretrain would be 9 with seed 0 and None with seed 1"),
         (row("bc", 0, "10"), "D2, bc, after, selected, mean: num_trials would be 2 with seed 0 and 4 with seed 1"),

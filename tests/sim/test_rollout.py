@@ -11,6 +11,7 @@ from ptr_fast.config import ActConfig, EncoderConfig, PolicySpec, TaskTable
 from ptr_fast.errors import DataError
 from ptr_fast.learners import make_learner
 from ptr_fast.learners.bc.config import BcConfig
+from ptr_fast.learners.cql_proposals import CqlProposalsConfig
 from ptr_fast.types import CameraSpec
 from ptr_robot.sim.environment import STATE_SPEC, action_spec, state_spec
 from ptr_robot.sim.policies import ExpertSource, RandomSource
@@ -207,16 +208,32 @@ def test_a_policy_of_chunks_and_two_cameras_is_tried_in_lock_step(tmp_path, play
     assert (result["plan"]["play"], result["mean_steps"]) == (play, 6)
 
 
-def test_trials_of_another_way_to_play_do_not_replace_each_other(tmp_path):
-    from ptr_robot.report.runs import trial_rows
-
-    spec = PolicySpec(
+def states_alone() -> PolicySpec:
+    """What a policy without cameras sees and does."""
+    return PolicySpec(
         cameras=(),
         state=state_spec("state"),
         action=action_spec(4),
         tasks=TaskTable(names=(PLAN.task,), num_slots=2),
         control_hz=20.0,
     )
+
+
+def test_a_search_tells_how_many_proposals_it_had_and_how_many_it_averaged(tmp_path):
+    config = CqlProposalsConfig(encoder=EncoderConfig(name="none"), hidden_dims=(16,))
+    spec, act = states_alone(), ActConfig(mode="search", num_candidates=6, num_elites=2)
+    checkpoint = save_checkpoint(tmp_path / "run", 1, make_learner(config, spec), spec, act, {"split": {"sources": []}})
+    for mode, told in (("", {"candidates": 6, "elites": 2}), ("sample", {})):
+        out = tmp_path / f"{mode}.json"
+        assert main(Args(checkpoint=checkpoint, mode=mode, trials=1, workers=1, max_steps=2, out=out)) == 0
+        result = json.loads(out.read_text())
+        assert {name: result[name] for name in ("candidates", "elites") if name in result} == told
+
+
+def test_trials_of_another_way_to_play_do_not_replace_each_other(tmp_path):
+    from ptr_robot.report.runs import trial_rows
+
+    spec = states_alone()
     learner = make_learner(BcConfig(encoder=EncoderConfig(name="none"), hidden_dims=(16,), num_actions=4), spec)
     checkpoint = save_checkpoint(tmp_path / "run", 1, learner, spec, ActConfig(), {"split": {"sources": []}})
     for ways in ({}, {"play": "ensemble"}, {"execute": 2}):

@@ -181,6 +181,7 @@ def _row(
         "step": step,
         "has_pick": rule != "selected" or picked_step(cell.run) is not None,
         "mode": cell.mode,
+        **{name: result[name] for name in ("candidates", "elites") if name in result},
         "seed": cell.seed,
         "trial_seed": plan["seed"],
         "num_demos": grid.method(cell.method).num_demos or grid.num_demos,
