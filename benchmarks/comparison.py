@@ -17,14 +17,14 @@ from typing import Any
 from benchmarks.harness import RESULTS, ran_on
 from ptr_fast.errors import DataError
 from ptr_robot.comparison.presets import PRESETS
-from ptr_robot.comparison.rows import read_rows, write_rows
+from ptr_robot.comparison.rows import SEARCHED, read_rows, write_rows
 from ptr_robot.comparison.summary import Place, Summary, difference_to, summarize
 from ptr_robot.comparison.tables import own_place, title_of
 
 __all__ = ["comparison_table", "main", "publish"]
 
 GRID = "[A-Za-z0-9_-]+"
-SETTINGS = ("scale", "start", "max_steps", "trial_seed", "num_trials", "num_demos", "candidates", "elites")
+SETTINGS = ("scale", "start", "max_steps", "trial_seed", "num_trials", "num_demos", *SEARCHED)
 """What is alike in rows of one cell, besides the updates."""
 
 

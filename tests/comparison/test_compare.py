@@ -100,7 +100,8 @@ def killed(grid):
     )
     process = warm_python.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120
-    while not list((out / "runs").glob("*/checkpoints/000001")) and time.monotonic() < deadline:
+    while not list((out / "runs").glob("*/checkpoints/000001")):
+        assert time.monotonic() < deadline, "no checkpoint within two minutes"
         assert process.poll() is None, process.stderr.read().decode()
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)

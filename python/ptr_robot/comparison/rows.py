@@ -28,13 +28,16 @@ from ptr_robot.report.runs import read_rollouts
 from ptr_robot.stages.ledger import Ledger
 from ptr_robot.stages.stage import Stage
 
-__all__ = ["RULES", "outcomes_of", "read_rows", "read_trials", "rows_of", "write_rows"]
+__all__ = ["RULES", "SEARCHED", "outcomes_of", "read_rows", "read_trials", "rows_of", "write_rows"]
 
 RULES = ("selected", "last", "oracle")
 """How the checkpoint is chosen: by ``select``, the last one, or the one with the most successes in these very trials.
 
 The oracle is no method that anyone could use: it looks at the trials that it is judged by.
 """
+
+SEARCHED = ("candidates", "elites", "noise_scale")
+"""What a result by ``search`` tells of it: samples, how many of the best are averaged, factor on their spread."""
 
 
 class Row(TypedDict):
@@ -181,7 +184,7 @@ def _row(
         "step": step,
         "has_pick": rule != "selected" or picked_step(cell.run) is not None,
         "mode": cell.mode,
-        **{name: result[name] for name in ("candidates", "elites") if name in result},
+        **{name: result[name] for name in SEARCHED if name in result},
         "seed": cell.seed,
         "trial_seed": plan["seed"],
         "num_demos": grid.method(cell.method).num_demos or grid.num_demos,
