@@ -77,13 +77,16 @@ class KitchenTrial(TypedDict):
 
 
 class KitchenRollout(TypedDict):
-    """What rows need of a result of trials, besides what all results have."""
+    """What rows need of a result of trials, besides what all results have.
+
+    ``reached`` and ``lifted`` are None where the task has nothing to pick up, such as a door.
+    """
 
     successes: int
     num_trials: int
     mean_steps: float
-    reached: int
-    lifted: int
+    reached: int | None
+    lifted: int | None
     plan: KitchenPlan
     trials: list[KitchenTrial]
 
