@@ -248,18 +248,13 @@ class ActConfig:
         num_candidates: samples in ``search`` (the reference's best-of-50).
         num_elites: in ``search``, the mean of so many best samples is taken (one step of the cross-entropy method); 1
             is the reference's. The single best of many samples lies at the edge of what the critic knows.
-        noise_scale: in ``search``, factor on the standard deviations of the law that is sampled (a mixture still
-            chooses its component as it was trained to); 1 is the reference's, below it the samples keep nearer to what
-            was seen, and the critic is asked about less that it has not.
     """
 
     mode: ActMode = "mean"
     num_candidates: int = 50
     num_elites: int = 1
-    noise_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        _require(0.0 < self.noise_scale <= 1.0, f"noise_scale must lie in (0, 1], got {self.noise_scale}")
         _require(self.num_candidates >= 1, f"num_candidates must be at least 1, got {self.num_candidates}")
         _require(
             1 <= self.num_elites <= self.num_candidates,

@@ -51,10 +51,6 @@ class Mixture:
         """The same law as a constant."""
         return Mixture(self.log_weight_BC.detach(), self.mean_BCA.detach(), self.std_BCA.detach())
 
-    def narrowed(self, scale: float) -> Mixture:
-        """The same components, their standard deviations multiplied by ``scale``."""
-        return Mixture(self.log_weight_BC, self.mean_BCA, scale * self.std_BCA)
-
     def mode(self) -> torch.Tensor:
         """Mean of the component of the largest weight, ``[B, A]``: what is done most often, never between two modes."""
         best_B11 = self.log_weight_BC.argmax(dim=1)[:, None, None]

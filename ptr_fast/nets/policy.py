@@ -53,10 +53,6 @@ class TanhGaussian:
         """The same law as a constant."""
         return TanhGaussian(self.mean_BA.detach(), self.log_std_BA.detach())
 
-    def narrowed(self, scale: float) -> TanhGaussian:
-        """The same law, its standard deviations before the tanh multiplied by ``scale``, which is above 0."""
-        return TanhGaussian(self.mean_BA, self.log_std_BA + math.log(scale))
-
     def mode(self) -> torch.Tensor:
         """``tanh(mean)``, ``[B, A]``."""
         return self.mean_BA.tanh()

@@ -189,17 +189,15 @@ def test_the_clone_does_not_see_the_critic():
     assert all(torch.equal(one, other) for one, other in zip(*clones, strict=True))
 
 
-@pytest.mark.parametrize("noise_scale", [1.0, 0.25])
-def test_it_acts_by_the_best_of_the_averaged_clones_samples(noise_scale):
+def test_it_acts_by_the_best_of_the_averaged_clones_samples():
     learner, batch = make_learner(), random_batch()
     for step in range(3):
         learner.update(batch, step)
-    acts, act = acts_of(learner.config), ActConfig(mode="search", num_candidates=7, noise_scale=noise_scale)
+    acts, act = acts_of(learner.config), ActConfig(mode="search", num_candidates=7)
     assert acts.noise_shape(act, learner.spec) == (7, 5)
     assert acts.noise_shape(ActConfig(mode="sample"), learner.spec) == (5,)
     noise = torch.randn(len(batch), 7, 5, generator=torch.Generator().manual_seed(0))
     chosen = acts.acting_module(learner.networks(), act, learner.spec)({}, batch.state, batch.task_id, noise)
-    noise[..., 1:] *= noise_scale  # the first number chooses the component
     candidates = sampled(mixture(learner.ema_actor, batch.state[:, 0], batch.task_id), noise)
     best = q_values(learner.target_critic, batch.state[:, 0], batch.task_id, candidates).min(axis=0).argmax(axis=1)
     np.testing.assert_allclose(wide(chosen[:, 0]), candidates[np.arange(len(batch)), best], atol=1e-5)

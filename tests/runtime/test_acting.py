@@ -77,24 +77,17 @@ def test_search_takes_the_best_samples_by_the_averaged_critics(cql, seen):
     np.testing.assert_allclose(chosen, raw[best], atol=1e-6)
 
 
-def test_elites_are_averaged_and_the_noise_is_scaled(tmp_path, spec, seen):
+def test_elites_are_averaged(tmp_path, spec, seen):
     frames, states = seen
-    act = ActConfig(mode="search", num_candidates=4, num_elites=4, noise_scale=0.25)
+    act = ActConfig(mode="search", num_candidates=4, num_elites=4)
     policy = Policy.load(saved(tmp_path, spec, CqlConfig(**SMALL), act))
-    eps = 0.25 * torch.randn(1, 4, 7, generator=torch.Generator().manual_seed(3))
+    eps = torch.randn(1, 4, 7, generator=torch.Generator().manual_seed(3))
     inputs = policy._inputs(shown(frames[:1]), states[:1], TASK)
     with torch.inference_mode():
         samples = policy.networks["ema_actor"](inputs.images, inputs.state[:, -1], inputs.task_id).sample(eps)
     expected = spec.action.unscale(samples.mean(dim=1)[0].numpy())
     np.testing.assert_allclose(policy.decide(frames[0], states[0], TASK, seed=3), expected, atol=1e-6)
-    fewer = Policy.load(policy.info.path, num_candidates=2).act_config
-    assert (fewer.num_elites, fewer.noise_scale) == (2, 0.25)
-
-
-@pytest.mark.parametrize("scale", [0.0, 1.5, float("nan")])
-def test_a_scale_of_the_noise_that_is_none_is_refused(scale):
-    with pytest.raises(ValueError, match=r"noise_scale must lie in \(0, 1\], got"):
-        ActConfig(mode="search", noise_scale=scale)
+    assert Policy.load(policy.info.path, num_candidates=2).act_config.num_elites == 2
 
 
 def test_a_camera_of_another_size_is_resized_as_in_training(cql, seen):

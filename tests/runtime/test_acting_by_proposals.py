@@ -33,7 +33,7 @@ def checkpoint(tmp_path_factory) -> Path:
     )
     encoder = EncoderConfig(name="conv3", num_filters=8, embedding_dim=16)
     learner = make_learner(CqlProposalsConfig(encoder=encoder, hidden_dims=(16, 16)), spec, seed=1)
-    act = ActConfig(mode="search", num_candidates=32, num_elites=4, noise_scale=0.5)
+    act = ActConfig(mode="search", num_candidates=32, num_elites=4)
     return save_checkpoint(tmp_path_factory.mktemp("proposals"), 1, learner, spec, act, {"split": {"sources": []}})
 
 

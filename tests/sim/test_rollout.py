@@ -221,13 +221,13 @@ def states_alone() -> PolicySpec:
 
 def test_a_search_tells_how_many_proposals_it_had_and_how_many_it_averaged(tmp_path):
     config = CqlProposalsConfig(encoder=EncoderConfig(name="none"), hidden_dims=(16,))
-    spec, act = states_alone(), ActConfig(mode="search", num_candidates=6, num_elites=2, noise_scale=0.5)
+    spec, act = states_alone(), ActConfig(mode="search", num_candidates=6, num_elites=2)
     checkpoint = save_checkpoint(tmp_path / "run", 1, make_learner(config, spec), spec, act, {"split": {"sources": []}})
-    for mode, told in (("", {"candidates": 6, "elites": 2, "noise_scale": 0.5}), ("sample", {})):
+    for mode, told in (("", {"candidates": 6, "elites": 2}), ("sample", {})):
         out = tmp_path / f"{mode}.json"
         assert main(Args(checkpoint=checkpoint, mode=mode, trials=1, workers=1, max_steps=2, out=out)) == 0
         result = json.loads(out.read_text())
-        assert {name: result[name] for name in ("candidates", "elites", "noise_scale") if name in result} == told
+        assert {name: result[name] for name in ("candidates", "elites") if name in result} == told
 
 
 def test_trials_of_another_way_to_play_do_not_replace_each_other(tmp_path):

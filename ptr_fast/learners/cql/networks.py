@@ -94,7 +94,7 @@ class CqlNetworks(CriticNetworks):
         if act.mode != "search":
             return ModeActing(cast(Actor, networks[self.networks_for(act.mode)[0]]))
         actor, critic = cast(Actor, networks["ema_actor"]), cast(Critic, networks["target_critic"])
-        return SearchActing(actor, critic, act.num_elites, act.noise_scale)
+        return SearchActing(actor, critic, act.num_elites)
 
     def distribution(self, networks: Mapping[str, nn.Module], inputs: Inputs, averaged: bool = False) -> TanhGaussian:
         """See :class:`~ptr_fast.learners.capabilities.Acts`."""
@@ -102,15 +102,15 @@ class CqlNetworks(CriticNetworks):
 
 
 class SearchActing(nn.Module):
-    """The mean of the best of the actor's samples by the minimum over the critics; see :class:`ActConfig`.
+    """The mean of the best of the actor's samples by the minimum over the critics.
 
     Each encoder runs once per state, on a GPU both at once (the critics' on a stream of its own); the K candidates
     meet the critics in one call of ``cql_head``.
     """
 
-    def __init__(self, actor: Actor, critic: Critic, num_elites: int, noise_scale: float = 1.0) -> None:
+    def __init__(self, actor: Actor, critic: Critic, num_elites: int) -> None:
         super().__init__()
-        self.actor, self.critic, self.num_elites, self.noise_scale = actor, critic, num_elites, noise_scale
+        self.actor, self.critic, self.num_elites = actor, critic, num_elites
         self._beside = SideStream()
 
     def forward(
@@ -135,8 +135,7 @@ class SearchActing(nn.Module):
         noise_BKA: torch.Tensor,
     ) -> torch.Tensor:
         """Candidates ``[B, K, A]`` of the actor."""
-        law = self.actor(images, state_BTS[:, -1], task_id_B)
-        return (law if self.noise_scale == 1.0 else law.narrowed(self.noise_scale)).sample(noise_BKA)
+        return self.actor(images, state_BTS[:, -1], task_id_B).sample(noise_BKA)
 
     def side(self, images: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Embedding ``[B, D]`` of the critics' encoder."""

@@ -60,7 +60,7 @@ class CqlProposalsNetworks(CriticNetworks):
         """See :class:`~ptr_fast.learners.capabilities.Acts`."""
         actor = cast(Actor, networks[self.networks_for(act.mode)[0]])
         if act.mode == "search":
-            return SearchActing(actor, cast(Critic, networks["target_critic"]), act.num_elites, act.noise_scale)
+            return SearchActing(actor, cast(Critic, networks["target_critic"]), act.num_elites)
         return SampleActing(actor) if act.mode == "sample" else ModeActing(actor)
 
     def distribution(self, networks: Mapping[str, nn.Module], inputs: Inputs, averaged: bool = False) -> Mixture:

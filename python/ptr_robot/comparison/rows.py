@@ -36,8 +36,8 @@ RULES = ("selected", "last", "oracle")
 The oracle is no method that anyone could use: it looks at the trials that it is judged by.
 """
 
-SEARCHED = ("candidates", "elites", "noise_scale")
-"""What a result by ``search`` tells of it: samples, how many of the best are averaged, factor on their spread."""
+SEARCHED = ("candidates", "elites")
+"""What a result by ``search`` tells of it: samples, and how many of the best are averaged."""
 
 
 class Row(TypedDict):

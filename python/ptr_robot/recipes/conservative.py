@@ -12,7 +12,7 @@ from ptr_fast.learners.cql_proposals import CqlProposalsConfig
 from ptr_robot.recipes.kinds import of_every_kind
 from ptr_robot.training.config import PretrainConfig
 
-SEARCH = ActConfig(mode="search", num_candidates=32, num_elites=4, noise_scale=0.5)
+SEARCH = ActConfig(mode="search", num_candidates=32, num_elites=4)
 AS_FOUND = RewardConfig(num_steps=5, lower_bound_returns=True)
 CRITIC: dict[str, Any] = {"cql_alpha": 1.0, "discount": 0.98, "tau": 0.01}
 

@@ -321,9 +321,9 @@ def _steered_contender(args: Args, named: Path) -> Any:
     return Contender(label=label, policy=policy, spec=policy.spec, about=about)
 
 
-def _searched(act: ActConfig) -> dict[str, float]:
+def _searched(act: ActConfig) -> dict[str, int]:
     """What ``search`` chose among, for the results."""
-    return {"candidates": act.num_candidates, "elites": act.num_elites, "noise_scale": act.noise_scale}
+    return {"candidates": act.num_candidates, "elites": act.num_elites}
 
 
 def _proposer(args: Args) -> str:
