@@ -5,13 +5,18 @@ Before an engine is used its action is compared with the eager one.
 
 Note "Choice of the engine". ``auto`` does not measure on the spot, so that two runs of a checkpoint act alike: it takes
 the first of ``PREFERENCE`` that is installed, an order measured by ``benchmarks/bench_act.py``.
+
+Note "A mask for oneDNN". OpenVINO 2026.4 asks the processor itself for its instructions, but its copy of oneDNN keeps
+to ``ONEDNN_MAX_CPU_ISA``: where that names fewer, some nets are not compiled, and others end the process when they are
+first run. So OpenVINO compiles as if there were no such variable; PyTorch's oneDNN keeps to it.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -166,7 +171,8 @@ class OpenVinoEngine:
         core = openvino.Core()
         read = core.read_model(model())
         try:
-            compiled = core.compile_model(read, "CPU", dict(_openvino_properties()))
+            with _no_mask_for_onednn():
+                compiled = core.compile_model(read, "CPU", dict(_openvino_properties()))
         except RuntimeError as error:
             raise NotCompiledError(error) from error
         self._request, self._names = compiled.create_infer_request(), graph.input_names
@@ -175,6 +181,17 @@ class OpenVinoEngine:
         """See :class:`Engine`."""
         answer = self._request.infer(dict(zip(self._names, inputs, strict=True)), share_inputs=True)
         return np.array(answer[OUTPUT])
+
+
+@contextmanager
+def _no_mask_for_onednn() -> Iterator[None]:
+    """See note "A mask for oneDNN"; the variable is read when the first model is compiled."""
+    mask = os.environ.pop("ONEDNN_MAX_CPU_ISA", None)
+    try:
+        yield
+    finally:
+        if mask is not None:
+            os.environ["ONEDNN_MAX_CPU_ISA"] = mask
 
 
 def _openvino_properties() -> list[tuple[str, str]]:
@@ -324,7 +341,8 @@ def native_executor(graph: ActingGraph, model: bytes, frame_sizes: Mapping[str, 
     window = graph.window
     shape = (window.num_observations, graph.num_state, window.num_actions, graph.num_axes)
     try:
-        return module.OpenVinoExecutor(os.fspath(library), model, properties, cameras, *shape, slot)
+        with _no_mask_for_onednn():
+            return module.OpenVinoExecutor(os.fspath(library), model, properties, cameras, *shape, slot)
     except RuntimeError as error:
         raise NotCompiledError(error) from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -85,7 +84,5 @@ def check_acts_from_a_checkpoint_and_exported(
         scaled = learner.actor.mean_action(images, torch.from_numpy(state)[None], torch.tensor([0]))[0]
     np.testing.assert_allclose(action, spec.action.unscale(scaled.numpy()), atol=1e-5)
     for engine in engines:
-        if engine == "openvino" and os.environ.get("ONEDNN_MAX_CPU_ISA") == "SSE41":
-            continue  # OpenVINO 2026.4 does not compile these nets under that mask on newer processors
         pytest.importorskip(engine)
         np.testing.assert_allclose(Policy.load(folder, engine=engine).decide(frame, state, task), action, atol=1e-4)

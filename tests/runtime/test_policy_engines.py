@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -195,6 +196,22 @@ class EagerRecorder:
     def capture(self, work):
         self.calls.append("capture")
         return work
+
+
+def test_openvino_compiles_as_if_there_were_no_mask_for_onednn(checkpoint, models, monkeypatch):
+    """``make test-isa`` has the real thing: under the mask a frozen ResNet ended the process on a newer processor."""
+    openvino = pytest.importorskip("openvino")
+    compile_model, masks = openvino.Core.compile_model, []
+
+    def compile_here(*args):
+        masks.append(os.environ.get("ONEDNN_MAX_CPU_ISA"))
+        return compile_model(*args)
+
+    monkeypatch.setattr(openvino.Core, "compile_model", compile_here)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    make_engine("openvino", Policy.load(checkpoint, mode="mean").graph(), lambda: models["mean"])
+    assert masks == [None]
+    assert os.environ["ONEDNN_MAX_CPU_ISA"] == "AVX2"
 
 
 @pytest.mark.parametrize("mode", ["mean", "search"])
