@@ -203,7 +203,7 @@ def test_what_was_picked_by_another_rule_or_saw_other_episodes_is_not_mixed_in(g
         ({"trials": [1, 2]}, r"rollout.trials\[0\]: expected an object, got 1"),
         ({"trials": [], "num_trials": 0}, "expected 2 trials, got 0"),
         ({"mean_steps": None}, "rollout.mean_steps: expected float, got None"),
-        ({"reached": "1"}, "rollout.reached: expected .*int.*, got .1."),
+        ({"reached": "1"}, "rollout.reached: expected int, got '1'"),
     ],
 )
 def test_a_result_of_trials_that_is_none_is_named(done, tmp_path, changed, message):
