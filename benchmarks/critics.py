@@ -2,9 +2,9 @@
 
     python -m benchmarks.critics states outputs/compare/states
 
-A row per critic before any demonstration of a new task, from its evaluation on held-out episodes of the prior data
-(``ptr-fast select``, or ``ptr-fast correlate --evaluate``): the chance that a good episode has the higher mean Q, and
-for each tenth of an episode the gap of Q between recorded and random actions, where 1 is the mean of the episode.
+A row per critic before any demonstration of a new task, from its evaluation on held-out episodes of the prior data,
+which is made where it is missing: the chance that a good episode has the higher mean Q, and for each tenth of an
+episode the gap of Q between recorded and random actions, where 1 is the mean of the episode.
 """
 
 from __future__ import annotations
@@ -15,26 +15,29 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import environment, record
-from ptr_fast.json_files import read_json
+from ptr_fast.checkpoint import list_checkpoints
 from ptr_robot.comparison.grid import load_grid
 from ptr_robot.comparison.plan import make_plan
 from ptr_robot.comparison.tables import title_of
 from ptr_robot.evaluation.critical_moments import critical_profile, separation
+from ptr_robot.evaluation.ranking import evaluated
 
 __all__ = ["main", "rows_of"]
 
 
 def rows_of(grid_name: str, folder: Path) -> Iterator[dict[str, Any]]:
-    """A row per critic that was evaluated, without the environment."""
+    """A row per critic that was pre-trained, without the environment."""
     grid = load_grid(grid_name)
     plan, seen = make_plan(grid, folder), set()
+    stages = {stage.name: stage for stage in plan.stages}
     for cell in plan.cells:
-        file = cell.run / "evaluation" / f"{cell.last_step:06d}.json"
-        is_first = cell.phase == "before" or not grid.data[cell.data].has_target
-        if not is_first or file in seen or not file.is_file():
+        if cell.phase == "after" and grid.data[cell.data].has_target:
             continue
-        seen.add(file)
-        evaluation = read_json(file)
+        found = list_checkpoints(stages[cell.trained_by[-1]].makes.parent)
+        if not found or found[-1] in seen:
+            continue
+        seen.add(found[-1])
+        evaluation = evaluated(found[-1])
         if "score" not in evaluation["metrics"]:
             continue
         row: dict[str, Any] = {"case": f"{grid.name}, {cell.data}, {title_of(cell.method)}, seed {cell.seed}"}

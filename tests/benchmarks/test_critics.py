@@ -1,7 +1,5 @@
 """What critics know, from evaluations: only critics, and only before any demonstration of the new task."""
 
-import json
-
 from benchmarks import critics
 from ptr_robot.comparison.plan import make_plan
 
@@ -22,14 +20,18 @@ def evaluation(**metrics):
     return {"metrics": metrics, "episodes": [episode("success", 1.0), episode("success", 2.0), episode("failure", 0.0)]}
 
 
-def test_a_row_per_critic_that_has_seen_no_demonstration(tmp_path):
+def test_a_row_per_critic_that_has_seen_no_demonstration(tmp_path, monkeypatch):
     (tmp_path / "grid.yaml").write_text(GRID)
     grid = str(tmp_path / "grid.yaml")
-    for cell in make_plan(critics.load_grid(grid), tmp_path / "out").cells:
-        file = cell.run / "evaluation" / f"{cell.last_step:06d}.json"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        metrics = {"action_error": 0.1} | ({"score": 0.5} if cell.method == "cql-n" else {})
-        file.write_text(json.dumps(evaluation(**metrics)))
+    for stage in make_plan(critics.load_grid(grid), tmp_path / "out").stages:
+        if stage.is_training:
+            (stage.makes.parent / "checkpoints" / "006000").mkdir(parents=True)
+
+    def evaluated(checkpoint):
+        assert "-pretrain-" in checkpoint.parts[-3]
+        return evaluation(action_error=0.1, **({"score": 0.5} if "cql-n" in checkpoint.parts[-3] else {}))
+
+    monkeypatch.setattr(critics, "evaluated", evaluated)
     old, new = critics.rows_of(grid, tmp_path / "out")
     assert [old["case"], new["case"]] == [f"grid, {name}, CQL, 5-step, alpha 1, seed 0" for name in ("old", "new")]
     for row in (old, new):

@@ -30,7 +30,6 @@ trials: 2
 num_demos: 1
 checkpoints: 2
 films: 0
-before: false
 updates: {pretrain: 2, finetune: 2}
 data:
   tiny:
@@ -123,13 +122,18 @@ def test_a_killed_grid_goes_on(grid, done):
     assert code == 0, told
     assert "done already" in told
     rows = read_rows(out / "rows.jsonl")
-    assert [row["checkpoint"] for row in rows] == ["selected", "last", "oracle"]
+    assert [(row["phase"], row["checkpoint"]) for row in rows] == [
+        ("before", "last"),
+        ("after", "selected"),
+        ("after", "last"),
+        ("after", "oracle"),
+    ]
     for row in rows:
-        assert (row["method"], row["phase"], row["mode"], row["num_trials"]) == ("bc", "after", "mean", 2)
+        assert (row["method"], row["mode"], row["num_trials"]) == ("bc", "mean", 2)
         assert row["environment"]["versions"]["torch"]
         assert row["environment"]["cpu"]
-        assert len(row["training_seconds"]) == 2
-    assert rows[1]["step"] == 2
+        assert len(row["training_seconds"]) == (1 if row["phase"] == "before" else 2)
+    assert [row["step"] for row in rows[:3]] == [0, 2, 2]
 
 
 def test_what_is_done_is_not_done_again(grid, done, monkeypatch):
@@ -245,7 +249,7 @@ def test_a_damaged_selection_does_not_stop_the_others(grid, done, monkeypatch):
     monkeypatch.setattr(compare, "_place", lambda args, out, workers: Here())
     with pytest.raises(DataError, match=re.escape(str(selection))), redirect_stdout(told):
         compare.main(compare.Args(grid=str(path), out=out, workers=1))
-    assert "(7/7 stages)" in told.getvalue()
+    assert "(8/8 stages)" in told.getvalue()
     assert told.getvalue().count(f"rows are not written: {selection}") == 1
     selection.write_bytes(whole)
     assert compared(path, out, monkeypatch)[0] == 0
@@ -261,7 +265,7 @@ def test_ctrl_c_says_how_far_it_came(grid, done, monkeypatch):
     shutil.copytree(done[0], out)
     with pytest.raises(KeyboardInterrupt), redirect_stdout(told):
         compare.main(compare.Args(grid=str(grid), out=out, seeds=(5,), workers=1))
-    assert told.getvalue().splitlines()[-1] == f"2 of 7 stages are done; the same command goes on; logs: {out / 'logs'}"
+    assert told.getvalue().splitlines()[-1] == f"2 of 8 stages are done; the same command goes on; logs: {out / 'logs'}"
 
 
 def test_a_page_without_a_success_names_no_winner(done):
@@ -288,7 +292,7 @@ def test_the_dry_run_tells_how_many_stages_there_are(grid, capsys):
     assert compare.main(compare.Args(grid=str(grid), out=grid.parent / "new", dry=True, workers=2)) == 0
     told = capsys.readouterr().out
     assert "ptr-fast finetune --checkpoint" in told
-    assert "7 of 7 stages to do, about" in told
+    assert "8 of 8 stages to do, about" in told
     assert not (grid.parent / "new").exists()
 
 

@@ -196,11 +196,22 @@ def test_two_data_sets_with_the_same_prior_share_its_pre_training(tmp_path):
 def test_other_settings_are_other_runs(tmp_path):
     one = make_plan(grid_of(tmp_path, TINY), tmp_path / "out")
     two = make_plan(grid_of(tmp_path, TINY.replace("finetune: 4", "finetune: 6")), tmp_path / "out")
-    before, after = (
-        {cell.run for cell in plan.cells if cell.phase == phase} for plan, phase in ((one, "before"), (one, "after"))
+    (pretrained, tuned), (same, other) = (
+        [{stage.makes for stage in plan.stages if stage.verb[0] == verb} for verb in ("pretrain", "finetune")]
+        for plan in (one, two)
     )
-    assert {cell.run for cell in two.cells if cell.phase == "before"} == before
-    assert not {cell.run for cell in two.cells if cell.phase == "after"} & after
+    assert same == pretrained
+    assert not other & tuned
+
+
+def test_what_fine_tuning_begins_with_is_tried_once_for_before_and_as_a_candidate(tmp_path):
+    plan = make_plan(grid_of(tmp_path, TINY), tmp_path / "out")
+    for before, after in zip(plan.cells[::2], plan.cells[1::2], strict=True):
+        assert (before.phase, after.phase, before.run, before.mode) == ("before", "after", after.run, after.mode)
+        assert list(after.trials) == [0, 2, 4]
+        assert before.trials == {0: after.trials[0]}
+        assert (before.last_step, after.last_step) == (0, 4)
+        assert after.trained_by[:-1] == before.trained_by
 
 
 def test_without_a_target_pre_training_is_all(tmp_path):

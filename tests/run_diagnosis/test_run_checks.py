@@ -66,6 +66,24 @@ def test_illnesses_of_other_runs_are_not_seen_in_these(trained):
     assert set(found(trained("wild"))) == {"value_range", "foreign_actions", "actions_at_bounds"}
 
 
+def test_demonstrations_that_undid_what_pre_training_knew(trained, table, tmp_path):
+    """Five of them at thirty times the rate, and nothing of the old data."""
+    out = tmp_path / "fine"
+    words = ["--target", table / "few", "--mix", "0", "--lr-scale", "30", "--num-steps", "60", "--num-demos", "5"]
+    words += ["--checkpoint", trained("healthy"), "--no-stop-on-divergence", "--num-threads", "1", "--out", out]
+    assert cli([str(word) for word in ["finetune", *words]]) == 0
+    assert "unlearned" not in found(out)  # nothing was picked yet
+    assert cli(["select", "--run", str(out)]) == 0
+    finding = found(out)["unlearned"]
+    assert finding.level == "note"
+    assert "picked what fine-tuning began with: selection score" in finding.seen
+    assert "at step 0" in finding.seen
+    assert "--lr-scale" in finding.advice
+    selection = json.loads((out / "selection.json").read_text())
+    (out / "selection.json").write_text(json.dumps({**selection, "selected": 60}))
+    assert "unlearned" not in found(out)
+
+
 def sink(step, row):
     return {**row, "q/data": 2.0 - 0.2 * step, "q/policy": -8.0 - 0.2 * step, "temperature/value": 4.0}
 

@@ -56,6 +56,7 @@ def test_cloning_takes_the_encoder_over_and_freezes_what_was_learned(recipe, sto
             assert same == trunk  # the pooling and the bottleneck were not learned there: they are trained here
         else:
             assert same == set(given)
+        assert [path.name for path in list_checkpoints(out)] == ["000002"]  # what it begins with cannot act
         assert cli(["act", "--checkpoint", str(out), "--store", str(store)]) == 0
 
 

@@ -17,12 +17,14 @@ from changing_world import (
     ptr_fast,
     read_record,
     same_result,
+    stopped,
     write_record,
 )
 
 from ptr_fast.checkpoint import list_checkpoints, read_checkpoint
 from ptr_fast.config import PolicySpec, TaskTable, from_dict, to_dict
 from ptr_fast.data.store import EpisodeStore
+from ptr_fast.run_folder import weights_of
 from ptr_fast.types import ActionSpec, CameraSpec, StateSpec
 from ptr_robot.training import loop as train_module
 from ptr_robot.training.ancestry import ancestors_of, trained_on
@@ -152,6 +154,17 @@ def test_every_field_of_the_record_has_a_rule(home):
         [rule_of(key) for key, _ in leaves(record)]
 
 
+def test_fine_tuning_keeps_what_it_begins_with_and_goes_on_from_it(home, tmp_path):
+    start = list_checkpoints(home / "fine")[0]
+    assert start.name == "000000"
+    assert weights_of(start) == weights_of(list_checkpoints(home / "base")[-1])
+    assert read_checkpoint(start).spec == read_checkpoint(home / "fine").spec != read_checkpoint(home / "base").spec
+    run = stopped(home / "fine", tmp_path / "fine", at=0)
+    (run / "metrics.jsonl").unlink()
+    assert ptr_fast("resume", run) == 0
+    same_result(run, home / "fine")
+
+
 def test_a_store_written_anew_in_another_order_trains_the_same(home, world):
     shutil.rmtree(world / "store")
     make_store(world / "store", [*new_task(1), *episodes()[::-1]])
@@ -203,7 +216,7 @@ def test_episodes_that_are_gone_or_others_are_named(home, world, capsys, what, r
     assert CHANGES[what] in line
     assert f"--store {home}/store=NEW" in line
     assert read_record(world / run) == before
-    assert [p.name for p in list_checkpoints(world / run)] == ["000003"]
+    assert [p.name for p in list_checkpoints(world / run)] == {"base": ["000003"], "fine": ["000000", "000003"]}[run]
 
 
 def test_a_damaged_store_is_named(home, world, capsys):

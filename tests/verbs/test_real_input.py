@@ -172,7 +172,7 @@ def test_the_mix_is_exact_over_the_run(store, tuned):
 
 def test_select_picks_a_checkpoint_that_is_there_on_the_held_out_episode(tuned, selection):
     names = [path.name for path in list_checkpoints(tuned)]
-    assert names == ["000010", "000020", "000030"]
+    assert names == ["000000", "000010", "000020", "000030"]
     assert sorted(entry["checkpoint"] for entry in selection["ranking"]) == names
     assert selection["selected"] == int(selection["ranking"][0]["checkpoint"])
     assert selection["data"]["is_held_out"] is True

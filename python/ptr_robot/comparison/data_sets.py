@@ -62,13 +62,6 @@ class DataPlan:
         """Whether there are demonstrations of a new task."""
         return bool(self.target) if not self.preset else _preset(self.preset).target is not None
 
-    @property
-    def is_known_before(self) -> bool:
-        """Whether the prior data show the task that is tried, as far as that is known."""
-        if self.preset:
-            return self.task in _preset(self.preset).prior.task
-        return "--task" not in self.prior or self.task in self.prior
-
     def num_episodes(self, part: str) -> int:
         """Episodes that collecting a part makes: ``prior``, ``target``, or ``both`` of a preset."""
         if not self.preset:

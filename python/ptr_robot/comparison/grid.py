@@ -73,9 +73,8 @@ class Grid:
         mix: share of the prior data in batches of fine-tuning and of joint training.
         lr_scale: factor on the learning rates in fine-tuning.
         updates: of the trainings.
-        checkpoints: how many each run keeps, evenly spread; all of them are tried. The table shows the one that
-            ``select`` picks, the last one, and the best one as the oracle.
-        before: the pre-trained policies are tried as well before they have seen a demonstration of the target.
+        checkpoints: how many each run keeps, evenly spread; fine-tuning keeps what it begins with besides. All of them
+            are tried. The table shows the one that ``select`` picks, the last one, and the best one as the oracle.
         baseline: method with which the others are compared trial by trial.
         options: more options of the trainings, by method.
         films: trials that are filmed, the first ones of each method and data set.
@@ -95,7 +94,6 @@ class Grid:
     lr_scale: float = 0.3
     updates: Updates = Updates()
     checkpoints: int = 3
-    before: bool = True
     baseline: str = "bc"
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     films: int = 6

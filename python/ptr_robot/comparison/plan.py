@@ -29,8 +29,8 @@ class Cell:
     """Trials of one method, data set, seed and acting mode.
 
     Attributes:
-        phase: ``before`` the policy has seen a demonstration of the target, or ``after``, which is also the phase of
-            data sets without a target.
+        phase: ``before`` the policy has seen a demonstration of the target (what fine-tuning begins with, its step 0),
+            or ``after``, which is also the phase of data sets without a target.
         run: of the policy. trained_by: names of the trainings that it comes from, in order.
         trials: result file of ``rollout`` by checkpoint (its step).
         tried_by: the stages of those trials, likewise.
@@ -66,12 +66,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Trained:
-    """A run: its folder, its stage, the steps of its checkpoints, and the trainings that led to it."""
+    """A run: its folder, its stage, the steps of its checkpoints, and the trainings that led to it and to its start."""
 
     run: Path
     stage: Stage
     steps: tuple[int, ...]
     lineage: tuple[str, ...]
+    before: tuple[str, ...] = ()
 
     @property
     def last(self) -> Path:
@@ -103,7 +104,6 @@ class _Planner:
 
     def add_cells(self, name: str, data: DataPlan, method: Method, seed: int) -> None:
         """The stages and cells of one method on one data set with one seed."""
-        grid = self.grid
         target = self._store(name, data, "target") if data.has_target else None
         if target is None and method.route != "finetune":
             note = f"{method.name} on {name}: the data set has no target"
@@ -111,12 +111,9 @@ class _Planner:
                 self.plan.left_out.append(note)
             return
         first = self._first(name, data, method, seed, target)
-        if method.route != "finetune" or target is None:
-            self._add_trials(name, data, method, seed, "after", first)
-            return
-        if grid.before and data.is_known_before:
-            self._add_trials(name, data, method, seed, "before", first)
-        self._add_trials(name, data, method, seed, "after", self._finetuned(name, data, method, seed, first, target))
+        if method.route == "finetune" and target is not None:
+            first = self._finetuned(name, data, method, seed, first, target)
+        self._add_trials(name, data, method, seed, first)
 
     def _first(
         self, name: str, data: DataPlan, method: Method, seed: int, target: tuple[Path, list[str]] | None
@@ -167,7 +164,8 @@ class _Planner:
             verb += ["--references", f"critic={critic.last}"]
             waits, lineage = [*waits, critic.stage.name], tuple(dict.fromkeys((*lineage, *critic.lineage)))
         label = f"{name}-{method.name}-{seed}-finetune"
-        return self._train(label, verb, recipe, grid.updates.finetune, seed, waits, lineage)
+        trained = self._train(label, verb, recipe, grid.updates.finetune, seed, waits, lineage)
+        return replace(trained, steps=(0, *trained.steps), before=first.lineage)
 
     def _num_demos(self, method: Method) -> str:
         return str(method.num_demos or self.grid.num_demos)
@@ -209,33 +207,34 @@ class _Planner:
         steps = tuple(sorted({*range(every, num_steps, every), num_steps}))
         return _Trained(run, stage, steps, (*lineage, stage.name))
 
-    def _add_trials(
-        self, name: str, data: DataPlan, method: Method, seed: int, phase: Phase, trained: _Trained
-    ) -> None:
-        """Selects among a run's checkpoints and tries them all; before fine-tuning, what it begins from alone."""
+    def _add_trials(self, name: str, data: DataPlan, method: Method, seed: int, trained: _Trained) -> None:
+        """Selects among a run's checkpoints and tries them all."""
         grid, label = self.grid, f"{name}-{method.name}-{seed}"
-        steps, chosen = trained.steps, [trained.stage.name]
-        if phase == "before":
-            steps = steps[-1:]
-        else:
-            verb = ["select", "--run", str(trained.run)]
-            # Exit code 1: no checkpoint is fit to be picked; then the last one counts as picked, and the row says so.
-            kind = f"select {grid.scale}-{method.recipe}"
-            work = float(len(steps))
-            key = digest_of(verb, [self._keys[name] for name in chosen], self.root)
-            if key not in self._known:  # two methods that differ in acting alone share run and selection
-                makes = trained.run / "selection.json"
-                stage = self._stage(f"{label}-select", verb, chosen, makes=makes, kind=kind, work=work, accepts=(0, 1))
-                self._known[key] = stage, trained.run
-            chosen = [self._known[key][0].name]
+        verb = ["select", "--run", str(trained.run)]
+        # Exit code 1: no checkpoint is fit to be picked; then the last one counts as picked, and the row says so.
+        kind = f"select {grid.scale}-{method.recipe}"
+        work = float(len(trained.steps))
+        key = digest_of(verb, [self._keys[trained.stage.name]], self.root)
+        if key not in self._known:  # two methods that differ in acting alone share run and selection
+            stage = self._stage(
+                f"{label}-select",
+                verb,
+                [trained.stage.name],
+                makes=trained.run / "selection.json",
+                kind=kind,
+                work=work,
+                accepts=(0, 1),
+            )
+            self._known[key] = stage, trained.run
+        chosen = [self._known[key][0].name]
         for mode in method.modes:
             trials, tried_by = {}, {}
-            for step in steps:
+            for step in trained.steps:
                 verb = self._rollout(data, method, trained.run / "checkpoints" / f"{step:06d}", mode)
                 verb += ["--trials", str(grid.trials)]
                 kind = f"rollout {grid.scale}-{method.recipe} {mode}"
                 stage, path = self._add(
-                    f"{label}-{phase}-{step}-{mode}",
+                    f"{label}-{step}-{mode}",
                     verb,
                     chosen,
                     "trials",
@@ -245,27 +244,38 @@ class _Planner:
                 )
                 trials[step], tried_by[step] = path, stage.name
             filmed = None
-            if grid.films and seed == grid.seeds[0] and mode == method.modes[0] and phase == "after":
+            if grid.films and seed == grid.seeds[0] and mode == method.modes[0]:
                 verb = self._rollout(data, method, trained.run, mode)
                 films = str(min(grid.films, grid.trials))
                 verb += ["--trials", films, "--videos", films, "--video", "gif", "--video-size", "96"]
                 work = float(films)
                 _, filmed = self._add(f"{label}-film", verb, chosen, "films", suffix=".json", work=work, kind="films")
-            self.plan.cells.append(
-                Cell(
-                    data=name,
-                    method=method.name,
-                    seed=seed,
-                    phase=phase,
-                    mode=mode,
-                    run=trained.run,
-                    trained_by=trained.lineage,
-                    trials=trials,
-                    tried_by=tried_by,
-                    last_step=steps[-1],
-                    filmed=filmed,
-                )
+            cell = Cell(
+                data=name,
+                method=method.name,
+                seed=seed,
+                phase="after",
+                mode=mode,
+                run=trained.run,
+                trained_by=trained.lineage,
+                trials=trials,
+                tried_by=tried_by,
+                last_step=trained.steps[-1],
+                filmed=filmed,
             )
+            if trained.before:
+                self.plan.cells.append(
+                    replace(
+                        cell,
+                        phase="before",
+                        trained_by=trained.before,
+                        trials={0: trials[0]},
+                        tried_by={0: tried_by[0]},
+                        last_step=0,
+                        filmed=None,
+                    )
+                )
+            self.plan.cells.append(cell)
 
     def _rollout(self, data: DataPlan, method: Method, policy: Path, mode: str) -> list[str]:
         verb = ["rollout", "--checkpoint", str(policy), "--mode", mode, "--label", method.title, "--task", data.task]

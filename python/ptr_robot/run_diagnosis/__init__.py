@@ -28,6 +28,7 @@ RUN_CHECKS: tuple[Callable[[RunEvidence], list[Finding]], ...] = (
     acting.actor_behind,
     acting.actions_at_bounds,
     fitting.overfit,
+    fitting.unlearned,
     fitting.underfit,
     acting.use_cloning,
     fitting.measured,

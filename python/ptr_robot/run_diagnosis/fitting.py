@@ -9,7 +9,7 @@ from ptr_robot.evaluation.metrics import METRICS
 from ptr_robot.run_diagnosis.evidence import RunEvidence, option
 from ptr_robot.run_diagnosis.values import foreign_actions, value_range
 
-__all__ = ["measured", "overfit", "rate_at_zero", "underfit"]
+__all__ = ["measured", "overfit", "rate_at_zero", "underfit", "unlearned"]
 
 MIN_POINTS = 5
 """Values of a curve below which no rise or fall is told from chance."""
@@ -91,6 +91,27 @@ def _risen(evidence: RunEvidence, name: str, times: float) -> tuple[int, float, 
     if steps[lowest] > 0.7 * steps[-1] or now.value < times * smooth[lowest]:
         return None
     return int(steps[lowest]), float(smooth[lowest]), now.value
+
+
+def unlearned(evidence: RunEvidence) -> list[Finding]:
+    """A fine-tuning of which ``select`` picked what it began with."""
+    selection = evidence.run.selection
+    if selection is None or selection["metric"] is None or selection["selected"] != 0:
+        return []
+    name = METRICS[selection["metric"]][0]
+    values = {e["step"]: e["value"] for e in selection["ranking"] if e["value"] is not None and not e["excluded"]}
+    later = next((step for step in values if step), None)  # the ranking begins with the best
+    then = f"{values[later]:.3g} at step {later}" if later else "that of no later checkpoint counts"
+    return [
+        Finding(
+            level="note",
+            seen=f"select picked what fine-tuning began with: {name} {values[0]:.3g} at step 0, {then}",
+            why="a few demonstrations, drawn again and again, can unteach what pre-training knew",
+            advice="take step 0, as select does; or a smaller --lr-scale, fewer --num-steps, a larger --mix of the old "
+            "data, or more demonstrations; an object that pre-training never saw needs more updates instead",
+            numbers={"values": {str(step): value for step, value in values.items()}},
+        )
+    ]
 
 
 def underfit(evidence: RunEvidence) -> list[Finding]:

@@ -157,6 +157,8 @@ def train(
             traits_of(record.learner),
         )
         stack.enter_context(contextlib.closing(log))
+        if run.record.is_finetuning and not list_checkpoints(run.out):  # a few demonstrations can make a policy worse
+            print(f"saved {_save(run, 0)}, what fine-tuning begins with", flush=True)
         return _loop(run, batches, log, stack.enter_context(StopRequest(ranks)), first_step, best_first, measure)
 
 

@@ -211,6 +211,11 @@ class RunRecord:
         return self.parent["step"] if self.parent and self.parent["kind"] == "branch" else 0
 
     @property
+    def is_finetuning(self) -> bool:
+        """Whether it trains a whole checkpoint on with demonstrations of a new task, from that task's first update."""
+        return bool(self.parent) and self.parent["kind"] == "finetune"  # type: ignore[index]
+
+    @property
     def takes_encoder_alone(self) -> bool:
         """Whether of the parent's weights the image encoder alone was taken."""
         return bool(self.parent) and self.parent["kind"] == "encoder"  # type: ignore[index]
