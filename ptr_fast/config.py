@@ -261,6 +261,10 @@ class ActConfig:
             f"num_elites must lie in 1..num_candidates ({self.num_candidates}), got {self.num_elites}",
         )
 
+    def told(self) -> dict[str, int]:
+        """What results of trials tell of a search; nothing in the other modes."""
+        return {"candidates": self.num_candidates, "elites": self.num_elites} if self.mode == "search" else {}
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskTable:

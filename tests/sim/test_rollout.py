@@ -16,6 +16,7 @@ from ptr_fast.types import CameraSpec
 from ptr_robot.sim.environment import STATE_SPEC, action_spec, state_spec
 from ptr_robot.sim.policies import ExpertSource, RandomSource
 from ptr_robot.sim.trials import TrialPlan, run_trials, trial_seed
+from ptr_robot.trials.contenders import load_contenders
 from ptr_robot.verbs.rollout import Args, main, rollout
 
 PLAN = TrialPlan(task="put block on plate", kitchen="B", image_size=16)
@@ -228,6 +229,8 @@ def test_a_search_tells_how_many_proposals_it_had_and_how_many_it_averaged(tmp_p
         assert main(Args(checkpoint=checkpoint, mode=mode, trials=1, workers=1, max_steps=2, out=out)) == 0
         result = json.loads(out.read_text())
         assert {name: result[name] for name in ("candidates", "elites") if name in result} == told
+        (contender,) = load_contenders([checkpoint], ["one"], mode, 0, "cpu", "eager")  # the same on a robot
+        assert {name: value for name, value in contender.about.items() if name in ("candidates", "elites")} == told
 
 
 def test_trials_of_another_way_to_play_do_not_replace_each_other(tmp_path):

@@ -49,8 +49,7 @@ def load_contenders(
         if num_candidates and policy.mode != "search":
             raise ValueError(f"candidates are of mode search, {path} acts by {policy.mode}")
         about = {"label": label, "checkpoint": str(policy.info.path), "step": policy.info.step, "mode": policy.mode}
-        about |= {"engine": engine, "device": str(policy.device)}
-        about |= {"candidates": num_candidates} if num_candidates else {}
+        about |= {"engine": engine, "device": str(policy.device), **policy.act_config.told()}
         contenders.append(Contender(label=label, policy=policy, spec=policy.spec, about=about, engine=engine))
     return contenders
 

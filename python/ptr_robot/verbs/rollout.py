@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from ptr_fast.config import ActConfig, ActMode
+from ptr_fast.config import ActMode
 from ptr_robot.steering.log import SteeringLog
 from ptr_robot.steering.options import NOT_WITH_STEER, SteeringOptions
 
@@ -321,11 +321,6 @@ def _steered_contender(args: Args, named: Path) -> Any:
     return Contender(label=label, policy=policy, spec=policy.spec, about=about)
 
 
-def _searched(act: ActConfig) -> dict[str, int]:
-    """What ``search`` chose among, for the results."""
-    return {"candidates": act.num_candidates, "elites": act.num_elites}
-
-
 def _proposer(args: Args) -> str:
     """Short name of the policy that proposes."""
     name = args.steering.steer
@@ -390,7 +385,7 @@ def _source(args: Args, told: str) -> tuple[Any, dict[str, Any], dict[str, Any]]
         "checkpoint": str(policy.info.path),
         "step": policy.info.step,
         "weights": _weights_digest(policy.info.path),
-        **(_searched(policy.act_config) if policy.mode == "search" else {}),
+        **policy.act_config.told(),
         **({"steered": {**options.told(), **policy.source.identity}} if steered else {}),
     }
     seen: dict[str, Any] = {"action_repeat": round(repeat)}
