@@ -59,6 +59,7 @@ def test_a_file_becomes_a_grid(tmp_path):
         ("seeds: [0, 1]", "films: -3", "films must be at least 0, got -3"),
         ("seeds: [0, 1]", "lr_scale: .nan", "lr_scale must be above 0"),
         ("seeds: [0, 1]", "trial_seed: -1", "trial_seed must be at least 0"),
+        ("seeds: [0, 1]", "trial_seed: 9223372036854775808", "trial_seed must be at most 9223372036854775807"),
         ("seeds: [0, 1]", "name: a/b", "'a/b' names files"),
         ("seeds: [0, 1]", "options: [a]", "options: expected a list by method"),
         ("seeds: [0, 1]", "options: {bc: --seed}", "options: expected a list by method"),

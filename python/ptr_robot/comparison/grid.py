@@ -29,6 +29,8 @@ DECIDED = {
 }
 """Options of trainings that follow from the grid, by what in it decides them."""
 SMALLEST = {"trials": 1, "num_demos": 1, "checkpoints": 1, "films": 0, "data_seed": 0, "trial_seed": 0}
+MAX_TRIAL_SEED = 2**63 - 1
+"""The largest that ``rollout`` takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +112,8 @@ class Grid:
         for name, least in SMALLEST.items():
             if getattr(self, name) < least:
                 raise ValueError(f"grid {self.name}: {name} must be at least {least}, got {getattr(self, name)}")
+        if self.trial_seed > MAX_TRIAL_SEED:
+            raise ValueError(f"grid {self.name}: trial_seed must be at most {MAX_TRIAL_SEED}, got {self.trial_seed}")
         if self.scale not in get_args(Scale):
             raise ValueError(f"grid {self.name}: unknown scale {self.scale!r}; scales: {', '.join(get_args(Scale))}")
         if not 0.0 < self.lr_scale < math.inf:

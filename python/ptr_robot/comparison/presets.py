@@ -77,7 +77,7 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "longer": (
         "deck with five times the fine-tuning, at the full rate: what an object that pre-training never saw needs",
-        DECK | {"lr_scale": 1.0, "checkpoints": 1, "updates": DECK["updates"] | {"finetune": 4000}},
+        DECK | {"lr_scale": 1.0, "updates": DECK["updates"] | {"finetune": 4000}},
     ),
     "claims": (
         "from states: the published claims and our constants one by one, on ours; 1 to 50 demonstrations",
