@@ -66,7 +66,7 @@ def test_illnesses_of_other_runs_are_not_seen_in_these(trained):
     assert set(found(trained("wild"))) == {"value_range", "foreign_actions", "actions_at_bounds"}
 
 
-def test_demonstrations_that_undid_what_pre_training_knew(trained, table, tmp_path):
+def test_demonstrations_that_undid_what_pre_training_knew(trained, table, tmp_path, capsys):
     """Five of them at thirty times the rate, and nothing of the old data."""
     out = tmp_path / "fine"
     words = ["--target", table / "few", "--mix", "0", "--lr-scale", "30", "--num-steps", "60", "--num-demos", "5"]
@@ -74,6 +74,7 @@ def test_demonstrations_that_undid_what_pre_training_knew(trained, table, tmp_pa
     assert cli([str(word) for word in ["finetune", *words]]) == 0
     assert "unlearned" not in found(out)  # nothing was picked yet
     assert cli(["select", "--run", str(out)]) == 0
+    assert "picked step 0 (what fine-tuning began with): " in " ".join(capsys.readouterr().out.split())
     finding = found(out)["unlearned"]
     assert finding.level == "note"
     assert "picked what fine-tuning began with: selection score" in finding.seen

@@ -133,6 +133,7 @@ def _print(selection: dict[str, Any], run: Path) -> None:
         console.print(f"picked step {selection['selected']}: the only checkpoint, so this is no choice")
     else:
         though = " (doubted, as is every one that is not out)" if ranking[0]["doubt"] else ""
+        though += " (what fine-tuning began with)" if selection["selected"] == 0 else ""
         path = run / "checkpoints" / ranking[0]["checkpoint"]
         console.print(f"picked step {selection['selected']}{though}: {escape(str(path))}", soft_wrap=True)
     console.print(NO_GUARANTEE)
