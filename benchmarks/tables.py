@@ -20,7 +20,7 @@ __all__ = ["PAGES", "main", "render", "table"]
 
 _ROOT = Path(__file__).resolve().parents[1]
 PAGES = tuple(_ROOT / name for name in ("README.md", "docs/benchmarks.md", "benchmarks/RESULTS.md"))
-_BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def table(name: str) -> str:
