@@ -385,8 +385,7 @@ def _source(args: Args, told: str) -> tuple[Any, dict[str, Any], dict[str, Any]]
         "checkpoint": str(policy.info.path),
         "step": policy.info.step,
         "weights": _weights_digest(policy.info.path),
-        **policy.act_config.told(),
-        **({"steered": {**options.told(), **policy.source.identity}} if steered else {}),
+        **({"steered": {**options.told(), **policy.source.identity}} if steered else policy.act_config.told()),
     }
     seen: dict[str, Any] = {"action_repeat": round(repeat)}
     if policy.spec.state.names == FULL_STATE_SPEC.names:
