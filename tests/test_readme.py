@@ -52,16 +52,21 @@ def test_the_numbers_of_the_front_page_are_committed_rows():
     assert f"(ours {_successes(ours['unseen'])}, the best {_successes(best['unseen'])})" in text
     header, _, *lines = comparison_table("compare_longer")
     longer = [dict(zip(header, line, strict=True)) for line in lines]
-    sooner = []
+    sooner, last = [], []
     for data, where, num_columns in (("pair", "known pair", 4), ("unseen", "unseen pair", 5), ("door", "door", 3)):
         searching, others = _ours_and_others(longer, data)
         clone = max(others, key=_successes)
         assert f"The {where}: ours {_told(searching)}, the best clone {_told(clone)}" in text
         assert len({cell["method"] for cell in others}) == num_columns
-        sooner.append([cell["decisions"].split()[0] for cell in (searching, clone)])
-        assert _bounds(searching)[1] < min(_bounds(cell)[0] for cell in others)
-    told = ("{}, {} and {}".format(*each) for each in zip(*sooner, strict=True))
-    assert "do not: {} on average instead of {}.".format(*told) in text
+        last.append(searching["last"].split("/")[0])
+        is_apart = _low_high(searching["95 % over seeds"])[0] > max(_low_high(c["95 % over seeds"])[1] for c in others)
+        assert is_apart == (data == "pair")
+        is_sooner = _bounds(searching)[1] < min(_bounds(cell)[0] for cell in others)
+        assert is_sooner == (data != "unseen")
+        sooner += [[cell["decisions"].split()[0] for cell in (searching, clone)]] * is_sooner
+    told = ("{} and {}".format(*each) for each in zip(*sooner, strict=True))
+    assert "so on the door too: {} on average instead of {}.".format(*told) in text
+    assert "The last checkpoints of ours have {}, {} and {}:".format(*last) in text
     assert {(cell["on"], cell["each seed"].count(",")) for cell in longer} == {("AVX2", 2)}
     assert best["door"] == bc["door"]
     decisions = {name: cell["decisions"].split()[0] for name, cell in (("ours", ours["door"]), ("bc", bc["door"]))}
@@ -89,7 +94,11 @@ def _told(cell):
 
 def _bounds(cell):
     """Of the decisions."""
-    return [int(number) for number in re.findall(r"\d+", cell["decisions"].partition("(")[2])]
+    return _low_high(cell["decisions"].partition("(")[2])
+
+
+def _low_high(text):
+    return [int(number) for number in re.findall(r"\d+", text)]
 
 
 def _successes(cell):
