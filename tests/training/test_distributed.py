@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,30 @@ def test_two_ranks_then_three_then_one_make_the_run_of_one(store, alone, tmp_pat
     for name, weight in weights(alone).items():
         assert (weights(out)[name] - weight).abs().max() < 1e-5, name
     assert len(list((out / "tensorboard").iterdir())) == 3  # one writer per start
+
+
+LATE = """
+import os, sys, time
+from ptr_robot import cli
+from ptr_robot.training import loop
+make = loop.RunLog
+
+def late(*arguments):
+    time.sleep(2.0 * (os.environ["RANK"] == "1"))
+    return make(*arguments)
+
+loop.RunLog = late
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_a_rank_that_is_late_agrees_on_saving_what_fine_tuning_begins_with(alone, tmp_path):
+    toys = [replace(toy, task="fold towel") for toy in toy_robot.toy_episodes(4, cameras=("image_0",), seed=3)]
+    target, out = toy_robot.write_store(tmp_path / "target", toys), tmp_path / "fine"
+    words = ["finetune", "--checkpoint", alone, "--target", target, "--num-demos", "3", "--mix", "0.5", "--out", out]
+    done = run(2, "-c", LATE, *words, *SMALL, "--num-steps", "3", "--rank-timeout-s", "20")
+    assert done.returncode == 0, done.stdout
+    assert [path.name for path in list_checkpoints(out)] == ["000000", "000003"]
 
 
 class Running:

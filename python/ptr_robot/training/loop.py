@@ -125,6 +125,9 @@ def train(
     if first_step >= loop.num_steps:
         print(f"{run.out}: already at step {first_step} of {loop.num_steps}; nothing to do")
         return 0
+    # Asked before any rank can have saved: all of them have to get the same answer. A few demonstrations can make a
+    # policy worse, so what fine-tuning begins with is a checkpoint too.
+    saves_start = record.is_finetuning and not list_checkpoints(run.out)
     _tell_reach(run, first_step)
     with _explained(run), contextlib.ExitStack() as stack:
         ranks.check_equal(run.learner.networks())
@@ -157,7 +160,7 @@ def train(
             traits_of(record.learner),
         )
         stack.enter_context(contextlib.closing(log))
-        if run.record.is_finetuning and not list_checkpoints(run.out):  # a few demonstrations can make a policy worse
+        if saves_start:
             print(f"saved {_save(run, 0)}, what fine-tuning begins with", flush=True)
         return _loop(run, batches, log, stack.enter_context(StopRequest(ranks)), first_step, best_first, measure)
 
