@@ -15,7 +15,20 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["FRAMES", "TRANSITION", "ActionSpec", "Batch", "CameraSpec", "PooledFrames", "StateSpec", "Window"]
+__all__ = [
+    "FRAMES",
+    "MAX_SEED",
+    "TRANSITION",
+    "ActionSpec",
+    "Batch",
+    "CameraSpec",
+    "PooledFrames",
+    "StateSpec",
+    "Window",
+]
+
+MAX_SEED = 2**63 - 1
+"""The largest seed of acting and of trials."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from ptr_fast.types import MAX_SEED
 from ptr_robot.comparison.data_sets import DataPlan, are_words, find_data_set, refuse_decided
 from ptr_robot.comparison.methods import METHODS, Method, find_method
 from ptr_robot.comparison.presets import PRESETS
@@ -29,8 +30,6 @@ DECIDED = {
 }
 """Options of trainings that follow from the grid, by what in it decides them."""
 SMALLEST = {"trials": 1, "num_demos": 1, "checkpoints": 1, "films": 0, "data_seed": 0, "trial_seed": 0}
-MAX_TRIAL_SEED = 2**63 - 1
-"""The largest that ``rollout`` takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +111,8 @@ class Grid:
         for name, least in SMALLEST.items():
             if getattr(self, name) < least:
                 raise ValueError(f"grid {self.name}: {name} must be at least {least}, got {getattr(self, name)}")
-        if self.trial_seed > MAX_TRIAL_SEED:
-            raise ValueError(f"grid {self.name}: trial_seed must be at most {MAX_TRIAL_SEED}, got {self.trial_seed}")
+        if self.trial_seed > MAX_SEED:
+            raise ValueError(f"grid {self.name}: trial_seed must be at most {MAX_SEED}, got {self.trial_seed}")
         if self.scale not in get_args(Scale):
             raise ValueError(f"grid {self.name}: unknown scale {self.scale!r}; scales: {', '.join(get_args(Scale))}")
         if not 0.0 < self.lr_scale < math.inf:

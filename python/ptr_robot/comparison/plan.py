@@ -110,10 +110,10 @@ class _Planner:
             if note not in self.plan.left_out:
                 self.plan.left_out.append(note)
             return
-        first = self._first(name, data, method, seed, target)
+        trained = self._first(name, data, method, seed, target)
         if method.route == "finetune" and target is not None:
-            first = self._finetuned(name, data, method, seed, first, target)
-        self._add_trials(name, data, method, seed, first)
+            trained = self._finetuned(name, data, method, seed, trained, target)
+        self._add_trials(name, data, method, seed, trained)
 
     def _first(
         self, name: str, data: DataPlan, method: Method, seed: int, target: tuple[Path, list[str]] | None

@@ -99,17 +99,16 @@ def unlearned(evidence: RunEvidence) -> list[Finding]:
     if selection is None or selection["metric"] is None or selection["selected"] != 0:
         return []
     name = METRICS[selection["metric"]][0]
-    values = {e["step"]: e["value"] for e in selection["ranking"] if e["value"] is not None and not e["excluded"]}
-    later = next((step for step in values if step), None)  # the ranking begins with the best
-    then = f"{values[later]:.3g} at step {later}" if later else "that of no later checkpoint counts"
+    start, *later = (entry for entry in selection["ranking"] if not entry["excluded"])  # the best first
+    then = f"{later[0]['value']:.3g} at step {later[0]['step']}" if later else "that of no later checkpoint counts"
     return [
         Finding(
             level="note",
-            seen=f"select picked what fine-tuning began with: {name} {values[0]:.3g} at step 0, {then}",
+            seen=f"select picked what fine-tuning began with: {name} {start['value']:.3g} at step 0, {then}",
             why="a few demonstrations, drawn again and again, can unteach what pre-training knew",
             advice="take step 0, as select does; or a smaller --lr-scale, fewer --num-steps, a larger --mix of the old "
             "data, or more demonstrations; an object that pre-training never saw needs more updates instead",
-            numbers={"values": {str(step): value for step, value in values.items()}},
+            numbers={"values": {str(entry["step"]): entry["value"] for entry in (start, *later)}},
         )
     ]
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from ptr_fast.config import ActMode
+from ptr_fast.types import MAX_SEED
 from ptr_robot.steering.log import SteeringLog
 from ptr_robot.steering.options import NOT_WITH_STEER, SteeringOptions
 
@@ -143,7 +144,7 @@ def main(args: Args) -> int:
         ("trials", 1, 10_000),
         ("max_steps", 1, 1_000_000),
         ("execute", 0, 1024),
-        ("seed", 0, 2**63 - 1),
+        ("seed", 0, MAX_SEED),
         ("frame_delay", 0, 1000),
         ("state_delay", 0, 1000),
         ("videos", 0, 10_000),

@@ -31,14 +31,13 @@ import numpy as np
 import tyro
 
 from ptr_fast.config import ActMode
-from ptr_fast.types import CameraSpec
+from ptr_fast.types import MAX_SEED, CameraSpec
 from ptr_robot.serving.request_keys import PROMPT, SEED, STATE, image_keys
 from ptr_robot.steering.options import NOT_WITH_STEER, SteeringOptions
 
 __all__ = ["Args", "image_keys", "main", "make_infer", "metadata_of"]
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
-MAX_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
