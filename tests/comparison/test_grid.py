@@ -99,6 +99,12 @@ def test_a_file_becomes_a_grid(tmp_path):
         ("seeds: [0, 1]", "variants: {cql: {of: bc}}", "variants: cql: a method has this name"),
         ("seeds: [0, 1]", "variants: {few: {of: bc, options: --seed}}", "few: options: expected a list"),
         ("seeds: [0, 1]", "variants: {few: {of: bc, num_demos: -1}}", "few: num_demos: expected a whole number"),
+        ("seeds: [0, 1]", "variants: {old: {of: bc, mix: 1}}", r"variants: old: mix must lie in \[0, 1\), got 1"),
+        (
+            "seeds: [0, 1]",
+            "variants: {old: {of: bc, mix: most}}",
+            r"variants: old: mix must lie in \[0, 1\), got 'most'",
+        ),
         ("scale: smoke", "scale: tiny", "unknown scale 'tiny'; scales: states, sim"),
         ("  tiny:", "  3:", "data: expected names, each once, got 3"),
         ("    kitchen: H", "    kitchen: Q", "data: tiny: unknown kitchen 'Q'"),
@@ -151,17 +157,24 @@ def test_two_ways_to_play_chunks_are_tried_on_the_same_runs(tmp_path):
     assert [played(method) for method in cells] == [[], ["ensemble"], ["receding"], [], ["4"]]
 
 
-def test_variants_differ_in_options_or_demonstrations_and_share_the_rest(tmp_path):
-    text = TINY.replace("[bc, cql]", "[bc, few, alpha]").replace("seeds: [0, 1]", "seeds: [0]")
-    text += "variants: {few: {of: bc, num_demos: 2}, alpha: {of: cql, options: [--learner.cql-alpha, 3]}}\n"
+def test_variants_differ_in_options_demonstrations_or_mix_and_share_the_rest(tmp_path):
+    text = TINY.replace("[bc, cql]", "[bc, few, alpha, old, joint-old]").replace("seeds: [0, 1]", "seeds: [0]")
+    text += "variants: {few: {of: bc, num_demos: 2}, alpha: {of: cql, options: [--learner.cql-alpha, 3]}, "
+    text += "old: {of: bc, mix: 0.9}, joint-old: {of: bc-joint, mix: 0}}\n"
     grid = grid_of(tmp_path, text)
     verbs = {stage.name: stage.verb for stage in make_plan(grid, tmp_path).stages}
-    assert "tiny-few-0-pretrain" not in verbs  # bc's is the same
-    demos = {name: verbs[f"tiny-{name}-0-finetune"] for name in grid.methods}
-    assert {name: verb[verb.index("--num-demos") + 1] for name, verb in demos.items()} == {
-        "bc": "10",
-        "few": "2",
-        "alpha": "10",
+    assert not {"tiny-few-0-pretrain", "tiny-old-0-pretrain"} & set(verbs)  # bc's is the same
+    with_demos = {name: verb for name, verb in verbs.items() if "--num-demos" in verb}
+    told = {
+        name.split("-0-")[0]: [verb[verb.index(o) + 1] for o in ("--num-demos", "--mix")]
+        for name, verb in with_demos.items()
+    }
+    assert told == {
+        "tiny-bc": ["10", "0.5"],
+        "tiny-few": ["2", "0.5"],
+        "tiny-alpha": ["10", "0.5"],
+        "tiny-old": ["10", "0.9"],
+        "tiny-joint-old": ["10", "0"],
     }
     alpha = verbs["tiny-alpha-0-pretrain"]
     assert (alpha[1], alpha[alpha.index("--learner.cql-alpha") + 1]) == ("smoke-cql", "3")

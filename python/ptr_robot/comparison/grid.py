@@ -63,7 +63,7 @@ class Grid:
         name: of the grid, also of its results file.
         scale: beginning of the recipes' names. With ``states`` data and trials are without frames.
         methods: names of ``ptr_robot.comparison.methods``, or of ``variants``.
-        variants: methods that differ from another one (``of``) in options of their trainings or in ``num_demos``.
+        variants: methods that differ from another one (``of``) in options of their trainings, ``num_demos`` or ``mix``.
         data: data sets: names of ``ptr_robot.sim.data_sets``, or own ones by name
             (:class:`ptr_robot.comparison.data_sets.DataPlan`).
         seeds: of the trainings: initial weights, batches, noise and the choice of demonstrations.
@@ -247,8 +247,8 @@ def _variants(value: Any) -> dict[str, Method]:
 
 def _variant(name: str, values: Any) -> Method:
     where = f"variants: {name}"
-    if not isinstance(values, dict) or set(values) - {"of", "options", "num_demos"} or "of" not in values:
-        raise ValueError(f"{where}: expected 'of' and options, num_demos or both, got {values!r}")
+    if not isinstance(values, dict) or set(values) - {"of", "options", "num_demos", "mix"} or "of" not in values:
+        raise ValueError(f"{where}: expected 'of' and options, num_demos or mix, got {values!r}")
     if name in METHODS:
         raise ValueError(f"{where}: a method has this name")
     words, num_demos = values.get("options", []), values.get("num_demos", 0)
@@ -257,10 +257,14 @@ def _variant(name: str, values: Any) -> Method:
     refuse_decided(f"{where}: options", words, DECIDED)
     if type(num_demos) is not int or num_demos < 0:
         raise ValueError(f"{where}: num_demos: expected a whole number, got {num_demos!r}")
+    mix = values.get("mix")
+    if mix is not None and (type(mix) not in (int, float) or not 0.0 <= mix < 1.0):
+        raise ValueError(f"{where}: mix must lie in [0, 1), got {mix!r}")
     if not isinstance(values["of"], str):
         raise ValueError(f"{where}: of: expected the name of a method, got {values['of']!r}")
     method = find_method(values["of"])
-    return replace(method, name=name, title=name, options=(*method.options, *map(str, words)), num_demos=num_demos)
+    options = (*method.options, *map(str, words))
+    return replace(method, name=name, title=name, options=options, num_demos=num_demos, mix=mix)
 
 
 def _options(value: Any) -> dict[str, tuple[str, ...]]:

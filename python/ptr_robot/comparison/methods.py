@@ -32,6 +32,7 @@ class Method:
         critic: method whose pre-training, with the same seed, gives the critic that this one learns from.
         options: more options of every training of the policy. acting: more options of ``rollout``.
         num_demos: demonstrations in the new task; 0 takes the grid's number.
+        mix: share of the prior data in batches of fine-tuning and of joint training; None takes the grid's.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Method:
     options: tuple[str, ...] = ()
     acting: tuple[str, ...] = ()
     num_demos: int = 0
+    mix: float | None = None
 
 
 BY_SEARCH = ("mean", "search")

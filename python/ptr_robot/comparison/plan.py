@@ -131,7 +131,7 @@ class _Planner:
         stores = ["--data.stores", str(prior)]
         if method.route == "joint":
             assert target is not None
-            verb = ["pretrain", recipe, *stores, *demos, "--mix", f"{grid.mix:g}", *mine]
+            verb = ["pretrain", recipe, *stores, *demos, "--mix", self._mix(method), *mine]
             return self._train(f"{label}-joint", verb, recipe, grid.updates.joint, seed, [*waits, *target[1]])
         if method.route == "encoder":
             assert target is not None
@@ -156,10 +156,10 @@ class _Planner:
     ) -> _Trained:
         grid, lineage = self.grid, first.lineage
         verb = ["finetune", "--checkpoint", str(first.last), "--target", str(target[0])]
-        verb += ["--num-demos", self._num_demos(method), "--mix", f"{grid.mix:g}", "--lr-scale", f"{grid.lr_scale:g}"]
+        verb += ["--num-demos", self._num_demos(method), "--mix", self._mix(method), "--lr-scale", f"{grid.lr_scale:g}"]
         recipe, waits = f"{grid.scale}-{method.recipe}", [first.stage.name, *target[1]]
         if method.critic:  # one that knows the new task too
-            theirs = replace(find_method(method.critic), num_demos=method.num_demos)
+            theirs = replace(find_method(method.critic), num_demos=method.num_demos, mix=method.mix)
             critic = self._finetuned(name, data, theirs, seed, self._first(name, data, theirs, seed, target), target)
             verb += ["--references", f"critic={critic.last}"]
             waits, lineage = [*waits, critic.stage.name], tuple(dict.fromkeys((*lineage, *critic.lineage)))
@@ -169,6 +169,9 @@ class _Planner:
 
     def _num_demos(self, method: Method) -> str:
         return str(method.num_demos or self.grid.num_demos)
+
+    def _mix(self, method: Method) -> str:
+        return f"{self.grid.mix if method.mix is None else method.mix:g}"
 
     def _store(self, name: str, data: DataPlan, part: Literal["prior", "target"]) -> tuple[Path, list[str]]:
         """A store's path and the stages that make it."""
