@@ -11,14 +11,15 @@ __all__ = ["PRESETS"]
 IMITATION = ["bc", "bc-success", "mixture", "ar-bc", "flow"]
 
 
-def _ours(**changes: str | int) -> dict[str, dict[str, Any]]:
-    """Variants of ours by name: options of its trainings in one text, or a number of demonstrations."""
-    return {
-        name.replace("_", "-"): {"of": "proposals", "num_demos": change}
-        if isinstance(change, int)
-        else {"of": "proposals", "options": change.split()}
-        for name, change in changes.items()
-    }
+def _ours(**changes: str | int | float) -> dict[str, dict[str, Any]]:
+    """Variants of ours by name: options of its trainings in one text, a number of demonstrations, or a mix."""
+
+    def variant(change: str | int | float) -> dict[str, Any]:
+        if isinstance(change, str):
+            return {"options": change.split()}
+        return {"num_demos" if isinstance(change, int) else "mix": change}
+
+    return {name.replace("_", "-"): {"of": "proposals"} | variant(change) for name, change in changes.items()}
 
 
 OF_STATES = _ours(
@@ -77,7 +78,13 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "longer": (
         "deck with five times the fine-tuning, at the full rate: what an object that pre-training never saw needs",
-        DECK | {"lr_scale": 1.0, "updates": DECK["updates"] | {"finetune": 4000}},
+        DECK
+        | {
+            "methods": ["proposals", "proposals-mix-90", *COLUMNS, "flow"],
+            "variants": _ours(proposals_mix_90=0.9),
+            "lr_scale": 1.0,
+            "updates": DECK["updates"] | {"finetune": 4000},
+        },
     ),
     "claims": (
         "from states: the published claims and our constants one by one, on ours; 1 to 50 demonstrations",
