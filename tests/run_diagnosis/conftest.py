@@ -19,6 +19,10 @@ WILD = ["--learner.cql-alpha", "0", "--learner.tau", "1", "--learner.critic-lr",
 WILD += ["--learner.init-temperature", "1e-3", "--learner.discount", "0.97", "--no-stop-on-divergence"]
 RUNS = {  # name: store, updates, recipe, options
     "healthy": ("people", 300, "smoke", SOUND),
+    "healthy_proposals": (
+        *("people", 300, "smoke-proposals"),
+        [*SOUND, "--learner.actor-lr", "1e-3", "--learner.critic-lr", "1e-3"],
+    ),
     "healthy_clone": ("people", 300, "smoke-bc", ["--learner.lr", "3e-3", "--learner.lr-schedule", "cosine"]),
     "short_sighted": ("people", 25, "smoke", [*SOUND, "--learner.discount", "0.8"]),
     "slow": ("people", 100, "smoke", ["--learner.tau", "0.0005", "--learner.cql-alpha", "1"]),

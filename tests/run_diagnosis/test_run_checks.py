@@ -46,7 +46,7 @@ def test_a_healthy_run_has_no_finding(trained, name):
         ("wild", "actions_at_bounds", "warning", "of the policy's action dimensions", "--learner.cql-alpha 1"),
         ("hot", "temperature", "warning", "the temperature rose from 1", "--learner.target-entropy -0.62"),
         ("lazy_actor", "actor_behind", "warning", "above the policy's own mean", "--mode search"),
-        ("by_heart", "overfit", "warning", "held-out errors have risen again: action error", "--learner.dropout 0.1"),
+        ("by_heart", "overfit", "warning", "held-out metrics are worse again: action error", "--learner.dropout 0.1"),
         ("unripe_clone", "underfit", "warning", "in the last quarter", "--num-steps 300"),
         ("alike", "use_cloning", "note", "none of the 48 episodes failed", "behaviour cloning"),
     ],
@@ -162,6 +162,34 @@ def test_a_critics_run_that_overfits_needs_both_errors_to_rise(rewritten):
     assert "action error 1.38 at step 25 and 4" in finding.seen
     assert "overfit" not in found(rewritten("healthy", rise("action_error"), "actor moved on"))
     assert "overfit" not in found(rewritten("healthy", rise("bellman_error"), "values spread"))
+
+
+def test_a_critic_with_proposals_that_learns_the_demonstrations_by_heart(rewritten):
+    """As fine-tuning with an even mix did in the kitchens: 6.9, 5.6, 4.2 nats while the Bellman error rose."""
+
+    def sinking(log_prob):
+        def change(step, row):
+            worse = {"log_prob": 6.9 - log_prob * step / 100, "bellman_error": 2.0 + step / 100, "action_error": 0.1}
+            return held_out(**worse)(step, row)
+
+        return change
+
+    finding = found(rewritten("healthy_proposals", sinking(0.9)))["overfit"]
+    assert "log-probability 6.56 at step 25 and 4.2" in finding.seen
+    assert "Bellman error" in finding.seen
+    assert "--mix" not in finding.advice  # there is no other data
+    assert "overfit" not in found(rewritten("healthy_proposals", sinking(0.1), "hardly"))
+    assert "overfit" not in found(rewritten("healthy", sinking(0.9), "an actor that leaves the data"))
+
+
+def test_demonstrations_learned_by_heart_beside_old_data(trained, table, tmp_path):
+    out = tmp_path / "fine"
+    words = ["--target", table / "few", "--mix", "0.5", "--lr-scale", "10", "--num-steps", "300", "--num-demos", "2"]
+    words += ["--checkpoint", trained("healthy_proposals"), "--evaluate-every", "30", "--no-stop-on-divergence"]
+    assert cli([str(word) for word in ["finetune", *words, "--num-threads", "1", "--out", out]]) == 0
+    finding = found(out)["overfit"]
+    assert {"action_error", "bellman_error"} <= set(finding.numbers)
+    assert "--mix 0.9 of the old data" in finding.advice
 
 
 def test_values_that_are_missing_at_every_other_measurement_are_passed_over(rewritten):

@@ -89,6 +89,12 @@ class RunEvidence:
         return "sample" in self.traits.modes
 
     @property
+    def old_share(self) -> float | None:
+        """Share of the prior data in a batch of a run that has demonstrations besides (``--mix``); else None."""
+        has_both = {source.role for source in self.sources or ()} == {"prior", "target"}
+        return self.run.config["split"]["mix"] if has_both else None
+
+    @property
     def is_finished(self) -> bool:
         return self.run.last_step >= self.loop.num_steps
 

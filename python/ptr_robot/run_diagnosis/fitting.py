@@ -13,8 +13,12 @@ __all__ = ["measured", "overfit", "rate_at_zero", "underfit", "unlearned"]
 
 MIN_POINTS = 5
 """Values of a curve below which no rise or fall is told from chance."""
-RISEN_ACTION_ERROR, RISEN_BELLMAN_ERROR = 1.1, 1.25
+RISEN = {"action_error": 1.1, "bellman_error": 1.25}
 """Times its smallest value: an error that has risen."""
+LOST_NATS = 1.0
+"""Below its largest value: a log-probability that has fallen."""
+LARGE_MIX = 0.9
+"""The published share of old data in fine-tuning."""
 STILL_GAINING = 0.25
 """Share of all that a metric gained which the last quarter of a run may still add where it is done learning."""
 SPENT, LAST_PART = 1e-3, 0.95
@@ -46,51 +50,57 @@ def measured(evidence: RunEvidence) -> list[Finding]:
 
 
 def overfit(evidence: RunEvidence) -> list[Finding]:
-    """Held-out errors that rise again: the action error, and where there is a critic its Bellman error as well.
+    """Held-out metrics that are worse again: the action error, and where there is a critic its Bellman error as well.
 
     Of a critic's learner neither alone says so: the Bellman error rises as the values spread, and the actor leaves the
-    recorded actions for better ones.
+    recorded actions for better ones. An actor of many modes that a critic chooses from is a clone and stays, so its
+    log-probability counts as well; that of a clone alone says nothing, since it falls long before the clone acts worse.
     """
-    risen = {"action_error": _risen(evidence, "action_error", RISEN_ACTION_ERROR)}
-    if evidence.limits is not None:
-        risen["bellman_error"] = _risen(evidence, "bellman_error", RISEN_BELLMAN_ERROR)
-    if not all(risen.values()) or foreign_actions(evidence) or value_range(evidence):  # these would be the cause
-        return []
-    told = {name: rise for name, rise in risen.items() if rise is not None}
+    has_critic = evidence.limits is not None
+    of_actor = ["log_prob", "action_error"] if has_critic and evidence.has_many_modes else ["action_error"]
+    actor = {name: turn for name in of_actor if (turn := _turned(evidence, name))}
+    bellman = _turned(evidence, "bellman_error") if has_critic else None
+    if not actor or (has_critic and not bellman) or foreign_actions(evidence) or value_range(evidence):
+        return []  # the last two would be the cause
+    told = actor | ({"bellman_error": bellman} if bellman else {})
     words = [
-        f"{METRICS[name][0]} {low:.3g} at step {step} and {now:.3g} now" for name, (step, low, now) in told.items()
+        f"{METRICS[name][0]} {best:.3g} at step {step} and {now:.3g} now" for name, (step, best, now) in told.items()
     ]
-    best = min(step for step, _, _ in told.values())
+    earliest = min(step for step, _, _ in told.values())
     ways = ["ptr-fast select takes an earlier checkpoint"] if evidence.traits.ranking else []
+    if evidence.old_share is not None and evidence.old_share < LARGE_MIX:
+        ways.append(f"{option('mix', LARGE_MIX)} of the old data")
     if evidence.has("dropout"):
         ways.append(option("learner.dropout", 0.1))
     if evidence.has("weight_decay"):
         ways.append(option("learner.weight_decay", 0.01))
-    ways.append(f"{option('num-steps', best)} or more demonstrations")
+    ways.append(f"{option('num-steps', earliest)} or more demonstrations" if earliest else "more demonstrations")
     return [
         Finding(
             level="warning",
-            seen=f"held-out errors have risen again: {', '.join(words)}",
+            seen=f"held-out metrics are worse again: {', '.join(words)}",
             why="the nets learn the recorded episodes by heart: on a robot they meet others",
             advice="; ".join(ways),
-            numbers={name: {"best_step": s, "best": low, "now": now} for name, (s, low, now) in told.items()},
+            numbers={name: {"best_step": s, "best": best, "now": now} for name, (s, best, now) in told.items()},
         )
     ]
 
 
-def _risen(evidence: RunEvidence, name: str, times: float) -> tuple[int, float, float] | None:
-    """Step and value of the smallest value, and the newest, where it has risen since."""
+def _turned(evidence: RunEvidence, name: str) -> tuple[int, float, float] | None:
+    """Step and value of the best value, and the newest, where it is worse since."""
     steps, values = evidence.curve(name)
     known, now = np.isfinite(values), evidence.now(name)
     steps, values = steps[known], values[known]
     if len(steps) < MIN_POINTS or now is None:
         return None
-    # A single low value may be chance: neighbours are averaged.
+    # A single good value may be chance: neighbours are averaged.
     smooth = (values[:-1] + values[1:]) / 2
-    lowest = int(np.argmin(smooth))
-    if steps[lowest] > 0.7 * steps[-1] or now.value < times * smooth[lowest]:
+    is_error = name in RISEN
+    best = int(np.argmin(smooth) if is_error else np.argmax(smooth))
+    is_worse = now.value >= RISEN[name] * smooth[best] if is_error else now.value <= smooth[best] - LOST_NATS
+    if steps[best] > 0.7 * steps[-1] or not is_worse:
         return None
-    return int(steps[lowest]), float(smooth[lowest]), now.value
+    return int(steps[best]), float(smooth[best]), now.value
 
 
 def unlearned(evidence: RunEvidence) -> list[Finding]:
