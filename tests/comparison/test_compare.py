@@ -198,6 +198,24 @@ def test_what_was_picked_by_another_rule_or_saw_other_episodes_is_not_mixed_in(g
     assert (out / "rows.jsonl").read_bytes() == before
 
 
+def test_a_checkpoint_where_a_training_was_stopped_is_passed_over(grid, done, monkeypatch):
+    """Nobody tried it: of the tried ones the best ranked counts."""
+    out = done[0]
+    (run,) = out.glob("runs/tiny-bc-0-finetune*")
+    whole = (run / "selection.json").read_text()
+    selection = json.loads(whole)
+    last, *earlier = selection["ranking"]
+    stopped = {**last, "step": 7, "checkpoint": "000007", "weights": None}
+    unfit = {**last, "excluded": "diverged: as this test has it"}
+    new = {**selection, "selected": 7, "ranking": [stopped, *earlier, unfit]}
+    (run / "selection.json").write_text(json.dumps(new))
+    compared(grid, out, monkeypatch)
+    rows = [row for row in read_rows(out / "rows.jsonl") if (row["method"], row["phase"]) == ("bc", "after")]
+    assert {row["step"] for row in rows if row["checkpoint"] == "selected"} == {earlier[0]["step"]}
+    (run / "selection.json").write_text(whole)
+    compared(grid, out, monkeypatch)
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

@@ -149,12 +149,15 @@ def _chosen(grid: Grid, cell: Cell, tried: Mapping[int, Mapping[str, Any]]) -> l
     file, again = cell.run / "selection.json", f"ptr-fast select --run {cell.run} makes it again"
     if not file.is_file():
         raise DataError(f"{file}: missing; {again}")
-    picked = picked_step(cell.run)
+    picked, selection = picked_step(cell.run), read_json(file)
     recipe = recipe_named(f"{grid.scale}-{grid.method(cell.method).recipe}")
-    rule, metric = traits_of(recipe.learner).ranking, read_json(file).get("metric")
+    rule, metric = traits_of(recipe.learner).ranking, selection.get("metric")
     if metric != (rule[0] if rule else None):
         raise DataError(f"{file}: picked by {metric}, expected {rule[0] if rule else 'the newest'}; {again}")
-    selected = cell.last_step if picked is None or picked not in tried else picked
+    if picked is not None and picked not in tried:  # a training that was stopped has one where it stopped, untried
+        ranked = [entry["step"] for entry in selection["ranking"] if not entry["excluded"]]
+        picked = next((step for step in ranked if step in tried), None)
+    selected = cell.last_step if picked is None else picked
     best = max(tried, key=lambda step: (tried[step]["successes"], step))
     return [("selected", selected), ("last", cell.last_step), ("oracle", best)]
 
