@@ -17,14 +17,14 @@ from typing import Any
 from benchmarks.harness import RESULTS, ran_on
 from ptr_fast.errors import DataError
 from ptr_robot.comparison.presets import PRESETS
-from ptr_robot.comparison.rows import SEARCHED, read_rows, write_rows
+from ptr_robot.comparison.rows import MIXED, SEARCHED, read_rows, write_rows
 from ptr_robot.comparison.summary import Place, Summary, difference_to, summarize
 from ptr_robot.comparison.tables import own_place, title_of
 
 __all__ = ["comparison_table", "main", "publish"]
 
 GRID = "[A-Za-z0-9_-]+"
-SETTINGS = ("scale", "start", "max_steps", "trial_seed", "num_trials", "num_demos", *SEARCHED)
+SETTINGS = ("scale", "start", "max_steps", "trial_seed", "num_trials", "num_demos", *SEARCHED, *MIXED)
 """What is alike in rows of one cell, besides the updates."""
 
 
@@ -64,7 +64,8 @@ def _check_alike(rows: Sequence[Mapping[str, Any]], source: Path, file: Path) ->
         for other in others:
             ours, theirs = _settings(first), _settings(other)
             for name in ours | theirs:
-                if ours.get(name) != theirs.get(name):
+                is_unknown = name in MIXED and None in (ours.get(name), theirs.get(name))
+                if ours.get(name) != theirs.get(name) and not is_unknown:
                     raise DataError(
                         f"{source}: {', '.join(astuple(place))}: {name} would be {ours.get(name)} with seed "
                         f"{first['seed']} and {theirs.get(name)} with seed {other['seed']} in {file}; name the grid "

@@ -97,6 +97,14 @@ def refused(folders, rows, words):
     assert {file: file.read_bytes() for file in results.iterdir()} == before
 
 
+def test_another_mix_does_not_stand_in_one_cell_either_where_both_rows_tell_it(folders):
+    publish(*folders)  # rows of an earlier version, which do not
+    told = [{**ROWS[0], "mix": 0.9}, {**ROWS[1], "mix": 0.2}]
+    refused(folders, told, "mix would be 0.9 with seed 0 and 0.2 with seed 1")
+    (folders[0] / "rows.jsonl").write_text(json.dumps(told[0]) + "\n")
+    assert publish(*folders)[1] == 1
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

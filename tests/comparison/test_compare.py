@@ -133,6 +133,7 @@ def test_a_killed_grid_goes_on(grid, done):
         assert row["environment"]["versions"]["torch"]
         assert row["environment"]["cpu"]
         assert len(row["training_seconds"]) == (1 if row["phase"] == "before" else 2)
+        assert (row.get("mix"), row.get("lr_scale")) == ((None, None) if row["phase"] == "before" else (0.5, 0.3))
     assert [row["step"] for row in rows[:3]] == [0, 2, 2]
 
 

@@ -99,6 +99,12 @@ def test_a_file_becomes_a_grid(tmp_path):
         ("seeds: [0, 1]", "variants: {cql: {of: bc}}", "variants: cql: a method has this name"),
         ("seeds: [0, 1]", "variants: {few: {of: bc, options: --seed}}", "few: options: expected a list"),
         ("seeds: [0, 1]", "variants: {few: {of: bc, num_demos: -1}}", "few: num_demos: expected a whole number"),
+        (
+            "seeds: [0, 1]",
+            "variants: {old: {of: bc, Mix: 0.9}}",
+            "variants: old: unknown name 'Mix'; known: of, options",
+        ),
+        ("seeds: [0, 1]", "variants: {old: {of: bc-target, mix: 0.9}}", "old: mix: bc-target has no batches of both"),
         ("seeds: [0, 1]", "variants: {old: {of: bc, mix: 1}}", r"variants: old: mix must lie in \[0, 1\), got 1"),
         (
             "seeds: [0, 1]",
@@ -178,6 +184,21 @@ def test_variants_differ_in_options_demonstrations_or_mix_and_share_the_rest(tmp
     }
     alpha = verbs["tiny-alpha-0-pretrain"]
     assert (alpha[1], alpha[alpha.index("--learner.cql-alpha") + 1]) == ("smoke-cql", "3")
+
+
+def test_a_critic_is_trained_with_the_demonstrations_and_the_mix_of_those_that_learn_from_it(tmp_path):
+    text = TINY.replace("[bc, cql]", "[bc, cql-n, awbc, old, few]").replace("seeds: [0, 1]", "seeds: [0]")
+    text += "variants: {old: {of: awbc, mix: 0.9}, few: {of: awbc, num_demos: 2}}\n"
+    verbs = {stage.name: stage.verb for stage in make_plan(grid_of(tmp_path, text), tmp_path).stages}
+
+    def told(name):
+        verb = verbs[f"tiny-{name}-0-finetune"]
+        return [verb[verb.index(option) + 1] for option in ("--num-demos", "--mix")]
+
+    assert told("awbc") == told("cql-n") == ["10", "0.5"]
+    assert told("old") == told("old-cql-n") == ["10", "0.9"]
+    assert told("few") == told("few-cql-n") == ["2", "0.5"]
+    assert not {"tiny-old-cql-n-0-pretrain", "tiny-few-cql-n-0-pretrain"} & set(verbs)
 
 
 def test_an_unknown_grid_names_the_presets():

@@ -66,8 +66,8 @@ def trained(table, tmp_path_factory) -> Callable[[str], Path]:
 def rewritten(trained, tmp_path) -> Callable[..., Path]:
     """A copy of a run without its checkpoints, whose log says something else: written by the log of the product."""
 
-    def run(name: str, change: Callable[[int, dict], dict], out: str = "rewritten") -> Path:
-        was = trained(name)
+    def run(name: str | Path, change: Callable[[int, dict], dict], out: str = "rewritten") -> Path:
+        was = trained(name) if isinstance(name, str) else name
         folder = tmp_path / out
         shutil.copytree(was, folder, ignore=shutil.ignore_patterns("checkpoints", "tensorboard", "metrics.jsonl"))
         log = RunLog(folder, 0, 300)

@@ -81,8 +81,15 @@ def test_demonstrations_that_undid_what_pre_training_knew(trained, table, tmp_pa
     assert "at step 0" in finding.seen
     assert "--lr-scale" in finding.advice
     selection = json.loads((out / "selection.json").read_text())
-    (out / "selection.json").write_text(json.dumps({**selection, "selected": 60}))
-    assert "unlearned" not in found(out)
+
+    def finds_it(**changes):
+        (out / "selection.json").write_text(json.dumps({**selection, **changes}))
+        return "unlearned" in found(out)
+
+    start = [entry for entry in selection["ranking"] if entry["step"] == 0]
+    assert finds_it()
+    assert not finds_it(selected=60)
+    assert not finds_it(ranking=start)  # there was no choice, and there is a newer checkpoint
 
 
 def sink(step, row):
@@ -164,32 +171,39 @@ def test_a_critics_run_that_overfits_needs_both_errors_to_rise(rewritten):
     assert "overfit" not in found(rewritten("healthy", rise("bellman_error"), "values spread"))
 
 
-def test_a_critic_with_proposals_that_learns_the_demonstrations_by_heart(rewritten):
+def worsening(log_prob):
     """As fine-tuning with an even mix did in the kitchens: 6.9, 5.6, 4.2 nats while the Bellman error rose."""
 
-    def sinking(log_prob):
-        def change(step, row):
-            worse = {"log_prob": 6.9 - log_prob * step / 100, "bellman_error": 2.0 + step / 100, "action_error": 0.1}
-            return held_out(**worse)(step, row)
+    def change(step, row):
+        worse = {"log_prob": 6.9 - log_prob * step / 100, "bellman_error": 2.0 + step / 100, "action_error": 0.1}
+        return held_out(**worse)(step, row)
 
-        return change
+    return change
 
-    finding = found(rewritten("healthy_proposals", sinking(0.9)))["overfit"]
+
+def test_a_critic_with_proposals_that_learns_by_heart(rewritten):
+    finding = found(rewritten("healthy_proposals", worsening(0.9)))["overfit"]
     assert "log-probability 6.56 at step 25 and 4.2" in finding.seen
     assert "Bellman error" in finding.seen
     assert "--mix" not in finding.advice  # there is no other data
-    assert "overfit" not in found(rewritten("healthy_proposals", sinking(0.1), "hardly"))
-    assert "overfit" not in found(rewritten("healthy", sinking(0.9), "an actor that leaves the data"))
+    assert "overfit" not in found(rewritten("healthy_proposals", worsening(0.1), "hardly"))
+    assert "overfit" not in found(rewritten("healthy", worsening(0.9), "an actor that leaves the data"))
 
 
-def test_demonstrations_learned_by_heart_beside_old_data(trained, table, tmp_path):
+@pytest.mark.parametrize(("mix", "advises"), [("0", True), ("0.5", True), ("0.9", False)])
+def test_demonstrations_learned_by_heart_need_more_old_data(trained, rewritten, table, tmp_path, mix, advises):
     out = tmp_path / "fine"
-    words = ["--target", table / "few", "--mix", "0.5", "--lr-scale", "10", "--num-steps", "300", "--num-demos", "2"]
-    words += ["--checkpoint", trained("healthy_proposals"), "--evaluate-every", "30", "--no-stop-on-divergence"]
-    assert cli([str(word) for word in ["finetune", *words, "--num-threads", "1", "--out", out]]) == 0
-    finding = found(out)["overfit"]
-    assert {"action_error", "bellman_error"} <= set(finding.numbers)
-    assert "--mix 0.9 of the old data" in finding.advice
+    words = ["--target", table / "few", "--mix", mix, "--num-steps", "300", "--num-demos", "3", "--batch-size", "4"]
+    words += ["--checkpoint", trained("healthy_proposals"), "--evaluate-every", "50", "--num-threads", "1"]
+    assert cli([str(word) for word in ["finetune", *words, "--no-stop-on-divergence", "--out", out]]) == 0
+    finding = found(rewritten(out, worsening(0.9)))["overfit"]
+    assert ("--mix 0.9, a larger share of the old data" in finding.advice) == advises
+    moved = table / "few"
+    moved.rename(table / "elsewhere")
+    try:
+        assert found(tmp_path / "rewritten")["overfit"].advice == finding.advice
+    finally:
+        (table / "elsewhere").rename(moved)
 
 
 def test_values_that_are_missing_at_every_other_measurement_are_passed_over(rewritten):
@@ -216,7 +230,7 @@ def test_a_folder_that_is_no_step_says_nothing(rewritten):
     assert found(run) == {}
 
 
-@pytest.mark.parametrize("split", [3, "x", {"sources": 3}, [3], [{}], {"sources": [{}]}])
+@pytest.mark.parametrize("split", [3, "x", {"sources": 3}, [3], [{}], {"sources": [{}]}, {"mix": "0.5"}, {"mix": None}])
 def test_a_record_with_a_wrong_split_is_named(rewritten, split):
     run = rewritten("healthy", lambda _, row: row)
     record = json.loads((run / "train_config.json").read_text())

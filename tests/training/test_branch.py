@@ -42,6 +42,13 @@ def test_with_nothing_changed_it_is_the_run_that_it_leaves(home, tmp_path, capsy
     assert [a["run"] for a in after["ancestors"]] == [str(home / name), *[a["run"] for a in before["ancestors"]]]
 
 
+def test_a_branch_from_what_fine_tuning_begins_with_has_it_too(home, tmp_path):
+    out = tmp_path / "branch"
+    assert ptr_fast("finetune", "--from", home / "fine" / "checkpoints" / "000000", "--out", out) == 0
+    assert [path.name for path in list_checkpoints(out)] == ["000000", "000003", "000006"]
+    assert weights(out) == weights(home / "fine")
+
+
 @pytest.mark.parametrize("name", list(VERBS))
 def test_settings_that_are_changed_are_told_and_recorded_and_a_branch_is_resumed(home, tmp_path, capsys, name):
     out = tmp_path / "branch"

@@ -247,8 +247,10 @@ def _variants(value: Any) -> dict[str, Method]:
 
 def _variant(name: str, values: Any) -> Method:
     where = f"variants: {name}"
-    if not isinstance(values, dict) or set(values) - {"of", "options", "num_demos", "mix"} or "of" not in values:
+    if not isinstance(values, dict) or "of" not in values:
         raise ValueError(f"{where}: expected 'of' and options, num_demos or mix, got {values!r}")
+    if unknown := sorted(map(str, set(values) - {"of", "options", "num_demos", "mix"})):
+        raise ValueError(f"{where}: unknown name {unknown[0]!r}; known: of, options, num_demos, mix")
     if name in METHODS:
         raise ValueError(f"{where}: a method has this name")
     words, num_demos = values.get("options", []), values.get("num_demos", 0)
@@ -263,6 +265,8 @@ def _variant(name: str, values: Any) -> Method:
     if not isinstance(values["of"], str):
         raise ValueError(f"{where}: of: expected the name of a method, got {values['of']!r}")
     method = find_method(values["of"])
+    if mix is not None and method.mix_in(0.0) is None:
+        raise ValueError(f"{where}: mix: {method.name} has no batches of both prior data and demonstrations")
     options = (*method.options, *map(str, words))
     return replace(method, name=name, title=name, options=options, num_demos=num_demos, mix=mix)
 

@@ -48,6 +48,12 @@ class Method:
     num_demos: int = 0
     mix: float | None = None
 
+    def mix_in(self, mix_of_grid: float) -> float | None:
+        """Share of the prior data in its batches of both; None for a route that does not mix."""
+        if self.route not in ("finetune", "joint"):
+            return None
+        return mix_of_grid if self.mix is None else self.mix
+
 
 BY_SEARCH = ("mean", "search")
 

@@ -159,8 +159,12 @@ class _Planner:
         verb += ["--num-demos", self._num_demos(method), "--mix", self._mix(method), "--lr-scale", f"{grid.lr_scale:g}"]
         recipe, waits = f"{grid.scale}-{method.recipe}", [first.stage.name, *target[1]]
         if method.critic:  # one that knows the new task too
-            theirs = replace(find_method(method.critic), num_demos=method.num_demos, mix=method.mix)
-            critic = self._finetuned(name, data, theirs, seed, self._first(name, data, theirs, seed, target), target)
+            theirs = find_method(method.critic)
+            of_critic = self._first(name, data, theirs, seed, target)
+            if method.num_demos or method.mix is not None:
+                own_name = f"{method.name}-{theirs.name}"
+                theirs = replace(theirs, name=own_name, num_demos=method.num_demos, mix=method.mix)
+            critic = self._finetuned(name, data, theirs, seed, of_critic, target)
             verb += ["--references", f"critic={critic.last}"]
             waits, lineage = [*waits, critic.stage.name], tuple(dict.fromkeys((*lineage, *critic.lineage)))
         label = f"{name}-{method.name}-{seed}-finetune"
@@ -171,7 +175,7 @@ class _Planner:
         return str(method.num_demos or self.grid.num_demos)
 
     def _mix(self, method: Method) -> str:
-        return f"{self.grid.mix if method.mix is None else method.mix:g}"
+        return str(method.mix_in(self.grid.mix))
 
     def _store(self, name: str, data: DataPlan, part: Literal["prior", "target"]) -> tuple[Path, list[str]]:
         """A store's path and the stages that make it."""

@@ -28,7 +28,7 @@ from ptr_robot.report.runs import read_rollouts
 from ptr_robot.stages.ledger import Ledger
 from ptr_robot.stages.stage import Stage
 
-__all__ = ["RULES", "SEARCHED", "outcomes_of", "read_rows", "read_trials", "rows_of", "write_rows"]
+__all__ = ["MIXED", "RULES", "SEARCHED", "outcomes_of", "read_rows", "read_trials", "rows_of", "write_rows"]
 
 RULES = ("selected", "last", "oracle")
 """How the checkpoint is chosen: by ``select``, the last one, or the one with the most successes in these very trials.
@@ -38,6 +38,9 @@ The oracle is no method that anyone could use: it looks at the trials that it is
 
 SEARCHED = ("candidates", "elites")
 """What a result by ``search`` tells of it: samples, and how many of the best are averaged."""
+
+MIXED = ("mix", "lr_scale")
+"""What a row tells of a training on both kinds of data; rows of earlier versions do not."""
 
 
 class Row(TypedDict):
@@ -172,7 +175,8 @@ def _row(
     mark: Mapping[str, Any],
     stages: Mapping[str, Stage],
 ) -> dict[str, Any]:
-    trials = result["trials"]
+    trials, method = result["trials"], grid.method(cell.method)
+    mixed = (method.mix_in(grid.mix), grid.lr_scale if method.route == "finetune" else None)
     good = [trial["num_steps"] for trial in trials if trial["success"]]
     plan = result["plan"]
     return {
@@ -193,7 +197,10 @@ def _row(
         **{name: result[name] for name in SEARCHED if name in result},
         "seed": cell.seed,
         "trial_seed": plan["seed"],
-        "num_demos": grid.method(cell.method).num_demos or grid.num_demos,
+        "num_demos": method.num_demos or grid.num_demos,
+        **{
+            name: value for name, value in zip(MIXED, mixed, strict=True) if value is not None and cell.phase == "after"
+        },
         "successes": result["successes"],
         "num_trials": result["num_trials"],
         "interval95": [round(value, 4) for value in wilson_interval(result["successes"], result["num_trials"])],

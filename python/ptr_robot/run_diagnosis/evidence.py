@@ -90,9 +90,11 @@ class RunEvidence:
 
     @property
     def old_share(self) -> float | None:
-        """Share of the prior data in a batch of a run that has demonstrations besides (``--mix``); else None."""
-        has_both = {source.role for source in self.sources or ()} == {"prior", "target"}
-        return self.run.config["split"]["mix"] if has_both else None
+        """Share of the prior data in a batch (``--mix``) of a run that has, or could have, demonstrations besides."""
+        split, parent = self.run.config.get("split") or {}, self.run.config.get("parent") or {}
+        roles = {source["role"] for source in split.get("sources", [])}
+        could_mix = "target" in roles and ("prior" in roles or parent.get("kind") == "finetune")
+        return split.get("mix") if could_mix else None
 
     @property
     def is_finished(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ptr_fast.run_folder import list_checkpoints
 from ptr_robot.diagnosis.finding import Finding, percent
 from ptr_robot.evaluation.metrics import METRICS
 from ptr_robot.run_diagnosis.evidence import RunEvidence, option
@@ -34,7 +35,8 @@ def measured(evidence: RunEvidence) -> list[Finding]:
                 level="note",
                 seen=f"no metric on held-out episodes: {evidence.unmeasured}",
                 why="whether the critic is right, and whether the run overfits, cannot be seen without",
-                advice="train with --evaluate-every 500 and a --data.validation-share above 0",
+                advice="mend what it names; or train with --evaluate-every 500 and hold episodes out, by "
+                "--data.validation-share or, in fine-tuning, by a smaller --num-demos",
             )
         )
     if evidence.sources is None:
@@ -69,7 +71,7 @@ def overfit(evidence: RunEvidence) -> list[Finding]:
     earliest = min(step for step, _, _ in told.values())
     ways = ["ptr-fast select takes an earlier checkpoint"] if evidence.traits.ranking else []
     if evidence.old_share is not None and evidence.old_share < LARGE_MIX:
-        ways.append(f"{option('mix', LARGE_MIX)} of the old data")
+        ways.append(f"{option('mix', LARGE_MIX)}, a larger share of the old data")
     if evidence.has("dropout"):
         ways.append(option("learner.dropout", 0.1))
     if evidence.has("weight_decay"):
@@ -104,9 +106,12 @@ def _turned(evidence: RunEvidence, name: str) -> tuple[int, float, float] | None
 
 
 def unlearned(evidence: RunEvidence) -> list[Finding]:
-    """A fine-tuning of which ``select`` picked what it began with."""
-    selection = evidence.run.selection
+    """A fine-tuning of which ``select`` picked what it began with, among all that there is."""
+    selection, newest = evidence.run.selection, list_checkpoints(evidence.run.path)[-1:]
     if selection is None or selection["metric"] is None or selection["selected"] != 0:
+        return []
+    ranked = {entry["step"] for entry in selection["ranking"]}
+    if len(ranked) == 1 or any(int(folder.name) > max(ranked) for folder in newest):
         return []
     name = METRICS[selection["metric"]][0]
     start, *later = (entry for entry in selection["ranking"] if not entry["excluded"])  # the best first
@@ -116,8 +121,9 @@ def unlearned(evidence: RunEvidence) -> list[Finding]:
             level="note",
             seen=f"select picked what fine-tuning began with: {name} {start['value']:.3g} at step 0, {then}",
             why="a few demonstrations, drawn again and again, can unteach what pre-training knew",
-            advice="take step 0, as select does; or a smaller --lr-scale, fewer --num-steps, a larger --mix of the old "
-            "data, or more demonstrations; an object that pre-training never saw needs more updates instead",
+            advice="take step 0, as select does; or begin again with ptr-fast finetune --checkpoint and a smaller "
+            "--lr-scale, fewer --num-steps, a larger --mix of the old data, or more demonstrations; an object that "
+            "pre-training never saw needs more updates instead",
             numbers={"values": {str(entry["step"]): entry["value"] for entry in (start, *later)}},
         )
     ]

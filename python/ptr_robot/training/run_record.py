@@ -157,8 +157,13 @@ class SourceRecord:
 
 
 class Split(TypedDict):
-    """``split`` of a record."""
+    """``split`` of a record.
 
+    Attributes:
+        mix: share of the prior sources in a batch, where there is a target as well.
+    """
+
+    mix: NotRequired[float]
     sources: NotRequired[list[SourceRecord]]
 
 
@@ -212,8 +217,12 @@ class RunRecord:
 
     @property
     def is_finetuning(self) -> bool:
-        """Whether it trains a whole checkpoint on with demonstrations of a new task, from that task's first update."""
-        return bool(self.parent) and self.parent["kind"] == "finetune"  # type: ignore[index]
+        """Whether it trains a whole checkpoint on with demonstrations of a new task, from that task's first update.
+
+        A branch from step 0 does so too: only fine-tuning has a checkpoint there.
+        """
+        kind = self.parent["kind"] if self.parent else ""
+        return kind == "finetune" or (kind == "branch" and self.first_step == 0)
 
     @property
     def takes_encoder_alone(self) -> bool:
