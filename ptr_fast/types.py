@@ -205,6 +205,7 @@ class Batch:
         masks: float32 ``[B]``, 0 where the target must not bootstrap, else discount^(m - 1), which is 1 for one step.
         returns: float32 ``[B]``, the discounted return that was observed from the present step on; -inf where it was
             not observed to its end.
+        critic_weight: float32 ``[B]``, how much a sample counts in the critic's loss; 1 on average over many batches.
     """
 
     images: Mapping[str, torch.Tensor | PooledFrames] = _NOT_ASKED_FOR
@@ -218,6 +219,7 @@ class Batch:
     rewards: torch.Tensor = _NOT_ASKED_FOR
     masks: torch.Tensor = _NOT_ASKED_FOR
     returns: torch.Tensor = _NOT_ASKED_FOR
+    critic_weight: torch.Tensor = _NOT_ASKED_FOR
 
     def __len__(self) -> int:
         return int(next(iter(self.tensors().values())).shape[0])
@@ -249,5 +251,5 @@ class Batch:
 
 FRAMES = ("images", "next_images")
 """The columns of a batch that hold frames, by camera."""
-TRANSITION = frozenset(f.name for f in fields(Batch)) - {"observation_mask", "action_mask", "returns"}
+TRANSITION = frozenset(f.name for f in fields(Batch)) - {"observation_mask", "action_mask", "returns", "critic_weight"}
 """The columns of a plain transition, which say all that there is to say about one step."""

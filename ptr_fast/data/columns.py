@@ -21,6 +21,8 @@ __all__ = [
 ]
 
 Partner = TypeVar("Partner")
+SCALARS = ("rewards", "masks", "returns", "critic_weight", "task_id")
+"""Columns of a batch that are one number of a transition each."""
 
 
 class TransitionTable(Protocol):
@@ -35,6 +37,7 @@ class TransitionTable(Protocol):
     rewards: np.ndarray
     masks: np.ndarray
     returns: np.ndarray | None
+    critic_weight: np.ndarray | None
     task_id: np.ndarray
 
 
@@ -93,6 +96,7 @@ def empty_columns(
         "rewards": ((), torch.float32),
         "masks": ((), torch.float32),
         "returns": ((), torch.float32),
+        "critic_weight": ((), torch.float32),
     }
     unknown = sorted(set(columns) - set(forms))
     if unknown:
@@ -157,7 +161,7 @@ def fill_columns(
     for name, values in out.items():
         if name in ("state", "next_state"):
             values[rows] = table.state.take(records[name], axis=0)
-        elif name in ("rewards", "masks", "returns", "task_id"):
+        elif name in SCALARS:
             values[rows] = getattr(table, name)[index]
     if "observation_mask" in out:
         steps_before = (table.record[index] - table.first_record[index])[:, None]

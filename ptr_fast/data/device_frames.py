@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import torch
 
-from ptr_fast.data.columns import TransitionTable, check_sources
+from ptr_fast.data.columns import SCALARS, TransitionTable, check_sources
 from ptr_fast.data.frames import FrameSource, FrameSourceInfo
 from ptr_fast.data.packed_frames import packed_frames
 from ptr_fast.kernels.augment import augment, yuv420
@@ -25,7 +25,6 @@ from ptr_fast.types import FRAMES, TRANSITION, Batch, PooledFrames, Window
 __all__ = ["DeviceFrames", "num_frames_of", "used_records"]
 
 _LOAD_BYTES = 16 << 20  # moved to the device at a time; encoding takes twelve times as much there
-_SCALARS = ("rewards", "masks", "returns", "task_id")
 
 
 class RowSampler(Protocol):
@@ -137,7 +136,7 @@ class DeviceFrames:
         self._places = {name: self._to_device(np.concatenate(found)) for name, found in places.items()}
         self._scalars = {
             name: self._to_device(np.concatenate([getattr(table, name) for table in transitions]))
-            for name in _SCALARS
+            for name in SCALARS
             if name in self._columns
         }
         tables = (self._state, self._action, *self._places.values(), *self._scalars.values())

@@ -35,6 +35,7 @@ class Transitions:
         first_record, last_record: int64 ``[N]``, of the first and of the last action of the same episode.
         rewards, masks: float32 ``[N]``.
         returns: float32 ``[N]``, observed from the transition on, or -inf; None without a discount.
+        critic_weight: float32 ``[N]`` of the batch's column, from whoever mixes several tables; None: nobody said.
         task_id, episode: int64 ``[N]``.
         state: float32 ``[num_records, S]``, the whole column of the store (raw units, not copied): index it by record.
         action: float32 ``[num_records, A]``, scaled to [-clip, clip]: index it by record.
@@ -82,6 +83,7 @@ class Transitions:
         self.record = record[keep]
         self.next_record = np.minimum(record + ahead, last_observation)[keep]
         self.returns: np.ndarray | None = None
+        self.critic_weight: np.ndarray | None = None
         if discount is not None:
             self.returns = observed_returns(num_steps, rewards, gamma, is_failure)[keep]
         self.first_record, self.last_record = (record - step)[keep], (record + left)[keep]

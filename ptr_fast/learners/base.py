@@ -132,6 +132,7 @@ def check_batch(batch: Batch, spec: PolicySpec, columns: Iterable[str], window: 
         "rewards": (scalars, None),
         "masks": (scalars, None),
         "returns": (scalars, None),
+        "critic_weight": (scalars, None),
     }
     for name in columns:
         if name not in there:

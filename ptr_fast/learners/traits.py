@@ -37,7 +37,7 @@ class Traits:
         name: what people read, e.g. ``CQL``.
         columns: fields of :class:`ptr_fast.types.Batch` that an update reads; no other is gathered.
         optional_columns: fields that an update uses where the batch has them; the rewards of a run ask for ``returns``,
-            as a bound of the target.
+            as a bound of the target, and fine-tuning for ``critic_weight``, where the critic has a mix of its own.
         window: past observations and future actions of a sample.
         networks: names of all networks that a checkpoint holds.
         made_of: fields of the configuration that the networks' shapes follow from: a branch of a run keeps them.
@@ -90,6 +90,17 @@ class Traits:
             raise ValueError(f"traits of {self.name}: a learner has a discount if it values, got {self.discount}")
         if unknown := set(self.beside) - set(self.networks):
             raise ValueError(f"traits of {self.name}: beside names no networks: {sorted(unknown)}")
+
+    def check_critic_mix(self) -> None:
+        """Refuses a share of old data of the critic's own.
+
+        Raises:
+            ValueError: this learner has no critic that is trained beside a policy that does not follow it.
+        """
+        if "critic_weight" not in self.optional_columns:
+            raise ValueError(
+                f"critic_mix: {self.name} has no critic with a loss of its own beside a clone; leave it out"
+            )
 
     def check_rewards(self, rewards: RewardConfig) -> None:
         """Refuses rewards whose targets this learner cannot make.

@@ -164,9 +164,10 @@ def test_two_ways_to_play_chunks_are_tried_on_the_same_runs(tmp_path):
 
 
 def test_variants_differ_in_options_demonstrations_or_mix_and_share_the_rest(tmp_path):
-    text = TINY.replace("[bc, cql]", "[bc, few, alpha, old, joint-old]").replace("seeds: [0, 1]", "seeds: [0]")
+    text = TINY.replace("[bc, cql]", "[bc, few, alpha, old, joint-old, own]").replace("seeds: [0, 1]", "seeds: [0]")
     text += "variants: {few: {of: bc, num_demos: 2}, alpha: {of: cql, options: [--learner.cql-alpha, 3]}, "
-    text += "old: {of: bc, mix: 0.9}, joint-old: {of: bc-joint, mix: 0}}\n"
+    text += "old: {of: bc, mix: 0.9}, joint-old: {of: bc-joint, mix: 0}, "
+    text += "own: {of: cql, critic_mix: 0.9}}\n"
     grid = grid_of(tmp_path, text)
     verbs = {stage.name: stage.verb for stage in make_plan(grid, tmp_path).stages}
     assert not {"tiny-few-0-pretrain", "tiny-old-0-pretrain"} & set(verbs)  # bc's is the same
@@ -181,7 +182,11 @@ def test_variants_differ_in_options_demonstrations_or_mix_and_share_the_rest(tmp
         "tiny-alpha": ["10", "0.5"],
         "tiny-old": ["10", "0.9"],
         "tiny-joint-old": ["10", "0"],
+        "tiny-own": ["10", "0.5"],
     }
+    own = verbs["tiny-own-0-finetune"]
+    assert own[own.index("--critic-mix") + 1] == "0.9"
+    assert sum("--critic-mix" in verb for verb in verbs.values()) == 1
     alpha = verbs["tiny-alpha-0-pretrain"]
     assert (alpha[1], alpha[alpha.index("--learner.cql-alpha") + 1]) == ("smoke-cql", "3")
 

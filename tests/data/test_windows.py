@@ -11,6 +11,7 @@ import torch
 
 from ptr_fast.config import RewardConfig, TaskTable
 from ptr_fast.cuda_graph import CapturedStep
+from ptr_fast.data.columns import SCALARS
 from ptr_fast.data.dali_loader import DaliLoader
 from ptr_fast.data.device_frames import DeviceFrames
 from ptr_fast.data.frames import open_frames
@@ -23,7 +24,7 @@ from ptr_fast.types import FRAMES, TRANSITION, ActionSpec, Batch, CameraSpec, Po
 
 TASKS = TaskTable(names=("task",), num_slots=1)
 SIZES = {"front": (8, 12), "wrist": (6, 4), "top": (4, 8)}  # cameras need not have one size
-ALL = TRANSITION | {"observation_mask", "action_mask", "returns"}
+ALL = TRANSITION | {"observation_mask", "action_mask", "returns", "critic_weight"}
 AHEAD = RewardConfig(num_steps=2, lower_bound_returns=True)
 TIERS = ("map", "jpeg", "host", "device", "device-yuv420", "dali")
 
@@ -74,7 +75,7 @@ def defined(tables, stores, sampler, step, cameras, columns, window) -> dict[str
         table, store = tables[number], stores[number]
         episode, record = int(table.episode[index]), int(table.record[index])
         first, num_steps = int(store.episodes.first[episode]), int(store.episodes.num_steps[episode])
-        row = {name: getattr(table, name)[index] for name in ("rewards", "masks", "returns", "task_id")}
+        row = {name: getattr(table, name)[index] for name in SCALARS}
         for prefix, now in (("", record), ("next_", int(table.next_record[index]))):
             past = [max(now - age, first) for age in reversed(range(window.num_observations))]
             row[f"{prefix}state"] = np.stack([store.state[one] for one in past])
@@ -127,6 +128,8 @@ def test_every_tier_gives_what_the_definition_says(tier, seed, tmp_path):
     columns = ALL if seed < 3 else frozenset(name for name in ALL if rng.random() < 0.6) | {"images", "actions"}
     ahead = RewardConfig(num_steps=1 + seed, lower_bound_returns=True)  # the next observation lies up to so far ahead
     tables = [Transitions(s, task_table=TASKS, action=s.meta.action, rewards=ahead, discount=0.9) for s in stores]
+    for table in tables:
+        table.critic_weight = rng.random(len(table), dtype=np.float32)
     sampler = MixtureSampler([[len(tables[0])], [len(tables[1])]], 0.5, 8, seed)
     with closing(open_tier(tier, tables, stores, sampler, cameras, columns, window)) as batches:
         for step in (0, 1, 7):
@@ -225,6 +228,7 @@ def test_a_captured_step_gathers_windows_of_several_cameras(tier, tmp_path):
 
     store = random_store(tmp_path / "store", np.random.default_rng(3), "raw", ("front", "wrist"), 5)
     table = Transitions(store, task_table=TASKS, action=store.meta.action, rewards=AHEAD, discount=0.9)
+    table.critic_weight = np.ones(len(table), np.float32)
     sampler, window = MixtureSampler([[len(table)]], 1.0, 8, 0), Window(num_observations=3, num_actions=4)
     totals = []
     with ExitStack() as stack, use_backend("counter_random=reference"):

@@ -89,9 +89,12 @@ def q_values(critic, state, task_id, actions) -> np.ndarray:
     return np.stack(out)
 
 
-@pytest.mark.parametrize("layer_norm", [False, True])
-def test_losses_are_those_of_the_definition(layer_norm):
+@pytest.mark.parametrize(("layer_norm", "is_weighted"), [(False, False), (True, False), (True, True)])
+def test_losses_are_those_of_the_definition(layer_norm, is_weighted):
     learner, batch = make_learner(cql_alpha=0.7, discount=0.9, critic_layer_norm=layer_norm), random_batch()
+    counts = np.where(np.arange(len(batch)) % 3 == 0, 0.2, 1.8) if is_weighted else np.ones(len(batch))
+    if is_weighted:
+        batch = dataclasses.replace(batch, critic_weight=torch.tensor(counts, dtype=torch.float32))
     for step in range(3):  # averages and trained networks differ from here on
         learner.update(batch, step)
     draws = learner.draw(range(len(batch)), 3)
@@ -118,7 +121,7 @@ def test_losses_are_those_of_the_definition(layer_norm):
     assert (target > wide(batch.returns)).any()
     np.testing.assert_allclose(wide(terms.q_data_EB), q_data, atol=1e-5)
     np.testing.assert_allclose(wide(terms.log_sum_exp_EB), log_sum_exp, rtol=1e-5)
-    bellman, cql = ((q_data - target) ** 2).mean(), (log_sum_exp - q_data).mean()
+    bellman, cql = (counts * (q_data - target) ** 2).mean(), (counts * (log_sum_exp - q_data)).mean()
     assert float(terms.bellman_loss) == pytest.approx(bellman, rel=1e-5)
     assert float(terms.cql_loss) == pytest.approx(cql, rel=1e-5)
     assert float(terms.critic_loss) == pytest.approx(bellman + 0.7 * cql, rel=1e-5)

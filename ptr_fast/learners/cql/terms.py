@@ -47,6 +47,7 @@ def critic_terms(
     target_B: torch.Tensor,
     cql_alpha: float,
     policy_bound_B: torch.Tensor | None = None,
+    weight_B: torch.Tensor | None = None,
 ) -> CriticTerms:
     """The conservative Bellman loss of a critic's heads; all 1 + 2 K actions of a state in one call of ``cql_head``.
 
@@ -58,6 +59,7 @@ def critic_terms(
         cql_alpha: weight of the conservative term.
         policy_bound_B: the log-sum-exp takes Q of the policy's actions to be at least this (Cal-QL), -inf where nothing
             is known; None: no bound, and Q and log-sum-exp are one fused pass.
+        weight_B: how much each state counts in both losses; None: all alike.
     """
     num_policy, num_random = policy_actions_BKA.shape[1], random_actions_BKA.shape[1]
     with torch.no_grad():
@@ -70,8 +72,10 @@ def critic_terms(
         log_sum_exp = losses.bounded_log_sum_exp(q[..., 1:], log_weight[:, 1:], num_policy, policy_bound_B)
     q_data, q_policy, q_random = q.split([1, num_policy, num_random], dim=2)
     q_data = q_data.squeeze(2)
-    bellman_loss = losses.bellman_errors(q_data, target_B).mean()
-    cql_loss = (log_sum_exp - q_data).mean()
+    errors, gaps = losses.bellman_errors(q_data, target_B), log_sum_exp - q_data
+    if weight_B is not None:
+        errors, gaps = errors * weight_B, gaps * weight_B
+    bellman_loss, cql_loss = errors.mean(), gaps.mean()
     return CriticTerms(
         q_data_EB=q_data,
         q_policy_EBK=q_policy,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ptr_fast.learners.cql.traits import CRITIC_PANELS
 from ptr_fast.learners.cql_proposals.config import CqlProposalsConfig
 from ptr_fast.learners.traits import Panel, Traits, critic_traits
@@ -17,7 +19,7 @@ PANELS = (
 
 def traits(config: CqlProposalsConfig) -> Traits:
     """Of one configuration."""
-    return critic_traits(
+    said = critic_traits(
         config,
         name="CQL with cloned proposals",
         networks=("actor", "ema_actor", "critic", "target_critic"),
@@ -36,3 +38,4 @@ def traits(config: CqlProposalsConfig) -> Traits:
         },
         panels=PANELS,
     )
+    return replace(said, optional_columns=said.optional_columns | {"critic_weight"})

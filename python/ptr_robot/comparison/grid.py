@@ -29,6 +29,7 @@ DECIDED = {
     **{"--mix": "mix", "--lr-scale": "lr_scale", "--out": "compare's own --out"},
 }
 """Options of trainings that follow from the grid, by what in it decides them."""
+OF_A_VARIANT = ("options", "num_demos", "mix", "critic_mix")
 SMALLEST = {"trials": 1, "num_demos": 1, "checkpoints": 1, "films": 0, "data_seed": 0, "trial_seed": 0}
 
 
@@ -63,7 +64,8 @@ class Grid:
         name: of the grid, also of its results file.
         scale: beginning of the recipes' names. With ``states`` data and trials are without frames.
         methods: names of ``ptr_robot.comparison.methods``, or of ``variants``.
-        variants: methods that differ from another one (``of``) in options of their trainings, ``num_demos`` or ``mix``.
+        variants: methods that differ from another one (``of``) in options of their trainings, ``num_demos``,
+            ``mix`` or ``critic_mix``.
         data: data sets: names of ``ptr_robot.sim.data_sets``, or own ones by name
             (:class:`ptr_robot.comparison.data_sets.DataPlan`).
         seeds: of the trainings: initial weights, batches, noise and the choice of demonstrations.
@@ -248,9 +250,9 @@ def _variants(value: Any) -> dict[str, Method]:
 def _variant(name: str, values: Any) -> Method:
     where = f"variants: {name}"
     if not isinstance(values, dict) or "of" not in values:
-        raise ValueError(f"{where}: expected 'of' and options, num_demos or mix, got {values!r}")
-    if unknown := sorted(map(str, set(values) - {"of", "options", "num_demos", "mix"})):
-        raise ValueError(f"{where}: unknown name {unknown[0]!r}; known: of, options, num_demos, mix")
+        raise ValueError(f"{where}: expected 'of' and any of {', '.join(OF_A_VARIANT)}, got {values!r}")
+    if unknown := sorted(map(str, set(values) - {"of", *OF_A_VARIANT})):
+        raise ValueError(f"{where}: unknown name {unknown[0]!r}; known: of, {', '.join(OF_A_VARIANT)}")
     if name in METHODS:
         raise ValueError(f"{where}: a method has this name")
     words, num_demos = values.get("options", []), values.get("num_demos", 0)
@@ -259,16 +261,17 @@ def _variant(name: str, values: Any) -> Method:
     refuse_decided(f"{where}: options", words, DECIDED)
     if type(num_demos) is not int or num_demos < 0:
         raise ValueError(f"{where}: num_demos: expected a whole number, got {num_demos!r}")
-    mix = values.get("mix")
-    if mix is not None and (type(mix) not in (int, float) or not 0.0 <= mix < 1.0):
-        raise ValueError(f"{where}: mix must lie in [0, 1), got {mix!r}")
+    shares = {share: values[share] for share in ("mix", "critic_mix") if values.get(share) is not None}
+    for share, value in shares.items():
+        if type(value) not in (int, float) or not 0.0 <= value < 1.0:
+            raise ValueError(f"{where}: {share} must lie in [0, 1), got {value!r}")
     if not isinstance(values["of"], str):
         raise ValueError(f"{where}: of: expected the name of a method, got {values['of']!r}")
     method = find_method(values["of"])
-    if mix is not None and method.mix_in(0.0) is None:
-        raise ValueError(f"{where}: mix: {method.name} has no batches of both prior data and demonstrations")
+    if shares and method.mix_in(0.0) is None:
+        raise ValueError(f"{where}: {min(shares)}: {method.name} has no batches of both prior data and demonstrations")
     options = (*method.options, *map(str, words))
-    return replace(method, name=name, title=name, options=options, num_demos=num_demos, mix=mix)
+    return replace(method, name=name, title=name, options=options, num_demos=num_demos, **shares)
 
 
 def _options(value: Any) -> dict[str, tuple[str, ...]]:

@@ -33,6 +33,7 @@ class Method:
         options: more options of every training of the policy. acting: more options of ``rollout``.
         num_demos: demonstrations in the new task; 0 takes the grid's number.
         mix: share of the prior data in batches of fine-tuning and of joint training; None takes the grid's.
+        critic_mix: the critic's own share in fine-tuning; None: as in the batches.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Method:
     acting: tuple[str, ...] = ()
     num_demos: int = 0
     mix: float | None = None
+    critic_mix: float | None = None
 
     def mix_in(self, mix_of_grid: float) -> float | None:
         """Share of the prior data in its batches of both; None for a route that does not mix."""

@@ -157,6 +157,7 @@ class _Planner:
         grid, lineage = self.grid, first.lineage
         verb = ["finetune", "--checkpoint", str(first.last), "--target", str(target[0])]
         verb += ["--num-demos", self._num_demos(method), "--mix", self._mix(method), "--lr-scale", f"{grid.lr_scale:g}"]
+        verb += ["--critic-mix", str(method.critic_mix)] if method.critic_mix is not None else []
         recipe, waits = f"{grid.scale}-{method.recipe}", [first.stage.name, *target[1]]
         if method.critic:  # one that knows the new task too
             theirs = find_method(method.critic)

@@ -11,13 +11,13 @@ __all__ = ["PRESETS"]
 IMITATION = ["bc", "bc-success", "mixture", "ar-bc", "flow"]
 
 
-def _ours(**changes: str | int | float) -> dict[str, dict[str, Any]]:
-    """Variants of ours by name: options of its trainings in one text, a number of demonstrations, or a mix."""
+def _ours(**changes: str | int | dict[str, float]) -> dict[str, dict[str, Any]]:
+    """Variants of ours by name: options of its trainings in one text, a number of demonstrations, or shares by name."""
 
-    def variant(change: str | int | float) -> dict[str, Any]:
-        if isinstance(change, str):
-            return {"options": change.split()}
-        return {"num_demos" if isinstance(change, int) else "mix": change}
+    def variant(change: str | int | dict[str, float]) -> dict[str, Any]:
+        if isinstance(change, dict):
+            return change
+        return {"options": change.split()} if isinstance(change, str) else {"num_demos": change}
 
     return {name.replace("_", "-"): {"of": "proposals"} | variant(change) for name, change in changes.items()}
 
@@ -80,8 +80,8 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
         "deck with five times the fine-tuning, at the full rate: what an object that pre-training never saw needs",
         DECK
         | {
-            "methods": ["proposals", "proposals-mix-90", *COLUMNS, "flow"],
-            "variants": _ours(proposals_mix_90=0.9),
+            "methods": ["proposals", "proposals-mix-90", "proposals-critic-90", *COLUMNS, "flow"],
+            "variants": _ours(proposals_mix_90={"mix": 0.9}, proposals_critic_90={"critic_mix": 0.9}),
             "lr_scale": 1.0,
             "updates": DECK["updates"] | {"finetune": 4000},
         },

@@ -39,7 +39,7 @@ The oracle is no method that anyone could use: it looks at the trials that it is
 SEARCHED = ("candidates", "elites")
 """What a result by ``search`` tells of it: samples, and how many of the best are averaged."""
 
-MIXED = ("mix", "lr_scale")
+MIXED = ("mix", "critic_mix", "lr_scale")
 """What a row tells of a training on both kinds of data; rows of earlier versions do not."""
 
 
@@ -176,7 +176,7 @@ def _row(
     stages: Mapping[str, Stage],
 ) -> dict[str, Any]:
     trials, method = result["trials"], grid.method(cell.method)
-    mixed = (method.mix_in(grid.mix), grid.lr_scale if method.route == "finetune" else None)
+    mixed = (method.mix_in(grid.mix), method.critic_mix, grid.lr_scale if method.route == "finetune" else None)
     good = [trial["num_steps"] for trial in trials if trial["success"]]
     plan = result["plan"]
     return {

@@ -51,6 +51,7 @@ def open_batches(
     ranks: Ranks,
     is_new: bool,
     traits: Traits,
+    critic_mix: float | None = None,
 ) -> tuple[Batches, str]:
     """The batches of a run and the tier they come from: the fastest that fits, or the one asked for; prints it.
 
@@ -58,7 +59,9 @@ def open_batches(
     learner looks at no frames, none are read, and the tier is ``none``.
 
     Args:
+        mix: share of the prior sources in a batch.
         traits: of the learner: which columns its batches have, and how much of an episode.
+        critic_mix: share of the prior sources in the critic's loss; None: as in the batches.
 
     Raises:
         ValueError: the tier that is asked for cannot be had.
@@ -68,6 +71,11 @@ def open_batches(
         traits = replace(traits, columns=traits.columns | {"returns"})
     sources = [source for source in sources if len(source.train)]
     tables = [transitions_of(source, spec, rewards, source.train, traits.discount) for source in sources]
+    if critic_mix is not None:
+        traits = replace(traits, columns=traits.columns | {"critic_weight"})
+        counts = {"prior": critic_mix / mix, "target": (1.0 - critic_mix) / (1.0 - mix)}
+        for source, table in zip(sources, tables, strict=True):
+            table.critic_weight = np.full(len(table), counts[source.role], np.float32)
     weights = _weights(sources, tables)
     sampler = _sampler(sources, tables, mix, weights, loop, ranks)
     # One object per folder, however it is written: two sources may be episodes of one store.

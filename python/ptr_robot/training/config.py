@@ -273,6 +273,9 @@ class FinetuneConfig(TargetConfig):
 
     Attributes:
         checkpoint: run, or one of its checkpoints.
+        critic_mix: share of the other data in the critic's loss, where it is to be another than in the clone's, which
+            is that of the batches (``--mix``): samples then weigh more or less. For CQL with cloned proposals; None:
+            the batches' own.
         lr_scale: factor on the checkpoint's learning rates.
         lr_schedule: ``constant``, ``cosine`` to zero over this run, or ``same`` as the checkpoint's kind.
         act_mode: how the new checkpoints act; ``same`` as the checkpoint.
@@ -282,6 +285,7 @@ class FinetuneConfig(TargetConfig):
     """
 
     checkpoint: Path = tyro.MISSING
+    critic_mix: float | None = None
     lr_scale: float = 1.0
     lr_schedule: Literal["same", "constant", "cosine"] = "same"
     act_mode: Literal["same", ActMode] = "same"
@@ -292,6 +296,11 @@ class FinetuneConfig(TargetConfig):
         super().__post_init__()
         if not 0.0 < self.lr_scale < math.inf:
             raise ValueError(f"lr_scale must be positive and finite, got {self.lr_scale}")
+        if self.critic_mix is not None and not (0.0 < self.critic_mix < 1.0 and self.mix > 0.0):
+            raise ValueError(
+                "critic_mix must lie in (0, 1), and mix above 0 because batches need samples of both kinds; "
+                f"got {self.critic_mix} and {self.mix}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -141,6 +141,7 @@ def train(
             ranks,
             is_new=first_step == 0,
             traits=traits_of(record.learner),
+            critic_mix=record.config.get("critic_mix"),
         )
         stack.enter_context(contextlib.closing(batches))
         if tier == "device-yuv420":  # its pixels are its own: a resumed run learns from the same

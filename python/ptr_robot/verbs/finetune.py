@@ -129,6 +129,7 @@ def _train_on(config: FinetuneConfig, ranks: Ranks) -> int:
     (the reference re-initialises nothing either). The learning-rate schedule starts anew.
     """
     from ptr_fast.checkpoint import read_checkpoint
+    from ptr_fast.learners.registry import traits_of
     from ptr_robot.chosen_checkpoint import chosen_checkpoint
     from ptr_robot.evaluation.during_training import held_out_metrics
     from ptr_robot.evaluation.metrics import rewards_of
@@ -143,6 +144,8 @@ def _train_on(config: FinetuneConfig, ranks: Ranks) -> int:
     schedule = info.config.lr_schedule if config.lr_schedule == "same" else config.lr_schedule
     learner = settled(with_references(info.config, config.references), info.config)
     learner = over(scaled(learner, config.lr_scale), schedule, config.loop.num_steps)
+    if config.critic_mix is not None:
+        traits_of(learner).check_critic_mix()
     act = info.act if config.act_mode == "same" else replace(info.act, mode=config.act_mode)
     if "rewards" not in info.run.get("config", {}):
         print(f"{info.path}: its record says nothing about rewards, the published labels are taken: {rewards_of(info)}")
