@@ -72,6 +72,14 @@ def test_it_goes_on_from_the_record(finetuned, tmp_path):
     same_result(run, finetuned(0.9))
 
 
+def test_a_branch_keeps_it_and_cannot_leave_the_old_data_out(finetuned, tmp_path, capsys):
+    start = ["finetune", "--from", list_checkpoints(finetuned(0.9))[0]]
+    assert ptr_fast(*start, "--out", tmp_path / "same") == 0
+    assert weights(tmp_path / "same") == weights(finetuned(0.9))
+    assert ptr_fast(*start, "--mix", "0", "--out", tmp_path / "none") == 2
+    assert "has a share of old data, so batches need some too" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("frames", ["device", "map"])
 def test_samples_count_by_where_they_are_from(finetuned, frames):
     record = RunRecord.from_json(read_record(finetuned(0.9)), "record")

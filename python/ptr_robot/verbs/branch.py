@@ -176,6 +176,10 @@ def _sources(told: Branch, left: RunRecord, places: StorePlaces, is_drawn_anew: 
     assert isinstance(told, FinetuneBranch)
     if told.mix > 0 and not any(source.role == "prior" for source in left.sources):
         raise ValueError(f"mix {told.mix:g}: the run that it leaves had no old data to mix in; it has to stay 0")
+    if told.mix == 0 and left.config.get("critic_mix") is not None:
+        raise ValueError(
+            "mix 0: the critic of the run that it leaves has a share of old data, so batches need some too"
+        )
     *priors, target = reopen([s for s in left.sources if s.role == "target" or told.mix > 0], places)
     if told.num_demos < len(target.train):
         raise ValueError(f"num_demos {told.num_demos}: {len(target.train)} demonstrations were trained on already")
