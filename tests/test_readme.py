@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = {page.name: page.read_text(encoding="utf-8") for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]}
+OWN_SHARE = "proposals-critic-90"
 OURS = "CQL with cloned proposals (ours)"
 FOLDERS = "csrc|ptr_fast|python|benchmarks|tests|docs|examples"
 
@@ -68,6 +69,13 @@ def test_the_numbers_of_the_front_page_are_committed_rows():
     assert "so on the door too: {} on average instead of {}.".format(*told) in text
     assert "The last checkpoints of ours have {}, {} and {}:".format(*last) in text
     assert {(cell["on"], cell["each seed"].count(",")) for cell in longer} == {("AVX2", 2)}
+    with_own_share = [
+        next(cell for cell in longer if (cell["data"], cell["method"], cell["acts by"]) == (data, OWN_SHARE, "search"))
+        for data in ("pair", "unseen", "door")
+    ]
+    picked, newest_of_them = ([cell[name].split("/")[0] for cell in with_own_share] for name in ("selected", "last"))
+    assert "the picked ones have {}, {} and {},".format(*picked) in text
+    assert "and the last ones {}, {} and {}.".format(*newest_of_them) in text
     assert best["door"] == bc["door"]
     decisions = {name: cell["decisions"].split()[0] for name, cell in (("ours", ours["door"]), ("bc", bc["door"]))}
     assert f"often ({_successes(bc['door'])}, ours {_successes(ours['door'])})" in text

@@ -170,8 +170,8 @@ class CqlProposalsLearner(base.BaseLearner):
             proposals, log_prob = law.sample_with_log_prob(draws.proposal_noise)
             bounded = log_prob.clamp(-LARGEST_LOG_PROB, LARGEST_LOG_PROB)
         sampled = (proposals, bounded, draws.random_actions)
-        weighing = {"cql_alpha": self.config.cql_alpha, "weight_B": batch.critic_weight}
-        critic = critic_terms(head, head.hoist(embedding, *seen), data, *sampled, target_B, **weighing)
+        values, weight = (head, head.hoist(embedding, *seen)), batch.critic_weight
+        critic = critic_terms(*values, data, *sampled, target_B, self.config.cql_alpha, weight_B=weight)
         return ProposalTerms(
             **vars(critic),
             law=law,

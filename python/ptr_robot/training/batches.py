@@ -73,9 +73,9 @@ def open_batches(
     tables = [transitions_of(source, spec, rewards, source.train, traits.discount) for source in sources]
     if critic_mix is not None:
         traits = replace(traits, columns=traits.columns | {"critic_weight"})
-        counts = {"prior": critic_mix / mix, "target": (1.0 - critic_mix) / (1.0 - mix)}
+        weight = {"prior": critic_mix / mix, "target": (1.0 - critic_mix) / (1.0 - mix)}
         for source, table in zip(sources, tables, strict=True):
-            table.critic_weight = np.full(len(table), counts[source.role], np.float32)
+            table.critic_weight = np.full(len(table), weight[source.role], np.float32)
     weights = _weights(sources, tables)
     sampler = _sampler(sources, tables, mix, weights, loop, ranks)
     # One object per folder, however it is written: two sources may be episodes of one store.
