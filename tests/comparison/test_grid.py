@@ -105,6 +105,12 @@ def test_a_file_becomes_a_grid(tmp_path):
             "variants: old: unknown name 'Mix'; known: of, options",
         ),
         ("seeds: [0, 1]", "variants: {old: {of: bc-target, mix: 0.9}}", "old: mix: bc-target has no batches of both"),
+        (
+            "seeds: [0, 1]",
+            "variants: {own: {of: cog, critic_mix: 0.9}}",
+            "critic_mix is a share above 0 of fine-tuning",
+        ),
+        ("seeds: [0, 1]", "variants: {own: {of: cql, critic_mix: 0}}", "above 0 of fine-tuning, got 0 of cql"),
         ("seeds: [0, 1]", "variants: {old: {of: bc, mix: 1}}", r"variants: old: mix must lie in \[0, 1\), got 1"),
         (
             "seeds: [0, 1]",

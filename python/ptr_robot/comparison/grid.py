@@ -270,6 +270,10 @@ def _variant(name: str, values: Any) -> Method:
     method = find_method(values["of"])
     if shares and method.mix_in(0.0) is None:
         raise ValueError(f"{where}: {min(shares)}: {method.name} has no batches of both prior data and demonstrations")
+    if "critic_mix" in shares and (method.route != "finetune" or not shares["critic_mix"]):
+        raise ValueError(
+            f"{where}: critic_mix is a share above 0 of fine-tuning, got {shares['critic_mix']} of {method.name}"
+        )
     options = (*method.options, *map(str, words))
     return replace(method, name=name, title=name, options=options, num_demos=num_demos, **shares)
 
