@@ -56,6 +56,7 @@ RULES = {  # every field of a record, and what becomes of it when the run goes o
     "config.mix": KEPT,
     "config.store": KEPT,
     "config.camera_map": KEPT,
+    "config.critic_mix": KEPT,
     "config.lr_scale": KEPT,
     "config.references": KEPT,
     "config.lr_schedule": KEPT,
