@@ -24,8 +24,8 @@ from ptr_robot.comparison.tables import own_place, title_of
 __all__ = ["comparison_table", "main", "publish"]
 
 GRID = "[A-Za-z0-9_-]+"
-SETTINGS = ("scale", "start", "max_steps", "trial_seed", "num_trials", "num_demos", *SEARCHED, *MIXED)
-"""What is alike in rows of one cell, besides the updates."""
+SETTINGS = ("scale", "start", "max_steps", "trial_seed", "num_trials", "num_demos", *SEARCHED)
+"""What is alike in rows of one cell, besides the updates, and what is mixed how where both rows tell it."""
 
 
 def publish(folder: Path, results: Path = RESULTS) -> tuple[Path, int]:
@@ -64,8 +64,8 @@ def _check_alike(rows: Sequence[Mapping[str, Any]], source: Path, file: Path) ->
         for other in others:
             ours, theirs = _settings(first), _settings(other)
             for name in ours | theirs:
-                is_unknown = name in MIXED and None in (ours.get(name), theirs.get(name))
-                if ours.get(name) != theirs.get(name) and not is_unknown:
+                is_told = name not in MIXED or (name in ours and name in theirs)
+                if is_told and ours.get(name) != theirs.get(name):
                     raise DataError(
                         f"{source}: {', '.join(astuple(place))}: {name} would be {ours.get(name)} with seed "
                         f"{first['seed']} and {theirs.get(name)} with seed {other['seed']} in {file}; name the grid "
@@ -76,7 +76,8 @@ def _check_alike(rows: Sequence[Mapping[str, Any]], source: Path, file: Path) ->
 def _settings(row: Mapping[str, Any]) -> dict[str, Any]:
     """What rows of one cell have in common; updates by the kind of stage, which ends the name of a stage."""
     updates = {f"updates of {name.rpartition('-')[2]}": number for name, number in row.get("updates", {}).items()}
-    return {name: row.get(name) for name in SETTINGS} | updates
+    told = (*SETTINGS, *MIXED) if any(name in row for name in MIXED) else SETTINGS
+    return {name: row.get(name) for name in told} | updates
 
 
 def comparison_table(name: str, results: Path | None = None) -> list[list[str]]:

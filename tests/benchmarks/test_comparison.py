@@ -101,6 +101,8 @@ def test_another_mix_does_not_stand_in_one_cell_either_where_both_rows_tell_it(f
     publish(*folders)  # rows of an earlier version, which do not
     told = [{**ROWS[0], "mix": 0.9}, {**ROWS[1], "mix": 0.2}]
     refused(folders, told, "mix would be 0.9 with seed 0 and 0.2 with seed 1")
+    told = [{**ROWS[0], "mix": 0.5, "critic_mix": 0.9}, {**ROWS[1], "mix": 0.5}]
+    refused(folders, told, "critic_mix would be 0.9 with seed 0 and None with seed 1")
     (folders[0] / "rows.jsonl").write_text(json.dumps(told[0]) + "\n")
     assert publish(*folders)[1] == 1
 

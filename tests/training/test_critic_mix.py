@@ -3,6 +3,7 @@
 import pytest
 import torch
 from changing_world import SMALL, ptr_fast, read_record, same_result, stopped, weights
+from safetensors.torch import load
 
 from ptr_fast.learners.distributed import Ranks
 from ptr_fast.learners.registry import traits_of
@@ -24,32 +25,20 @@ def pretrained(home):
 def finetuned(home, pretrained):
     """Fine-tunes with a share of the critic's own; None: with none."""
 
-    def run(critic_mix, *more):
+    def run(critic_mix):
         out = home / f"critic_mix_{critic_mix}"
-        words = [
-            "finetune",
-            "--checkpoint",
-            pretrained,
-            "--target",
-            home / "target",
-            "--num-demos",
-            "3",
-            "--mix",
-            "0.5",
-        ]
+        words = ["finetune", "--checkpoint", pretrained, "--target", home / "target", "--num-demos", "3", "--mix", 0.5]
         words += [] if critic_mix is None else ["--critic-mix", critic_mix]
         if not out.exists():
-            assert ptr_fast(*words, *SMALL, *more, "--out", out) == 0
+            assert ptr_fast(*words, *SMALL, "--out", out) == 0
         return out
 
     return run
 
 
 def weights_of(run, network):
-    from safetensors.torch import load_file
-
-    folder = list_checkpoints(run)[-1] / "pretrained_model"
-    tensors = load_file(folder / "critic.safetensors") | load_file(folder / "model.safetensors")
+    files = weights(run)
+    tensors = load(files["pretrained_model/critic.safetensors"]) | load(files["pretrained_model/model.safetensors"])
     return {name: tensor for name, tensor in tensors.items() if name.split(".")[0] == network}
 
 
