@@ -30,6 +30,7 @@ __all__ = [
     "list_checkpoints",
     "picked_step",
     "remove_checkpoint",
+    "remove_leftovers",
     "weights_of",
 ]
 
@@ -68,6 +69,13 @@ def remove_checkpoint(path: Path) -> None:
     doomed = path.with_name(f".{path.name}.{os.getpid()}.removed")
     os.rename(path, doomed)
     shutil.rmtree(doomed)
+
+
+def remove_leftovers(run_dir: Path) -> None:
+    """Deletes what a killed process left of checkpoints that it was saving or deleting; for who holds the run's lock."""
+    for pattern in ("*/.[0-9]*.tmp", "*/.[0-9]*.removed"):
+        for left in Path(run_dir).glob(pattern):
+            shutil.rmtree(left)
 
 
 def choose_checkpoint(path: Path | str) -> Choice:

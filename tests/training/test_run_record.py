@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -164,6 +165,25 @@ def test_fine_tuning_keeps_what_it_begins_with_and_goes_on_from_it(home, tmp_pat
     (run / "metrics.jsonl").unlink()
     assert ptr_fast("resume", run) == 0
     same_result(run, home / "fine")
+
+
+def test_what_fine_tuning_begins_with_has_the_old_data_of_its_parent_alone(home, tmp_path):
+    for step, stores in (("000000", ["store", "target"]), ("000003", ["store", "target", "target"])):
+        out = tmp_path / step
+        start = ["--checkpoint", home / "fine" / "checkpoints" / step, "--target", home / "target"]
+        assert ptr_fast("finetune", *start, "--num-demos", "2", "--out", out, *SMALL) == 0
+        sources = read_record(out)["split"]["sources"]
+        assert [Path(source["store"]).name for source in sources] == stores
+        assert [source["role"] for source in sources] == [*["prior"] * (len(stores) - 1), "target"]
+
+
+def test_what_a_killed_process_left_of_checkpoints_is_removed_when_the_run_goes_on(home, tmp_path):
+    run = stopped(home / "base", tmp_path / "base")
+    for left in (run / "checkpoints" / ".000006.77.tmp", run / "diverged" / ".000005.77.removed"):
+        shutil.copytree(run / "checkpoints" / "000003", left)
+    assert ptr_fast("resume", run) == 0
+    same_result(run, home / "base")
+    assert not [*run.glob("*/.0*")]
 
 
 def test_a_store_written_anew_in_another_order_trains_the_same(home, world):

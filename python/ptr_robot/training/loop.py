@@ -32,7 +32,7 @@ from ptr_fast.learners.divergence import Divergence, reported_divergence
 from ptr_fast.learners.encoder_transfer import take_encoder
 from ptr_fast.learners.preparation import prepare
 from ptr_fast.learners.registry import traits_of
-from ptr_fast.run_folder import picked_step
+from ptr_fast.run_folder import picked_step, remove_leftovers
 from ptr_fast.value_reach import describe_reach
 from ptr_robot.training.batches import Batches, open_batches
 from ptr_robot.training.config import LoopConfig
@@ -149,6 +149,7 @@ def train(
         if loop.wandb and not record.wandb:
             run.record = replace(run.record, wandb=secrets.token_hex(4))  # of rank 0, which logs and saves
         measure = held_out_metrics(run) if loop.evaluate_every else None  # what it refuses leaves no run behind
+        ranks.on_first(lambda: remove_leftovers(run.out))
         ranks.on_first(lambda: write_record(run.out, run.record))
         log = RunLog(
             run.out,

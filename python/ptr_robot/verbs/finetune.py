@@ -194,6 +194,8 @@ def _prior_sources(info: CheckpointInfo, config: TargetConfig) -> list[Source]:
     from ptr_robot.training.store_places import StorePlaces
 
     places, recorded = StorePlaces.parse(config.store), recorded_sources(info.run, str(info.path))
+    if info.step == 0:  # what a fine-tuning began with: it has not learned from that one's demonstrations yet
+        recorded = [source for source in recorded if source.role == "prior"]
     if config.mix == 0:
         return []
     if not recorded:
