@@ -72,7 +72,7 @@ def remove_checkpoint(path: Path) -> None:
 
 
 def remove_leftovers(run_dir: Path) -> None:
-    """Deletes what a killed process left of checkpoints that it was saving or deleting; for who holds the run's lock."""
+    """Deletes what a killed process left of checkpoints that it was saving or deleting; to be called under its lock."""
     for pattern in ("*/.[0-9]*.tmp", "*/.[0-9]*.removed"):
         for left in Path(run_dir).glob(pattern):
             shutil.rmtree(left)

@@ -95,11 +95,13 @@ class Traits:
         """Refuses a share of old data of the critic's own.
 
         Raises:
-            ValueError: this learner has no critic that is trained beside a policy that does not follow it.
+            ValueError: this learner has no critic that is trained beside a policy that neither follows it nor looks
+                through its encoder.
         """
         if "critic_weight" not in self.optional_columns:
             raise ValueError(
-                f"critic_mix: {self.name} has no critic with a loss of its own beside a clone; leave it out"
+                f"critic_mix: {self.name} has no critic with a loss and an encoder of its own beside a clone; leave "
+                "it out"
             )
 
     def check_rewards(self, rewards: RewardConfig) -> None:

@@ -108,14 +108,26 @@ def test_a_file_becomes_a_grid(tmp_path):
         (
             "seeds: [0, 1]",
             "variants: {own: {of: cog, critic_mix: 0.9}}",
-            "critic_mix is a share above 0 of fine-tuning",
+            "variants: own: critic_mix is a share of fine-tuning",
         ),
-        ("seeds: [0, 1]", "variants: {own: {of: cql, critic_mix: 0}}", "above 0 of fine-tuning, got 0 of cql"),
+        ("seeds: [0, 1]", "variants: {own: {of: proposals, critic_mix: 0}}", r"own: critic_mix must lie in \(0, 1\)"),
+        ("seeds: [0, 1]", "variants: {own: {of: cql, critic_mix: 0.9}}", "own: critic_mix: CQL has no critic with a"),
+        ("seeds: [0, 1]", "variants: {own: {of: awbc, critic_mix: 0.9}}", "own: critic_mix: advantage-weighted BC has"),
+        (
+            "seeds: [0, 1]",
+            "mix: 0\nvariants: {own: {of: proposals, critic_mix: 0.9}}",
+            "variants: own: critic_mix 0.9 needs a mix above 0",
+        ),
+        (
+            "seeds: [0, 1]",
+            "variants: {own: {of: proposals, options: [--critic-mix, 0.9]}}",
+            "variants: own: options: --critic-mix is not for here, critic_mix of a variant decides it",
+        ),
         ("seeds: [0, 1]", "variants: {old: {of: bc, mix: 1}}", r"variants: old: mix must lie in \[0, 1\), got 1"),
         (
             "seeds: [0, 1]",
             "variants: {old: {of: bc, mix: most}}",
-            r"variants: old: mix must lie in \[0, 1\), got 'most'",
+            "variants: old: mix: expected a number, got 'most'",
         ),
         ("scale: smoke", "scale: tiny", "unknown scale 'tiny'; scales: states, sim"),
         ("  tiny:", "  3:", "data: expected names, each once, got 3"),
@@ -173,7 +185,7 @@ def test_variants_differ_in_options_demonstrations_or_mix_and_share_the_rest(tmp
     text = TINY.replace("[bc, cql]", "[bc, few, alpha, old, joint-old, own]").replace("seeds: [0, 1]", "seeds: [0]")
     text += "variants: {few: {of: bc, num_demos: 2}, alpha: {of: cql, options: [--learner.cql-alpha, 3]}, "
     text += "old: {of: bc, mix: 0.9}, joint-old: {of: bc-joint, mix: 0}, "
-    text += "own: {of: cql, critic_mix: 0.9}}\n"
+    text += "own: {of: proposals, critic_mix: 0.9}}\n"
     grid = grid_of(tmp_path, text)
     verbs = {stage.name: stage.verb for stage in make_plan(grid, tmp_path).stages}
     assert not {"tiny-few-0-pretrain", "tiny-old-0-pretrain"} & set(verbs)  # bc's is the same
@@ -262,6 +274,8 @@ def test_what_fine_tuning_begins_with_is_tried_once_for_before_and_as_a_candidat
 
 def test_without_a_target_pre_training_is_all(tmp_path):
     text = TINY.replace("    target: [--kitchens, H, --episodes, 4]\n", "").replace("[bc, cql]", "[bc, bc-target]")
+    text = text.replace("[bc, bc-target]", "[bc, bc-target, old, few]")
+    text += "variants: {old: {of: bc, mix: 0.9}, few: {of: bc, num_demos: 2}}\n"
     plan = make_plan(grid_of(tmp_path, text), tmp_path / "out")
-    assert {cell.phase for cell in plan.cells} == {"after"}
-    assert plan.left_out == ["bc-target on tiny: the data set has no target"]
+    assert {(cell.phase, cell.method) for cell in plan.cells} == {("after", "bc")}
+    assert plan.left_out == [f"{name} on tiny: the data set has no target" for name in ("bc-target", "old", "few")]

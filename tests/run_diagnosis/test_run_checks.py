@@ -190,14 +190,26 @@ def test_a_critic_with_proposals_that_learns_by_heart(rewritten):
     assert "overfit" not in found(rewritten("healthy", worsening(0.9), "an actor that leaves the data"))
 
 
-@pytest.mark.parametrize(("mix", "advises"), [("0", True), ("0.5", True), ("0.9", False)])
-def test_demonstrations_learned_by_heart_need_more_old_data(trained, rewritten, table, tmp_path, mix, advises):
+OF_CRITIC = "--critic-mix 0.9, a larger share of the old data in the critic's loss"
+
+
+@pytest.mark.parametrize(
+    ("mix", "advised"),
+    [
+        (["0"], "--mix 0.9, a larger share of the old data"),
+        (["0.5"], OF_CRITIC),
+        (["0.9", "--critic-mix", "0.5"], OF_CRITIC),
+        (["0.5", "--critic-mix", "0.9"], "--mix 0.9, a larger share of the old data"),
+        (["0.9"], None),
+    ],
+)
+def test_demonstrations_learned_by_heart_need_more_old_data(trained, rewritten, table, tmp_path, mix, advised):
     out = tmp_path / "fine"
-    words = ["--target", table / "few", "--mix", mix, "--num-steps", "300", "--num-demos", "3", "--batch-size", "4"]
+    words = ["--target", table / "few", "--mix", *mix, "--num-steps", "300", "--num-demos", "3", "--batch-size", "4"]
     words += ["--checkpoint", trained("healthy_proposals"), "--evaluate-every", "50", "--num-threads", "1"]
     assert cli([str(word) for word in ["finetune", *words, "--no-stop-on-divergence", "--out", out]]) == 0
     finding = found(rewritten(out, worsening(0.9)))["overfit"]
-    assert ("--mix 0.9, a larger share of the old data" in finding.advice) == advises
+    assert [way for way in finding.advice.split("; ") if "share of the old data" in way] == [advised] * bool(advised)
     moved = table / "few"
     moved.rename(table / "elsewhere")
     try:
@@ -287,6 +299,10 @@ def test_seeds_that_disagree(rewritten, trained):
     assert (
         "differ in their seed alone, and their selection score on held-out episodes lies between -0.1" in finding.seen
     )
+    record = json.loads((far / "train_config.json").read_text())
+    record["config"]["of_a_later_version"] = None
+    (far / "train_config.json").write_text(json.dumps(record))
+    assert "seeds_disagree" in found(first, far)
     assert "seeds_disagree" not in found(first, near)
     assert "seeds_disagree" not in found(far, trained("pressed"))  # of other settings
     trials(near, "mean", 2)

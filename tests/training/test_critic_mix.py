@@ -5,6 +5,7 @@ import torch
 from changing_world import SMALL, ptr_fast, read_record, same_result, stopped, weights
 from safetensors.torch import load
 
+from ptr_fast.learners.cql_proposals.config import CqlProposalsConfig
 from ptr_fast.learners.distributed import Ranks
 from ptr_fast.learners.registry import traits_of
 from ptr_fast.run_folder import list_checkpoints
@@ -61,12 +62,30 @@ def test_it_goes_on_from_the_record(finetuned, tmp_path):
     same_result(run, finetuned(0.9))
 
 
-def test_a_branch_keeps_it_and_cannot_leave_the_old_data_out(finetuned, tmp_path, capsys):
+def test_a_branch_keeps_it_or_takes_another_and_cannot_leave_the_old_data_out(finetuned, tmp_path, capsys):
     start = ["finetune", "--from", list_checkpoints(finetuned(0.9))[0]]
     assert ptr_fast(*start, "--out", tmp_path / "same") == 0
     assert weights(tmp_path / "same") == weights(finetuned(0.9))
-    assert ptr_fast(*start, "--mix", "0", "--out", tmp_path / "none") == 2
-    assert "has a share of old data, so batches need some too" in capsys.readouterr().err
+    assert ptr_fast(*start, "--critic-mix", 0.5, "--out", tmp_path / "plain") == 0
+    said = capsys.readouterr().out
+    assert "critic_mix 0.9 -> 0.5" in said
+    assert "critic: 0.5 of its loss from prior data: a sample of it counts 1 times" in said
+    assert weights(tmp_path / "plain") == weights(finetuned(None))
+    for mix, told in (("0", "critic_mix 0.9 needs a mix above 0"), ("1", "mix must lie in [0, 1), got 1.0")):
+        with pytest.raises(SystemExit):
+            ptr_fast(*start, "--mix", mix, "--out", tmp_path / "none")
+        assert told in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "none").exists()
+
+
+def test_report_and_model_card_tell_it(finetuned, tmp_path):
+    assert ptr_fast("report", "--run", finetuned(0.9), "--out", tmp_path / "report.html") == 0
+    assert "50% of a batch from prior data, 90% in the critic's loss" in (tmp_path / "report.html").read_text()
+    assert ptr_fast("push", "--run", finetuned(0.9), "--out", tmp_path / "card") == 0
+    assert (
+        "Share of the prior data in a batch: 0.5; in the critic's loss: 0.9."
+        in (tmp_path / "card" / "README.md").read_text()
+    )
 
 
 @pytest.mark.parametrize("frames", ["device", "map"])
@@ -87,15 +106,22 @@ def test_samples_count_by_where_they_are_from(finetuned, frames):
     assert float(torch.cat(counts).mean()) == pytest.approx(1.0)
 
 
+def test_a_clone_that_looks_through_the_critic_would_be_changed_by_it():
+    traits_of(CqlProposalsConfig()).check_critic_mix()
+    with pytest.raises(ValueError, match="critic_mix: CQL with cloned proposals has no critic with a loss and an enc"):
+        traits_of(CqlProposalsConfig(actor_encoder="critic")).check_critic_mix()
+
+
 def test_a_learner_without_a_clone_beside_its_critic_refuses_it(home, tmp_path, capsys):
     command = ["finetune", "--checkpoint", home / "base", "--target", home / "target", "--critic-mix", "0.9"]
     assert ptr_fast(*command, "--num-demos", "3", "--out", tmp_path / "new", *SMALL) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "critic_mix: CQL has no critic with a loss of its own beside a clone; leave it out" in line
+    assert "critic_mix: CQL has no critic with a loss and an encoder of its own beside a clone; leave it out" in line
     assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(("critic_mix", "mix"), [(1.0, 0.5), (0.0, 0.5), (-0.1, 0.5), (float("nan"), 0.5), (0.9, 0.0)])
 def test_shares_that_cannot_be(tmp_path, critic_mix, mix):
-    with pytest.raises(ValueError, match=r"critic_mix must lie in \(0, 1\), and mix above 0 because batches need"):
+    told = r"critic_mix must lie in \(0, 1\), got" if mix else "critic_mix 0.9 needs a mix above 0"
+    with pytest.raises(ValueError, match=told):
         FinetuneConfig(target=tmp_path, checkpoint=tmp_path, out=tmp_path, critic_mix=critic_mix, mix=mix)

@@ -38,4 +38,6 @@ def traits(config: CqlProposalsConfig) -> Traits:
         },
         panels=PANELS,
     )
+    if config.actor_encoder == "critic":  # weights in the critic's loss would change the clone as well
+        return said
     return replace(said, optional_columns=said.optional_columns | {"critic_weight"})

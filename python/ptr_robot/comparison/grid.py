@@ -11,10 +11,13 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from ptr_fast.learners.registry import traits_of
 from ptr_fast.types import MAX_SEED
 from ptr_robot.comparison.data_sets import DataPlan, are_words, find_data_set, refuse_decided
 from ptr_robot.comparison.methods import METHODS, Method, find_method
 from ptr_robot.comparison.presets import PRESETS
+from ptr_robot.recipes import recipe_named
+from ptr_robot.training.config import check_mix
 
 __all__ = ["Grid", "Updates", "load_grid", "read_grid"]
 
@@ -26,7 +29,8 @@ DECIDED = {
     **dict.fromkeys(("--data.stores", "--target", "--task"), "data"),
     **dict.fromkeys(("--checkpoint", "--encoder-from", "--references", "--learner.critic.path"), "the method"),
     **dict.fromkeys(("--stop-on-divergence", "--no-stop-on-divergence", "--help", "-h"), "compare itself"),
-    **{"--mix": "mix", "--lr-scale": "lr_scale", "--out": "compare's own --out"},
+    **{"--mix": "mix", "--critic-mix": "critic_mix of a variant", "--lr-scale": "lr_scale"},
+    "--out": "compare's own --out",
 }
 """Options of trainings that follow from the grid, by what in it decides them."""
 OF_A_VARIANT = ("options", "num_demos", "mix", "critic_mix")
@@ -124,8 +128,15 @@ class Grid:
         for name in ("methods", "data", "seeds"):
             if not getattr(self, name) or len(set(getattr(self, name))) < len(getattr(self, name)):
                 raise ValueError(f"grid {self.name}: {name} must name at least one, and each once")
-        if not 0.0 <= self.mix < 1.0:
-            raise ValueError(f"grid {self.name}: mix must lie in [0, 1), got {self.mix}")
+        try:
+            check_mix(self.mix)
+        except ValueError as error:
+            raise ValueError(f"grid {self.name}: {error}") from error
+        for name, method in self.variants.items():
+            try:
+                self._check_shares(method)
+            except ValueError as error:
+                raise ValueError(f"variants: {name}: {error}") from error
         for name in (*self.methods, *self.options):
             self.method(name)
         if self.baseline not in self.methods:
@@ -134,6 +145,17 @@ class Grid:
                 f"grid {self.name}: baseline {self.baseline!r} is not one of its methods: {known}; the others are "
                 "compared with it, so name it too, or another baseline in the grid's file"
             )
+
+    def _check_shares(self, method: Method) -> None:
+        """Refuses shares of the prior data that a training of the variant would refuse, hours later."""
+        mix = method.mix_in(self.mix)
+        if mix is None:
+            return
+        check_mix(mix, method.critic_mix)
+        if method.critic_mix is not None and method.route != "finetune":
+            raise ValueError("critic_mix is a share of fine-tuning, and this trains on both from the start")
+        if method.critic_mix is not None:
+            traits_of(recipe_named(f"{self.scale}-{method.recipe}").learner).check_critic_mix()
 
     def method(self, name: str) -> Method:
         """The variant or the method of a name.
@@ -263,17 +285,13 @@ def _variant(name: str, values: Any) -> Method:
         raise ValueError(f"{where}: num_demos: expected a whole number, got {num_demos!r}")
     shares = {share: values[share] for share in ("mix", "critic_mix") if values.get(share) is not None}
     for share, value in shares.items():
-        if type(value) not in (int, float) or not 0.0 <= value < 1.0:
-            raise ValueError(f"{where}: {share} must lie in [0, 1), got {value!r}")
+        if type(value) not in (int, float):
+            raise ValueError(f"{where}: {share}: expected a number, got {value!r}")
     if not isinstance(values["of"], str):
         raise ValueError(f"{where}: of: expected the name of a method, got {values['of']!r}")
     method = find_method(values["of"])
     if shares and method.mix_in(0.0) is None:
         raise ValueError(f"{where}: {min(shares)}: {method.name} has no batches of both prior data and demonstrations")
-    if "critic_mix" in shares and (method.route != "finetune" or not shares["critic_mix"]):
-        raise ValueError(
-            f"{where}: critic_mix is a share above 0 of fine-tuning, got {shares['critic_mix']} of {method.name}"
-        )
     options = (*method.options, *map(str, words))
     return replace(method, name=name, title=name, options=options, num_demos=num_demos, **shares)
 

@@ -50,6 +50,12 @@ class Method:
     mix: float | None = None
     critic_mix: float | None = None
 
+    @property
+    def needs_target(self) -> bool:
+        """Whether, without demonstrations of a new task, there is nothing to train or nothing that is its own."""
+        own = self.num_demos or self.mix is not None or self.critic_mix is not None
+        return self.route != "finetune" or bool(own)
+
     def mix_in(self, mix_of_grid: float) -> float | None:
         """Share of the prior data in its batches of both; None for a route that does not mix."""
         if self.route not in ("finetune", "joint"):

@@ -105,7 +105,7 @@ class _Planner:
     def add_cells(self, name: str, data: DataPlan, method: Method, seed: int) -> None:
         """The stages and cells of one method on one data set with one seed."""
         target = self._store(name, data, "target") if data.has_target else None
-        if target is None and method.route != "finetune":
+        if target is None and method.needs_target:
             note = f"{method.name} on {name}: the data set has no target"
             if note not in self.plan.left_out:
                 self.plan.left_out.append(note)

@@ -176,6 +176,7 @@ def _row(
     stages: Mapping[str, Stage],
 ) -> dict[str, Any]:
     trials, method = result["trials"], grid.method(cell.method)
+    is_mixed = any("--mix" in stages[name].verb for name in cell.trained_by)
     mixed = (method.mix_in(grid.mix), method.critic_mix, grid.lr_scale if method.route == "finetune" else None)
     good = [trial["num_steps"] for trial in trials if trial["success"]]
     plan = result["plan"]
@@ -198,9 +199,7 @@ def _row(
         "seed": cell.seed,
         "trial_seed": plan["seed"],
         "num_demos": method.num_demos or grid.num_demos,
-        **{
-            name: value for name, value in zip(MIXED, mixed, strict=True) if value is not None and cell.phase == "after"
-        },
+        **{name: value for name, value in zip(MIXED, mixed, strict=True) if value is not None and is_mixed},
         "successes": result["successes"],
         "num_trials": result["num_trials"],
         "interval95": [round(value, 4) for value in wilson_interval(result["successes"], result["num_trials"])],

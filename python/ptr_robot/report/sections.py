@@ -133,7 +133,9 @@ def _data_words(run: RunData) -> str:
         counts = f"{len(source['train'])} train, {len(source['validation'])} held out"
         words.append(f"{escape(source['role'])} {escape(name)}: {counts}")
     if len(words) > 1 and "mix" in split:
-        words.append(f"{split['mix']:.0%} of a batch from prior data")
+        critic = (run.config.get("config") or {}).get("critic_mix")
+        of_critic = "" if critic is None else f", {critic:.0%} in the critic's loss"
+        words.append(f"{split['mix']:.0%} of a batch from prior data{of_critic}")
     return "<br>".join(words) or "–"
 
 

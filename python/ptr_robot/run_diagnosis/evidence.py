@@ -97,6 +97,14 @@ class RunEvidence:
         return split.get("mix") if could_mix else None
 
     @property
+    def critic_share(self) -> float | None:
+        """Share of the prior data in the loss of a critic that may have its own (``--critic-mix``); else None."""
+        if not self.old_share or "critic_weight" not in self.traits.optional_columns:
+            return None
+        told = (self.run.config.get("config") or {}).get("critic_mix")
+        return self.old_share if told is None else told
+
+    @property
     def is_finished(self) -> bool:
         return self.run.last_step >= self.loop.num_steps
 

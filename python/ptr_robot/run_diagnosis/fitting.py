@@ -70,7 +70,9 @@ def overfit(evidence: RunEvidence) -> list[Finding]:
     ]
     earliest = min(step for step, _, _ in told.values())
     ways = ["ptr-fast select takes an earlier checkpoint"] if evidence.traits.ranking else []
-    if evidence.old_share is not None and evidence.old_share < LARGE_MIX:
+    if evidence.critic_share is not None and evidence.critic_share < LARGE_MIX:
+        ways.append(f"{option('critic-mix', LARGE_MIX)}, a larger share of the old data in the critic's loss")
+    elif evidence.old_share is not None and evidence.old_share < LARGE_MIX:
         ways.append(f"{option('mix', LARGE_MIX)}, a larger share of the old data")
     if evidence.has("dropout"):
         ways.append(option("learner.dropout", 0.1))

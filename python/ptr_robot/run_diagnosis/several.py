@@ -73,7 +73,8 @@ def seeds_disagree(runs: Sequence[RunEvidence]) -> list[Finding]:
 
 
 def _but_for_the_seed(run: RunEvidence) -> str:
-    told: dict[str, Any] = {key: value for key, value in run.run.config["config"].items() if key != "out"}
+    config = run.run.config["config"]
+    told: dict[str, Any] = {key: value for key, value in config.items() if key != "out" and value is not None}
     told["loop"] = {key: value for key, value in (told.get("loop") or {}).items() if key != "seed"}
     told.pop("checkpoint", None)
     return json.dumps(told, sort_keys=True)

@@ -110,7 +110,9 @@ def _data(info: CheckpointInfo) -> str:
     parts = [_table(header, rows)]
     mix = run.get("split", {}).get("mix")
     if len(rows) > 1 and mix is not None:
-        parts.append(f"Share of the prior data in a batch: {mix:g}.")
+        critic = run.get("config", {}).get("critic_mix")
+        of_critic = "" if critic is None else f"; in the critic's loss: {critic:g}"
+        parts.append(f"Share of the prior data in a batch: {mix:g}{of_critic}.")
     parent = run.get("parent")
     if parent:
         parts.append("It began from another checkpoint; its record is in `pretrained_model/train_config.json`.")

@@ -76,6 +76,8 @@ def open_batches(
         weight = {"prior": critic_mix / mix, "target": (1.0 - critic_mix) / (1.0 - mix)}
         for source, table in zip(sources, tables, strict=True):
             table.critic_weight = np.full(len(table), weight[source.role], np.float32)
+        told = f"a sample of it counts {weight['prior']:.3g} times, one of the new task {weight['target']:.3g} times"
+        print(f"critic: {critic_mix:g} of its loss from prior data: {told}")
     weights = _weights(sources, tables)
     sampler = _sampler(sources, tables, mix, weights, loop, ranks)
     # One object per folder, however it is written: two sources may be episodes of one store.

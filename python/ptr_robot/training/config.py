@@ -25,6 +25,7 @@ __all__ = [
     "PretrainConfig",
     "TargetChoice",
     "TargetConfig",
+    "check_mix",
 ]
 
 Outcome = Literal["success", "failure", "unknown"]
@@ -142,6 +143,20 @@ class LoopConfig:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
 
+def check_mix(mix: float, critic_mix: float | None = None) -> None:
+    """Refuses shares of the other data that batches, or the critic's loss, cannot have.
+
+    Raises:
+        ValueError: which of them, and where it has to lie.
+    """
+    if not 0.0 <= mix < 1.0:
+        raise ValueError(f"mix must lie in [0, 1), got {mix}")
+    if critic_mix is not None and not 0.0 < critic_mix < 1.0:
+        raise ValueError(f"critic_mix must lie in (0, 1), got {critic_mix}")
+    if critic_mix is not None and mix == 0.0:
+        raise ValueError(f"critic_mix {critic_mix:g} needs a mix above 0: its loss needs samples of both kinds")
+
+
 @dataclass(frozen=True, kw_only=True)
 class TargetChoice:
     """Which demonstrations of a new task are trained on, and how much of the other data with them.
@@ -153,7 +168,7 @@ class TargetChoice:
         outcomes: only target episodes of these outcomes; empty takes all.
         kinds: only target episodes of these kinds (who acted), as the store names them; empty takes all.
         num_demos: demonstrations taken from the target, a seeded choice; the others are held out for evaluation.
-        mix: share of the other data in every batch, exact over time; 0 trains on the new task alone.
+        mix: share of the other data in every batch, in [0, 1), exact over time; 0 trains on the new task alone.
         camera_map: STORE=POLICY for every camera of the target that the policy knows by another name.
     """
 
@@ -169,8 +184,7 @@ class TargetChoice:
     def __post_init__(self) -> None:
         if self.num_demos < 1:
             raise ValueError(f"num_demos must be at least 1, got {self.num_demos}")
-        if not 0.0 <= self.mix < 1.0:
-            raise ValueError(f"mix must lie in [0, 1), got {self.mix}")
+        check_mix(self.mix)
         if self.target is None:
             for f in fields(TargetChoice):
                 if getattr(self, f.name) != f.default:
@@ -246,11 +260,16 @@ class FinetuneBranch(Branch):
 
     Attributes:
         num_demos: demonstrations taken from the target; more than before are taken from what it holds now.
-        mix: share of the old data in every batch, exact over time.
+        mix: share of the old data in every batch, in [0, 1), exact over time.
+        critic_mix: share of the old data in the critic's loss, in (0, 1); as much as ``mix`` weighs all samples alike.
     """
 
     num_demos: int = 10
     mix: float = 0.9
+    critic_mix: float | None = None
+
+    def __post_init__(self) -> None:
+        check_mix(self.mix, self.critic_mix)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,9 +292,9 @@ class FinetuneConfig(TargetConfig):
 
     Attributes:
         checkpoint: run, or one of its checkpoints.
-        critic_mix: share of the other data in the critic's loss, where it is to be another than in the clone's, which
-            is that of the batches (``--mix``): samples then weigh more or less. For CQL with cloned proposals; None:
-            the batches' own.
+        critic_mix: share of the other data in the critic's loss, in (0, 1), where it is to be another than in the
+            clone's, which is that of the batches (``--mix``, here above 0): samples then weigh more or less. For CQL
+            with cloned proposals whose clone has its own encoder; None: the batches' own.
         lr_scale: factor on the checkpoint's learning rates.
         lr_schedule: ``constant``, ``cosine`` to zero over this run, or ``same`` as the checkpoint's kind.
         act_mode: how the new checkpoints act; ``same`` as the checkpoint.
@@ -296,11 +315,7 @@ class FinetuneConfig(TargetConfig):
         super().__post_init__()
         if not 0.0 < self.lr_scale < math.inf:
             raise ValueError(f"lr_scale must be positive and finite, got {self.lr_scale}")
-        if self.critic_mix is not None and not (0.0 < self.critic_mix < 1.0 and self.mix > 0.0):
-            raise ValueError(
-                "critic_mix must lie in (0, 1), and mix above 0 because batches need samples of both kinds; "
-                f"got {self.critic_mix} and {self.mix}"
-            )
+        check_mix(self.mix, self.critic_mix)
 
 
 @dataclass(frozen=True, kw_only=True)

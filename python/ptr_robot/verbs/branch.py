@@ -86,7 +86,8 @@ def _defaults(record: RunRecord, info: CheckpointInfo) -> Branch:
     }
     if record.verb == "pretrain":
         return PretrainBranch(**shared, data=from_dict(DataConfig, record.config["data"], "data"))
-    return FinetuneBranch(**shared, num_demos=record.config["num_demos"], mix=record.mix)
+    shares = {"mix": record.mix, "critic_mix": record.config.get("critic_mix")}
+    return FinetuneBranch(**shared, num_demos=record.config["num_demos"], **shares)
 
 
 def branch(told: Branch, info: CheckpointInfo, left: RunRecord, ranks: Ranks, is_drawn_anew: bool = False) -> int:
@@ -113,6 +114,8 @@ def branch(told: Branch, info: CheckpointInfo, left: RunRecord, ranks: Ranks, is
 
     _check_nets(left.learner, told.learner)
     told = replace(told, learner=settled(told.learner, left.learner))
+    if isinstance(told, FinetuneBranch) and told.critic_mix is not None:
+        traits_of(told.learner).check_critic_mix()
     if told.loop.num_steps <= info.step:
         raise ValueError(
             f"{info.path}: the branch begins at step {info.step} and is to end at step {told.loop.num_steps}: "
@@ -176,10 +179,6 @@ def _sources(told: Branch, left: RunRecord, places: StorePlaces, is_drawn_anew: 
     assert isinstance(told, FinetuneBranch)
     if told.mix > 0 and not any(source.role == "prior" for source in left.sources):
         raise ValueError(f"mix {told.mix:g}: the run that it leaves had no old data to mix in; it has to stay 0")
-    if told.mix == 0 and left.config.get("critic_mix") is not None:
-        raise ValueError(
-            "mix 0: the critic of the run that it leaves has a share of old data, so batches need some too"
-        )
     *priors, target = reopen([s for s in left.sources if s.role == "target" or told.mix > 0], places)
     if told.num_demos < len(target.train):
         raise ValueError(f"num_demos {told.num_demos}: {len(target.train)} demonstrations were trained on already")
