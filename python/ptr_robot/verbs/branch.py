@@ -86,8 +86,8 @@ def _defaults(record: RunRecord, info: CheckpointInfo) -> Branch:
     }
     if record.verb == "pretrain":
         return PretrainBranch(**shared, data=from_dict(DataConfig, record.config["data"], "data"))
-    shares = {"mix": record.mix, "critic_mix": record.config.get("critic_mix")}
-    return FinetuneBranch(**shared, num_demos=record.config["num_demos"], **shares)
+    shared |= {"num_demos": record.config["num_demos"], "critic_mix": record.config.get("critic_mix")}
+    return FinetuneBranch(**shared, mix=record.mix)
 
 
 def branch(told: Branch, info: CheckpointInfo, left: RunRecord, ranks: Ranks, is_drawn_anew: bool = False) -> int:
