@@ -261,6 +261,19 @@ class ActConfig:
             f"num_elites must lie in 1..num_candidates ({self.num_candidates}), got {self.num_elites}",
         )
 
+    def changed(self, mode: str = "", num_candidates: int = 0, num_elites: int = 0) -> ActConfig:
+        """With what is given, empty and 0 keeping what is there; of fewer candidates than elites all are elites.
+
+        Raises:
+            ValueError: an unknown mode, or numbers that cannot be.
+        """
+        if mode and mode not in typing.get_args(ActMode):
+            raise ValueError(f"mode: expected one of {typing.get_args(ActMode)}, got {mode!r}")
+        num_candidates = num_candidates or self.num_candidates
+        num_elites = num_elites or min(self.num_elites, num_candidates)
+        mode = typing.cast(ActMode, mode or self.mode)
+        return ActConfig(mode=mode, num_candidates=num_candidates, num_elites=num_elites)
+
     def told(self) -> dict[str, int]:
         """What results of trials tell of a search; nothing in the other modes."""
         return {"candidates": self.num_candidates, "elites": self.num_elites} if self.mode == "search" else {}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import torch
 
 from ptr_fast import native
 from ptr_fast.checkpoint import CheckpointInfo, read_checkpoint, weights_digest
-from ptr_fast.config import ActConfig, ActMode
+from ptr_fast.config import ActConfig
 from ptr_fast.learners.registry import acts_of
 from ptr_fast.runtime.captured import CapturedEngine
 from ptr_fast.runtime.control import PythonPolicy
@@ -89,18 +88,11 @@ class Policy(CheckpointNetworks):
         mode: str | None = None,
         num_candidates: int | None = None,
         engine: str = "eager",
+        num_elites: int | None = None,
     ) -> Policy:
-        """Reads a checkpoint (a run, a step's folder, or its ``pretrained_model``) and overrides its acting mode."""
+        """Reads a checkpoint (a run, a step's folder, or its ``pretrained_model``) and overrides how it acts."""
         info = read_checkpoint(checkpoint)
-        if mode is not None and mode not in typing.get_args(ActMode):
-            raise ValueError(f"mode: expected one of {typing.get_args(ActMode)}, got {mode!r}")
-        act = replace(
-            info.act,
-            mode=typing.cast(ActMode, mode or info.act.mode),
-            num_candidates=num_candidates or info.act.num_candidates,
-            num_elites=min(info.act.num_elites, num_candidates or info.act.num_candidates),
-        )
-        return Policy(info, device, act, engine)
+        return Policy(info, device, info.act.changed(mode or "", num_candidates or 0, num_elites or 0), engine)
 
     takes_any_size = False
     """Whether frames of a new size cost nothing; here an engine is made for each size, which takes seconds."""

@@ -45,6 +45,8 @@ RULES = {  # every field of a record, and what becomes of it when the run goes o
     "config.rewards": KEPT,
     "config.act": KEPT,
     "config.act_mode": KEPT,
+    "config.act_candidates": KEPT,
+    "config.act_elites": KEPT,
     "config.num_task_slots": KEPT,
     "config.loop.num_steps": TOLD,
     "config.loop": KEPT,

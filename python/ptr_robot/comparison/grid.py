@@ -33,7 +33,15 @@ DECIDED = {
     "--out": "compare's own --out",
 }
 """Options of trainings that follow from the grid, by what in it decides them."""
-OF_A_VARIANT = ("options", "num_demos", "mix", "critic_mix")
+DECIDED_OF_TRIALS = {
+    **dict.fromkeys(("--task", "--kitchen", "--start", "--max-steps"), "data"),
+    **dict.fromkeys(("--video", "--videos", "--video-size"), "films"),
+    **dict.fromkeys(("--run", "--checkpoint", "--policy", "--mode", "--label"), "the method"),
+    **{"--trials": "trials", "--seed": "trial_seed", "--workers": "compare's own --workers"},
+    **{"--out": "compare's own --out", "--help": "compare itself", "-h": "compare itself"},
+}
+"""Options of ``rollout`` that follow from the grid."""
+OF_A_VARIANT = ("options", "acting", "num_demos", "mix", "critic_mix")
 SMALLEST = {"trials": 1, "num_demos": 1, "checkpoints": 1, "films": 0, "data_seed": 0, "trial_seed": 0}
 
 
@@ -68,8 +76,8 @@ class Grid:
         name: of the grid, also of its results file.
         scale: beginning of the recipes' names. With ``states`` data and trials are without frames.
         methods: names of ``ptr_robot.comparison.methods``, or of ``variants``.
-        variants: methods that differ from another one (``of``) in options of their trainings, ``num_demos``,
-            ``mix`` or ``critic_mix``.
+        variants: methods that differ from another one (``of``) in ``options`` of their trainings, in ``acting``, which
+            are options of ``rollout``, in ``num_demos``, ``mix`` or ``critic_mix``.
         data: data sets: names of ``ptr_robot.sim.data_sets``, or own ones by name
             (:class:`ptr_robot.comparison.data_sets.DataPlan`).
         seeds: of the trainings: initial weights, batches, noise and the choice of demonstrations.
@@ -277,10 +285,13 @@ def _variant(name: str, values: Any) -> Method:
         raise ValueError(f"{where}: unknown name {unknown[0]!r}; known: of, {', '.join(OF_A_VARIANT)}")
     if name in METHODS:
         raise ValueError(f"{where}: a method has this name")
-    words, num_demos = values.get("options", []), values.get("num_demos", 0)
+    words, acting, num_demos = values.get("options", []), values.get("acting", []), values.get("num_demos", 0)
     if not are_words(words):
         raise ValueError(f"{where}: options: expected a list such as '[--learner.discount, 0.9]', got {words!r}")
+    if not are_words(acting):
+        raise ValueError(f"{where}: acting: expected a list such as '[--candidates, 4]', got {acting!r}")
     refuse_decided(f"{where}: options", words, DECIDED)
+    refuse_decided(f"{where}: acting", acting, DECIDED_OF_TRIALS)
     if type(num_demos) is not int or num_demos < 0:
         raise ValueError(f"{where}: num_demos: expected a whole number, got {num_demos!r}")
     shares = {share: values[share] for share in ("mix", "critic_mix") if values.get(share) is not None}
@@ -292,8 +303,10 @@ def _variant(name: str, values: Any) -> Method:
     method = find_method(values["of"])
     if shares and method.mix_in(0.0) is None:
         raise ValueError(f"{where}: {min(shares)}: {method.name} has no batches of both prior data and demonstrations")
-    options = (*method.options, *map(str, words))
-    return replace(method, name=name, title=name, options=options, num_demos=num_demos, **shares)
+    changed: dict[str, Any] = {"options": (*method.options, *map(str, words)), "num_demos": num_demos, **shares}
+    if acting:  # it is about the method's own mode
+        changed |= {"acting": (*method.acting, *map(str, acting)), "modes": method.modes[:1]}
+    return replace(method, name=name, title=name, **changed)
 
 
 def _options(value: Any) -> dict[str, tuple[str, ...]]:

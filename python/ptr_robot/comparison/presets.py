@@ -11,10 +11,10 @@ __all__ = ["PRESETS"]
 IMITATION = ["bc", "bc-success", "mixture", "ar-bc", "flow"]
 
 
-def _ours(**changes: str | int | dict[str, float]) -> dict[str, dict[str, Any]]:
-    """Variants of ours by name: options of its trainings in one text, a number of demonstrations, or shares by name."""
+def _ours(**changes: str | int | dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Variants of ours by name: options of its trainings in one text, a number of demonstrations, or values by name."""
 
-    def variant(change: str | int | dict[str, float]) -> dict[str, Any]:
+    def variant(change: str | int | dict[str, Any]) -> dict[str, Any]:
         if isinstance(change, dict):
             return change
         return {"options": change.split()} if isinstance(change, str) else {"num_demos": change}
@@ -43,6 +43,13 @@ OF_FRAMES = _ours(
     action_in_first_layer="--learner.critic-head plain",
     resnet_small="--learner.encoder.name resnet_small",
     resnet18="--learner.encoder.name resnet18",
+)
+BEST_OF_4 = ["--candidates", "4", "--elites", "1"]
+OF_FINE_TUNING = _ours(
+    proposals_mix_90={"mix": 0.9},
+    proposals_critic_90={"critic_mix": 0.9},
+    proposals_best_of_4={"acting": BEST_OF_4},
+    proposals_critic_90_best_of_4={"critic_mix": 0.9, "acting": BEST_OF_4},
 )
 PRIOR = "--kitchens A B C --kinds teleop --episodes 200 --max-steps 120"
 TARGET = "--kitchens H --kinds teleop-good --episodes 60 --only-success --max-steps 120"
@@ -80,8 +87,8 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
         "deck with five times the fine-tuning, at the full rate: what an object that pre-training never saw needs",
         DECK
         | {
-            "methods": ["proposals", "proposals-mix-90", "proposals-critic-90", *COLUMNS, "flow"],
-            "variants": _ours(proposals_mix_90={"mix": 0.9}, proposals_critic_90={"critic_mix": 0.9}),
+            "methods": ["proposals", *OF_FINE_TUNING, *COLUMNS, "flow"],
+            "variants": OF_FINE_TUNING,
             "lr_scale": 1.0,
             "updates": DECK["updates"] | {"finetune": 4000},
         },

@@ -82,12 +82,13 @@ class CheckpointSource:
 
     Attributes:
         path: run or checkpoint. mode: acting mode, None for the checkpoint's own.
-        num_candidates: of ``search``; None for the checkpoint's own.
+        num_candidates, num_elites: of ``search``; None for the checkpoint's own.
     """
 
     path: str
     mode: str | None = None
     num_candidates: int | None = None
+    num_elites: int | None = None
 
     def load(self) -> Any:
         """The :class:`~ptr_fast.runtime.policy.Policy`, on one thread."""
@@ -96,7 +97,7 @@ class CheckpointSource:
         from ptr_fast.runtime.policy import Policy
 
         torch.set_num_threads(1)
-        return Policy.load(self.path, mode=self.mode, num_candidates=self.num_candidates)
+        return Policy.load(self.path, "cpu", self.mode, self.num_candidates, num_elites=self.num_elites)
 
     def make(self, env: KitchenEnv, play: PlayConfig, num_periods_late: int) -> ActingPolicy:
         return InAKitchen(self.path, self.load(), env, play, num_periods_late)

@@ -298,6 +298,8 @@ class FinetuneConfig(TargetConfig):
         lr_scale: factor on the checkpoint's learning rates.
         lr_schedule: ``constant``, ``cosine`` to zero over this run, or ``same`` as the checkpoint's kind.
         act_mode: how the new checkpoints act; ``same`` as the checkpoint.
+        act_candidates: among how many samples the critic chooses in mode ``search``; 0: as many as the checkpoint.
+        act_elites: of how many of the best the mean is taken; 0: as the checkpoint, and 1 is the single best.
         references: NAME=RUN for every other run that the learner refers to and that is to be another one from now on,
             e.g. critic=RUN: one that was fine-tuned on the new task.
         loop: length, saving, reporting.
@@ -308,6 +310,8 @@ class FinetuneConfig(TargetConfig):
     lr_scale: float = 1.0
     lr_schedule: Literal["same", "constant", "cosine"] = "same"
     act_mode: Literal["same", ActMode] = "same"
+    act_candidates: int = 0
+    act_elites: int = 0
     references: tuple[str, ...] = ()
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = LoopConfig(num_steps=20_000, checkpoint_every=2_000)
 

@@ -35,19 +35,26 @@ class Contender:
 
 
 def load_contenders(
-    checkpoints: Sequence[Path], labels: Sequence[str], mode: str, num_candidates: int, device: str, engine: str
+    checkpoints: Sequence[Path],
+    labels: Sequence[str],
+    mode: str,
+    num_candidates: int,
+    num_elites: int,
+    device: str,
+    engine: str,
 ) -> list[Contender]:
     """The policies of some checkpoints.
 
     Args:
-        mode, num_candidates: empty and 0 take the checkpoint's own.
+        mode, num_candidates, num_elites: empty and 0 take the checkpoint's own.
         device: as :func:`ptr_robot.device.pick_device` takes it.
     """
     contenders = []
     for path, label in zip(checkpoints, labels, strict=True):
-        policy = Policy.load(path, pick_device(device, engine), mode or None, num_candidates or None, engine)
-        if num_candidates and policy.mode != "search":
-            raise ValueError(f"candidates are of mode search, {path} acts by {policy.mode}")
+        on = pick_device(device, engine)
+        policy = Policy.load(path, on, mode or None, num_candidates or None, engine, num_elites or None)
+        if (num_candidates or num_elites) and policy.mode != "search":
+            raise ValueError(f"candidates and elites are of mode search, {path} acts by {policy.mode}")
         about = {"label": label, "checkpoint": str(policy.info.path), "step": policy.info.step, "mode": policy.mode}
         about |= {"engine": engine, "device": str(policy.device), **policy.act_config.told()}
         contenders.append(Contender(label=label, policy=policy, spec=policy.spec, about=about, engine=engine))

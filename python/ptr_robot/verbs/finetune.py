@@ -146,7 +146,8 @@ def _train_on(config: FinetuneConfig, ranks: Ranks) -> int:
     learner = over(scaled(learner, config.lr_scale), schedule, config.loop.num_steps)
     if config.critic_mix is not None:
         traits_of(learner).check_critic_mix()
-    act = info.act if config.act_mode == "same" else replace(info.act, mode=config.act_mode)
+    mode = "" if config.act_mode == "same" else config.act_mode
+    act = info.act.changed(mode, config.act_candidates, config.act_elites)
     if "rewards" not in info.run.get("config", {}):
         print(f"{info.path}: its record says nothing about rewards, the published labels are taken: {rewards_of(info)}")
     record = record.with_config(learner=learner, rewards=rewards_of(info), act=act)

@@ -38,6 +38,7 @@ class Args:
         mode: Acting mode: mean (of the actor), ema_mean (of the averaged actor), sample (one draw of the actor)
             or search (the best of several by the critic). Default: the checkpoint's own.
         candidates: Candidates of search mode; 0 takes the checkpoint's own number.
+        elites: The mean of so many best candidates is taken, 1 up to all of them; 0 takes the checkpoint's own number.
         policy_task: Task name that the policy is told, where it differs from the instruction.
         task_per_kitchen: Tell the policy "put block on plate [kitchen E]", as collect with this option calls it.
         start: Range of the starting positions of put tasks: easy; wide; left, as wide with the object in the left
@@ -94,6 +95,7 @@ class Args:
     seed: int = 0
     mode: Literal["", ActMode] = ""
     candidates: int = 0
+    elites: int = 0
     policy_task: str = ""
     task_per_kitchen: bool = False
     start: Literal["easy", "wide", "left", "far"] = "easy"
@@ -134,8 +136,8 @@ IN_A_KITCHEN = (
     *("policy", "kitchen", "task_per_kitchen", "start", "distractors", "frame_delay", "state_delay", "videos"),
     *("video_size", "workers"),
 )
-NOT_STEERED = ("policy", "mode", "candidates", "engine", "against", "remote")
-OF_A_CHECKPOINT = ("run", "checkpoint", "against", "mode", "candidates", "device", "engine", "label")
+NOT_STEERED = ("policy", "mode", "candidates", "elites", "engine", "against", "remote")
+OF_A_CHECKPOINT = ("run", "checkpoint", "against", "mode", "candidates", "elites", "device", "engine", "label")
 
 
 def main(args: Args) -> int:
@@ -279,7 +281,8 @@ def _on_robot(args: Args) -> int:
         assert named is not None
         paths = [named, *args.against]
         labels, chosen = _labels(paths, args.label), [chosen_checkpoint(path, moves_an_arm=True) for path in paths]
-        contenders = load_contenders(chosen, labels, args.mode, args.candidates, args.device, args.engine)
+        acting = args.mode, args.candidates, args.elites
+        contenders = load_contenders(chosen, labels, *acting, args.device, args.engine)
     words = [args.robot, args.task, *(contender.label for contender in contenders)]
     folder = args.out or Path("outputs/rollouts") / "-".join(w.replace(" ", "_").replace("/", "_") for w in words)
     code = run_robot_trials(
@@ -352,8 +355,8 @@ def _source(args: Args, told: str) -> tuple[Any, dict[str, Any], dict[str, Any]]
 
     named = _named(args, ", --policy random or --policy expert")
     if args.policy != "checkpoint":
-        if named is not None or args.mode or args.candidates:
-            raise ValueError(f"policy {args.policy!r} takes no run, checkpoint, mode or candidates")
+        if named is not None or args.mode or args.candidates or args.elites:
+            raise ValueError(f"policy {args.policy!r} takes no run, checkpoint, mode, candidates or elites")
         about: dict[str, Any] = {"policy": args.label or args.policy, "mode": "-", "checkpoint": None, "step": None}
         return (RandomSource() if args.policy == "random" else ExpertSource()), about, {}
     if named is None:
@@ -372,11 +375,11 @@ def _source(args: Args, told: str) -> tuple[Any, dict[str, Any], dict[str, Any]]
         options = resolved(options)
         source = SteeredSource(str(path), options)
     else:
-        source = CheckpointSource(str(path), args.mode or None, args.candidates or None)
+        source = CheckpointSource(str(path), args.mode or None, args.candidates or None, args.elites or None)
     policy: Any = source.load()
     policy.spec.tasks.slot(told)
-    if args.candidates and policy.mode != "search":
-        raise ValueError(f"candidates are of mode search, {path} acts by {policy.mode}")
+    if (args.candidates or args.elites) and policy.mode != "search":
+        raise ValueError(f"candidates and elites are of mode search, {path} acts by {policy.mode}")
     repeat = World.STEP_HZ / policy.spec.control_hz
     if repeat != round(repeat):
         raise ValueError(f"{path}: control rate {policy.spec.control_hz} Hz does not divide {World.STEP_HZ} Hz")
