@@ -98,6 +98,12 @@ def test_a_file_becomes_a_grid(tmp_path):
         ("seeds: [0, 1]", "variants: {few: {of: bd}}", "unknown method 'bd'"),
         ("seeds: [0, 1]", "variants: {cql: {of: bc}}", "variants: cql: a method has this name"),
         ("seeds: [0, 1]", "variants: {few: {of: bc, options: --seed}}", "few: options: expected a list"),
+        ("seeds: [0, 1]", "variants: {few: {of: cql, acting: --candidates}}", "few: acting: expected a list such as"),
+        (
+            "seeds: [0, 1]",
+            "variants: {few: {of: cql, acting: [--seed, 3]}}",
+            "few: acting: --seed is not for here, tri",
+        ),
         ("seeds: [0, 1]", "variants: {few: {of: bc, num_demos: -1}}", "few: num_demos: expected a whole number"),
         (
             "seeds: [0, 1]",
@@ -207,6 +213,23 @@ def test_variants_differ_in_options_demonstrations_or_mix_and_share_the_rest(tmp
     assert sum("--critic-mix" in verb for verb in verbs.values()) == 1
     alpha = verbs["tiny-alpha-0-pretrain"]
     assert (alpha[1], alpha[alpha.index("--learner.cql-alpha") + 1]) == ("smoke-cql", "3")
+
+
+def test_a_variant_that_acts_otherwise_shares_its_trainings_and_tries_its_own_mode(tmp_path):
+    text = TINY.replace("[bc, cql]", "[bc, proposals, four]").replace("seeds: [0, 1]", "seeds: [0]")
+    text += "variants: {four: {of: proposals, acting: [--candidates, 4, --elites, 1]}}\n"
+    plan = make_plan(grid_of(tmp_path, text), tmp_path)
+    stages, trained = {stage.name: stage for stage in plan.stages}, plan.cells
+    of = {
+        name: [cell for cell in trained if cell.method == name and cell.phase == "after"]
+        for name in ("proposals", "four")
+    }
+    assert [cell.mode for cell in of["proposals"]] == ["search", "sample"]
+    assert [cell.mode for cell in of["four"]] == ["search"]
+    assert of["four"][0].run == of["proposals"][0].run
+    verb = stages[of["four"][0].tried_by[4]].verb
+    assert verb[verb.index("--candidates") :][:4] == ["--candidates", "4", "--elites", "1"]
+    assert "--candidates" not in stages[of["proposals"][0].tried_by[4]].verb
 
 
 def test_a_critic_is_trained_with_the_demonstrations_and_the_mix_of_those_that_learn_from_it(tmp_path):

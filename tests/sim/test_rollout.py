@@ -180,7 +180,8 @@ def test_bad_input(tmp_path):
         ({"policy": "random", "task": "put blok on plate"}, "did you mean 'put block on plate'"),
         ({"policy": "random", "kitchen": "Z"}, "unknown kitchen 'Z'"),
         ({"policy": "random", "trials": 0}, "trials must be at least 1"),
-        ({"policy": "random", "mode": "mean"}, "takes no run, checkpoint, mode or candidates"),
+        ({"policy": "random", "mode": "mean"}, "takes no run, checkpoint, mode, candidates or elites"),
+        ({"policy": "expert", "elites": 1}, "takes no run, checkpoint, mode, candidates or elites"),
         ({}, "name one of --run, --checkpoint"),
         ({"run": tmp_path, "checkpoint": tmp_path}, "name one of --run, --checkpoint"),
         ({"run": tmp_path / "none"}, "no checkpoint"),
@@ -224,13 +225,25 @@ def test_a_search_tells_how_many_proposals_it_had_and_how_many_it_averaged(tmp_p
     config = CqlProposalsConfig(encoder=EncoderConfig(name="none"), hidden_dims=(16,))
     spec, act = states_alone(), ActConfig(mode="search", num_candidates=6, num_elites=2)
     checkpoint = save_checkpoint(tmp_path / "run", 1, make_learner(config, spec), spec, act, {"split": {"sources": []}})
-    for mode, told in (("", {"candidates": 6, "elites": 2}), ("sample", {})):
-        out = tmp_path / f"{mode}.json"
-        assert main(Args(checkpoint=checkpoint, mode=mode, trials=1, workers=1, max_steps=2, out=out)) == 0
+    for mode, asked, told in (
+        ("", (0, 0), {"candidates": 6, "elites": 2}),
+        ("", (4, 1), {"candidates": 4, "elites": 1}),
+        ("", (0, 5), {"candidates": 6, "elites": 5}),
+        ("sample", (0, 0), {}),
+    ):
+        out, (candidates, elites) = tmp_path / f"{mode}{asked}.json", asked
+        numbers = {"mode": mode, "candidates": candidates, "elites": elites}
+        assert main(Args(checkpoint=checkpoint, trials=1, workers=1, max_steps=2, out=out, **numbers)) == 0
         result = json.loads(out.read_text())
         assert {name: result[name] for name in ("candidates", "elites") if name in result} == told
-        (contender,) = load_contenders([checkpoint], ["one"], mode, 0, "cpu", "eager")  # the same on a robot
+        (contender,) = load_contenders([checkpoint], ["one"], mode, *asked, "cpu", "eager")  # the same on a robot
         assert {name: value for name, value in contender.about.items() if name in ("candidates", "elites")} == told
+    for wrong, told in (
+        ({"candidates": 4, "elites": 5}, r"num_elites must lie in 1\.\."),
+        ({"mode": "mean", "elites": 1}, "are of mode search"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            main(Args(checkpoint=checkpoint, trials=1, out=tmp_path / "no.json", **wrong))
 
 
 def test_trials_of_another_way_to_play_do_not_replace_each_other(tmp_path):

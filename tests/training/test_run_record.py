@@ -23,7 +23,7 @@ from changing_world import (
 )
 
 from ptr_fast.checkpoint import list_checkpoints, read_checkpoint
-from ptr_fast.config import PolicySpec, TaskTable, from_dict, to_dict
+from ptr_fast.config import ActConfig, PolicySpec, TaskTable, from_dict, to_dict
 from ptr_fast.data.store import EpisodeStore
 from ptr_fast.run_folder import weights_of
 from ptr_fast.types import ActionSpec, CameraSpec, StateSpec
@@ -177,6 +177,16 @@ def test_what_fine_tuning_begins_with_has_the_old_data_of_its_parent_alone(home,
         sources = read_record(out)["split"]["sources"]
         assert [Path(source["store"]).name for source in sources] == stores
         assert [source["role"] for source in sources] == [*["prior"] * (len(stores) - 1), "target"]
+
+
+def test_fine_tuning_can_act_otherwise(home, tmp_path):
+    act = ["--act-mode", "search", "--act-candidates", "4", "--act-elites", "2"]
+    start = ["--checkpoint", home / "base", "--target", home / "target", "--num-demos", "3"]
+    assert ptr_fast("finetune", *start, *act, "--out", tmp_path / "four", *SMALL) == 0
+    info = read_checkpoint(tmp_path / "four")
+    assert info.act == ActConfig(mode="search", num_candidates=4, num_elites=2)
+    assert ptr_fast("finetune", *start, "--act-candidates", "3", "--act-elites", "4", "--out", tmp_path / "no") == 2
+    assert not (tmp_path / "no").exists()
 
 
 def test_what_a_killed_process_left_of_checkpoints_is_removed_when_the_run_goes_on(home, tmp_path):

@@ -291,7 +291,7 @@ def test_labels_tell_paths_apart(tmp_path):
         (["--robot-options", "nonsense"], "expected NAME=VALUE"),
         (["--robot-options", "hz=20", "hz=10"], "robot-options: hz is given twice"),
         (["--robot-options", "camera:top=3"], "camera: expected opencv:DEVICE or playback:VIDEO, got '3'"),
-        (["--candidates", "3"], "candidates are of mode search"),
+        (["--candidates", "3"], "candidates and elites are of mode search"),
         (["--robot", "terminator"], "expected one of simulated, replay"),
         (["--robot-options", "image_size=big"], "robot 'simulated': option image_size: expected int, got 'big'"),
         (["--robot", "replay", "--robot-options"], "robot 'replay' needs the option store"),
