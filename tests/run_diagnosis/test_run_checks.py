@@ -251,11 +251,12 @@ def test_a_record_with_a_wrong_split_is_named(rewritten, split):
         diagnose((run,))
 
 
-def trials(run, mode, successes, kitchen="A"):
+def trials(run, mode, successes, kitchen="A", **search):
     (run / "rollouts").mkdir(exist_ok=True)
     rows = [{"seed": i, "success": i < successes, "num_steps": 9} for i in range(20)]
     rollout = {"policy": "p", "checkpoint": "c", "mode": mode, "task": "reach", "kitchen": kitchen, "trials": rows}
-    (run / "rollouts" / f"{mode}.json").write_text(json.dumps(rollout))
+    name = "-".join(map(str, [mode, *search.values()]))
+    (run / "rollouts" / f"{name}.json").write_text(json.dumps(rollout | search))
 
 
 def test_search_that_succeeds_where_the_mean_does_not(rewritten):
@@ -266,6 +267,17 @@ def test_search_that_succeeds_where_the_mean_does_not(rewritten):
     assert "1 of 20 trials succeed by mean, and 15 of 20 by search" in finding.seen
     trials(run, "mean", 12)
     assert "actor_behind" not in found(run)
+
+
+def test_a_search_that_succeeds_less_often_than_the_clone_that_it_chooses_from(rewritten):
+    run = rewritten("healthy_proposals", lambda _, row: row)
+    trials(run, "sample", 12)
+    trials(run, "search", 2, candidates=32, elites=4)
+    finding = found(run)["search_behind"]
+    assert "2 of 20 trials succeed by search, and 12 of 20 by the clone's samples (reach)" in finding.seen
+    assert "--candidates 4 --elites 1" in finding.advice
+    trials(run, "search", 14, candidates=4, elites=1)  # another way to search, on the same starts
+    assert "search_behind" not in found(run)
 
 
 def test_an_actor_that_is_farther_from_the_recorded_actions_than_a_clone(rewritten, trained):

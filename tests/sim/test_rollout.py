@@ -246,6 +246,23 @@ def test_a_search_tells_how_many_proposals_it_had_and_how_many_it_averaged(tmp_p
             main(Args(checkpoint=checkpoint, trials=1, out=tmp_path / "no.json", **wrong))
 
 
+def test_trials_of_another_way_to_search_do_not_replace_each_other(tmp_path):
+    from ptr_robot.report.runs import trial_rows
+    from ptr_robot.report.tried_checkpoints import trial_counts
+
+    config = CqlProposalsConfig(encoder=EncoderConfig(name="none"), hidden_dims=(16,))
+    spec, act = states_alone(), ActConfig(mode="search", num_candidates=6, num_elites=2)
+    checkpoint = save_checkpoint(tmp_path / "run", 1, make_learner(config, spec), spec, act, {"split": {"sources": []}})
+    for ways in ({}, {"candidates": 4}, {"candidates": 4, "elites": 1}):
+        assert main(Args(checkpoint=checkpoint, trials=1, workers=1, max_steps=2, **ways)) == 0
+    files = sorted((tmp_path / "run" / "rollouts").glob("*.json"))
+    assert [file.stem.partition("seed_0")[2] for file in files] == ["-best_of_4", "-mean_of_the_best_2_of_4", ""]
+    told = ["best of 4", "mean of the best 2 of 4", "mean of the best 2 of 6"]
+    assert [row.policy.partition(", ")[2] for row in trial_rows(files)] == told
+    assert [row.policy for row in trial_rows(files[:1])] == ["run"]
+    assert trial_counts(files) == {(checkpoint, "search"): (0, 3)}
+
+
 def test_trials_of_another_way_to_play_do_not_replace_each_other(tmp_path):
     from ptr_robot.report.runs import trial_rows
 

@@ -179,13 +179,19 @@ def test_what_fine_tuning_begins_with_has_the_old_data_of_its_parent_alone(home,
         assert [source["role"] for source in sources] == [*["prior"] * (len(stores) - 1), "target"]
 
 
-def test_fine_tuning_can_act_otherwise(home, tmp_path):
+def test_fine_tuning_can_act_otherwise(home, tmp_path, capsys):
     act = ["--act-mode", "search", "--act-candidates", "4", "--act-elites", "2"]
     start = ["--checkpoint", home / "base", "--target", home / "target", "--num-demos", "3"]
     assert ptr_fast("finetune", *start, *act, "--out", tmp_path / "four", *SMALL) == 0
     info = read_checkpoint(tmp_path / "four")
     assert info.act == ActConfig(mode="search", num_candidates=4, num_elites=2)
-    assert ptr_fast("finetune", *start, "--act-candidates", "3", "--act-elites", "4", "--out", tmp_path / "no") == 2
+    for mode, elites, told in (
+        ("search", "5", "must lie in 1..num_candidates (4), got 5"),
+        ("mean", "4", "of mode search"),
+    ):
+        act = ["--act-mode", mode, "--act-candidates", "4", "--act-elites", elites]
+        assert ptr_fast("finetune", *start, *act, "--out", tmp_path / "no") == 2
+        assert told in capsys.readouterr().err
     assert not (tmp_path / "no").exists()
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "read_rollouts",
     "read_run",
     "told_plan",
+    "told_search",
     "trial_rows",
 ]
 
@@ -253,23 +254,36 @@ def told_plan(rollout: Mapping[str, Any]) -> str:
     return told + (f", execute {plan['execute']}" if plan.get("execute") else "")
 
 
+def told_search(rollout: Mapping[str, Any]) -> str:
+    """Of how many candidates a search took what; empty for other modes, and where an older file does not say."""
+    if "candidates" not in rollout:
+        return ""
+    several = f"mean of the best {rollout['elites']}" if rollout["elites"] > 1 else "best"
+    return f", {several} of {rollout['candidates']}"
+
+
 def trial_rows(paths: Sequence[Path]) -> list[TrialRow]:
     """Success per policy, mode, task and kitchen, in the order of the files; each start once.
 
     Several checkpoints of one run are several policies, named by their steps; so is one that was shown late frames or
-    states, named by how late.
+    states, named by how late, and one that searched in several ways, named by how.
 
     Raises:
         DataError: as of :func:`read_rollouts`.
     """
     rollouts = read_rollouts(paths)
     steps: dict[tuple[str, str], set[Any]] = {}
+    searches: dict[tuple[str, str], set[str]] = {}
     for rollout in rollouts.values():
         steps.setdefault((rollout["policy"], _run_of(rollout)), set()).add(rollout.get("step"))
+        if rollout["mode"] == "search":
+            searches.setdefault((rollout["policy"], _run_of(rollout)), set()).add(told_search(rollout))
 
     def key_of(rollout: dict[str, Any]) -> tuple[str, str, str, str]:
         several = len(steps[rollout["policy"], _run_of(rollout)]) > 1
         policy = rollout["policy"] + (f", step {rollout.get('step')}" if several else "") + told_plan(rollout)
+        if rollout["mode"] == "search" and len(searches[rollout["policy"], _run_of(rollout)]) > 1:
+            policy += told_search(rollout)
         return policy, rollout["mode"], rollout["task"], rollout["kitchen"]
 
     return [_row(key, trials) for key, trials in distinct_trials(rollouts, key_of).items()]

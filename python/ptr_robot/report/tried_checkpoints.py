@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 from ptr_fast.errors import DataError
 from ptr_fast.json_files import read_checked
 from ptr_robot.evaluation.metric_correlation import MetricCorrelation, TriedCheckpoint
-from ptr_robot.report.runs import distinct_trials, find_rollouts, read_rollouts, told_plan
+from ptr_robot.report.runs import distinct_trials, find_rollouts, read_rollouts, told_plan, told_search
 
 __all__ = ["correlation_rows", "trial_counts", "tried_checkpoints"]
 
@@ -38,7 +38,7 @@ def trial_counts(rollouts: Sequence[Path]) -> dict[tuple[Path, str], tuple[int, 
 
     def key_of(result: dict[str, Any]) -> tuple[Path, str, str, str, str]:
         checkpoint = Path(result["checkpoint"]).resolve()
-        return checkpoint, result["mode"], result["task"], result["kitchen"], told_plan(result)
+        return checkpoint, result["mode"], result["task"], result["kitchen"], told_plan(result) + told_search(result)
 
     counts: dict[tuple[Path, str], tuple[int, int]] = {}
     for (checkpoint, mode, *_), trials in distinct_trials(results, key_of).items():

@@ -26,6 +26,7 @@ RUN_CHECKS: tuple[Callable[[RunEvidence], list[Finding]], ...] = (
     fitting.rate_at_zero,
     acting.temperature,
     acting.actor_behind,
+    acting.search_behind,
     acting.actions_at_bounds,
     fitting.overfit,
     fitting.unlearned,

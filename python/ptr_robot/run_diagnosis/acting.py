@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from ptr_robot.diagnosis.finding import Finding, percent
-from ptr_robot.report.runs import find_rollouts, trial_rows
+from ptr_robot.report.runs import TrialRow, find_rollouts, trial_rows
 from ptr_robot.run_diagnosis.evidence import RunEvidence, option
 
-__all__ = ["actions_at_bounds", "actor_behind", "temperature", "to_follow", "use_cloning"]
+__all__ = ["actions_at_bounds", "actor_behind", "search_behind", "temperature", "to_follow", "use_cloning"]
 
 RISEN, SUNK = 3.0, 0.01
 """Times its initial value: a temperature that has been driven up, or that holds no entropy any more."""
@@ -97,10 +97,39 @@ def to_follow(evidence: RunEvidence) -> str:
     return "; ".join(ways) or "train longer: the clone has not learned the recorded actions yet"
 
 
+def search_behind(evidence: RunEvidence) -> list[Finding]:
+    """A critic whose choice among a clone's samples succeeds less often than the samples themselves."""
+    rows = _tried(evidence)
+    for sampled in (row for row in rows if row.mode == "sample"):
+        here = sampled.task, sampled.kitchen
+        ways = [row for row in rows if row.mode == "search" and (row.task, row.kitchen) == here]
+        best = max(ways, key=lambda row: row.successes / row.num_trials, default=None)
+        if best is None or best.interval[1] >= sampled.interval[0]:
+            continue
+        counts = f"{best.successes} of {best.num_trials} trials succeed by search"
+        return [
+            Finding(
+                level="warning",
+                seen=f"{counts}, and {sampled.successes} of {sampled.num_trials} by the clone's samples "
+                f"({sampled.task})",
+                why="among many proposals the search finds those where the critic errs, as on an object that it has "
+                "seen in a few demonstrations alone; held-out metrics do not show it",
+                advice="let it choose among as few as its targets do: ptr-fast rollout --checkpoint RUN --candidates 4 "
+                "--elites 1, and finetune with --act-candidates 4 --act-elites 1; or act by --mode sample",
+                numbers={"search": best.successes, "sample": sampled.successes},
+            )
+        ]
+    return []
+
+
+def _tried(evidence: RunEvidence) -> list[TrialRow]:
+    folder = evidence.run.path / "rollouts"
+    return trial_rows(find_rollouts([folder])) if folder.is_dir() else []
+
+
 def _trials(evidence: RunEvidence) -> list[Finding]:
     """The same, by trials: search succeeds where the mean does not."""
-    folder = evidence.run.path / "rollouts"
-    rows = trial_rows(find_rollouts([folder])) if folder.is_dir() else []
+    rows = _tried(evidence)
     for row in rows:
         for other in rows:
             by_mean = (row.task, row.kitchen) == (other.task, other.kitchen) and row.mode in ("mean", "ema_mean")

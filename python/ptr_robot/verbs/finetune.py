@@ -148,6 +148,8 @@ def _train_on(config: FinetuneConfig, ranks: Ranks) -> int:
         traits_of(learner).check_critic_mix()
     mode = "" if config.act_mode == "same" else config.act_mode
     act = info.act.changed(mode, config.act_candidates, config.act_elites)
+    if (config.act_candidates or config.act_elites) and act.mode != "search":
+        raise ValueError(f"act_candidates and act_elites are of mode search, {info.path} acts by {act.mode}")
     if "rewards" not in info.run.get("config", {}):
         print(f"{info.path}: its record says nothing about rewards, the published labels are taken: {rewards_of(info)}")
     record = record.with_config(learner=learner, rewards=rewards_of(info), act=act)
