@@ -237,6 +237,10 @@ def rate_names(config: LearnerConfig) -> list[str]:
     return [f.name for f in dataclasses.fields(config) if f.name == "lr" or f.name.endswith("_lr")]
 
 
+MAX_CANDIDATES = 65_536
+"""Of a search: more would take gigabytes for one action."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ActConfig:
     """How a policy acts; recorded with every result.
@@ -245,7 +249,7 @@ class ActConfig:
         mode: ``mean`` (the mode of the actor's law, e.g. tanh of its mean), ``ema_mean`` (the same of the averaged
             actor), ``sample`` (one sample of the averaged actor's law), or ``search``: the best of ``num_candidates``
             such samples by the minimum over the averaged critics.
-        num_candidates: samples in ``search`` (the reference's best-of-50).
+        num_candidates: samples in ``search`` (the reference's best-of-50), 65536 at most.
         num_elites: in ``search``, the mean of so many best samples is taken (one step of the cross-entropy method); 1
             is the reference's. The single best of many samples lies at the edge of what the critic knows.
     """
@@ -255,7 +259,8 @@ class ActConfig:
     num_elites: int = 1
 
     def __post_init__(self) -> None:
-        _require(self.num_candidates >= 1, f"num_candidates must be at least 1, got {self.num_candidates}")
+        limits = f"num_candidates must lie in 1..{MAX_CANDIDATES}, got {self.num_candidates}"
+        _require(1 <= self.num_candidates <= MAX_CANDIDATES, limits)
         _require(
             1 <= self.num_elites <= self.num_candidates,
             f"num_elites must lie in 1..num_candidates ({self.num_candidates}), got {self.num_elites}",
