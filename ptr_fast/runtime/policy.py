@@ -92,7 +92,10 @@ class Policy(CheckpointNetworks):
     ) -> Policy:
         """Reads a checkpoint (a run, a step's folder, or its ``pretrained_model``) and overrides how it acts."""
         info = read_checkpoint(checkpoint)
-        return Policy(info, device, info.act.changed(mode or "", num_candidates or 0, num_elites or 0), engine)
+        act = info.act.changed(mode or "", num_candidates or 0, num_elites or 0)
+        if (num_candidates or num_elites) and act.mode != "search":
+            raise ValueError(f"candidates and elites are of mode search, {info.path} acts by {act.mode}")
+        return Policy(info, device, act, engine)
 
     takes_any_size = False
     """Whether frames of a new size cost nothing; here an engine is made for each size, which takes seconds."""

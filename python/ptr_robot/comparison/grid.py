@@ -160,10 +160,11 @@ class Grid:
         if mix is None:
             return
         check_mix(mix, method.critic_mix)
-        if method.critic_mix is not None and method.route != "finetune":
+        if method.critic_mix is None:
+            return
+        if method.route != "finetune":
             raise ValueError("critic_mix is a share of fine-tuning, and this trains on both from the start")
-        if method.critic_mix is not None:
-            traits_of(recipe_named(f"{self.scale}-{method.recipe}").learner).check_critic_mix()
+        traits_of(recipe_named(f"{self.scale}-{method.recipe}").learner).check_critic_mix()
 
     def method(self, name: str) -> Method:
         """The variant or the method of a name.

@@ -53,8 +53,6 @@ def load_contenders(
     for path, label in zip(checkpoints, labels, strict=True):
         on = pick_device(device, engine)
         policy = Policy.load(path, on, mode or None, num_candidates or None, engine, num_elites or None)
-        if (num_candidates or num_elites) and policy.mode != "search":
-            raise ValueError(f"candidates and elites are of mode search, {path} acts by {policy.mode}")
         about = {"label": label, "checkpoint": str(policy.info.path), "step": policy.info.step, "mode": policy.mode}
         about |= {"engine": engine, "device": str(policy.device), **policy.act_config.told()}
         contenders.append(Contender(label=label, policy=policy, spec=policy.spec, about=about, engine=engine))

@@ -378,8 +378,6 @@ def _source(args: Args, told: str) -> tuple[Any, dict[str, Any], dict[str, Any]]
         source = CheckpointSource(str(path), args.mode or None, args.candidates or None, args.elites or None)
     policy: Any = source.load()
     policy.spec.tasks.slot(told)
-    if (args.candidates or args.elites) and policy.mode != "search":
-        raise ValueError(f"candidates and elites are of mode search, {path} acts by {policy.mode}")
     repeat = World.STEP_HZ / policy.spec.control_hz
     if repeat != round(repeat):
         raise ValueError(f"{path}: control rate {policy.spec.control_hz} Hz does not divide {World.STEP_HZ} Hz")
