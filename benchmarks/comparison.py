@@ -21,11 +21,20 @@ from ptr_robot.comparison.rows import MIXED, SEARCHED, read_rows, write_rows
 from ptr_robot.comparison.summary import Place, Summary, difference_to, summarize
 from ptr_robot.comparison.tables import own_place, title_of
 
-__all__ = ["comparison_table", "main", "publish"]
+__all__ = ["comparison_table", "main", "publish", "three_targets"]
 
 GRID = "[A-Za-z0-9_-]+"
 SETTINGS = ("scale", "start", "max_steps", "trial_seed", "num_trials", "num_demos", *SEARCHED)
 """What is alike in rows of one cell, besides the updates, and what is mixed how where both rows tell it."""
+
+THREE_TARGETS = {"pair": "known pair", "unseen": "unseen pair", "door": "door"}
+FORMS = {
+    "proposals": "ours, best 4 of 32",
+    "proposals-best-of-4": "ours, best of 4",
+    "proposals-critic-90": "critic-mix, best 4 of 32",
+    "proposals-critic-90-best-of-4": "critic-mix, best of 4",
+}
+"""Columns of :func:`three_targets`: variants of ours in the grid ``longer``."""
 
 
 def publish(folder: Path, results: Path = RESULTS) -> tuple[Path, int]:
@@ -99,6 +108,42 @@ def comparison_table(name: str, results: Path | None = None) -> list[list[str]]:
     header = ["data", "method", "acts by", "on", "selected", "95 % over seeds", "95 % over trials", "each seed"]
     header += ["before", "last", "oracle", f"minus {title_of(baseline)}, points", "steps", "decisions"]
     return [header, ["---"] * 4 + ["---:"] * (len(header) - 4), *lines]
+
+
+def three_targets(results: Path | None = None) -> list[list[str]]:
+    """The grid ``longer`` in short, the header first: per target and rule of choice ours in each of its forms, and the
+    best imitation column, on the first row's kind of processor. Bold is ours where its interval over seeds lies above
+    those of all imitation columns. Empty without rows.
+    """
+    file = (results or RESULTS) / "compare_longer.jsonl"
+    rows = read_rows(file) if file.exists() else []
+    places = summarize([row for row in rows if ran_on(row) == ran_on(rows[0])])
+    lines = []
+    for data, target in THREE_TARGETS.items():
+        for rule, told in (("selected", "picked"), ("last", "last")):
+            there = {p.method: s for p, s in places.items() if (p.data, p.phase, p.checkpoint) == (data, "after", rule)}
+            clones = {method: s for method, s in there.items() if not method.startswith("proposals")}
+            if not clones:
+                continue
+            best = max(clones, key=lambda method: clones[method].rate.rate)
+            bound = max(_percent(summary)[1] for summary in clones.values())
+            ours = [places.get(Place(data, method, "after", rule, "search")) for method in FORMS]
+            cells = ["" if s is None else _successes(s, is_ahead=_percent(s)[0] > bound) for s in ours]
+            lines.append([target, told, *cells, f"{title_of(best)} {_successes(clones[best])}"])
+    header = ["target", "checkpoint", *FORMS.values(), "best imitation column"]
+    return [header, ["---", "---", *["---:"] * (len(header) - 2)], *lines] if lines else []
+
+
+def _successes(summary: Summary, is_ahead: bool = False) -> str:
+    mark = "**" if is_ahead else ""
+    told = "{} to {} %".format(*_percent(summary))
+    return f"{mark}{summary.rate.successes}/{summary.rate.num_trials}{mark} ({told})"
+
+
+def _percent(summary: Summary) -> tuple[int, int]:
+    """The interval over seeds as it is printed: what is called apart shall look apart."""
+    low, high = summary.rate.interval
+    return round(100 * low), round(100 * high)
 
 
 def _line(

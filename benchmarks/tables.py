@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from benchmarks.comparison import comparison_table
+from benchmarks.comparison import comparison_table, three_targets
 from benchmarks.harness import RESULTS, ran_on
 
 __all__ = ["PAGES", "main", "render", "table"]
@@ -24,7 +24,12 @@ _BLOCK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def table(name: str) -> str:
-    """A Markdown table of the newest row of every case in ``results/<name>.jsonl``; ``shares`` is made of step rows."""
+    """A Markdown table of the newest row of every case in ``results/<name>.jsonl``.
+
+    ``shares`` is made of rows of steps, and ``three_targets`` of those of the grid ``longer``.
+    """
+    if name == "three_targets":
+        return _markdown(three_targets())
     if name.startswith("compare_"):
         lines = comparison_table(name, RESULTS)
         return _markdown(lines) if lines else "No rows yet.\n"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks.comparison import comparison_table, main, publish
+from benchmarks.comparison import comparison_table, main, publish, three_targets
 from benchmarks.harness import RESULTS
 from ptr_fast.errors import DataError
 from ptr_robot.comparison.rows import write_rows
@@ -170,3 +170,31 @@ def test_other_settings_of_every_seed_take_the_place_of_the_old_ones(folders):
 def test_a_mistake_is_one_line(folders):
     with pytest.raises(SystemExit, match=r"^error: .*none/rows\.jsonl: No such file or directory$"):
         main([str(folders[0] / "none")])
+
+
+def test_the_three_targets_are_bold_where_ours_is_above_every_imitation_column(tmp_path):
+    def of(method, outcomes, rule="selected", mode="search", data="door"):
+        return [row(method, seed, outcomes, rule) | {"mode": mode, "data": data} for seed in (0, 1)]
+
+    rows = [
+        *of("proposals", "1" * 50),
+        *of("proposals", "0" * 50, mode="sample"),
+        *of("proposals-best-of-4", "1" * 32 + "0" * 18),
+        *of("bc", "1" * 10 + "0" * 40),
+        *of("ar-bc", "1" * 30 + "0" * 20, mode="sample"),
+        *of("proposals", "1" * 20 + "0" * 30, "last"),
+        *of("bc", "0" * 50, "last"),
+        *of("proposals", "1" * 50, data="unseen"),
+    ]
+    write_rows(rows, tmp_path / "compare_longer.jsonl")
+    header, _, *lines = three_targets(tmp_path)
+    cells = {(line[0], line[1]): dict(zip(header, line, strict=True)) for line in lines}
+    assert list(cells) == [("door", "picked"), ("door", "last")]  # nothing to compare with on the others
+    picked, last = cells.values()
+    assert picked["ours, best 4 of 32"] == "**100/100** (96 to 100 %)"
+    assert picked["ours, best of 4"].startswith("64/100 (")  # more than the best column, and not apart from it
+    assert picked["critic-mix, best of 4"] == ""
+    assert picked["best imitation column"].startswith("Autoregressive BC 60/100")
+    assert last["ours, best 4 of 32"].startswith("**40/100** (")
+    assert last["best imitation column"] == "BC 0/100 (0 to 4 %)"
+    assert three_targets(tmp_path / "nowhere") == []
