@@ -267,15 +267,15 @@ class ActConfig:
         )
 
     def changed(self, mode: str = "", num_candidates: int = 0, num_elites: int = 0) -> ActConfig:
-        """With what is given, empty and 0 keeping what is there; of fewer candidates than elites all are elites.
+        """With what is given, empty and 0 keeping what is there; where the kept elites would be all candidates, 1 is.
 
         Raises:
             ValueError: an unknown mode, or numbers that cannot be.
         """
         if mode and mode not in typing.get_args(ActMode):
             raise ValueError(f"mode: expected one of {typing.get_args(ActMode)}, got {mode!r}")
-        num_candidates = num_candidates or self.num_candidates
-        num_elites = num_elites or min(self.num_elites, num_candidates)
+        kept = self.num_elites if num_candidates in (0, self.num_candidates) or num_candidates > self.num_elites else 1
+        num_candidates, num_elites = num_candidates or self.num_candidates, num_elites or kept
         mode = typing.cast(ActMode, mode or self.mode)
         return ActConfig(mode=mode, num_candidates=num_candidates, num_elites=num_elites)
 

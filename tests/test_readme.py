@@ -57,7 +57,7 @@ def test_the_numbers_of_the_front_page_are_committed_rows():
     sooner = {}
     for data, num_columns in (
         ("pair", "four on the known pair"),
-        ("unseen", "five on the unseen one"),
+        ("unseen", "five on the unseen pair"),
         ("door", "three on the door"),
     ):
         searching, others = _ours_and_others(longer, data)

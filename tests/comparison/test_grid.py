@@ -104,6 +104,34 @@ def test_a_file_becomes_a_grid(tmp_path):
             "variants: {few: {of: cql, acting: [--seed, 3]}}",
             "few: acting: --seed is not for here, tri",
         ),
+        *(
+            ("seeds: [0, 1]", f"variants: {{few: {{of: {of}, acting: [{acting}]}}}}", f"few: acting: {told}")
+            for of, acting, told in (
+                (
+                    "cql",
+                    "--candidate, 4",
+                    r"expected options and values \(--candidates, --elites, --play, --execute, --ensemble",
+                ),
+                (
+                    "cql",
+                    "--candidates 4",
+                    r"expected options and values \(--candidates, --elites, --play, --execute, --ensemble",
+                ),
+                (
+                    "cql",
+                    "--distractors, 3",
+                    r"expected options and values \(--candidates, --elites, --play, --execute, --ensemble",
+                ),
+                ("cql", "--candidates, four", "--candidates: expected a number, got 'four'"),
+                ("cql", "--candidates=4.5", "--candidates: expected a number, got '4.5'"),
+                ("cql", "--candidates", "--candidates: expected a number, got ''"),
+                ("cql", "--candidates, 65537", r"num_candidates must lie in 1\.\.65536, got 65537"),
+                ("cql", "--candidates, 4, --elites, 9", r"num_elites must lie in 1\.\.num_candidates \(4\), got 9"),
+                ("bc", "--candidates, 4", "candidates and elites are of mode search, bc does not search"),
+                ("flow", "--play, twice", "--play: expected one of receding, ensemble, latency, got 'twice'"),
+                ("flow", "--execute, -1", "--execute: expected 0 or more, got -1"),
+            )
+        ),
         ("seeds: [0, 1]", "variants: {few: {of: bc, num_demos: -1}}", "few: num_demos: expected a whole number"),
         (
             "seeds: [0, 1]",
@@ -217,15 +245,17 @@ def test_variants_differ_in_options_demonstrations_or_mix_and_share_the_rest(tmp
 
 def test_a_variant_that_acts_otherwise_shares_its_trainings_and_tries_its_own_mode(tmp_path):
     text = TINY.replace("[bc, cql]", "[bc, proposals, four]").replace("seeds: [0, 1]", "seeds: [0]")
-    text += "variants: {four: {of: proposals, acting: [--candidates, 4, --elites, 1]}}\n"
+    text = text.replace("four]", "four, few]") + "variants:\n  few: {of: iql, acting: [--candidates, 4]}\n"
+    text += "  four: {of: proposals, acting: [--candidates, 4, --elites, 1]}\n"
     plan = make_plan(grid_of(tmp_path, text), tmp_path)
     stages, trained = {stage.name: stage for stage in plan.stages}, plan.cells
     of = {
         name: [cell for cell in trained if cell.method == name and cell.phase == "after"]
-        for name in ("proposals", "four")
+        for name in ("proposals", "four", "few")
     }
     assert [cell.mode for cell in of["proposals"]] == ["search", "sample"]
     assert [cell.mode for cell in of["four"]] == ["search"]
+    assert [cell.mode for cell in of["few"]] == ["search"], "also of a method whose own mode is the mean"
     assert of["four"][0].run == of["proposals"][0].run
     verb = stages[of["four"][0].tried_by[4]].verb
     assert verb[verb.index("--candidates") :][:4] == ["--candidates", "4", "--elites", "1"]

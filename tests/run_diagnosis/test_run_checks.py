@@ -278,6 +278,24 @@ def test_a_search_that_succeeds_less_often_than_the_clone_that_it_chooses_from(r
     assert "--candidates 4 --elites 1" in finding.advice
     trials(run, "search", 14, candidates=4, elites=1)  # another way to search, on the same starts
     assert "search_behind" not in found(run)
+    trials(run, "search", 3, candidates=4, elites=1)
+    assert "--mode sample" in found(run)["search_behind"].advice
+    assert "--candidates" not in found(run)["search_behind"].advice, "that is what was tried"
+    for mode in ("search", "sample"):
+        (file,) = (
+            (run / "rollouts").glob(f"{mode}-4*.json") if mode == "search" else (run / "rollouts").glob("sample*.json")
+        )
+        told = json.loads(file.read_text()) | {"plan": {"start": "easy", "max_steps": 20 if mode == "search" else 60}}
+        file.write_text(json.dumps(told))
+    (run / "rollouts" / "search-32-4.json").unlink()
+    assert "search_behind" not in found(run), "trials of 20 decisions beside trials of 60"
+
+
+def test_a_policy_that_searches_by_itself_need_not_succeed_by_its_mean(rewritten):
+    run = rewritten("healthy_proposals", lambda _, row: row)
+    trials(run, "mean", 0)
+    trials(run, "search", 15, candidates=32, elites=4)
+    assert "actor_behind" not in found(run)
 
 
 def test_an_actor_that_is_farther_from_the_recorded_actions_than_a_clone(rewritten, trained):

@@ -83,8 +83,8 @@ def test_a_log_from_before_there_were_delays_is_gone_on_with(tmp_path):
     log.write_text("\n".join([json.dumps(old), *lines]) + "\n")
     run_trials(CountingExpert(ran), PLAN, 1, log=log)
     assert not ran
-    run_trials(CountingExpert(ran), replace(PLAN, frame_delay=1), 1, log=log)
-    assert ran
+    with pytest.raises(ValueError, match=r"trials of another evaluation \(frame_delay 0 instead of 1\)"):
+        run_trials(CountingExpert(ran), replace(PLAN, frame_delay=1), 1, log=log)
 
 
 def test_starts_differ_from_trial_to_trial():
@@ -105,8 +105,13 @@ def test_a_log_is_gone_on_with(tmp_path):
     ran.clear()
     run_trials(CountingExpert(ran), PLAN, 2, log=log)
     assert not ran
-    run_trials(CountingExpert(ran), PLAN, 1, log=log, about={"policy": "another"})
-    assert ran, "a log about something else counts for nothing"
+    kept = log.read_bytes()
+    wrong = (
+        r"trials\.jsonl: has trials of another evaluation \(policy None instead of 'another'\); name another --out, or"
+    )
+    with pytest.raises(ValueError, match=wrong):
+        run_trials(CountingExpert(ran), PLAN, 1, log=log, about={"policy": "another"})
+    assert log.read_bytes() == kept, "nothing is lost"
 
 
 def test_a_log_that_is_none_or_of_other_trials_by_now_is_not_added_to(tmp_path):
@@ -114,6 +119,7 @@ def test_a_log_that_is_none_or_of_other_trials_by_now_is_not_added_to(tmp_path):
     plan = replace(PLAN, observe="state", max_steps=3)
 
     def begin_others(_):
+        log.unlink()
         run_trials(RandomSource(), plan, 1, log=log, about={"policy": "another"})
 
     with pytest.raises(RuntimeError, match=r"trials\.jsonl: another call began other trials here; give each its own"):
@@ -256,11 +262,38 @@ def test_trials_of_another_way_to_search_do_not_replace_each_other(tmp_path):
     for ways in ({}, {"candidates": 4}, {"candidates": 4, "elites": 1}):
         assert main(Args(checkpoint=checkpoint, trials=1, workers=1, max_steps=2, **ways)) == 0
     files = sorted((tmp_path / "run" / "rollouts").glob("*.json"))
-    assert [file.stem.partition("seed_0")[2] for file in files] == ["-best_of_4", "-mean_of_the_best_2_of_4", ""]
+    ways = ["2_decisions-best_of_4", "2_decisions-mean_of_the_best_2_of_4", "2_decisions"]
+    assert [file.stem.partition("seed_0-")[2] for file in files] == ways
     told = ["best of 4", "mean of the best 2 of 4", "mean of the best 2 of 6"]
     assert [row.policy.partition(", ")[2] for row in trial_rows(files)] == told
     assert [row.policy for row in trial_rows(files[:1])] == ["run"]
-    assert trial_counts(files) == {(checkpoint, "search"): (0, 3)}
+    assert trial_counts(files) == {(checkpoint, f"search, {way}, easy starts, 2 decisions"): (0, 1) for way in told}
+
+
+def test_trials_from_other_starts_or_with_another_limit_stand_for_themselves(tmp_path):
+    from ptr_robot.report.runs import trial_rows
+    from ptr_robot.report.tried_checkpoints import trial_counts
+
+    learner = make_learner(BcConfig(encoder=EncoderConfig(name="none"), hidden_dims=(16,)), states_alone())
+    checkpoint = save_checkpoint(tmp_path / "run", 1, learner, states_alone(), ActConfig(), {"split": {"sources": []}})
+    for where in (
+        {"max_steps": 2},
+        {"max_steps": 3},
+        {"max_steps": 2, "start": "far"},
+        {"max_steps": 2, "distractors": 1},
+    ):
+        assert main(Args(checkpoint=checkpoint, trials=1, workers=1, **where)) == 0
+    files = sorted((tmp_path / "run" / "rollouts").glob("*.json"))
+    assert len(files) == 4
+    told = {row.policy.partition(", ")[2] for row in trial_rows(files)}
+    assert told == {
+        "easy starts, 2 decisions",
+        "easy starts, 3 decisions",
+        "far starts, 2 decisions",
+        "easy starts, 1 distractors, 2 decisions",
+    }
+    assert trial_counts(files) == {(checkpoint, f"mean, {where}"): (0, 1) for where in told}
+    assert [row.policy for row in trial_rows(files[:1])] == ["run"]
 
 
 def test_trials_of_another_way_to_play_do_not_replace_each_other(tmp_path):
@@ -272,5 +305,9 @@ def test_trials_of_another_way_to_play_do_not_replace_each_other(tmp_path):
     for ways in ({}, {"play": "ensemble"}, {"execute": 2}):
         assert main(Args(checkpoint=checkpoint, trials=1, workers=1, max_steps=2, **ways)) == 0
     files = sorted((tmp_path / "run" / "rollouts").glob("*.json"))
-    assert [file.stem.partition("seed_0")[2] for file in files] == ["-ensemble", "-execute_2", ""]
+    assert [file.stem.partition("seed_0")[2] for file in files] == [
+        "-2_decisions-ensemble",
+        "-2_decisions-execute_2",
+        "-2_decisions",
+    ]
     assert len(trial_rows(files)) == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 import math
 import re
@@ -11,7 +12,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from ptr_fast.config import ActConfig
 from ptr_fast.learners.registry import traits_of
+from ptr_fast.runtime.control import Play
 from ptr_fast.types import MAX_SEED
 from ptr_robot.comparison.data_sets import DataPlan, are_words, find_data_set, refuse_decided
 from ptr_robot.comparison.methods import METHODS, Method, find_method
@@ -41,6 +44,14 @@ DECIDED_OF_TRIALS = {
     **{"--out": "compare's own --out", "--help": "compare itself", "-h": "compare itself"},
 }
 """Options of ``rollout`` that follow from the grid."""
+ACTING: dict[str, type] = {
+    "--candidates": int,
+    "--elites": int,
+    "--play": str,
+    "--execute": int,
+    "--ensemble-decay": float,
+}
+"""Options of ``rollout`` that a variant may name: how a policy acts in trials that are the same for all."""
 OF_A_VARIANT = ("options", "acting", "num_demos", "mix", "critic_mix")
 SMALLEST = {"trials": 1, "num_demos": 1, "checkpoints": 1, "films": 0, "data_seed": 0, "trial_seed": 0}
 
@@ -293,6 +304,7 @@ def _variant(name: str, values: Any) -> Method:
         raise ValueError(f"{where}: acting: expected a list such as '[--candidates, 4]', got {acting!r}")
     refuse_decided(f"{where}: options", words, DECIDED)
     refuse_decided(f"{where}: acting", acting, DECIDED_OF_TRIALS)
+    told = _acting(f"{where}: acting", [str(word) for word in acting])
     if type(num_demos) is not int or num_demos < 0:
         raise ValueError(f"{where}: num_demos: expected a whole number, got {num_demos!r}")
     shares = {share: values[share] for share in ("mix", "critic_mix") if values.get(share) is not None}
@@ -305,9 +317,41 @@ def _variant(name: str, values: Any) -> Method:
     if shares and method.mix_in(0.0) is None:
         raise ValueError(f"{where}: {min(shares)}: {method.name} has no batches of both prior data and demonstrations")
     changed: dict[str, Any] = {"options": (*method.options, *map(str, words)), "num_demos": num_demos, **shares}
-    if acting:  # it is about the method's own mode
-        changed |= {"acting": (*method.acting, *map(str, acting)), "modes": method.modes[:1]}
+    if acting:  # it is about the method's own mode, or about search
+        searches = "--candidates" in told or "--elites" in told
+        if searches and "search" not in method.modes:
+            raise ValueError(
+                f"{where}: acting: candidates and elites are of mode search, {method.name} does not search"
+            )
+        modes = ("search",) if searches else method.modes[:1]
+        changed |= {"acting": (*method.acting, *map(str, acting)), "modes": modes}
     return replace(method, name=name, title=name, **changed)
+
+
+def _acting(where: str, words: list[str]) -> dict[str, Any]:
+    """The options of ``rollout`` in a variant's ``acting``, by name.
+
+    Raises:
+        ValueError: what no trial would take, which would else be found after all trainings.
+    """
+    words = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    told: dict[str, Any] = {}
+    for name, value in itertools.zip_longest(words[::2], words[1::2], fillvalue=""):
+        if name not in ACTING:
+            raise ValueError(f"{where}: expected options and values ({', '.join(ACTING)}), got {name!r}")
+        try:
+            told[name] = ACTING[name](value)
+        except ValueError as error:
+            raise ValueError(f"{where}: {name}: expected a number, got {value!r}") from error
+    if (play := told.get("--play", "latency")) not in get_args(Play):
+        raise ValueError(f"{where}: --play: expected one of {', '.join(get_args(Play))}, got {play!r}")
+    if (execute := told.get("--execute", 0)) < 0:
+        raise ValueError(f"{where}: --execute: expected 0 or more, got {execute}")
+    try:
+        ActConfig(mode="search").changed("", told.get("--candidates", 0), told.get("--elites", 0))
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    return told
 
 
 def _options(value: Any) -> dict[str, tuple[str, ...]]:

@@ -26,6 +26,7 @@ __all__ = [
     "find_rollouts",
     "read_rollouts",
     "read_run",
+    "told_conditions",
     "told_plan",
     "told_search",
     "trial_rows",
@@ -87,13 +88,16 @@ class TrialRow:
     """Trials of one policy and mode at one task in one kitchen, over all files about them.
 
     ``reached`` and ``lifted`` count the trials that came so far, None where the files do not say; ``median_steps`` is
-    over successful trials, NaN without one.
+    over successful trials, NaN without one. ``conditions`` tell starts and limits, and ``candidates`` among how many a
+    search chose, None of other modes and where a file does not say.
     """
 
     policy: str
     mode: str
     task: str
     kitchen: str
+    conditions: str
+    candidates: int | None
     successes: int
     num_trials: int
     interval: tuple[float, float]
@@ -254,6 +258,14 @@ def told_plan(rollout: Mapping[str, Any]) -> str:
     return told + (f", execute {plan['execute']}" if plan.get("execute") else "")
 
 
+def told_conditions(rollout: Mapping[str, Any]) -> str:
+    """From where trials began, what else lay there, and how many decisions they had, as far as a file says."""
+    plan = rollout.get("plan", {})
+    told = f", {plan['start']} starts" if "start" in plan else ""
+    told += f", {plan['distractors']} distractors" if plan.get("distractors") else ""
+    return told + (f", {plan['max_steps']} decisions" if "max_steps" in plan else "")
+
+
 def told_search(rollout: Mapping[str, Any]) -> str:
     """Of how many candidates a search took what; empty for other modes, and where an older file does not say."""
     if "candidates" not in rollout:
@@ -263,10 +275,11 @@ def told_search(rollout: Mapping[str, Any]) -> str:
 
 
 def trial_rows(paths: Sequence[Path]) -> list[TrialRow]:
-    """Success per policy, mode, task and kitchen, in the order of the files; each start once.
+    """Success per policy, mode, task, kitchen and conditions, in the order of the files; each start once.
 
     Several checkpoints of one run are several policies, named by their steps; so is one that was shown late frames or
-    states, named by how late, and one that searched in several ways, named by how.
+    states, named by how late, one that searched in several ways, named by how, and one that was tried from several
+    ranges of starts or with several limits, named by these.
 
     Raises:
         DataError: as of :func:`read_rollouts`.
@@ -274,17 +287,23 @@ def trial_rows(paths: Sequence[Path]) -> list[TrialRow]:
     rollouts = read_rollouts(paths)
     steps: dict[tuple[str, str], set[Any]] = {}
     searches: dict[tuple[str, str], set[str]] = {}
+    conditions: dict[tuple[str, str], set[str]] = {}
     for rollout in rollouts.values():
-        steps.setdefault((rollout["policy"], _run_of(rollout)), set()).add(rollout.get("step"))
+        policy = rollout["policy"], _run_of(rollout)
+        steps.setdefault(policy, set()).add(rollout.get("step"))
+        conditions.setdefault(policy, set()).add(told_conditions(rollout))
         if rollout["mode"] == "search":
-            searches.setdefault((rollout["policy"], _run_of(rollout)), set()).add(told_search(rollout))
+            searches.setdefault(policy, set()).add(told_search(rollout))
 
-    def key_of(rollout: dict[str, Any]) -> tuple[str, str, str, str]:
-        several = len(steps[rollout["policy"], _run_of(rollout)]) > 1
-        policy = rollout["policy"] + (f", step {rollout.get('step')}" if several else "") + told_plan(rollout)
-        if rollout["mode"] == "search" and len(searches[rollout["policy"], _run_of(rollout)]) > 1:
-            policy += told_search(rollout)
-        return policy, rollout["mode"], rollout["task"], rollout["kitchen"]
+    def key_of(rollout: dict[str, Any]) -> tuple[Any, ...]:
+        policy = rollout["policy"], _run_of(rollout)
+        told = policy[0] + (f", step {rollout.get('step')}" if len(steps[policy]) > 1 else "") + told_plan(rollout)
+        if rollout["mode"] == "search" and len(searches[policy]) > 1:
+            told += told_search(rollout)
+        if len(conditions[policy]) > 1:
+            told += told_conditions(rollout)
+        place = told, rollout["mode"], rollout["task"], rollout["kitchen"]
+        return *place, told_conditions(rollout), rollout.get("candidates")
 
     return [_row(key, trials) for key, trials in distinct_trials(rollouts, key_of).items()]
 
@@ -293,7 +312,7 @@ def _run_of(rollout: dict[str, Any]) -> str:
     return str(Path(str(rollout.get("checkpoint"))).parent.parent)
 
 
-def _row(key: tuple[str, str, str, str], trials: Sequence[dict[str, Any]]) -> TrialRow:
+def _row(key: tuple[Any, ...], trials: Sequence[dict[str, Any]]) -> TrialRow:
     good = [trial for trial in trials if trial["success"]]
     steps = [trial["num_steps"] for trial in good if "num_steps" in trial]
     return TrialRow(
@@ -301,6 +320,8 @@ def _row(key: tuple[str, str, str, str], trials: Sequence[dict[str, Any]]) -> Tr
         mode=key[1],
         task=key[2],
         kitchen=key[3],
+        conditions=key[4],
+        candidates=key[5],
         successes=len(good),
         num_trials=len(trials),
         interval=wilson_interval(len(good), len(trials)),

@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 from ptr_fast.errors import DataError
 from ptr_fast.json_files import read_checked
 from ptr_robot.evaluation.metric_correlation import MetricCorrelation, TriedCheckpoint
-from ptr_robot.report.runs import distinct_trials, find_rollouts, read_rollouts, told_plan, told_search
+from ptr_robot.report.runs import distinct_trials, find_rollouts, read_rollouts, told_conditions, told_plan, told_search
 
 __all__ = ["correlation_rows", "trial_counts", "tried_checkpoints"]
 
@@ -23,7 +23,10 @@ class Evaluated(TypedDict):
 
 
 def trial_counts(rollouts: Sequence[Path]) -> dict[tuple[Path, str], tuple[int, int]]:
-    """Successes and trials of every checkpoint and acting mode that was tried, over all files; each start once.
+    """Successes and trials of every checkpoint and way of acting that was tried, over all files; each start once.
+
+    A way is a mode, and of how many candidates it searched, how late it saw, from where trials began and how long they
+    could last; tasks and kitchens are counted together.
 
     Args:
         rollouts: result files of ``ptr-fast rollout``, or folders of them.
@@ -36,15 +39,15 @@ def trial_counts(rollouts: Sequence[Path]) -> dict[tuple[Path, str], tuple[int, 
     if none := [file for file, result in results.items() if not result["trials"]]:
         raise DataError(f"{none[0]}: rollout.trials: expected at least one, got none")
 
-    def key_of(result: dict[str, Any]) -> tuple[Path, str, str, str, str]:
-        checkpoint = Path(result["checkpoint"]).resolve()
-        return checkpoint, result["mode"], result["task"], result["kitchen"], told_plan(result) + told_search(result)
+    def key_of(result: dict[str, Any]) -> tuple[Path, str, str, str]:
+        way = result["mode"] + told_search(result) + told_plan(result) + told_conditions(result)
+        return Path(result["checkpoint"]).resolve(), way, result["task"], result["kitchen"]
 
     counts: dict[tuple[Path, str], tuple[int, int]] = {}
-    for (checkpoint, mode, *_), trials in distinct_trials(results, key_of).items():
-        successes, num_trials = counts.get((checkpoint, mode), (0, 0))
+    for (checkpoint, way, *_), trials in distinct_trials(results, key_of).items():
+        successes, num_trials = counts.get((checkpoint, way), (0, 0))
         good = sum(trial["success"] for trial in trials)
-        counts[checkpoint, mode] = successes + good, num_trials + len(trials)
+        counts[checkpoint, way] = successes + good, num_trials + len(trials)
     return counts
 
 
@@ -54,7 +57,7 @@ def tried_checkpoints(
     """What was tried, with the evaluations that lie in the runs; and the checkpoints that were not evaluated.
 
     Args:
-        counts: of :func:`trial_counts`; every acting mode is a point of its own, with the metrics of its checkpoint.
+        counts: of :func:`trial_counts`; every way of acting is a point of its own, with the metrics of its checkpoint.
 
     Raises:
         DataError: an evaluation is damaged.

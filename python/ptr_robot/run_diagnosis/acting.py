@@ -101,8 +101,7 @@ def search_behind(evidence: RunEvidence) -> list[Finding]:
     """A critic whose choice among a clone's samples succeeds less often than the samples themselves."""
     rows = _tried(evidence)
     for sampled in (row for row in rows if row.mode == "sample"):
-        here = sampled.task, sampled.kitchen
-        ways = [row for row in rows if row.mode == "search" and (row.task, row.kitchen) == here]
+        ways = [row for row in rows if row.mode == "search" and _are_alike(row, sampled)]
         best = max(ways, key=lambda row: row.successes / row.num_trials, default=None)
         if best is None or best.interval[1] >= sampled.interval[0]:
             continue
@@ -114,12 +113,27 @@ def search_behind(evidence: RunEvidence) -> list[Finding]:
                 f"({sampled.task})",
                 why="among many proposals the search finds those where the critic errs, as on an object that it has "
                 "seen in a few demonstrations alone; held-out metrics do not show it",
-                advice="let it choose among as few as its targets do: ptr-fast rollout --checkpoint RUN --candidates 4 "
-                "--elites 1, and finetune with --act-candidates 4 --act-elites 1; or act by --mode sample",
+                advice=_choose_among_fewer(evidence, best),
                 numbers={"search": best.successes, "sample": sampled.successes},
             )
         ]
     return []
+
+
+def _choose_among_fewer(evidence: RunEvidence, tried: TrialRow) -> str:
+    """As few as the critic's targets take the best of, unless that is what was tried."""
+    few = getattr(evidence.learner, "num_action_samples", 1)
+    if tried.candidates is not None and tried.candidates <= few:
+        return "act by --mode sample, and record more demonstrations: the critic needs to see more of the task"
+    return (
+        f"let it choose among as few as its targets do: ptr-fast rollout --checkpoint RUN --candidates {few} --elites 1"
+        f", and finetune with --act-candidates {few} --act-elites 1; or act by --mode sample"
+    )
+
+
+def _are_alike(row: TrialRow, other: TrialRow) -> bool:
+    """Whether two rows tell of the same trials."""
+    return (row.task, row.kitchen, row.conditions) == (other.task, other.kitchen, other.conditions)
 
 
 def _tried(evidence: RunEvidence) -> list[TrialRow]:
@@ -128,11 +142,11 @@ def _tried(evidence: RunEvidence) -> list[TrialRow]:
 
 
 def _trials(evidence: RunEvidence) -> list[Finding]:
-    """The same, by trials: search succeeds where the mean does not."""
-    rows = _tried(evidence)
+    """The same, by trials: search succeeds where the mean does not, of a policy that does not search by itself."""
+    rows = _tried(evidence) if evidence.act.mode != "search" else []
     for row in rows:
         for other in rows:
-            by_mean = (row.task, row.kitchen) == (other.task, other.kitchen) and row.mode in ("mean", "ema_mean")
+            by_mean = row.mode in ("mean", "ema_mean") and _are_alike(row, other)
             if not by_mean or other.mode != "search" or row.interval[1] >= other.interval[0]:
                 continue
             counts = f"{row.successes} of {row.num_trials} trials succeed by {row.mode}"

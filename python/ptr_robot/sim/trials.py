@@ -133,7 +133,7 @@ def run_trials(
         source: of the policy. plan: where and how.
         num_workers: processes; each acts on one thread.
         log: JSON lines file; every finished trial is there at once, and a later call with the same plan and ``about``
-            runs only the others. A log of anything else is started anew.
+            runs only the others.
         about: what else identifies these trials (policy, checkpoint, mode).
         videos: folder, ``"gif"`` or ``"mp4"``, and how many of the first trials are filmed.
         each: called after each trial, also for those found in the log.
@@ -142,7 +142,7 @@ def run_trials(
         The trials in order.
 
     Raises:
-        ValueError: the task or kitchen is unknown, or the policy does not fit.
+        ValueError: the task or kitchen is unknown, the policy does not fit, or the log has trials of something else.
         RuntimeError: a worker died, no OpenGL context can be made, or another call began its own trials in the log.
         DataError: the log holds something that no trial is. OSError: it cannot be written.
     """
@@ -283,12 +283,22 @@ def _read_log(path: Path, header: dict[str, Any]) -> dict[int, Trial]:
             rows[0]["plan"].setdefault(name, getattr(TrialPlan, name))
         rows[0]["plan"].setdefault("cameras", list(TrialPlan.cameras))
         rows[0]["plan"].setdefault("observe", TrialPlan.observe)
+    if rows[0] != header and len(rows) > 1 and isinstance(rows[0], dict):
+        told = f"has trials of another evaluation ({_unlike(rows[0], header)})"
+        raise ValueError(f"{path}: {told}; name another --out, or remove it")
     if rows[0] != header:
         return {}
     try:
         return {row["index"]: Trial(**row) for row in rows[1:]}
     except (KeyError, TypeError) as error:
         raise DataError(f"{path}: not a log of trials ({error!r}); remove it, and they run again") from error
+
+
+def _unlike(there: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """The first value that differs between two headers."""
+    there, wanted = ({**header, **header.get("plan", {}), "plan": None} for header in (there, wanted))
+    name = next(name for name in {**wanted, **there} if there.get(name) != wanted.get(name))
+    return f"{name} {there.get(name)!r} instead of {wanted.get(name)!r}"
 
 
 def _json_lines(path: Path) -> Iterator[Any]:

@@ -298,8 +298,10 @@ class FinetuneConfig(TargetConfig):
         lr_scale: factor on the checkpoint's learning rates.
         lr_schedule: ``constant``, ``cosine`` to zero over this run, or ``same`` as the checkpoint's kind.
         act_mode: how the new checkpoints act; ``same`` as the checkpoint.
-        act_candidates: among how many samples the critic chooses in mode ``search``; 0: as many as the checkpoint.
-        act_elites: of how many of the best the mean is taken; 0: as the checkpoint, and 1 is the single best.
+        act_candidates: among how many samples the critic chooses in mode ``search``, up to 65536; 0: as many as the
+            checkpoint.
+        act_elites: of how many of the best the mean is taken, 1 is the single best; 0: as the checkpoint, or 1 where
+            those would be all candidates.
         references: NAME=RUN for every other run that the learner refers to and that is to be another one from now on,
             e.g. critic=RUN: one that was fine-tuned on the new task.
         loop: length, saving, reporting.

@@ -37,8 +37,9 @@ class Args:
         seed: Seed of the starting positions, and of the noise of modes that draw any.
         mode: Acting mode: mean (of the actor), ema_mean (of the averaged actor), sample (one draw of the actor)
             or search (the best of several by the critic). Default: the checkpoint's own.
-        candidates: Candidates of search mode; 0 takes the checkpoint's own number.
-        elites: The mean of so many best candidates is taken, 1 up to all of them; 0 takes the checkpoint's own number.
+        candidates: Candidates of search mode, up to 65536; 0 takes the checkpoint's own number.
+        elites: The mean of so many best candidates is taken, 1 up to all of them; 0 takes the checkpoint's own number,
+            or the single best where that number would be all candidates.
         policy_task: Task name that the policy is told, where it differs from the instruction.
         task_per_kitchen: Tell the policy "put block on plate [kitchen E]", as collect with this option calls it.
         start: Range of the starting positions of put tasks: easy; wide; left, as wide with the object in the left
@@ -162,10 +163,12 @@ def main(args: Args) -> int:
         _refuse(args, IN_A_KITCHEN, "does nothing with --robot (a robot's own are --robot-options NAME=VALUE)")
         return _on_robot(args)
     _refuse(args, ON_A_ROBOT, "needs --robot")
+    from ptr_robot.report.runs import told_search
+
     result = rollout(args)
     low, high = result["interval95"]
     print(
-        f"{result['policy']} ({result['mode']}), {result['task']}, kitchen {result['kitchen']}: "
+        f"{result['policy']} ({result['mode']}{told_search(result)}), {result['task']}, kitchen {result['kitchen']}: "
         f"{result['successes']}/{result['num_trials']} succeeded (95 % interval {low:.0%} to {high:.0%}), "
         f"mean {result['mean_steps']:.1f} steps"
     )
@@ -437,6 +440,10 @@ def _default_out(args: Args, about: dict[str, Any], plan: Any) -> Path:
     words = [about["policy"], *([f"{about['step']}"] if about["step"] is not None else []), about["mode"]]
     words += [plan.task, f"kitchen {plan.kitchen}", f"seed {plan.seed}"]
     words += [f"{what} {n} late" for what, n in (("frame", plan.frame_delay), ("state", plan.state_delay)) if n]
+    words += [f"{plan.start} starts"] * (plan.start != "easy") + [f"{plan.max_steps} decisions"] * (
+        plan.max_steps != 60
+    )
+    words += [f"{plan.distractors} distractors"] * bool(plan.distractors)
     words += [told_search(about).removeprefix(", ")] * bool(args.candidates or args.elites)
     words += [plan.play] * (plan.play != "receding") + [f"execute {plan.execute}"] * bool(plan.execute)
     return folder / ("-".join(w.replace(" ", "_").replace("/", "_") for w in words if w != "-") + ".json")
