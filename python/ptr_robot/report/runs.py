@@ -267,7 +267,11 @@ def told_conditions(rollout: Mapping[str, Any]) -> str:
 
 
 def told_search(rollout: Mapping[str, Any]) -> str:
-    """Of how many candidates a search took what; empty for other modes, and where an older file does not say."""
+    """Of how many candidates a search took what; empty for other modes, and where an older file does not say.
+
+    Args:
+        rollout: a result, or what :meth:`ptr_fast.config.ActConfig.told` tells.
+    """
     if "candidates" not in rollout:
         return ""
     several = f"mean of the best {rollout['elites']}" if rollout["elites"] > 1 else "best"

@@ -17,6 +17,7 @@ from ptr_fast.json_files import read_json
 from ptr_fast.learners.registry import traits_of
 from ptr_fast.run_folder import Choice
 from ptr_robot.evaluation.metrics import METRICS, format_number
+from ptr_robot.report.runs import told_conditions, told_plan, told_search
 from ptr_robot.sharing.folder import place_names
 
 __all__ = ["model_card", "read_trials"]
@@ -74,6 +75,7 @@ def _front_matter(info: CheckpointInfo, license_name: str) -> str:
 
 def _interface(info: CheckpointInfo) -> str:
     spec, window = info.spec, traits_of(info.config).window
+    acting = info.act.mode + told_search(info.act.told()) if traits_of(info.config).modes else "it does not act"
     cameras = ", ".join(f"{c.name} ({c.height} x {c.width} pixels, RGB)" for c in spec.cameras) or "none"
     rows = [
         ("cameras", cameras),
@@ -81,7 +83,7 @@ def _interface(info: CheckpointInfo) -> str:
         ("tasks", ", ".join(spec.tasks.names) or "none"),
         ("decisions per second", f"{spec.control_hz:g}"),
         ("observations, actions per answer", f"{window.num_observations}, {window.num_actions}"),
-        ("acts by", info.act.mode if traits_of(info.config).modes else "it does not act"),
+        ("acts by", acting),
         ("bounds of the actions come from", spec.action.bounds_source),
         ("weights, SHA-256", f"`{weights_digest(info)}`"),
     ]
@@ -202,8 +204,9 @@ def _in_a_kitchen(file: Path, info: CheckpointInfo) -> list[dict[str, Any]]:
             return []
         return [
             {
-                "where": f"toy kitchen {result['kitchen']} (simulated)",
-                **{key: result[key] for key in ("task", "mode", "successes", "num_trials", "interval95")},
+                "where": f"toy kitchen {result['kitchen']} (simulated){told_conditions(result)}",
+                "mode": result["mode"] + told_search(result) + told_plan(result),
+                **{key: result[key] for key in ("task", "successes", "num_trials", "interval95")},
             }
         ]
     except (KeyError, TypeError) as error:
@@ -221,7 +224,11 @@ def _on_robot(folder: Path, info: CheckpointInfo) -> list[dict[str, Any]]:
             counted = result["policies"][policy["label"]]
             if not counted["judged"]:
                 continue
-            told = {"task": about["task"], "mode": policy["mode"], "interval95": counted["interval95"]}
+            told = {
+                "task": about["task"],
+                "mode": policy["mode"] + told_search(policy),
+                "interval95": counted["interval95"],
+            }
             told |= {"successes": counted["successes"], "num_trials": counted["judged"]}
             real = about["robot"] not in SIMULATED and not about["dry_run"]
             found.append({"where": f"robot {about['robot']}", **told, "robot": about["robot"] if real else None})

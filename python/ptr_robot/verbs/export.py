@@ -73,6 +73,7 @@ def main(args: Args) -> int:
     from ptr_fast.runtime.int8 import to_int8
     from ptr_fast.runtime.policy import Policy
     from ptr_robot.chosen_checkpoint import chosen_checkpoint
+    from ptr_robot.report.runs import told_search
 
     bound = args.bound or (0.05 if args.int8 else 0.01)
     if args.num_frames < 1 or args.num_calibration < 1 or not bound > 0.0:
@@ -97,7 +98,8 @@ def main(args: Args) -> int:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(args.out, model)
     inputs = ", ".join(policy.graph(sizes, args.task or None).input_names)
-    print(f"{args.out}: {len(model) / 1e6:.1f} MB, mode {policy.mode}, inputs {inputs}; largest difference on {told}")
+    mode = policy.mode + told_search(policy.act_config.told())
+    print(f"{args.out}: {len(model) / 1e6:.1f} MB, mode {mode}, inputs {inputs}; largest difference on {told}")
     return 0
 
 
