@@ -125,7 +125,7 @@ def test_a_log_that_is_none_or_of_other_trials_by_now_is_not_added_to(tmp_path):
     with pytest.raises(RuntimeError, match=r"trials\.jsonl: another call began other trials here; give each its own"):
         run_trials(RandomSource(), plan, 2, log=log, each=begin_others)
     assert len(log.read_text().splitlines()) == 2, "the others' alone"
-    for rows in ("[1]\n", '{"plan": 3}\n', "\xff\n"):
+    for rows in ("[1]\n", '{"plan": 3}\n', '{"plan": 3}\n{"index": 0}\n', "\xff\n"):
         log.write_text(rows, encoding="latin1")
         run_trials(RandomSource(), plan, 1, log=log)
     with open(log, "a", encoding="utf-8") as file:

@@ -51,7 +51,7 @@ def test_a_file_for_a_camera_and_a_task_acts_like_the_checkpoint(run, tmp_path, 
 def test_search_takes_its_noise_as_an_input(run, tmp_path, capfd):
     out = tmp_path / "search.onnx"
     assert cli(["export", "--checkpoint", str(run), "--out", str(out), "--mode", "search", "--num-frames", "4"]) == 0
-    assert "mode search, inputs frame, state, task_id, noise" in capfd.readouterr().out
+    assert "mode search, best of 50, inputs frame, state, task_id, noise" in capfd.readouterr().out
     session = onnxruntime.InferenceSession(out.read_bytes(), providers=["CPUExecutionProvider"])
     shapes = {item.name: item.shape for item in session.get_inputs()}
     assert shapes == {"frame": [48, 48, 3], "state": [7], "task_id": [1], "noise": [50, 7]}

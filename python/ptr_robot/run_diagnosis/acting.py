@@ -142,8 +142,9 @@ def _tried(evidence: RunEvidence) -> list[TrialRow]:
 
 
 def _trials(evidence: RunEvidence) -> list[Finding]:
-    """The same, by trials: search succeeds where the mean does not, of a policy that does not search by itself."""
-    rows = _tried(evidence) if evidence.act.mode != "search" else []
+    """The same, by trials: search succeeds where the mean does not, unless a clone is there to be searched."""
+    searches = evidence.has_many_modes and evidence.act.mode == "search"
+    rows = [] if searches else _tried(evidence)
     for row in rows:
         for other in rows:
             by_mean = row.mode in ("mean", "ema_mean") and _are_alike(row, other)

@@ -283,7 +283,7 @@ def _read_log(path: Path, header: dict[str, Any]) -> dict[int, Trial]:
             rows[0]["plan"].setdefault(name, getattr(TrialPlan, name))
         rows[0]["plan"].setdefault("cameras", list(TrialPlan.cameras))
         rows[0]["plan"].setdefault("observe", TrialPlan.observe)
-    if rows[0] != header and len(rows) > 1 and isinstance(rows[0], dict):
+    if rows[0] != header and len(rows) > 1 and isinstance(rows[0], dict) and isinstance(rows[0].get("plan"), dict):
         told = f"has trials of another evaluation ({_unlike(rows[0], header)})"
         raise ValueError(f"{path}: {told}; name another --out, or remove it")
     if rows[0] != header:
@@ -296,7 +296,7 @@ def _read_log(path: Path, header: dict[str, Any]) -> dict[int, Trial]:
 
 def _unlike(there: dict[str, Any], wanted: dict[str, Any]) -> str:
     """The first value that differs between two headers."""
-    there, wanted = ({**header, **header.get("plan", {}), "plan": None} for header in (there, wanted))
+    there, wanted = ({**header, **header["plan"], "plan": None} for header in (there, wanted))
     name = next(name for name in {**wanted, **there} if there.get(name) != wanted.get(name))
     return f"{name} {there.get(name)!r} instead of {wanted.get(name)!r}"
 
