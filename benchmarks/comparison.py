@@ -54,12 +54,17 @@ def publish(folder: Path, results: Path = RESULTS) -> tuple[Path, int]:
         raise DataError(f"{source}: expected rows of one grid, got {' and '.join(map(repr, grids)) or 'none yet'}")
     if not re.fullmatch(GRID, grids[0]):
         raise DataError(f"{source}: grid: expected letters, digits, - and _, got {grids[0]!r}")
-    file = results / f"compare_{grids[0]}.jsonl"
-    there = read_rows(file) if file.exists() else []
+    file, there = results / f"compare_{grids[0]}.jsonl", _published(results, f"compare_{grids[0]}")
     new = [row for row in rows if row not in there]
     _check_alike([*there, *new], source, file)
     write_rows([*there, *new], file)
     return file, len(new)
+
+
+def _published(results: Path, name: str) -> list[dict[str, Any]]:
+    """The rows of ``<name>.jsonl`` that are there."""
+    file = results / f"{name}.jsonl"
+    return read_rows(file) if file.exists() else []
 
 
 def _check_alike(rows: Sequence[Mapping[str, Any]], source: Path, file: Path) -> None:
@@ -91,8 +96,7 @@ def _settings(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def comparison_table(name: str, results: Path | None = None) -> list[list[str]]:
     """Lines of cells, the header first: per data set, method, acting mode and processor; empty without rows."""
-    file = (results or RESULTS) / f"{name}.jsonl"
-    rows = read_rows(file) if file.exists() else []
+    rows = _published(results or RESULTS, name)
     if not rows:
         return []
     baseline = PRESETS.get(rows[0]["grid"], ("", {}))[1].get("baseline", "bc")
@@ -115,8 +119,7 @@ def three_targets(results: Path | None = None) -> list[list[str]]:
     best imitation column, on the first row's kind of processor. Bold is ours where its interval over seeds lies above
     those of all imitation columns. Empty without rows.
     """
-    file = (results or RESULTS) / "compare_longer.jsonl"
-    rows = read_rows(file) if file.exists() else []
+    rows = _published(results or RESULTS, "compare_longer")
     places = summarize([row for row in rows if ran_on(row) == ran_on(rows[0])])
     lines = []
     for data, target in THREE_TARGETS.items():
@@ -135,9 +138,8 @@ def three_targets(results: Path | None = None) -> list[list[str]]:
 
 
 def _successes(summary: Summary, is_ahead: bool = False) -> str:
-    mark = "**" if is_ahead else ""
-    told = "{} to {} %".format(*_percent(summary))
-    return f"{mark}{summary.rate.successes}/{summary.rate.num_trials}{mark} ({told})"
+    rate, mark = summary.rate, "**" if is_ahead else ""
+    return f"{mark}{rate.successes}/{rate.num_trials}{mark} ({_interval(rate.interval)} %)"
 
 
 def _percent(summary: Summary) -> tuple[int, int]:

@@ -274,8 +274,9 @@ class ActConfig:
         """
         if mode and mode not in typing.get_args(ActMode):
             raise ValueError(f"mode: expected one of {typing.get_args(ActMode)}, got {mode!r}")
-        kept = self.num_elites if num_candidates in (0, self.num_candidates) or num_candidates > self.num_elites else 1
-        num_candidates, num_elites = num_candidates or self.num_candidates, num_elites or kept
+        num_candidates = num_candidates or self.num_candidates
+        would_be_all = num_candidates <= self.num_elites and num_candidates != self.num_candidates
+        num_elites = num_elites or (1 if would_be_all else self.num_elites)
         mode = typing.cast(ActMode, mode or self.mode)
         return ActConfig(mode=mode, num_candidates=num_candidates, num_elites=num_elites)
 

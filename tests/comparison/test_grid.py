@@ -20,6 +20,8 @@ data:
     kitchen: H
 """
 
+OF_ACTING = r"expected options and values \(--candidates, --elites, --play, --execute, --ensemble"
+
 
 def grid_of(tmp_path, text):
     path = tmp_path / "tiny.yaml"
@@ -110,17 +112,17 @@ def test_a_file_becomes_a_grid(tmp_path):
                 (
                     "cql",
                     "--candidate, 4",
-                    r"expected options and values \(--candidates, --elites, --play, --execute, --ensemble",
+                    OF_ACTING,
                 ),
                 (
                     "cql",
                     "--candidates 4",
-                    r"expected options and values \(--candidates, --elites, --play, --execute, --ensemble",
+                    OF_ACTING,
                 ),
                 (
                     "cql",
                     "--distractors, 3",
-                    r"expected options and values \(--candidates, --elites, --play, --execute, --ensemble",
+                    OF_ACTING,
                 ),
                 ("cql", "--candidates, four", "--candidates: expected a number, got 'four'"),
                 ("cql", "--candidates=4.5", "--candidates: expected a number, got '4.5'"),

@@ -281,12 +281,9 @@ def test_a_search_that_succeeds_less_often_than_the_clone_that_it_chooses_from(r
     trials(run, "search", 3, candidates=4, elites=1)
     assert "--mode sample" in found(run)["search_behind"].advice
     assert "--candidates" not in found(run)["search_behind"].advice, "that is what was tried"
-    for mode in ("search", "sample"):
-        (file,) = (
-            (run / "rollouts").glob(f"{mode}-4*.json") if mode == "search" else (run / "rollouts").glob("sample*.json")
-        )
-        told = json.loads(file.read_text()) | {"plan": {"start": "easy", "max_steps": 20 if mode == "search" else 60}}
-        file.write_text(json.dumps(told))
+    for name, max_steps in (("search-4-1", 20), ("sample", 60)):
+        file = run / "rollouts" / f"{name}.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"plan": {"start": "easy", "max_steps": max_steps}}))
     (run / "rollouts" / "search-32-4.json").unlink()
     assert "search_behind" not in found(run), "trials of 20 decisions beside trials of 60"
 

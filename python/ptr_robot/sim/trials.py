@@ -278,12 +278,13 @@ def _read_log(path: Path, header: dict[str, Any]) -> dict[int, Trial]:
     rows = list(_json_lines(path))
     if not rows:
         return {}
-    if isinstance(rows[0], dict) and isinstance(rows[0].get("plan"), dict):
+    is_header = isinstance(rows[0], dict) and isinstance(rows[0].get("plan"), dict)
+    if is_header:
         for name in ("frame_delay", "state_delay", "play", "execute", "ensemble_decay"):  # logs from before they were
             rows[0]["plan"].setdefault(name, getattr(TrialPlan, name))
         rows[0]["plan"].setdefault("cameras", list(TrialPlan.cameras))
         rows[0]["plan"].setdefault("observe", TrialPlan.observe)
-    if rows[0] != header and len(rows) > 1 and isinstance(rows[0], dict) and isinstance(rows[0].get("plan"), dict):
+    if rows[0] != header and len(rows) > 1 and is_header:
         told = f"has trials of another evaluation ({_unlike(rows[0], header)})"
         raise ValueError(f"{path}: {told}; name another --out, or remove it")
     if rows[0] != header:
