@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -289,31 +290,31 @@ def trial_rows(paths: Sequence[Path]) -> list[TrialRow]:
         DataError: as of :func:`read_rollouts`.
     """
     rollouts = read_rollouts(paths)
-    steps: dict[tuple[str, str], set[Any]] = {}
-    searches: dict[tuple[str, str], set[str]] = {}
-    conditions: dict[tuple[str, str], set[str]] = {}
+    seen: defaultdict[tuple[tuple[str, str], str], set[str]] = defaultdict(set)
     for rollout in rollouts.values():
-        policy = rollout["policy"], _run_of(rollout)
-        steps.setdefault(policy, set()).add(rollout.get("step"))
-        conditions.setdefault(policy, set()).add(told_conditions(rollout))
-        if rollout["mode"] == "search":
-            searches.setdefault(policy, set()).add(told_search(rollout))
+        for kind, words in _parts_of_name(rollout).items():
+            seen[_policy_of(rollout), kind].add(words)
 
     def key_of(rollout: dict[str, Any]) -> tuple[Any, ...]:
-        policy = rollout["policy"], _run_of(rollout)
-        told = policy[0] + (f", step {rollout.get('step')}" if len(steps[policy]) > 1 else "") + told_plan(rollout)
-        if rollout["mode"] == "search" and len(searches[policy]) > 1:
-            told += told_search(rollout)
-        if len(conditions[policy]) > 1:
-            told += told_conditions(rollout)
-        place = told, rollout["mode"], rollout["task"], rollout["kitchen"]
+        policy, parts = _policy_of(rollout), _parts_of_name(rollout)
+        name = policy[0] + "".join(parts[kind] for kind in parts if kind == "plan" or len(seen[policy, kind]) > 1)
+        place = name, rollout["mode"], rollout["task"], rollout["kitchen"]
         return *place, told_conditions(rollout), rollout.get("candidates")
 
     return [_row(key, trials) for key, trials in distinct_trials(rollouts, key_of).items()]
 
 
-def _run_of(rollout: dict[str, Any]) -> str:
-    return str(Path(str(rollout.get("checkpoint"))).parent.parent)
+def _policy_of(rollout: dict[str, Any]) -> tuple[str, str]:
+    """Its label and its run."""
+    return rollout["policy"], str(Path(str(rollout.get("checkpoint"))).parent.parent)
+
+
+def _parts_of_name(rollout: dict[str, Any]) -> dict[str, str]:
+    """What a name tells beside the policy, by kind: the plan always, all else where a policy has several."""
+    parts = {"step": f", step {rollout.get('step')}", "plan": told_plan(rollout)}
+    if rollout["mode"] == "search":
+        parts["search"] = told_search(rollout)
+    return {**parts, "conditions": told_conditions(rollout)}
 
 
 def _row(key: tuple[Any, ...], trials: Sequence[dict[str, Any]]) -> TrialRow:

@@ -432,18 +432,17 @@ def _weights_digest(checkpoint: Path) -> str:
 
 
 def _default_out(args: Args, about: dict[str, Any], plan: Any) -> Path:
-    from ptr_robot.report.runs import told_search
+    from ptr_robot.report.runs import told_plan, told_search
 
     folder = Path("outputs/rollouts")
     if about["checkpoint"] is not None and Path(about["checkpoint"]).parent.name == "checkpoints":
         folder = Path(about["checkpoint"]).parent.parent / "rollouts"
     words = [about["policy"], *([f"{about['step']}"] if about["step"] is not None else []), about["mode"]]
     words += [plan.task, f"kitchen {plan.kitchen}", f"seed {plan.seed}"]
-    words += [f"{what} {n} late" for what, n in (("frame", plan.frame_delay), ("state", plan.state_delay)) if n]
     usual = Args()
     words += [f"{plan.start} starts"] * (plan.start != usual.start)
     words += [f"{plan.distractors} distractors"] * bool(plan.distractors)
     words += [f"{plan.max_steps} decisions"] * (plan.max_steps != usual.max_steps)
     words += [told_search(about).removeprefix(", ")] * bool(args.candidates or args.elites)
-    words += [plan.play] * (plan.play != "receding") + [f"execute {plan.execute}"] * bool(plan.execute)
+    words += told_plan({"plan": asdict(plan)}).split(", ")[1:]
     return folder / ("-".join(w.replace(" ", "_").replace("/", "_") for w in words if w != "-") + ".json")
