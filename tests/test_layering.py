@@ -36,7 +36,17 @@ FORBIDDEN = {
 
 # Rooms of the programs by floor, the lowest first: a room imports rooms of lower floors alone, so there is no circle.
 FLOORS = (
-    ("device", "chosen_checkpoint", "moved_names", "console", "cameras", "datasets", "serving", "published"),
+    (
+        "device",
+        "acting_options",
+        "chosen_checkpoint",
+        "moved_names",
+        "console",
+        "cameras",
+        "datasets",
+        "serving",
+        "published",
+    ),
     ("training", "diagnosis", "sim", "stages"),
     ("evaluation", "recipes", "robots"),
     ("report", "steering"),

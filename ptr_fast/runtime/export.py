@@ -144,7 +144,9 @@ def read_exported(path: Path, expected: dict[str, str]) -> tuple[bytes, str]:
         raise ValueError(f"{path}: damaged: expected {DIGEST} {told[DIGEST]}, got {found}")
     for key, value in expected.items():
         if told.get(key) != value:
-            raise ValueError(f"{path}: expected {key} {value!r}, as the checkpoint has it, got {told.get(key)!r}")
+            raise ValueError(
+                f"{path}: expected {key} {value!r} of the checkpoint as it acts here, got {told.get(key)!r}"
+            )
     return model, told.get(CHECKED, "not checked")
 
 

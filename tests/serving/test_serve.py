@@ -138,8 +138,13 @@ def test_search_has_another_noise_each_request_or_the_one_that_is_asked_for(chec
 
 
 def test_a_remote_search_acts_as_the_local_one(checkpoint):
-    with serving(checkpoint, "--engine", "eager", "--mode", "search") as (url, _, _):
-        remote, local = RemoteActing(url), Policy.load(checkpoint, mode="search")
+    options = ["--engine", "eager", "--mode", "search", "--candidates", "5", "--elites", "2"]
+    with serving(checkpoint, *options) as (url, _, told):
+        assert "(search, mean of the best 2 of 5, eager)" in told
+        remote, local = RemoteActing(url), Policy.load(checkpoint, mode="search", num_candidates=5, num_elites=2)
+        assert (remote.metadata["candidates"], remote.metadata["elites"]) == (5, 2)
+        about = remote_contender(url).about
+        assert (about["mode"], about["candidates"], about["elites"]) == ("search", 5, 2)
         frame, state = np.zeros((toy_robot.SIZE, toy_robot.SIZE, 3), np.uint8), np.zeros(7, np.float32)
         for seed in (3, 4):
             (served,) = remote.act({"observation/image": frame}, state, TASK, seed=seed)

@@ -13,6 +13,7 @@ from ptr_fast.learners import make_learner
 from ptr_fast.learners.bc.config import BcConfig
 from ptr_fast.learners.cql_proposals import CqlProposalsConfig
 from ptr_fast.types import CameraSpec
+from ptr_robot.acting_options import ActingOptions
 from ptr_robot.sim.environment import STATE_SPEC, action_spec, state_spec
 from ptr_robot.sim.policies import ExpertSource, RandomSource
 from ptr_robot.sim.trials import TrialPlan, run_trials, trial_seed
@@ -186,8 +187,14 @@ def test_bad_input(tmp_path):
         ({"policy": "random", "task": "put blok on plate"}, "did you mean 'put block on plate'"),
         ({"policy": "random", "kitchen": "Z"}, "unknown kitchen 'Z'"),
         ({"policy": "random", "trials": 0}, "trials must be at least 1"),
-        ({"policy": "random", "mode": "mean"}, "takes no run, checkpoint, mode, candidates or elites"),
-        ({"policy": "expert", "elites": 1}, "takes no run, checkpoint, mode, candidates or elites"),
+        (
+            {"policy": "random", "acting": ActingOptions(mode="mean")},
+            "takes no run, checkpoint, mode, candidates or elites",
+        ),
+        (
+            {"policy": "expert", "acting": ActingOptions(elites=1)},
+            "takes no run, checkpoint, mode, candidates or elites",
+        ),
         ({}, "name one of --run, --checkpoint"),
         ({"run": tmp_path, "checkpoint": tmp_path}, "name one of --run, --checkpoint"),
         ({"run": tmp_path / "none"}, "no checkpoint"),
@@ -238,18 +245,18 @@ def test_a_search_tells_how_many_proposals_it_had_and_how_many_it_averaged(tmp_p
         ("sample", (0, 0), {}),
     ):
         out, (candidates, elites) = tmp_path / f"{mode}{asked}.json", asked
-        numbers = {"mode": mode, "candidates": candidates, "elites": elites}
-        assert main(Args(checkpoint=checkpoint, trials=1, workers=1, max_steps=2, out=out, **numbers)) == 0
+        acting = ActingOptions(mode=mode, candidates=candidates, elites=elites)
+        assert main(Args(checkpoint=checkpoint, trials=1, workers=1, max_steps=2, out=out, acting=acting)) == 0
         result = json.loads(out.read_text())
         assert {name: result[name] for name in ("candidates", "elites") if name in result} == told
-        (contender,) = load_contenders([checkpoint], ["one"], mode, *asked, "cpu", "eager")  # the same on a robot
+        (contender,) = load_contenders([checkpoint], ["one"], acting, "cpu", "eager")  # the same on a robot
         assert {name: value for name, value in contender.about.items() if name in ("candidates", "elites")} == told
     for wrong, told in (
         ({"candidates": 4, "elites": 5}, r"num_elites must lie in 1\.\."),
         ({"mode": "mean", "elites": 1}, "are of mode search"),
     ):
         with pytest.raises(ValueError, match=told):
-            main(Args(checkpoint=checkpoint, trials=1, out=tmp_path / "no.json", **wrong))
+            main(Args(checkpoint=checkpoint, trials=1, out=tmp_path / "no.json", acting=ActingOptions(**wrong)))
 
 
 def test_trials_of_another_way_to_search_do_not_replace_each_other(tmp_path):
@@ -260,7 +267,7 @@ def test_trials_of_another_way_to_search_do_not_replace_each_other(tmp_path):
     spec, act = states_alone(), ActConfig(mode="search", num_candidates=6, num_elites=2)
     checkpoint = save_checkpoint(tmp_path / "run", 1, make_learner(config, spec), spec, act, {"split": {"sources": []}})
     for ways in ({}, {"candidates": 4}, {"candidates": 4, "elites": 1}):
-        assert main(Args(checkpoint=checkpoint, trials=1, workers=1, max_steps=2, **ways)) == 0
+        assert main(Args(checkpoint=checkpoint, trials=1, workers=1, max_steps=2, acting=ActingOptions(**ways))) == 0
     files = sorted((tmp_path / "run" / "rollouts").glob("*.json"))
     ways = ["2_decisions-best_of_4", "2_decisions-mean_of_the_best_2_of_4", "2_decisions"]
     assert [file.stem.partition("seed_0-")[2] for file in files] == ways

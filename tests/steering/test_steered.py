@@ -23,6 +23,7 @@ from ptr_fast.runtime.export import add_metadata, describe
 from ptr_fast.runtime.graph import ActingGraph, noise_for
 from ptr_fast.runtime.policy import Policy
 from ptr_fast.types import ActionSpec, CameraSpec, StateSpec
+from ptr_robot.acting_options import ActingOptions
 from ptr_robot.serving.protocol import pack, unpack
 from ptr_robot.steering.log import SteeringLog
 from ptr_robot.steering.options import SteeringOptions
@@ -259,7 +260,7 @@ def test_options_that_would_do_nothing_are_refused(critic, clone):
             rollout.main(rollout.Args(checkpoint=critic, steering=SteeringOptions(**options)))
     steering = SteeringOptions(steer=str(clone))
     with pytest.raises(ValueError, match="--mode does nothing with --steer"):
-        rollout.main(rollout.Args(checkpoint=critic, mode="mean", steering=steering))
+        rollout.main(rollout.Args(checkpoint=critic, acting=ActingOptions(mode="mean"), steering=steering))
     with pytest.raises(ValueError, match="--engine does nothing with --steer"):
         serve.main(serve.Args(checkpoint=critic, engine="eager", steering=steering))
     for options, message in (

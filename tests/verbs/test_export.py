@@ -50,7 +50,14 @@ def test_a_file_for_a_camera_and_a_task_acts_like_the_checkpoint(run, tmp_path, 
 
 def test_search_takes_its_noise_as_an_input(run, tmp_path, capfd):
     out = tmp_path / "search.onnx"
-    assert cli(["export", "--checkpoint", str(run), "--out", str(out), "--mode", "search", "--num-frames", "4"]) == 0
+    command = ["export", "--checkpoint", str(run), "--out", str(out), "--mode", "search", "--num-frames", "4"]
+    assert cli([*command, "--candidates", "6", "--elites", "2"]) == 0
+    assert "mode search, mean of the best 2 of 6, inputs frame, state, task_id, noise" in capfd.readouterr().out
+    with pytest.raises(
+        ValueError, match=r"search.onnx: expected ptr_fast.act '.*50.*' of the checkpoint as it acts here, got '.*6"
+    ):
+        Policy.load(run, mode="search", engine=str(out)).warm_up()
+    assert cli(command) == 0
     assert "mode search, best of 50, inputs frame, state, task_id, noise" in capfd.readouterr().out
     session = onnxruntime.InferenceSession(out.read_bytes(), providers=["CPUExecutionProvider"])
     shapes = {item.name: item.shape for item in session.get_inputs()}

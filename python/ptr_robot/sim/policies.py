@@ -12,6 +12,7 @@ import numpy as np
 
 from ptr_fast.runtime.observation import Observation
 from ptr_fast.runtime.playing import ChunkPolicy, PlayConfig, PlayedPolicy
+from ptr_robot.acting_options import ActingOptions
 from ptr_robot.sim.environment import KitchenEnv, action_spec
 from ptr_robot.sim.experts import make_expert
 
@@ -81,23 +82,18 @@ class CheckpointSource:
     """A trained policy.
 
     Attributes:
-        path: run or checkpoint. mode: acting mode, None for the checkpoint's own.
-        num_candidates, num_elites: of ``search``; None for the checkpoint's own.
+        path: run or checkpoint. acting: how it acts.
     """
 
     path: str
-    mode: str | None = None
-    num_candidates: int | None = None
-    num_elites: int | None = None
+    acting: ActingOptions = ActingOptions()
 
     def load(self) -> Any:
         """The :class:`~ptr_fast.runtime.policy.Policy`, on one thread."""
         import torch
 
-        from ptr_fast.runtime.policy import Policy
-
         torch.set_num_threads(1)
-        return Policy.load(self.path, "cpu", self.mode, self.num_candidates, num_elites=self.num_elites)
+        return self.acting.load(self.path)
 
     def make(self, env: KitchenEnv, play: PlayConfig, num_periods_late: int) -> ActingPolicy:
         return InAKitchen(self.path, self.load(), env, play, num_periods_late)

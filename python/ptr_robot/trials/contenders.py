@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ptr_fast.runtime.control import PythonPolicy
-from ptr_fast.runtime.policy import Policy
+from ptr_robot.acting_options import ActingOptions
 from ptr_robot.device import pick_device
 from ptr_robot.serving.client import RemotePolicy
 from ptr_robot.serving.metadata import images_of, spec_of, window_of
@@ -37,22 +37,18 @@ class Contender:
 def load_contenders(
     checkpoints: Sequence[Path],
     labels: Sequence[str],
-    mode: str,
-    num_candidates: int,
-    num_elites: int,
+    acting: ActingOptions,
     device: str,
     engine: str,
 ) -> list[Contender]:
     """The policies of some checkpoints.
 
     Args:
-        mode, num_candidates, num_elites: empty and 0 take the checkpoint's own.
         device: as :func:`ptr_robot.device.pick_device` takes it.
     """
     contenders = []
     for path, label in zip(checkpoints, labels, strict=True):
-        on = pick_device(device, engine)
-        policy = Policy.load(path, on, mode or None, num_candidates or None, engine, num_elites or None)
+        policy = acting.load(path, pick_device(device, engine), engine)
         about = {"label": label, "checkpoint": str(policy.info.path), "step": policy.info.step, "mode": policy.mode}
         about |= {"engine": engine, "device": str(policy.device), **policy.act_config.told()}
         contenders.append(Contender(label=label, policy=policy, spec=policy.spec, about=about, engine=engine))
@@ -112,6 +108,7 @@ def remote_contender(url: str, token: str = "", ca_file: Path | None = None) -> 
     about = acting.metadata
     spec = spec_of(url, about)
     label = str(about.get("checkpoint", url))
-    # Older servers do not say either.
-    of_the_server: dict[str, Any] = {key: about[key] for key in ("step", "weights") if key in about}
+    # Older servers do not say all of it.
+    told = ("step", "weights", "mode", "candidates", "elites")
+    of_the_server: dict[str, Any] = {key: about[key] for key in told if key in about}
     return Contender(label=label, policy=acting, spec=spec, about={"label": label, "server": url, **of_the_server})

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import tyro
 
-from ptr_fast.config import ActMode
+from ptr_robot.acting_options import ActingOptions
 
 __all__ = ["Args", "main"]
 
@@ -26,11 +26,10 @@ class Args:
         camera_map: STORE=CHECKPOINT for every camera of that other store whose name in the checkpoint is another.
         task: task name as the policy knows it; empty takes each episode's own.
         episode_ids: which episodes; empty takes the first two that were not trained on.
-        mode: acting mode: mean (of the actor), ema_mean (of the averaged actor), sample (one draw of the actor)
-            or search (the best of several by the critic); empty takes the checkpoint's own.
         every: act on every so-many-th frame.
         device: ``auto`` takes a GPU where there is one.
         json: print JSON lines instead of a table.
+        acting: how the checkpoint acts, where it is to be otherwise than it says itself.
     """
 
     checkpoint: Path
@@ -38,15 +37,14 @@ class Args:
     camera_map: tuple[str, ...] = ()
     task: str = ""
     episode_ids: tuple[str, ...] = ()
-    mode: Literal["", ActMode] = ""
     every: int = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
     json: bool = False
+    acting: Annotated[ActingOptions, tyro.conf.arg(name="")] = ActingOptions()
 
 
 def main(args: Args) -> int:
     """Acts frame by frame, as a robot would, and prints what came out."""
-    from ptr_fast.runtime.policy import Policy
     from ptr_robot.chosen_checkpoint import chosen_checkpoint
     from ptr_robot.device import pick_device
     from ptr_robot.evaluation.held_out import episodes_of, observed
@@ -55,7 +53,7 @@ def main(args: Args) -> int:
 
     if args.every < 1:
         raise ValueError(f"every must be at least 1, got {args.every}")
-    policy = Policy.load(chosen_checkpoint(args.checkpoint), device=pick_device(args.device), mode=args.mode or None)
+    policy = args.acting.load(chosen_checkpoint(args.checkpoint), pick_device(args.device))
     places = StorePlaces.parse(args.store, takes_given=True, camera_map=args.camera_map)
     store, episodes, held_out = episodes_of(places, args.episode_ids, policy.info, bool(args.task))
     check_matches(store, policy.spec, with_bounds=False)
@@ -81,9 +79,12 @@ def _print_table(policy, rows, held_out: bool | None) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from ptr_robot.report.runs import told_search
+
     spec = policy.spec.action
     told = {True: "held-out episodes", False: "TRAINING episodes", None: "episodes (unknown whether trained on)"}
-    table = Table(title=f"{policy.mode} actions on {told[held_out]}: policy / recorded")
+    mode = policy.mode + told_search(policy.act_config.told())
+    table = Table(title=f"{mode} actions on {told[held_out]}: policy / recorded")
     table.add_column("episode")
     table.add_column("t", justify="right")
     for name, unit in zip(spec.names, spec.units, strict=True):

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import tyro
 
-from ptr_fast.config import ActMode
+from ptr_robot.acting_options import ActingOptions
 
 if TYPE_CHECKING:
     from ptr_fast.runtime.observation import Carry, Observation
@@ -38,9 +38,6 @@ class Args:
         camera: Size of the cameras' frames as HEIGHTxWIDTH, e.g. 480x640. Default: the checkpoint's own, nothing is
             resized.
         task: Fix the task. Default: the task is an input (task_id).
-        mode: Acting mode: mean (of the actor), ema_mean (of the averaged actor), sample (one draw of the actor)
-            or search (the best of several by the critic); the files of the last two have their noise as an input.
-            Default: the checkpoint's own.
         store: Store with the frames to check on. Default: the run's own, its held-out episodes; OLD=NEW for one of the
             run's stores that has moved, repeat for several.
         camera_map: STORE=CHECKPOINT for every camera of that other store whose name in the checkpoint is another.
@@ -51,19 +48,21 @@ class Args:
             of the store than those of the check. rollout and serve take the file as --engine, made without --camera
             and --task.
         num_calibration: Frames that int8 is calibrated on.
+        acting: How the checkpoint acts, where it is to be otherwise than it says itself; the files of modes sample and
+            search have their noise as an input.
     """
 
     checkpoint: Path
     out: Path = Path("policy.onnx")
     camera: str = ""
     task: str = ""
-    mode: Literal["", ActMode] = ""
     store: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     camera_map: tuple[str, ...] = ()
     num_frames: int = 64
     bound: float = 0.0
     int8: bool = False
     num_calibration: int = 64
+    acting: Annotated[ActingOptions, tyro.conf.arg(name="")] = ActingOptions()
 
 
 def main(args: Args) -> int:
@@ -71,7 +70,6 @@ def main(args: Args) -> int:
     from ptr_fast.files import write_atomically
     from ptr_fast.runtime.export import CHECKED, add_metadata
     from ptr_fast.runtime.int8 import to_int8
-    from ptr_fast.runtime.policy import Policy
     from ptr_robot.chosen_checkpoint import chosen_checkpoint
     from ptr_robot.report.runs import told_search
 
@@ -79,7 +77,7 @@ def main(args: Args) -> int:
     if args.num_frames < 1 or args.num_calibration < 1 or not bound > 0.0:
         given = f"{args.num_frames}, {args.num_calibration} and {args.bound:g}"
         raise ValueError(f"num-frames, num-calibration and bound must be positive, got {given}")
-    policy = Policy.load(chosen_checkpoint(args.checkpoint), mode=args.mode or None)
+    policy = args.acting.load(chosen_checkpoint(args.checkpoint))
     sizes = _camera_sizes(args.camera, policy)
     samples = _samples(args, policy)
     model = policy.to_onnx(sizes, args.task or None)

@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from ptr_fast.config import ActMode
 from ptr_fast.types import MAX_SEED
+from ptr_robot.acting_options import ActingOptions
 from ptr_robot.steering.log import SteeringLog
 from ptr_robot.steering.options import NOT_WITH_STEER, SteeringOptions
 
@@ -35,11 +35,6 @@ class Args:
         kitchen: Toy kitchen, a letter from A to H.
         trials: How many trials.
         seed: Seed of the starting positions, and of the noise of modes that draw any.
-        mode: Acting mode: mean (of the actor), ema_mean (of the averaged actor), sample (one draw of the actor)
-            or search (the best of several by the critic). Default: the checkpoint's own.
-        candidates: Candidates of search mode, up to 65536; 0 takes the checkpoint's own number.
-        elites: The mean of so many best candidates is taken, 1 up to all of them; 0 takes the checkpoint's own number,
-            or the single best where that number would be all candidates.
         policy_task: Task name that the policy is told, where it differs from the instruction.
         task_per_kitchen: Tell the policy "put block on plate [kitchen E]", as collect with this option calls it.
         start: Range of the starting positions of put tasks: easy; wide; left, as wide with the object in the left
@@ -84,6 +79,7 @@ class Args:
         realtime_priority: SCHED_FIFO priority of the control loop, 1 to 98; 0 leaves it as it is. Needs the right
             to (CAP_SYS_NICE).
         stop_file: The arm stops as soon as this file exists, and no trial begins while it does (with --robot).
+        acting: How the checkpoint acts, where it is to be otherwise than it says itself.
         steering: Another policy proposes, the checkpoint's critic chooses.
     """
 
@@ -94,9 +90,6 @@ class Args:
     kitchen: str = "A"
     trials: int = 20
     seed: int = 0
-    mode: Literal["", ActMode] = ""
-    candidates: int = 0
-    elites: int = 0
     policy_task: str = ""
     task_per_kitchen: bool = False
     start: Literal["easy", "wide", "left", "far"] = "easy"
@@ -126,6 +119,7 @@ class Args:
     dry_run: bool = False
     realtime_priority: int = 0
     stop_file: Path | None = None
+    acting: Annotated[ActingOptions, tyro.conf.arg(name="")] = ActingOptions()
     steering: Annotated[SteeringOptions, tyro.conf.arg(name="")] = SteeringOptions()
 
 
@@ -137,8 +131,9 @@ IN_A_KITCHEN = (
     *("policy", "kitchen", "task_per_kitchen", "start", "distractors", "frame_delay", "state_delay", "videos"),
     *("video_size", "workers"),
 )
-NOT_STEERED = ("policy", "mode", "candidates", "elites", "engine", "against", "remote")
-OF_A_CHECKPOINT = ("run", "checkpoint", "against", "mode", "candidates", "elites", "device", "engine", "label")
+NOT_STEERED = ("policy", "engine", "against", "remote")
+OF_A_CHECKPOINT = ("run", "checkpoint", "against", "device", "engine", "label")
+OF_NO_SERVER = "is of a checkpoint, not with --remote"
 
 
 def main(args: Args) -> int:
@@ -159,6 +154,7 @@ def main(args: Args) -> int:
     args.steering.check()
     if args.steering.steer:
         _refuse(args, NOT_STEERED, NOT_WITH_STEER)
+        args.acting.refuse(NOT_WITH_STEER)
     if args.robot:
         _refuse(args, IN_A_KITCHEN, "does nothing with --robot (a robot's own are --robot-options NAME=VALUE)")
         return _on_robot(args)
@@ -266,7 +262,8 @@ def _on_robot(args: Args) -> int:
     from ptr_robot.trials.run import RobotTrials, robot_options, run_robot_trials
 
     if args.remote:
-        _refuse(args, OF_A_CHECKPOINT, "is of a checkpoint, not with --remote")
+        _refuse(args, OF_A_CHECKPOINT, OF_NO_SERVER)
+        args.acting.refuse(OF_NO_SERVER)
     elif (named := _named(args, " or --remote")) is None:
         raise ValueError("name one of --run, --checkpoint or --remote")
     if args.ca_file and not args.remote:
@@ -284,8 +281,7 @@ def _on_robot(args: Args) -> int:
         assert named is not None
         paths = [named, *args.against]
         labels, chosen = _labels(paths, args.label), [chosen_checkpoint(path, moves_an_arm=True) for path in paths]
-        acting = args.mode, args.candidates, args.elites
-        contenders = load_contenders(chosen, labels, *acting, args.device, args.engine)
+        contenders = load_contenders(chosen, labels, args.acting, args.device, args.engine)
     words = [args.robot, args.task, *(contender.label for contender in contenders)]
     folder = args.out or Path("outputs/rollouts") / "-".join(w.replace(" ", "_").replace("/", "_") for w in words)
     code = run_robot_trials(
@@ -358,7 +354,7 @@ def _source(args: Args, told: str) -> tuple[Any, dict[str, Any], dict[str, Any]]
 
     named = _named(args, ", --policy random or --policy expert")
     if args.policy != "checkpoint":
-        if named is not None or args.mode or args.candidates or args.elites:
+        if named is not None or args.acting != ActingOptions():
             raise ValueError(f"policy {args.policy!r} takes no run, checkpoint, mode, candidates or elites")
         about: dict[str, Any] = {"policy": args.label or args.policy, "mode": "-", "checkpoint": None, "step": None}
         return (RandomSource() if args.policy == "random" else ExpertSource()), about, {}
@@ -378,7 +374,7 @@ def _source(args: Args, told: str) -> tuple[Any, dict[str, Any], dict[str, Any]]
         options = resolved(options)
         source = SteeredSource(str(path), options)
     else:
-        source = CheckpointSource(str(path), args.mode or None, args.candidates or None, args.elites or None)
+        source = CheckpointSource(str(path), args.acting)
     policy: Any = source.load()
     policy.spec.tasks.slot(told)
     repeat = World.STEP_HZ / policy.spec.control_hz
@@ -443,6 +439,6 @@ def _default_out(args: Args, about: dict[str, Any], plan: Any) -> Path:
     words += [f"{plan.start} starts"] * (plan.start != usual.start)
     words += [f"{plan.distractors} distractors"] * bool(plan.distractors)
     words += [f"{plan.max_steps} decisions"] * (plan.max_steps != usual.max_steps)
-    words += [told_search(about).removeprefix(", ")] * bool(args.candidates or args.elites)
+    words += [told_search(about).removeprefix(", ")] * bool(args.acting.candidates or args.acting.elites)
     words += told_plan({"plan": asdict(plan)}).split(", ")[1:]
     return folder / ("-".join(w.replace(" ", "_").replace("/", "_") for w in words if w != "-") + ".json")

@@ -30,8 +30,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from ptr_fast.config import ActMode
 from ptr_fast.types import MAX_SEED, CameraSpec
+from ptr_robot.acting_options import ActingOptions
 from ptr_robot.serving.request_keys import PROMPT, SEED, STATE, image_keys
 from ptr_robot.steering.options import NOT_WITH_STEER, SteeringOptions
 
@@ -52,8 +52,6 @@ class Args:
         token: Clients must send it (Authorization: Api-Key TOKEN). Default: the environment's PTR_FAST_TOKEN.
         tls_cert: Certificate chain, PEM; with tls-key the server speaks wss.
         tls_key: Private key, PEM.
-        mode: Acting mode: mean (of the actor), ema_mean (of the averaged actor), sample (one draw of the actor)
-            or search (the best of several by the critic). Default: the checkpoint's own.
         device: Where the policy runs; auto takes a GPU where there is one and the engine runs on it.
         engine: What computes the actions: auto the fastest one installed that agrees with eager, and says which; eager
             the very numbers of training; onnxruntime, openvino, compile, cuda_graph on a GPU, or a file of ptr-fast
@@ -65,6 +63,7 @@ class Args:
         max_connections: Clients at once.
         max_message_mib: Largest message, MiB.
         idle_s: A silent client is dropped after so many seconds.
+        acting: How the checkpoint acts, where it is to be otherwise than it says itself.
         steering: Another policy proposes, the checkpoint's critic chooses.
     """
 
@@ -74,7 +73,6 @@ class Args:
     token: str = ""
     tls_cert: Path | None = None
     tls_key: Path | None = None
-    mode: Literal["", ActMode] = ""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     engine: str = "auto"
     frame_size: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="HEIGHT WIDTH")] = None
@@ -82,15 +80,16 @@ class Args:
     max_connections: int = 8
     max_message_mib: float = 8.0
     idle_s: float = 600.0
+    acting: Annotated[ActingOptions, tyro.conf.arg(name="")] = ActingOptions()
     steering: Annotated[SteeringOptions, tyro.conf.arg(name="")] = SteeringOptions()
 
 
 def main(args: Args) -> int:
     """Serves until Ctrl-C or SIGTERM."""
     from ptr_fast.runtime.kept_models import folder
-    from ptr_fast.runtime.policy import Policy
     from ptr_robot.chosen_checkpoint import chosen_checkpoint
     from ptr_robot.device import pick_device
+    from ptr_robot.report.runs import told_search
     from ptr_robot.serving.protocol import check_token
     from ptr_robot.serving.server import Limits, PolicyServer
     from ptr_robot.steering.steered import load_steered, resolved
@@ -108,9 +107,11 @@ def main(args: Args) -> int:
     if args.frame_size is not None and min(args.frame_size) < 1:
         raise ValueError(f"frame-size: expected a height and a width above 0, got {list(args.frame_size)}")
     args.steering.check()
-    for name, given in (("mode", args.mode), ("engine", args.engine != "auto"), ("frame-size", args.frame_size)):
+    for name, given in (("engine", args.engine != "auto"), ("frame-size", args.frame_size)):
         if args.steering.steer and given:
             raise ValueError(f"--{name} {NOT_WITH_STEER}")
+    if args.steering.steer:
+        args.acting.refuse(NOT_WITH_STEER)
     tls = _tls(args)
     check_port(args.host, args.port)
     begin = time.monotonic()
@@ -122,7 +123,7 @@ def main(args: Args) -> int:
         told = f"its critic chooses among {args.steering.steer_proposals} proposals of {policy.source.name}"
         print(f"{checkpoint}: {told}", flush=True)
     else:
-        policy = Policy.load(checkpoint, device, args.mode or None, engine=args.engine)
+        policy = args.acting.load(checkpoint, device, args.engine)
         print(f"{checkpoint}: making it act; what is exported for that, once, is kept in {folder()}", flush=True)
     keys = image_keys([camera.name for camera in policy.spec.cameras], args.camera_map)
     infer = make_infer(policy, args.frame_size, keys)
@@ -132,13 +133,17 @@ def main(args: Args) -> int:
     limits = Limits(
         message_bytes=int(args.max_message_mib * 2**20), connections=args.max_connections, idle_s=args.idle_s
     )
-    server = PolicyServer(infer, metadata_of(policy, keys), limits, token, log=lambda line: print(line, flush=True))
+    metadata = metadata_of(policy, keys)
+    server = PolicyServer(infer, metadata, limits, token, log=lambda line: print(line, flush=True))
     print(f"ready after {time.monotonic() - begin:.1f} s", flush=True)
-    asyncio.run(_run(server, args, tls, policy))
+    told = f"{policy.info.path} ({policy.mode}{told_search(metadata)}, {policy.explain()})"
+    asyncio.run(_run(server, args, tls, told))
+    if args.steering.steer:
+        print(f"steering: {policy.log.line()}", flush=True)
     return 0
 
 
-async def _run(server: Any, args: Args, tls: ssl.SSLContext | None, policy: Any) -> None:
+async def _run(server: Any, args: Args, tls: ssl.SSLContext | None, told: str) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -148,12 +153,10 @@ async def _run(server: Any, args: Args, tls: ssl.SSLContext | None, policy: Any)
         scheme = "wss" if tls else "ws"
         host = f"[{args.host}]" if ":" in args.host else args.host
         where = f"{scheme}://{host}:{port}"
-        print(f"{policy.info.path} ({policy.mode}, {policy.explain()}) on {where}; Ctrl-C stops", flush=True)
+        print(f"{told} on {where}; Ctrl-C stops", flush=True)
         await stop.wait()
     server.close()
     print(f"stopped after {server.num_requests} requests", flush=True)
-    if args.steering.steer:
-        print(f"steering: {policy.log.line()}", flush=True)
 
 
 def check_port(host: str, port: int) -> None:
@@ -241,6 +244,7 @@ def make_infer(policy: Any, frame_size: tuple[int, int] | None = None, keys: Map
 def metadata_of(policy: Any, keys: Mapping[str, str] | None = None) -> dict[str, Any]:
     """What a client needs to know before it asks; ``image`` is the first of ``images``, where there are any."""
     from ptr_fast.checkpoint import weights_digest
+    from ptr_fast.runtime.policy import Policy
 
     spec = policy.spec
     keys = keys or image_keys([camera.name for camera in spec.cameras])
@@ -254,6 +258,7 @@ def metadata_of(policy: Any, keys: Mapping[str, str] | None = None) -> dict[str,
         "step": policy.info.step,
         "weights": weights_digest(policy.info),
         "mode": policy.mode,
+        **(policy.act_config.told() if isinstance(policy, Policy) else {}),
         "control_hz": spec.control_hz,
         **({"image": images[0]} if images else {}),
         "images": images,
