@@ -37,15 +37,8 @@ FORBIDDEN = {
 # Rooms of the programs by floor, the lowest first: a room imports rooms of lower floors alone, so there is no circle.
 FLOORS = (
     (
-        "device",
-        "acting_options",
-        "chosen_checkpoint",
-        "moved_names",
-        "console",
-        "cameras",
-        "datasets",
-        "serving",
-        "published",
+        *("acting_options", "cameras", "chosen_checkpoint", "console", "datasets", "device", "moved_names"),
+        *("published", "serving"),
     ),
     ("training", "diagnosis", "sim", "stages"),
     ("evaluation", "recipes", "robots"),
