@@ -107,6 +107,16 @@ def test_the_verb_joins_trials_and_evaluations(folder, store, capsys):
     told = capsys.readouterr().err
     assert "rollouts: expected at least two checkpoints with trials by --mode search and an evaluation, got 0" in told
     assert "(modes of the trials there: mean)" in told
+    for step in (
+        2,
+        4,
+    ):  # a search tells of how many candidates, and from where it began: it is one of that mode all the same
+        of = {"mode": "search", "candidates": 4, "elites": 1, "plan": {"start": "easy", "max_steps": 60}}
+        write_trials(runs[0] / "rollouts" / f"search-{step}.json", runs[0], step, step, **of)
+    assert cli(["correlate", *options, "--mode", "search", "--json"]) == 0
+    assert {row["num_checkpoints"] for row in json.loads(capsys.readouterr().out)} == {2}
+    for file in runs[0].glob("rollouts/search-*.json"):
+        file.unlink()
     alike = []
     for file in sorted(runs[1].glob("rollouts/x-*.json")):
         path = folder / f"alike-{file.name}"
@@ -130,7 +140,7 @@ def test_every_start_counts_once(tmp_path):
     write_trials(folder / "two.json", run, 2, 1, num_trials=2)
     write_trials(folder / "three.json", run, 2, 1, num_trials=3)
     films = write_trials(tmp_path / "films.json", run, 2, 1, num_trials=1)
-    key = (run / "checkpoints" / "000002").resolve(), "mean"
+    key = (run / "checkpoints" / "000002").resolve(), ("mean", "")
     assert trial_counts([folder, films]) == {key: (1, 3)}
     write_trials(folder / "y.json", run, 2, 2, num_trials=2, task="y")
     assert trial_counts([folder, films]) == {key: (3, 5)}

@@ -274,7 +274,9 @@ def test_trials_of_another_way_to_search_do_not_replace_each_other(tmp_path):
     told = ["best of 4", "mean of the best 2 of 4", "mean of the best 2 of 6"]
     assert [row.policy.partition(", ")[2] for row in trial_rows(files)] == told
     assert [row.policy for row in trial_rows(files[:1])] == ["run"]
-    assert trial_counts(files) == {(checkpoint, f"search, {way}, easy starts, 2 decisions"): (0, 1) for way in told}
+    assert trial_counts(files) == {
+        (checkpoint, ("search", f", {way}, easy starts, 2 decisions")): (0, 1) for way in told
+    }
 
 
 def test_trials_from_other_starts_or_with_another_limit_stand_for_themselves(tmp_path):
@@ -299,7 +301,7 @@ def test_trials_from_other_starts_or_with_another_limit_stand_for_themselves(tmp
         "far starts, 2 decisions",
         "easy starts, 1 distractors, 2 decisions",
     }
-    assert trial_counts(files) == {(checkpoint, f"mean, {where}"): (0, 1) for where in told}
+    assert trial_counts(files) == {(checkpoint, ("mean", f", {where}")): (0, 1) for where in told}
     assert [row.policy for row in trial_rows(files[:1])] == ["run"]
 
 

@@ -6,14 +6,24 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 from ptr_fast.errors import DataError
 from ptr_fast.json_files import read_checked
 from ptr_robot.evaluation.metric_correlation import MetricCorrelation, TriedCheckpoint
 from ptr_robot.report.runs import distinct_trials, find_rollouts, read_rollouts, told_conditions, told_plan, told_search
 
-__all__ = ["correlation_rows", "trial_counts", "tried_checkpoints"]
+__all__ = ["Way", "correlation_rows", "trial_counts", "tried_checkpoints"]
+
+
+class Way(NamedTuple):
+    """How a checkpoint was tried: its acting mode, and what else sets trials apart, in words."""
+
+    mode: str
+    told: str
+
+    def __str__(self) -> str:
+        return self.mode + self.told
 
 
 class Evaluated(TypedDict):
@@ -22,11 +32,11 @@ class Evaluated(TypedDict):
     metrics: dict[str, float | None]
 
 
-def trial_counts(rollouts: Sequence[Path]) -> dict[tuple[Path, str], tuple[int, int]]:
+def trial_counts(rollouts: Sequence[Path]) -> dict[tuple[Path, Way], tuple[int, int]]:
     """Successes and trials of every checkpoint and way of acting that was tried, over all files; each start once.
 
-    A way is a mode, and of how many candidates it searched, how late it saw, from where trials began and how long they
-    could last; tasks and kitchens are counted together.
+    A way tells, beside the mode, of how many candidates it searched, how late it saw, from where trials began and how
+    long they could last; tasks and kitchens are counted together.
 
     Args:
         rollouts: result files of ``ptr-fast rollout``, or folders of them.
@@ -39,11 +49,11 @@ def trial_counts(rollouts: Sequence[Path]) -> dict[tuple[Path, str], tuple[int, 
     if none := [file for file, result in results.items() if not result["trials"]]:
         raise DataError(f"{none[0]}: rollout.trials: expected at least one, got none")
 
-    def key_of(result: dict[str, Any]) -> tuple[Path, str, str, str]:
-        way = result["mode"] + told_search(result) + told_plan(result) + told_conditions(result)
+    def key_of(result: dict[str, Any]) -> tuple[Path, Way, str, str]:
+        way = Way(result["mode"], told_search(result) + told_plan(result) + told_conditions(result))
         return Path(result["checkpoint"]).resolve(), way, result["task"], result["kitchen"]
 
-    counts: dict[tuple[Path, str], tuple[int, int]] = {}
+    counts: dict[tuple[Path, Way], tuple[int, int]] = {}
     for (checkpoint, way, *_), trials in distinct_trials(results, key_of).items():
         successes, num_trials = counts.get((checkpoint, way), (0, 0))
         good = sum(trial["success"] for trial in trials)
@@ -52,7 +62,7 @@ def trial_counts(rollouts: Sequence[Path]) -> dict[tuple[Path, str], tuple[int, 
 
 
 def tried_checkpoints(
-    counts: Mapping[tuple[Path, str], tuple[int, int]],
+    counts: Mapping[tuple[Path, Way], tuple[int, int]],
 ) -> tuple[list[TriedCheckpoint], list[Path]]:
     """What was tried, with the evaluations that lie in the runs; and the checkpoints that were not evaluated.
 

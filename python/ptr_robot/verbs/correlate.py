@@ -52,7 +52,7 @@ def main(args: Args) -> int:
         raise ValueError("name at least one --run or --rollouts")
     folders = [run / "rollouts" for run in args.run]
     found = trial_counts([*folders, *args.rollouts])
-    counts = {key: count for key, count in found.items() if args.mode in ("", key[1])}
+    counts = {key: count for key, count in found.items() if args.mode in ("", key[1].mode)}
     if args.evaluate:
         _evaluate(list(dict.fromkeys(checkpoint for checkpoint, _ in counts)), args)
     tried, missing = tried_checkpoints(counts)
@@ -64,7 +64,7 @@ def main(args: Args) -> int:
         )
     if len(tried) < 2:
         by = f" by --mode {args.mode}" if args.mode else ""
-        modes = ", ".join(sorted({mode for _, mode in found})) or "none"
+        modes = ", ".join(sorted({way.mode for _, way in found})) or "none"
         raise ValueError(
             f"{', '.join(map(str, [*folders, *args.rollouts]))}: expected at least two checkpoints with trials{by} and "
             f"an evaluation, got {len(tried)} (modes of the trials there: {modes})"
