@@ -2,9 +2,8 @@
 
 import json
 
-from benchmarks.correlations import Tried, groups_of, picked
+from benchmarks.correlations import groups_of, picked
 from ptr_robot.evaluation.metric_correlation import TriedCheckpoint
-from ptr_robot.report.tried_checkpoints import Way
 
 
 def test_critics_count_by_their_search_and_clones_by_their_own_way(tmp_path):
@@ -32,18 +31,18 @@ def test_critics_count_by_their_search_and_clones_by_their_own_way(tmp_path):
         (tmp_path / "trials" / f"{run}-{mode}.json").write_text(json.dumps(result))
     groups = groups_of(tmp_path / "trials")
     told = {
-        name: [(each.step, each.way.mode, each.trials.rate, "score" in each.trials.metrics) for each in tried]
+        name: [(step, each.way[:6], each.rate, "score" in each.metrics) for step, each in tried]
         for name, tried in groups.items()
     }
     assert told == {
         "critics by search": [(100, "search", 0.75, True)],
-        "clones": [(100, "mean", 0.75, False), (100, "sample", 0.75, False)],
+        "clones": [(100, "mean, ", 0.75, False), (100, "sample", 0.75, False)],
     }
 
 
 def test_what_each_rule_picks_and_the_newest_where_a_run_lacks_the_metric():
-    def tried(step, run, successes, way=Way("mean", ""), **metrics):
-        return Tried(step, way, TriedCheckpoint(run=run, metrics=metrics, successes=successes, num_trials=10))
+    def tried(step, run, successes, way="mean", **metrics):
+        return step, TriedCheckpoint(run=run, way=way, metrics=metrics, successes=successes, num_trials=10)
 
     group = [
         tried(200, "a", 3, action_error=0.5, fqe_value=1.0),
@@ -51,7 +50,7 @@ def test_what_each_rule_picks_and_the_newest_where_a_run_lacks_the_metric():
         tried(100, "b", 1, action_error=0.2, fqe_value=None),
         tried(300, "b", 5, action_error=0.3, fqe_value=2.0),
         tried(100, "alone", 9, action_error=0.3),
-        tried(200, "alone", 2, way=Way("sample", ""), action_error=0.3),  # one checkpoint each way: nothing to pick
+        tried(200, "alone", 2, way="sample", action_error=0.3),  # one checkpoint each way: nothing to pick
     ]
     assert picked(group) == {
         "runs": 2, "trials": 20, "newest": 8, "action error": 8, "fitted value": 8, "best": 12,

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -38,6 +39,16 @@ def test_between_runs_and_within_runs_are_two_questions():
     assert each.over_all == pytest.approx(0.543, abs=0.001)  # ranks 3 2 1 6 5 4 against 1 to 6: 1 - 6 * 16 / (6 * 35)
     assert each.within == pytest.approx(-1.0)
     assert each.within_interval == pytest.approx((-1.0, -1.0))
+
+
+def test_within_a_run_checkpoints_are_compared_that_were_tried_alike():
+    """A search that succeeds and samples that fail: together the order of the checkpoints is hidden, alone it is not."""
+    ways = [("search", 7), ("sample", 0)]
+    points = [replace(tried("a", start + i, score=i), way=way) for way, start in ways for i in range(3)]
+    points += [tried("b", i, score=2 - i) for i in range(3)]
+    (each,) = metric_correlations(points)
+    assert (each.num_checkpoints, each.num_runs, each.num_runs_within) == (9, 2, 2)
+    assert each.within == pytest.approx((1.0 - 1.0) / 2)
 
 
 def test_what_is_unknown_is_left_out_and_told():

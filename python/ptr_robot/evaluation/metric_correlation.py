@@ -28,11 +28,13 @@ class TriedCheckpoint:
 
     Attributes:
         run: names the run that it belongs to.
+        way: names how it was tried; within a run checkpoints are compared that were tried alike.
         metrics: of its evaluation; None where a metric could not be computed.
         successes, num_trials: of its trials.
     """
 
     run: str
+    way: str = ""
     metrics: Mapping[str, float | None]
     successes: int
     num_trials: int
@@ -49,8 +51,8 @@ class MetricCorrelation:
     Attributes:
         metric: key of :data:`ptr_robot.evaluation.metrics.METRICS`.
         over_all, within: Spearman's rank correlation with the success rate, over all checkpoints and as the mean over
-            runs of that within each. Positive: what the metric calls better succeeds more; a metric without a better
-            side keeps its own sign.
+            runs of that within each (of a run that was tried in several ways, the mean over these). Positive: what the
+            metric calls better succeeds more; a metric without a better side keeps its own sign.
         over_all_interval, within_interval: 95 %, over runs.
         num_checkpoints, num_runs: that have this metric.
         num_runs_within: of these, the runs whose checkpoints differ in the metric and in their success.
@@ -90,13 +92,15 @@ def _of_metric(metric: str, tried: Sequence[TriedCheckpoint], seed: int) -> Metr
     better = METRICS[metric][2]
     sides: dict[str, Callable[[float], float]] = {"low": lambda value: -value, "zero": lambda value: -abs(value)}
     towards_better = sides.get(better, lambda value: value)
-    by_run: dict[str, list[tuple[float, float]]] = {}
+    by_run: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for each in tried:
         value = each.metrics.get(metric)
         if value is not None and math.isfinite(value):
-            by_run.setdefault(each.run, []).append((towards_better(value), each.rate))
-    runs = [np.array(points) for points in by_run.values()]
-    within = [correlation for points in runs if math.isfinite(correlation := _correlation([points]))]
+            ways = by_run.setdefault(each.run, {})
+            ways.setdefault(each.way, []).append((towards_better(value), each.rate))
+    of_ways = [[_correlation([np.array(points)]) for points in ways.values()] for ways in by_run.values()]
+    within = [float(np.mean(known)) for each in of_ways if (known := [c for c in each if math.isfinite(c)])]
+    runs = [np.array([point for points in ways.values() for point in points]) for ways in by_run.values()]
     return MetricCorrelation(
         metric=metric,
         over_all=_correlation(runs),

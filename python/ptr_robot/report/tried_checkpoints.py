@@ -74,14 +74,15 @@ def tried_checkpoints(
     """
     tried: list[TriedCheckpoint] = []
     missing: dict[Path, None] = {}
-    for (checkpoint, _), (successes, num_trials) in counts.items():
+    for (checkpoint, way), (successes, num_trials) in counts.items():
         run = checkpoint.parent.parent
         file = run / "evaluation" / f"{checkpoint.name}.json"
         if not file.is_file():
             missing[checkpoint] = None
             continue
         metrics = read_checked(file, Evaluated, "evaluation")["metrics"]
-        tried.append(TriedCheckpoint(run=str(run), metrics=metrics, successes=successes, num_trials=num_trials))
+        counted = {"successes": successes, "num_trials": num_trials}
+        tried.append(TriedCheckpoint(run=str(run), way=str(way), metrics=metrics, **counted))
     return tried, list(missing)
 
 
