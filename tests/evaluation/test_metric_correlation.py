@@ -42,7 +42,7 @@ def test_between_runs_and_within_runs_are_two_questions():
 
 
 def test_within_a_run_checkpoints_are_compared_that_were_tried_alike():
-    """A search that succeeds and samples that fail: together the order of the checkpoints is hidden, alone it is not."""
+    """A search that succeeds and samples that fail: together they hide the order of the checkpoints."""
     ways = [("search", 7), ("sample", 0)]
     points = [replace(tried("a", start + i, score=i), way=way) for way, start in ways for i in range(3)]
     points += [tried("b", i, score=2 - i) for i in range(3)]
