@@ -48,6 +48,7 @@ class Traits:
         discount: per step, of the Q values; None where there are none.
         target_rate: share of the online critic that its average takes over in an update, where it has one.
         num_value_samples: policy actions, and as many uniform ones, that evaluation asks the critic about.
+        num_proposals: samples of a clone that the critic's targets take the best of; 0: there are none.
         ranking: metric of an evaluation that ranks its checkpoints, and whether the largest or the smallest wins; None:
             no metric is known to tell which one succeeds more often, the newest counts.
         temperature: key of the number of an update that is the weight of the policy's entropy; empty: it has none.
@@ -73,6 +74,7 @@ class Traits:
     discount: float | None = None
     target_rate: float | None = None
     num_value_samples: int = 4
+    num_proposals: int = 0
     ranking: tuple[str, Literal["max", "min"]] | None = None
     temperature: str = ""
     value_of_data: str = ""

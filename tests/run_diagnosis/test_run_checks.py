@@ -3,7 +3,11 @@
 import json
 
 import pytest
+import toy_reach
 
+from benchmarks.familiarity import rows_of
+from ptr_fast.checkpoint import read_checkpoint
+from ptr_fast.config import ActConfig
 from ptr_fast.errors import DataError
 from ptr_robot.cli import main as cli
 from ptr_robot.verbs.diagnose import diagnose
@@ -123,8 +127,6 @@ def test_random_actions_above_the_recorded_ones(rewritten, values, level):
 
 
 def test_a_run_that_has_hardly_begun_is_told_to_go_on_and_not_two_opposite_settings(table, tmp_path):
-    import toy_reach
-
     run = toy_reach.train(table / "people", tmp_path / "run", 4)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     change = held_out(random_gap=-0.001, preference=0.5, early_rise=0.0)
@@ -288,6 +290,67 @@ def test_a_search_that_succeeds_less_often_than_the_clone_that_it_chooses_from(r
     assert "search_behind" not in found(run), "trials of 20 decisions beside trials of 60"
 
 
+def test_a_search_among_many_proposals_by_a_critic_that_does_not_know_the_task(trained, table, tmp_path, capsys):
+    toy_reach.write(table / "away", toy_reach.away(8, seed=9))
+
+    def finetuned(name, target, mode):
+        words = ["--target", table / target, "--mix", "0.5", "--num-steps", "5", "--num-demos", "5", "--act-mode", mode]
+        words += ["--checkpoint", trained("healthy_proposals"), "--num-threads", "1", "--out", tmp_path / "runs" / name]
+        assert cli([str(word) for word in ["finetune", *words]]) == 0
+        return tmp_path / "runs" / name, capsys.readouterr().out
+
+    run, told = finetuned("same", "away", "same")
+    assert "along 8 demonstrations Q climbs less than along 7 old episodes" in told
+    assert "the critic does not know the task, and among 32 proposals a search finds those where it errs" in told
+    assert "--act-mode auto, or later --candidates 4 --elites 1, takes the best of 4" in told
+    assert read_checkpoint(run).act == read_checkpoint(trained("healthy_proposals")).act
+    finding = found(run)["unknown_task"]
+    assert finding.level == "warning"
+    assert "before the first update, along 8 demonstrations Q climbs less" in finding.seen
+    assert "--candidates 4 --elites 1" in finding.advice
+    known = json.loads((run / "train_config.json").read_text())["familiarity"]
+    start = ["--checkpoint", str(run / "checkpoints" / "000000"), "--store", str(table / "away")]
+    assert cli(["evaluate", *start, "--out", str(tmp_path / "evaluation.json")]) == 0
+    evaluation = json.loads((tmp_path / "evaluation.json").read_text())
+    assert evaluation["data"]["num_episodes"] == 3  # those that were not trained on
+    assert evaluation["metrics"]["rank_correlation_averaged"] == pytest.approx(known["demonstrations"], abs=0.1)
+    assert known["demonstrations"] < 0.0 < 0.9 < known["old"]
+
+    capsys.readouterr()
+    run, told = finetuned("auto", "away", "auto")
+    assert "does not know the task; the new checkpoints act by the best of 4 proposals" in told
+    assert read_checkpoint(run).act == ActConfig(mode="search", num_candidates=4, num_elites=1)
+    assert "unknown_task" not in found(run)
+
+    run, told = finetuned("known", "few", "auto")
+    assert "along 10 demonstrations Q climbs as along 7 old episodes" in told
+    assert "the critic knows the task\n" in told
+    assert read_checkpoint(run).act == read_checkpoint(trained("healthy_proposals")).act
+    assert "unknown_task" not in found(run)
+
+    away, few = rows_of(tmp_path)  # one row for the two runs that begin alike
+    assert (away["case"], few["case"]) == (f"{tmp_path.name}, go away, seed 0", f"{tmp_path.name}, reach, seed 0")
+    assert away["demonstrations"] == pytest.approx(known["demonstrations"], abs=1e-3)
+    assert few["lower by"] < 0.07 < away["lower by"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("healthy_proposals", ["--act-candidates", "8"], "auto chooses act_candidates and act_elites itself"),
+        ("healthy_proposals", ["--mix", "0"], "mix 0 has none"),
+        ("healthy", [], "auto is for a search among cloned proposals"),
+    ],
+)
+def test_acting_as_the_critic_knows_the_task_is_refused_where_there_is_nothing_to_choose(
+    trained, table, tmp_path, capsys, name, options, words
+):
+    start = ["--checkpoint", str(trained(name)), "--target", str(table / "few"), "--num-demos", "5"]
+    assert cli(["finetune", *start, *options, "--act-mode", "auto", "--out", str(tmp_path / "no")]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+
+
 def test_a_policy_that_searches_by_itself_need_not_succeed_by_its_mean(rewritten):
     run = rewritten("healthy_proposals", lambda _, row: row)
     trials(run, "mean", 0)
@@ -338,8 +401,6 @@ def test_seeds_that_disagree(rewritten, trained):
 
 
 def test_a_run_without_curves_is_evaluated_and_one_without_anything_says_so(table, trained, rewritten, tmp_path):
-    import toy_reach
-
     out = toy_reach.train(table / "people", tmp_path / "run", 20, "--evaluate-every", "0")
     evaluated = found(out)
     assert "measured" not in evaluated
@@ -350,8 +411,6 @@ def test_a_run_without_curves_is_evaluated_and_one_without_anything_says_so(tabl
 
 
 def test_other_learners_are_diagnosed_by_what_they_say_of_themselves(table, tmp_path):
-    import toy_reach
-
     options = ["--learner.discount", "0.8", "--learner.critic-head", "plain"]
     proposals = toy_reach.train(table / "people", tmp_path / "proposals", 10, *options, recipe="smoke-proposals")
     assert "discount_and_length" in found(proposals)

@@ -1,5 +1,6 @@
 """A hand on a table that goes to a goal, as people do (several ways, pauses, failures) or a machine; and tiny runs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,12 @@ def people(count: int, seed: int = 0, speed: tuple[float, float] = (0.35, 1.0), 
 def machine(count: int, seed: int = 0) -> list[Episode]:
     """Straight and at full speed, from the left to the right."""
     return [_episode(f"{seed}_{i:03d}", np.random.default_rng((seed, i)), 0.8, 0.0, False, False) for i in range(count)]
+
+
+def away(count: int, seed: int = 0) -> list[Episode]:
+    """The other way: from the goal back to where the hand was, which no critic of :func:`people` has seen."""
+    forth = people(count, seed, fails=0.0)
+    return [replace(e, task="go away", states=e.states[::-1], actions=-e.actions[::-1]) for e in forth]
 
 
 def _person(name: str, rng: np.random.Generator, speed: tuple[float, float], fails: float) -> Episode:

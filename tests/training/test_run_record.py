@@ -78,6 +78,7 @@ RULES = {  # every field of a record, and what becomes of it when the run goes o
     "ancestors": KEPT,
     "changes": TOLD,
     "wandb": KEPT,
+    "familiarity": KEPT,
     "versions": PROGRAM,
 }
 
@@ -149,7 +150,7 @@ def test_every_field_of_the_record_has_a_rule(home):
             rule_of(key)
     record = read_record(home / "fine")
     assert set(record) == {"record_version", "verb", "config", "spec", "split", "parent", "ancestors", "changes",
-                           "wandb", "versions"}  # fmt: skip
+                           "wandb", "familiarity", "versions"}  # fmt: skip
     assert set(record["split"]["sources"][0]) == {field.name for field in fields(SourceRecord)}
     some = next(iter(record["split"]["sources"][0]["episodes"].values()))
     assert set(some) == {field.name for field in fields(EpisodeRecord)}

@@ -30,6 +30,7 @@ def traits(config: CqlProposalsConfig) -> Traits:
         beside=("critic", "target_critic"),
         modes=("search", "sample", "mean", "ema_mean"),
         num_value_samples=config.num_action_samples,
+        num_proposals=config.num_action_samples,
         progress={
             "train/critic_loss": "critic",
             "train/clone_loss": "clone",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from torch import nn
 
 from ptr_fast.checkpoint import CheckpointInfo
 from ptr_fast.data.store import EpisodeStore
@@ -18,7 +19,7 @@ from ptr_robot.evaluation.held_out import held_out, spread
 from ptr_robot.evaluation.metrics import METRICS, format_number, metrics_of, record_of
 from ptr_robot.training.loop import Run
 
-__all__ = ["MAX_EPISODES", "MAX_FRAMES", "held_out_metrics"]
+__all__ = ["MAX_EPISODES", "MAX_FRAMES", "as_checkpoint", "few_enough", "held_out_metrics", "still_networks"]
 
 MAX_EPISODES = 20
 """Episodes that are looked at; as many as ``ptr-fast evaluate`` takes."""
@@ -35,20 +36,13 @@ def held_out_metrics(run: Run) -> Callable[[], dict[str, float]]:
     Raises:
         ValueError: the learner does not act, or the run holds no episode out.
     """
-    record, learner = run.record, run.learner
+    record = run.record
     traits = traits_of(record.learner)
     if "acts" not in traits.capabilities:
         raise ValueError(
             f"evaluate_every: {traits.name} does not act, there is nothing to compare with recorded actions"
         )
-    info = CheckpointInfo(
-        path=run.out / "checkpoints" / f"{record.first_step:06d}",  # it need not be there: the record alone is asked
-        step=record.first_step,
-        config=record.learner,
-        spec=record.spec,
-        act=record.act,
-        run=record.to_json(),
-    )
+    info = as_checkpoint(run)
     data = held_out(info, max_episodes=0)
     if data.num_trained_on:
         raise ValueError(
@@ -61,16 +55,14 @@ def held_out_metrics(run: Run) -> Callable[[], dict[str, float]]:
         f"({int(data.store.episodes.num_frames[episodes].sum()):,} frames) of {data.store.path}"
     )
     limits = None if traits.discount is None else value_range(run.rewards, traits.discount)
-    networks = make_networks(record.learner, record.spec, traits.networks)
-    for network in networks.values():
-        network.to(learner.device).requires_grad_(False).eval()
+    networks = still_networks(run)
     averaged = record.act.mode != "mean"
     seen: list[RecordedEpisode] = []
 
     def measure() -> dict[str, float]:
         if not seen:
             seen.extend(record_of(info, data.store, int(episode), run.rewards) for episode in episodes)
-        for name, network in learner.networks().items():
+        for name, network in run.learner.networks().items():
             networks[name].load_state_dict(network.state_dict())
         values = [value_episode(record.learner, networks, episode, record.spec, averaged=averaged) for episode in seen]
         metrics = metrics_of(values, limits, averaged)
@@ -81,10 +73,36 @@ def held_out_metrics(run: Run) -> Callable[[], dict[str, float]]:
     return measure
 
 
-def few_enough(store: EpisodeStore, episodes: np.ndarray, seed: int = 0) -> np.ndarray:
-    """As many of the episodes, chosen as ``ptr-fast evaluate`` does, as both limits allow; at least one."""
-    for count in range(min(MAX_EPISODES, len(episodes)), 1, -1):
+def as_checkpoint(run: Run) -> CheckpointInfo:
+    """What a checkpoint of the run as it begins would say of itself; it need not be there."""
+    record = run.record
+    return CheckpointInfo(
+        path=run.out / "checkpoints" / f"{record.first_step:06d}",
+        step=record.first_step,
+        config=record.learner,
+        spec=record.spec,
+        act=record.act,
+        run=record.to_json(),
+    )
+
+
+def still_networks(run: Run) -> dict[str, nn.Module]:
+    """Copies of the learner's networks as they are, that do not train; where the learner is."""
+    networks = make_networks(run.record.learner, run.record.spec, traits_of(run.record.learner).networks)
+    for name, network in run.learner.networks().items():
+        networks[name].load_state_dict(network.state_dict())
+        networks[name].to(run.learner.device).requires_grad_(False).eval()
+    return networks
+
+
+def few_enough(store: EpisodeStore, episodes: np.ndarray, seed: int = 0, share: float = 1.0) -> np.ndarray:
+    """As many of the episodes, chosen as ``ptr-fast evaluate`` does, as both limits allow; at least one.
+
+    Args:
+        share: of the limits, where several stores are looked at.
+    """
+    for count in range(min(int(share * MAX_EPISODES), len(episodes)), 1, -1):
         chosen = spread(store, episodes, count, seed)
-        if store.episodes.num_frames[chosen].sum() <= MAX_FRAMES:
+        if store.episodes.num_frames[chosen].sum() <= share * MAX_FRAMES:
             return chosen
     return spread(store, episodes, 1, seed)

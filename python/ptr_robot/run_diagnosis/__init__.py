@@ -27,6 +27,7 @@ RUN_CHECKS: tuple[Callable[[RunEvidence], list[Finding]], ...] = (
     acting.temperature,
     acting.actor_behind,
     acting.search_behind,
+    acting.unknown_task,
     acting.actions_at_bounds,
     fitting.overfit,
     fitting.unlearned,

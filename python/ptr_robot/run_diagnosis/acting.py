@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from ptr_fast.config import from_dict
 from ptr_robot.diagnosis.finding import Finding, percent
+from ptr_robot.evaluation.familiarity import Familiarity
 from ptr_robot.report.runs import TrialRow, find_rollouts, trial_rows
 from ptr_robot.run_diagnosis.evidence import RunEvidence, option
 
-__all__ = ["actions_at_bounds", "actor_behind", "search_behind", "temperature", "to_follow", "use_cloning"]
+__all__ = [
+    *("actions_at_bounds", "actor_behind", "search_behind", "temperature", "to_follow", "unknown_task"),
+    "use_cloning",
+]
 
 RISEN, SUNK = 3.0, 0.01
 """Times its initial value: a temperature that has been driven up, or that holds no entropy any more."""
@@ -120,15 +125,37 @@ def search_behind(evidence: RunEvidence) -> list[Finding]:
     return []
 
 
+def unknown_task(evidence: RunEvidence) -> list[Finding]:
+    """A search among many proposals by a critic that has the task from a few demonstrations alone."""
+    known, few = evidence.run.config.get("familiarity"), evidence.traits.num_proposals
+    if known is None or evidence.act.mode != "search" or not 0 < few < evidence.act.num_candidates:
+        return []
+    found = from_dict(Familiarity, known, "familiarity")
+    if found.is_known:
+        return []
+    return [
+        Finding(
+            level="warning",
+            seen=f"before the first update, {found.line()}; it acts by {evidence.act.num_candidates} proposals",
+            why="it has this task from the demonstrations alone, and among many proposals a search finds those where "
+            "it errs; held-out metrics do not show it",
+            advice=f"{_fewer(few)}, or finetune with --act-mode auto; fine-tune for long (--lr-scale 1 --mix 0.5, "
+            "thousands of updates), and record more demonstrations",
+            numbers=known,
+        )
+    ]
+
+
 def _choose_among_fewer(evidence: RunEvidence, tried: TrialRow) -> str:
     """As few as the critic's targets take the best of, unless that is what was tried."""
-    few = getattr(evidence.learner, "num_action_samples", 1)
+    few = evidence.traits.num_proposals
     if tried.candidates is not None and tried.candidates <= few:
         return "act by --mode sample, and record more demonstrations: the critic needs to see more of the task"
-    return (
-        f"let it choose among as few as its targets do: ptr-fast rollout --checkpoint RUN --candidates {few} --elites 1"
-        f", and finetune with --act-candidates {few} --act-elites 1; or act by --mode sample"
-    )
+    return f"{_fewer(few)}, and finetune with --act-candidates {few} --act-elites 1; or act by --mode sample"
+
+
+def _fewer(few: int) -> str:
+    return f"let it choose among as few as its targets do: --candidates {few} --elites 1 of rollout, serve and export"
 
 
 def _are_alike(row: TrialRow, other: TrialRow) -> bool:

@@ -24,10 +24,12 @@ Note "Record of a run". It is ``RUN/train_config.json``, and ``pretrained_model/
                      fingerprint, train: {id: digest}, tasks: {id: task}}]}]; sources is null where that is not known
     changes          what was told to ``resume``: [{step, field, before, after}]
     wandb            id of the run at Weights & Biases, or null
+    familiarity      how well the critic that fine-tuning began with knew the task: mean rank correlation of Q and time
+                     along demonstrations and along old episodes, and how many of each; or null
     versions         of the program that last began or went on
 
-A record of version 1 lacks spec (the checkpoint has it), others, episodes, ancestors, changes and wandb, and has
-``checkpoint`` in place of ``parent``. What is missing is told when such a run goes on.
+Older records lack familiarity. A record of version 1 lacks spec (the checkpoint has it), others, episodes, ancestors,
+changes and wandb, and has ``checkpoint`` in place of ``parent``. What is missing is told when such a run goes on.
 """
 
 from __future__ import annotations
@@ -177,7 +179,7 @@ class RunRecord:
         spec: what the policy sees and commands.
         mix: share of the prior sources in a batch, where there is a target as well.
         sources: the episodes, store by store.
-        parent, ancestors, changes, wandb: as in the note.
+        parent, ancestors, changes, wandb, familiarity: as in the note.
     """
 
     verb: str
@@ -189,6 +191,7 @@ class RunRecord:
     ancestors: tuple[Mapping[str, Any], ...] = ()
     changes: tuple[Mapping[str, Any], ...] = ()
     wandb: str | None = None
+    familiarity: Mapping[str, Any] | None = None
 
     @property
     def learner(self) -> LearnerConfig:
@@ -262,6 +265,7 @@ class RunRecord:
             "ancestors": list(self.ancestors),
             "changes": list(self.changes),
             "wandb": self.wandb,
+            "familiarity": self.familiarity,
             "versions": versions(),
         }
 
@@ -283,6 +287,7 @@ class RunRecord:
                 ancestors=tuple(data["ancestors"]),
                 changes=tuple(data["changes"]),
                 wandb=data["wandb"],
+                familiarity=data.get("familiarity"),
             )
             _check_config(record)
             return record

@@ -139,6 +139,7 @@ def branch(told: Branch, info: CheckpointInfo, left: RunRecord, ranks: Ranks, is
         sources=tuple(source.record() for source in sources),
         parent=parent,
         ancestors=ancestors,
+        familiarity=left.familiarity,
     ).placed(told.out, [source.store.path for source in sources])
     before = left.with_config(learner=left.learner, rewards=left.rewards, act=left.act, loop=left.loop)
     changed = differences({**before.config, "out": None}, {**record.config, "out": None})

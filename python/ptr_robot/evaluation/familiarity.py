@@ -1,0 +1,96 @@
+"""Whether the critic that fine-tuning begins with knows the task of the demonstrations before it learns from them.
+
+Along a demonstration Q climbs under a critic that knows the task. Where the critic has never seen the object, Q climbs
+less than along old episodes; it then has the task from a few demonstrations alone, and among many proposals a search
+finds those where it errs. Measured in toy kitchens (``benchmarks/NOTES.md``), not on a robot.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ptr_fast.diagnostics import rank_correlation
+from ptr_fast.learners.registry import traits_of
+from ptr_fast.valuation import value_episode
+from ptr_robot.evaluation.during_training import as_checkpoint, few_enough, still_networks
+from ptr_robot.evaluation.metrics import record_of
+from ptr_robot.training.loop import Run
+from ptr_robot.training.sources import Source
+
+__all__ = ["MAX_DROP", "Familiarity", "familiarity_of"]
+
+MAX_DROP = 0.07
+"""By how much the rank correlation may lie lower along demonstrations of a known task than along old episodes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Familiarity:
+    """How Q climbs along demonstrations and along old episodes, by the critic that fine-tuning begins with.
+
+    Attributes:
+        demonstrations, old: mean over the episodes of the rank correlation of Q(s_t, a_t) with time, in [-1, 1].
+        num_demonstrations, num_old: so many episodes were looked at.
+    """
+
+    demonstrations: float
+    old: float
+    num_demonstrations: int
+    num_old: int
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the critic knows the task of the demonstrations."""
+        return self.demonstrations >= self.old - MAX_DROP
+
+    def line(self) -> str:
+        """In words."""
+        less, verdict = ("as", "knows") if self.is_known else ("less than", "does not know")
+        return (
+            f"along {self.num_demonstrations} demonstrations Q climbs {less} along {self.num_old} old episodes (rank "
+            f"correlation {self.demonstrations:.2f} and {self.old:.2f}): the critic {verdict} the task"
+        )
+
+
+def familiarity_of(run: Run) -> Familiarity | None:
+    """That of a fine-tuning before its first update; None where it has no critic, or no old data to compare with.
+
+    It looks at the demonstrations, those that are trained on too, and at held-out old episodes (at those of
+    training where none was held out); failures are left out.
+    """
+    if traits_of(run.record.learner).discount is None:
+        return None
+    demonstrations = _climbs(run, (source for source in run.sources if source.role == "target"))
+    old = _climbs(run, (source for source in run.sources if source.role == "prior"))
+    if not (demonstrations and old):
+        return None
+    return Familiarity(
+        demonstrations=float(np.mean(demonstrations)),
+        old=float(np.mean(old)),
+        num_demonstrations=len(demonstrations),
+        num_old=len(old),
+    )
+
+
+def _climbs(run: Run, sources: Iterable[Source]) -> list[float]:
+    """Rank correlation of Q and time along some of the episodes of these sources; unknown ones are left out."""
+    info, networks, averaged = as_checkpoint(run), still_networks(run), run.record.act.mode != "mean"
+    found, chosen = [], [(source.store, episodes) for source in sources if len(episodes := _good(source))]
+    for store, episodes in chosen:
+        for episode in few_enough(store, episodes, share=1.0 / len(chosen)):
+            record = record_of(info, store, int(episode), run.rewards)
+            values = value_episode(info.config, networks, record, info.spec, averaged=averaged)
+            q = values.q_averaged if averaged else values.q
+            found.append(rank_correlation(q, np.arange(len(q))))
+    return [each for each in found if math.isfinite(each)]
+
+
+def _good(source: Source) -> np.ndarray:
+    """Numbers of the episodes that did not fail: held-out ones where there are any; of demonstrations all."""
+    parts = [source.validation, source.train]
+    looked_at = [np.sort(np.concatenate(parts))] if source.role == "target" else parts
+    good = [[i for i in part if source.store.episodes.outcome[i] != "failure"] for part in looked_at]
+    return np.array(next((part for part in good if part), []), int)
