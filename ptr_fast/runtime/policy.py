@@ -94,7 +94,7 @@ class Policy(CheckpointNetworks):
         info = read_checkpoint(checkpoint)
         act = info.act.changed(mode or "", num_candidates or 0, num_elites or 0)
         if (num_candidates or num_elites) and act.mode != "search":
-            raise ValueError(f"candidates and elites are of mode search, {info.path} acts by {act.mode}")
+            raise ValueError(f"candidates and elites are of mode search, and {info.path} is to act by {act.mode}")
         return Policy(info, device, act, engine)
 
     takes_any_size = False

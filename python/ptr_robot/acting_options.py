@@ -21,11 +21,11 @@ class ActingOptions:
     """How a checkpoint acts, where it is to be otherwise than it says itself.
 
     Attributes:
-        mode: Acting mode: mean (of the actor), ema_mean (of the averaged actor), sample (one draw of the actor)
-            or search (the best of several by the critic). Default: the checkpoint's own.
+        mode: Acting mode: mean (of the actor), ema_mean (of the averaged actor), sample (one draw of
+            the averaged actor) or search (the best of several by the critic). Default: the checkpoint's own.
         candidates: Candidates of search mode, up to 65536; 0 takes the checkpoint's own number.
         elites: The mean of so many best candidates is taken, 1 up to all of them; 0 takes the checkpoint's own number,
-            or the single best where that number would be all candidates.
+            or the single best where fewer candidates would be no more than that.
     """
 
     mode: Literal["", ActMode] = ""

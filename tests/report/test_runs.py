@@ -7,6 +7,7 @@ from ptr_fast.diagnostics import wilson_interval
 from ptr_fast.errors import DataError
 from ptr_robot.report.episodes import over_checkpoints
 from ptr_robot.report.runs import find_rollouts, read_run, trial_rows
+from ptr_robot.report.tried_checkpoints import trial_counts
 
 
 def write_metrics(run, *lines):
@@ -159,6 +160,11 @@ def test_a_policy_of_states_alone_has_curves_without_frames(tmp_path, cameras):
         (TRIED, "successes", 9, "rollout.successes: expected 1, as its trials are, got 9"),
         (TRIED, "num_trials", float("inf"), "rollout.num_trials: expected int, got inf"),
         (TRIED, "num_trials", [5], "rollout.num_trials: expected int, got"),
+        (TRIED, "candidates", 4, "rollout.elites: expected a number, as rollout.candidates is there, got none"),
+        (TRIED, "candidates", "4", "rollout.candidates: expected int, got '4'"),
+        (TRIED, "elites", None, "rollout.elites: expected int, got None"),
+        (TRIED, "plan.max_steps", "60", "rollout.plan.max_steps: expected int, got '60'"),
+        (TRIED, "steered", "x", "rollout.steered: expected an object, got 'x'"),
         (TRIED, "num_trials", 5, "rollout.num_trials: expected 1, as its trials are, got 5"),
     ],
 )
@@ -213,6 +219,23 @@ def test_trials_are_counted_per_policy_and_mode(tmp_path):
     assert rows[0].interval == wilson_interval(4, 8)
     assert rows[0].median_steps == 11.5
     assert np.isnan(rows[2].median_steps)
+
+
+def test_trials_of_another_setting_are_rows_of_their_own(tmp_path):
+    """What is told otherwise, played otherwise or proposed by another is no other draw of the same trials."""
+    settings = {
+        "": {},
+        ", ensemble": {"plan": {"play": "ensemble", "ensemble_decay": 0.01}},
+        ", ensemble, decay 0": {"plan": {"play": "ensemble", "ensemble_decay": 0.0}},
+        ", told 'another task'": {"plan": {"policy_task": "another task"}},
+        ', steered by {"by": "/x/clone"}': {"steered": {"by": "/x/clone"}},
+        ', steered by {"by": "/y/clone"}': {"steered": {"by": "/y/clone"}},
+    }
+    files = [rollout(tmp_path / f"{i}.json", successes=i, num=6, **o) for i, o in enumerate(settings.values())]
+    assert [(row.policy, row.successes, row.num_trials) for row in trial_rows(files)] == [
+        (f"p{name}", i, 6) for i, name in enumerate(settings)
+    ]
+    assert len(trial_counts(files)) == len(settings)
 
 
 def test_how_far_the_trials_came(tmp_path):

@@ -276,7 +276,10 @@ def test_a_search_that_succeeds_less_often_than_the_clone_that_it_chooses_from(r
     trials(run, "sample", 12)
     trials(run, "search", 2, candidates=32, elites=4)
     finding = found(run)["search_behind"]
-    assert "2 of 20 trials succeed by search, and 12 of 20 by the clone's samples (reach)" in finding.seen
+    assert (
+        "2 of 20 trials succeed by search, mean of the best 4 of 32, and 12 of 20 by the clone's samples (reach)"
+        in finding.seen
+    )
     assert "--candidates 4 --elites 1" in finding.advice
     trials(run, "search", 14, candidates=4, elites=1)  # another way to search, on the same starts
     assert "search_behind" not in found(run)
@@ -288,6 +291,24 @@ def test_a_search_that_succeeds_less_often_than_the_clone_that_it_chooses_from(r
         file.write_text(json.dumps(json.loads(file.read_text()) | {"plan": {"start": "easy", "max_steps": max_steps}}))
     (run / "rollouts" / "search-32-4.json").unlink()
     assert "search_behind" not in found(run), "trials of 20 decisions beside trials of 60"
+
+
+def test_a_search_is_compared_with_samples_that_were_tried_alike(rewritten):
+    run = rewritten("healthy_proposals", lambda _, row: row)
+    trials(run, "sample", 14, step=600)
+    trials(run, "search", 2, step=0, candidates=32, elites=4)
+    assert "search_behind" not in found(run), "another checkpoint"
+    trials(run, "search", 2, step=600, candidates=32, elites=4, plan={"frame_delay": 5})
+    assert "search_behind" not in found(run), "late frames"
+    trials(run, "search", 4, step=600, candidates=32, elites=4)
+    assert "--candidates 4" in found(run)["search_behind"].advice
+    assert "(reach, step 600)" in found(run)["search_behind"].seen
+    trials(run, "search", 2, step=600, candidates=4, elites=1)
+    assert "--candidates" not in found(run)["search_behind"].advice, "few were tried too, and were worse"
+    trials(run, "search", 1, step=600, candidates=8, elites=1)
+    file = run / "rollouts" / "search-600-8-1.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"trials": [{"seed": 0, "success": True}]}))
+    assert "search_behind" in found(run), "a single trial hides nothing"
 
 
 def test_a_search_among_many_proposals_by_a_critic_that_does_not_know_the_task(trained, table, tmp_path, capsys):
@@ -398,6 +419,12 @@ def test_seeds_that_disagree(rewritten, trained):
     trials(near, "mean", 2)
     trials(far, "mean", 15)
     assert "2 of 20 trials succeed with one and 15 of 20" in found(far, near)["seeds_disagree"].seen
+    trials(near, "mean", 14)
+    trials(near, "mean", 1, plan={"start": "wide"})
+    trials(near, "search", 1, candidates=4, elites=1)
+    trials(far, "search", 15, candidates=32, elites=4)
+    seen = found(far, near)["seeds_disagree"].seen
+    assert "trials" not in seen, "other starts and other searches are no other seeds"
 
 
 def test_a_run_without_curves_is_evaluated_and_one_without_anything_says_so(table, trained, rewritten, tmp_path):

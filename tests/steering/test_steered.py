@@ -17,6 +17,7 @@ import torch
 import warm_python
 from websockets.sync.client import connect
 
+from ptr_fast.checkpoint import weights_digest
 from ptr_fast.config import ActConfig
 from ptr_fast.runtime.choice import proposal_seed
 from ptr_fast.runtime.export import add_metadata, describe
@@ -24,6 +25,7 @@ from ptr_fast.runtime.graph import ActingGraph, noise_for
 from ptr_fast.runtime.policy import Policy
 from ptr_fast.types import ActionSpec, CameraSpec, StateSpec
 from ptr_robot.acting_options import ActingOptions
+from ptr_robot.serving.metadata import acting_of
 from ptr_robot.serving.protocol import pack, unpack
 from ptr_robot.steering.log import SteeringLog
 from ptr_robot.steering.options import SteeringOptions
@@ -322,6 +324,18 @@ def serving(checkpoint, *more):
         process.wait()
 
 
+def test_a_server_says_how_it_acts_and_who_steers_it(critic, clone, other):
+    """So trials of a proposer that acts otherwise, or is steered by another, are not taken for these."""
+    policy = Policy.load(clone)
+    proposing = other(lambda _, request: serve.make_infer(policy)(request)["actions"], metadata_of(policy))
+    steered = load_steered(critic, SteeringOptions(steer=proposing.url, steer_proposals=3))
+    assert steered.source.identity == {"step": 1, "weights": weights_digest(policy.info), "mode": policy.mode}
+    told = serve.steered_by(SteeringOptions(steer="/home/somebody/runs/clone", steer_mode="sample"), steered)
+    assert told == {"by": "runs/clone", "proposals": 16, "choose": "max", **steered.source.identity}
+    assert metadata_of(steered, None, told)["steered"] == told
+    assert acting_of({"mode": 3, "candidates": 4, "weights": "w"}) == {"weights": "w"}  # of a server that errs
+
+
 def test_a_server_steers_a_server(critic, clone):
     """Clients ask a server whose critic chooses among the proposals of our own server, as they ask any other."""
     policy = Policy.load(clone)
@@ -334,6 +348,12 @@ def test_a_server_steers_a_server(critic, clone):
         with connect(url, compression=None) as client:
             about = unpack(client.recv(timeout=5))
             assert about["mode"] == "best of 3"
+            assert about["steered"] == {
+                "by": proposing.url,
+                "proposals": 3,
+                "choose": "max",
+                **acting_of(metadata_of(policy)),
+            }
             for seed in (5, 6):
                 client.send(pack({**request, "prompt": case.TASK, "seed": seed}))
                 answer = unpack(client.recv(timeout=10))

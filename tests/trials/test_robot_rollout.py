@@ -76,6 +76,8 @@ def test_trials_of_two_policies_in_blinded_order(checkpoint, tmp_path):
         assert (out / trial["video"]).stat().st_size > 0
     result = json.loads((out / "result.json").read_text())
     assert result["policies"]["one"]["judged"] == 2
+    assert result["policies"]["one"]["acts_by"] == "mean"
+    assert "one, step 1 (mean): 0/2 succeeded" in done.stdout
     assert sum(result["decisions_late"]) == 4 * 12
     page = (out / "report.html").read_text()
     for word in (

@@ -148,6 +148,11 @@ class Plan(TypedDict):
     state_delay: NotRequired[int]
     play: NotRequired[str]
     execute: NotRequired[int]
+    ensemble_decay: NotRequired[float]
+    start: NotRequired[str]
+    distractors: NotRequired[int]
+    max_steps: NotRequired[int]
+    policy_task: NotRequired[str]
 
 
 class Rollout(TypedDict):
@@ -162,4 +167,7 @@ class Rollout(TypedDict):
     step: NotRequired[int | None]
     successes: NotRequired[int]
     num_trials: NotRequired[int]
+    candidates: NotRequired[int]
+    elites: NotRequired[int]
+    steered: NotRequired[dict[str, Any]]
     plan: NotRequired[Plan]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,6 +17,7 @@ from ptr_fast.diagnostics import wilson_interval
 from ptr_fast.errors import DataError
 from ptr_fast.json_files import parse_json, read_checked
 from ptr_fast.run_folder import Choice, choose_checkpoint, list_checkpoints
+from ptr_fast.runtime.playing import PlayConfig
 from ptr_robot.evaluation.metrics import METRICS
 from ptr_robot.report.file_types import Evaluation, MetricsRow, Record, Rollout, Selection
 
@@ -30,6 +32,7 @@ __all__ = [
     "told_conditions",
     "told_plan",
     "told_search",
+    "told_setting",
     "trial_rows",
 ]
 
@@ -89,15 +92,18 @@ class TrialRow:
     """Trials of one policy and mode at one task in one kitchen, over all files about them.
 
     ``reached`` and ``lifted`` count the trials that came so far, None where the files do not say; ``median_steps`` is
-    over successful trials, NaN without one. ``conditions`` tell starts and limits, and ``candidates`` among how many a
-    search chose, None of other modes and where a file does not say.
+    over successful trials, NaN without one. ``step`` is the checkpoint's, None of several or where no file says it.
+    ``setting`` tells what was alike in these trials beside task and kitchen: delays, playing, starts, limits;
+    ``search`` how a search chose, and ``candidates`` among how many, None of other modes and where a file is silent.
     """
 
     policy: str
     mode: str
     task: str
     kitchen: str
-    conditions: str
+    step: int | None
+    setting: str
+    search: str
     candidates: int | None
     successes: int
     num_trials: int
@@ -232,6 +238,8 @@ def read_rollouts(paths: Iterable[Path]) -> dict[Path, dict[str, Any]]:
         for name, count in counted.items():
             if rollout.get(name, count) != count:
                 raise DataError(f"{path}: rollout.{name}: expected {count}, as its trials are, got {rollout[name]}")
+        if "candidates" in rollout and "elites" not in rollout:
+            raise DataError(f"{path}: rollout.elites: expected a number, as rollout.candidates is there, got none")
     return rollouts
 
 
@@ -256,6 +264,9 @@ def told_plan(rollout: Mapping[str, Any]) -> str:
     told = "".join(f", {what} {plan[key]} late" for what, key in DELAYS.items() if plan.get(key))
     if plan.get("play", "receding") != "receding":
         told += f", {plan['play']}"
+    decay = plan.get("ensemble_decay", PlayConfig.ensemble_decay)
+    if plan.get("play") == "ensemble" and decay != PlayConfig.ensemble_decay:
+        told += f", decay {decay:g}"
     return told + (f", execute {plan['execute']}" if plan.get("execute") else "")
 
 
@@ -265,6 +276,14 @@ def told_conditions(rollout: Mapping[str, Any]) -> str:
     told = f", {plan['start']} starts" if "start" in plan else ""
     told += f", {plan['distractors']} distractors" if plan.get("distractors") else ""
     return told + (f", {plan['max_steps']} decisions" if "max_steps" in plan else "")
+
+
+def told_setting(rollout: Mapping[str, Any]) -> str:
+    """What sets trials apart beside policy, mode, search, task and kitchen: all of it, as far as a file says."""
+    task, steered = rollout.get("plan", {}).get("policy_task", ""), rollout.get("steered")
+    told = told_plan(rollout) + told_conditions(rollout)
+    told += f", told {task!r}" if task not in ("", rollout["task"]) else ""
+    return told + (f", steered by {json.dumps(steered, sort_keys=True)}" if steered else "")
 
 
 def told_search(rollout: Mapping[str, Any]) -> str:
@@ -295,13 +314,16 @@ def trial_rows(paths: Sequence[Path]) -> list[TrialRow]:
         for kind, words in _parts_of_name(rollout).items():
             seen[_policy_of(rollout), kind].add(words)
 
-    def key_of(rollout: dict[str, Any]) -> tuple[Any, ...]:
+    def key_of(rollout: dict[str, Any]) -> tuple[str, ...]:
         policy, parts = _policy_of(rollout), _parts_of_name(rollout)
         name = policy[0] + "".join(parts[kind] for kind in parts if kind == "plan" or len(seen[policy, kind]) > 1)
-        place = name, rollout["mode"], rollout["task"], rollout["kitchen"]
-        return *place, told_conditions(rollout), rollout.get("candidates")
+        search = told_search(rollout) if rollout["mode"] == "search" else ""
+        return name, rollout["mode"], rollout["task"], rollout["kitchen"], told_setting(rollout), search
 
-    return [_row(key, trials) for key, trials in distinct_trials(rollouts, key_of).items()]
+    alike: defaultdict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+    for rollout in rollouts.values():
+        alike[key_of(rollout)].append(rollout)
+    return [_row(key, trials, alike[key]) for key, trials in distinct_trials(rollouts, key_of).items()]
 
 
 def _policy_of(rollout: dict[str, Any]) -> tuple[str, str]:
@@ -314,23 +336,27 @@ def _parts_of_name(rollout: dict[str, Any]) -> dict[str, str]:
     parts = {"step": f", step {rollout.get('step')}", "plan": told_plan(rollout)}
     if rollout["mode"] == "search":
         parts["search"] = told_search(rollout)
-    return {**parts, "conditions": told_conditions(rollout)}
+    return {**parts, "setting": told_setting(rollout).removeprefix(parts["plan"])}
 
 
-def _row(key: tuple[Any, ...], trials: Sequence[dict[str, Any]]) -> TrialRow:
+def _row(key: tuple[str, ...], trials: Sequence[dict[str, Any]], rollouts: Sequence[dict[str, Any]]) -> TrialRow:
     good = [trial for trial in trials if trial["success"]]
-    steps = [trial["num_steps"] for trial in good if "num_steps" in trial]
+    lengths = [trial["num_steps"] for trial in good if "num_steps" in trial]
+    steps = {rollout.get("step") for rollout in rollouts}
+    name, mode, task, kitchen, setting, search = key
     return TrialRow(
-        policy=key[0],
-        mode=key[1],
-        task=key[2],
-        kitchen=key[3],
-        conditions=key[4],
-        candidates=key[5],
+        policy=name,
+        mode=mode,
+        task=task,
+        kitchen=kitchen,
+        step=steps.pop() if len(steps) == 1 else None,
+        setting=setting,
+        search=search,
+        candidates=rollouts[0].get("candidates"),
         successes=len(good),
         num_trials=len(trials),
         interval=wilson_interval(len(good), len(trials)),
-        median_steps=float(np.median(steps)) if steps else math.nan,
+        median_steps=float(np.median(lengths)) if lengths else math.nan,
         reached=_count(trials, "reached"),
         lifted=_count(trials, "lifted"),
     )

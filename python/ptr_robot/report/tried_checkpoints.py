@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypedDict
 from ptr_fast.errors import DataError
 from ptr_fast.json_files import read_checked
 from ptr_robot.evaluation.metric_correlation import MetricCorrelation, TriedCheckpoint
-from ptr_robot.report.runs import distinct_trials, find_rollouts, read_rollouts, told_conditions, told_plan, told_search
+from ptr_robot.report.runs import distinct_trials, find_rollouts, read_rollouts, told_search, told_setting
 
 __all__ = ["Way", "correlation_rows", "trial_counts", "tried_checkpoints"]
 
@@ -35,8 +35,8 @@ class Evaluated(TypedDict):
 def trial_counts(rollouts: Sequence[Path]) -> dict[tuple[Path, Way], tuple[int, int]]:
     """Successes and trials of every checkpoint and way of acting that was tried, over all files; each start once.
 
-    A way tells, beside the mode, of how many candidates it searched, how late it saw, from where trials began and how
-    long they could last; tasks and kitchens are counted together.
+    A way tells, beside the mode, of how many candidates it searched and all that :func:`told_setting` tells; tasks and
+    kitchens are counted together.
 
     Args:
         rollouts: result files of ``ptr-fast rollout``, or folders of them.
@@ -50,7 +50,7 @@ def trial_counts(rollouts: Sequence[Path]) -> dict[tuple[Path, Way], tuple[int, 
         raise DataError(f"{none[0]}: rollout.trials: expected at least one, got none")
 
     def key_of(result: dict[str, Any]) -> tuple[Path, Way, str, str]:
-        way = Way(result["mode"], told_search(result) + told_plan(result) + told_conditions(result))
+        way = Way(result["mode"], told_search(result) + told_setting(result))
         return Path(result["checkpoint"]).resolve(), way, result["task"], result["kitchen"]
 
     counts: dict[tuple[Path, Way], tuple[int, int]] = {}

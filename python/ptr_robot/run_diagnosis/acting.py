@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ptr_fast.config import from_dict
@@ -106,19 +108,20 @@ def search_behind(evidence: RunEvidence) -> list[Finding]:
     """A critic whose choice among a clone's samples succeeds less often than the samples themselves."""
     rows = _tried(evidence)
     for sampled in (row for row in rows if row.mode == "sample"):
-        ways = [row for row in rows if row.mode == "search" and _are_alike(row, sampled)]
+        enough = sampled.num_trials / 2
+        ways = [row for row in rows if row.mode == "search" and _are_alike(row, sampled) and row.num_trials >= enough]
         best = max(ways, key=lambda row: row.successes / row.num_trials, default=None)
         if best is None or best.interval[1] >= sampled.interval[0]:
             continue
-        counts = f"{best.successes} of {best.num_trials} trials succeed by search"
+        counts = f"{best.successes} of {best.num_trials} trials succeed by search{best.search}"
+        where = sampled.task if sampled.step is None else f"{sampled.task}, step {sampled.step}"
         return [
             Finding(
                 level="warning",
-                seen=f"{counts}, and {sampled.successes} of {sampled.num_trials} by the clone's samples "
-                f"({sampled.task})",
+                seen=f"{counts}, and {sampled.successes} of {sampled.num_trials} by the clone's samples ({where})",
                 why="among many proposals the search finds those where the critic errs, as on an object that it has "
                 "seen in a few demonstrations alone; held-out metrics do not show it",
-                advice=_choose_among_fewer(evidence, best),
+                advice=_choose_among_fewer(evidence, ways),
                 numbers={"search": best.successes, "sample": sampled.successes},
             )
         ]
@@ -146,10 +149,10 @@ def unknown_task(evidence: RunEvidence) -> list[Finding]:
     ]
 
 
-def _choose_among_fewer(evidence: RunEvidence, tried: TrialRow) -> str:
-    """As few as the critic's targets take the best of, unless that is what was tried."""
+def _choose_among_fewer(evidence: RunEvidence, tried: Sequence[TrialRow]) -> str:
+    """As few as the critic's targets take the best of, unless that was tried."""
     few = evidence.traits.num_proposals
-    if tried.candidates is not None and tried.candidates <= few:
+    if any(row.candidates is not None and row.candidates <= few for row in tried):
         return "act by --mode sample, and record more demonstrations: the critic needs to see more of the task"
     return f"{_fewer(few)}, and finetune with --act-candidates {few} --act-elites 1; or act by --mode sample"
 
@@ -159,8 +162,8 @@ def _fewer(few: int) -> str:
 
 
 def _are_alike(row: TrialRow, other: TrialRow) -> bool:
-    """Whether two rows tell of the same trials."""
-    return (row.task, row.kitchen, row.conditions) == (other.task, other.kitchen, other.conditions)
+    """Whether two rows tell of the same checkpoint and the same trials."""
+    return all(getattr(row, name) == getattr(other, name) for name in ("task", "kitchen", "step", "setting"))
 
 
 def _tried(evidence: RunEvidence) -> list[TrialRow]:

@@ -55,13 +55,19 @@ def _data(run: RunEvidence) -> set[tuple[str, ...]]:
 
 
 def _succeeds(run: RunEvidence, clone: RunEvidence) -> bool:
-    """Whether the run succeeds at least as often as the clone in trials of one task by its mean."""
-    of_clone = {(row.task, row.kitchen): row for row in _rows(clone)}
-    pairs = [(row, of_clone.get((row.task, row.kitchen))) for row in _rows(run) if row.mode in ("mean", "ema_mean")]
-    return any(
-        other is not None and row.successes * other.num_trials >= other.successes * row.num_trials
-        for row, other in pairs
-    )
+    """Whether the run succeeds at least as often as the clone in trials that are alike, by its mean."""
+    of_clone = _rows(clone)
+    for row in _rows(run):
+        alike = [other for other in of_clone if _trials(other) == _trials(row)]
+        best = max((other.successes / other.num_trials for other in alike), default=None)
+        if row.mode in ("mean", "ema_mean") and best is not None and row.successes / row.num_trials >= best:
+            return True
+    return False
+
+
+def _trials(row: TrialRow) -> tuple[str, ...]:
+    """What trials of different runs must have in common to be compared."""
+    return row.task, row.kitchen, row.setting
 
 
 def seeds_disagree(runs: Sequence[RunEvidence]) -> list[Finding]:
@@ -98,15 +104,22 @@ def _of_group(group: Sequence[RunEvidence]) -> list[Finding]:
 
 
 def _by_trials(group: Sequence[RunEvidence]) -> str:
-    rows = [row for run in group for row in _rows(run)]
-    for row in rows:
-        for other in rows:
-            same = (row.mode, row.task, row.kitchen) == (other.mode, other.task, other.kitchen)
-            if same and row.interval[1] < other.interval[0]:
-                first, second = (f"{each.successes} of {each.num_trials}" for each in (row, other))
-                told = f"by {row.mode} {first} trials succeed with one and {second} with another ({row.task})"
-                return f"{told}: their 95 % intervals do not meet"
+    newest = [_newest(run) for run in group]
+    for rows in newest:
+        for others in newest:
+            for key in rows.keys() & others.keys():
+                row, other = rows[key], others[key]
+                if row.interval[1] < other.interval[0]:
+                    first, second = (f"{each.successes} of {each.num_trials}" for each in (row, other))
+                    by = f"by {row.mode}{row.search} {first} trials succeed with one and {second} with another"
+                    return f"{by} ({row.task}): their 95 % intervals do not meet"
     return ""
+
+
+def _newest(run: RunEvidence) -> dict[tuple[str, ...], TrialRow]:
+    """Of trials that are alike those of the newest checkpoint, by what is alike."""
+    in_order = sorted(_rows(run), key=lambda row: -1 if row.step is None else row.step)
+    return {(row.mode, row.search, *_trials(row)): row for row in in_order}
 
 
 def _rows(run: RunEvidence) -> list[TrialRow]:

@@ -12,10 +12,18 @@ from ptr_fast.config import PolicySpec, TaskTable
 from ptr_fast.types import ActionSpec, CameraSpec, StateSpec, Window
 from ptr_robot.serving.protocol import MAX_MESSAGE_BYTES
 
-__all__ = ["images_of", "spec_of", "window_of"]
+__all__ = ["acting_of", "images_of", "spec_of", "window_of"]
 
 MAX_REQUEST_BYTES = 1 << 30
 """No policy looks at so much; a server that asks for it would fill the memory of its clients."""
+
+
+def acting_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What identifies how a server of ours acts, as far as it says it; a value of another kind is left out."""
+    kinds = {"step": int, "weights": str, "mode": str, "candidates": int, "elites": int, "steered": dict}
+    told = {key: metadata[key] for key, kind in kinds.items() if isinstance(metadata.get(key), kind)}
+    of_a_search = {"candidates", "elites"}
+    return told if of_a_search <= told.keys() else {key: told[key] for key in told if key not in of_a_search}
 
 
 def images_of(metadata: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from ptr_fast.config import PolicySpec
 from ptr_fast.runtime.observation import Observation
 from ptr_fast.types import ActionSpec, CameraSpec, StateSpec, Window
 from ptr_robot.serving.client import RemotePolicy
-from ptr_robot.serving.metadata import images_of, spec_of, window_of
+from ptr_robot.serving.metadata import acting_of, images_of, spec_of, window_of
 
 __all__ = [
     "CheckpointProposals",
@@ -234,9 +234,7 @@ class ServerProposals:
         self._remote, self._timeout_s, self.name = remote, timeout_s, remote.url
         about = remote.metadata
         self.says_itself = about.get("policy") == "ptr-fast"
-        self.identity: dict[str, str | int] = {
-            key: about[key] for key in ("step", "weights") if self.says_itself and key in about
-        }
+        self.identity: dict[str, Any] = acting_of(about) if self.says_itself else {}
         if self.says_itself:
             spec = spec_of(remote.url, about)
             told = offer_of(spec, window_of(about))

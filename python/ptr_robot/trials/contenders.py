@@ -15,7 +15,7 @@ from ptr_fast.runtime.control import PythonPolicy
 from ptr_robot.acting_options import ActingOptions
 from ptr_robot.device import pick_device
 from ptr_robot.serving.client import RemotePolicy
-from ptr_robot.serving.metadata import images_of, spec_of, window_of
+from ptr_robot.serving.metadata import acting_of, images_of, spec_of, window_of
 
 __all__ = ["Contender", "RemoteActing", "load_contenders", "remote_contender"]
 
@@ -108,7 +108,4 @@ def remote_contender(url: str, token: str = "", ca_file: Path | None = None) -> 
     about = acting.metadata
     spec = spec_of(url, about)
     label = str(about.get("checkpoint", url))
-    # Older servers do not say all of it.
-    told = ("step", "weights", "mode", "candidates", "elites")
-    of_the_server: dict[str, Any] = {key: about[key] for key in told if key in about}
-    return Contender(label=label, policy=acting, spec=spec, about={"label": label, "server": url, **of_the_server})
+    return Contender(label=label, policy=acting, spec=spec, about={"label": label, "server": url, **acting_of(about)})

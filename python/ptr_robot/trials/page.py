@@ -104,8 +104,10 @@ def _success_table(sheet: TrialSheet) -> str:
         bar = interval_bar(successes / judged, low, high, label=f"{successes} of {judged}") if judged else ""
         interval = f"{low:.0%} to {high:.0%}" if judged else "not judged yet"
         step = sheet.step_of(label)
-        rows.append([escape(label), "unknown" if step is None else str(step), f"{successes} / {judged}", bar, interval])
-    return _table(["policy", "checkpoint's step", "success", "0 to 100 %", "95 % interval (Wilson)"], rows)
+        known = ["unknown" if step is None else str(step), escape(sheet.way_of(label)) or "unknown"]
+        rows.append([escape(label), *known, f"{successes} / {judged}", bar, interval])
+    head = ["policy", "checkpoint's step", "acts by", "success", "0 to 100 %", "95 % interval (Wilson)"]
+    return _table(head, rows)
 
 
 def _latency_table(sheet: TrialSheet) -> str:

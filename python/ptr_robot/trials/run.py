@@ -144,6 +144,8 @@ def run_robot_trials(plan: RobotTrials, contenders: list[Contender]) -> int:
         successes, judged = sheet.counts(contender.label)
         low, high = wilson_interval(successes, judged) if judged else (0.0, 1.0)
         who = f"{contender.label}, step {contender.about.get('step', 'unknown')}"
+        if way := sheet.way_of(contender.label):
+            who += f" ({way})"
         print(f"{who}: {successes}/{judged} succeeded (95 % interval {low:.0%} to {high:.0%})")
     if failed := [trial for trial in sheet.records if trial.reason in POLICY_FAILED and not trial.success]:
         told = f"in {len(failed)} of {len(sheet.records)} trials the policy failed, which is no success: "
@@ -385,6 +387,7 @@ def _write_result(plan: RobotTrials, sheet: TrialSheet) -> None:
         successes, judged = sheet.counts(label)
         policies[label] = {
             "step": sheet.step_of(label),
+            "acts_by": sheet.way_of(label),
             "successes": successes,
             "judged": judged,
             "interval95": wilson_interval(successes, judged) if judged else None,

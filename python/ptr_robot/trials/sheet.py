@@ -19,6 +19,7 @@ import numpy as np
 
 from ptr_fast.errors import DataError
 from ptr_fast.files import write_atomically, writing
+from ptr_robot.report.runs import told_search
 
 __all__ = ["TrialRecord", "TrialSheet"]
 
@@ -140,6 +141,11 @@ class TrialSheet:
     def step_of(self, policy: str) -> int | None:
         """Updates that a policy's checkpoint had done; None where that is not known."""
         return next((about.get("step") for about in self.about["policies"] if about["label"] == policy), None)
+
+    def way_of(self, policy: str) -> str:
+        """How a policy acts, in words; empty where that is not known, as of a server of another make."""
+        about: dict[str, Any] = next((a for a in self.about["policies"] if a["label"] == policy), {})
+        return about.get("mode", "") + told_search(about)
 
     def _finished(self) -> list[TrialRecord]:
         """The trials that are there, of this plan; a plan that began no trial is nobody's."""

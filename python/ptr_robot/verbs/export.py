@@ -46,7 +46,7 @@ class Args:
             int8 0.05.
         int8: Convolutions in 8-bit integers, about three times as fast on a CPU with VNNI; calibrated on other episodes
             of the store than those of the check. rollout and serve take the file as --engine, made without --camera
-            and --task.
+            and --task, with the same --mode, --candidates and --elites.
         num_calibration: Frames that int8 is calibrated on.
         acting: How the checkpoint acts, where it is to be otherwise than it says itself; the files of modes sample and
             search have their noise as an input.

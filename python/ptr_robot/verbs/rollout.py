@@ -79,7 +79,7 @@ class Args:
         realtime_priority: SCHED_FIFO priority of the control loop, 1 to 98; 0 leaves it as it is. Needs the right
             to (CAP_SYS_NICE).
         stop_file: The arm stops as soon as this file exists, and no trial begins while it does (with --robot).
-        acting: How the checkpoint acts, where it is to be otherwise than it says itself.
+        acting: How all checkpoints act that are tried, where it is to be otherwise than they say themselves.
         steering: Another policy proposes, the checkpoint's critic chooses.
     """
 
@@ -151,6 +151,8 @@ def main(args: Args) -> int:
         if not lowest <= getattr(args, name) <= highest:
             option = name.replace("_", "-")
             raise ValueError(f"{option} must lie in {lowest} to {highest}, got {getattr(args, name)}")
+    if args.play != "ensemble" and args.ensemble_decay != Args.ensemble_decay:
+        raise ValueError("--ensemble-decay does nothing without --play ensemble")
     args.steering.check()
     if args.steering.steer:
         _refuse(args, NOT_STEERED, NOT_WITH_STEER)

@@ -133,7 +133,8 @@ def main(args: Args) -> int:
     limits = Limits(
         message_bytes=int(args.max_message_mib * 2**20), connections=args.max_connections, idle_s=args.idle_s
     )
-    metadata = metadata_of(policy, keys)
+    steered = steered_by(args.steering, policy) if args.steering.steer else None
+    metadata = metadata_of(policy, keys, steered)
     server = PolicyServer(infer, metadata, limits, token, log=lambda line: print(line, flush=True))
     print(f"ready after {time.monotonic() - begin:.1f} s", flush=True)
     told = f"{policy.info.path} ({policy.mode}{told_search(metadata)}, {policy.explain()})"
@@ -241,8 +242,21 @@ def make_infer(policy: Any, frame_size: tuple[int, int] | None = None, keys: Map
     return infer
 
 
-def metadata_of(policy: Any, keys: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """What a client needs to know before it asks; ``image`` is the first of ``images``, where there are any."""
+def steered_by(options: SteeringOptions, policy: Any) -> dict[str, Any]:
+    """What identifies who proposes and how it is chosen; of a path its end, as clients need not know where it lies."""
+    told = {**options.told(), **policy.source.identity}
+    by = options.steer if "://" in options.steer else "/".join(Path(options.steer).parts[-2:])
+    return {**told, "by": by}
+
+
+def metadata_of(
+    policy: Any, keys: Mapping[str, str] | None = None, steered: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What a client needs to know before it asks; ``image`` is the first of ``images``, where there are any.
+
+    Args:
+        keys: of the cameras' frames in a request. steered: :func:`steered_by` of a policy that a critic steers.
+    """
     from ptr_fast.checkpoint import weights_digest
     from ptr_fast.runtime.policy import Policy
 
@@ -259,6 +273,7 @@ def metadata_of(policy: Any, keys: Mapping[str, str] | None = None) -> dict[str,
         "weights": weights_digest(policy.info),
         "mode": policy.mode,
         **(policy.act_config.told() if isinstance(policy, Policy) else {}),
+        **({"steered": dict(steered)} if steered else {}),
         "control_hz": spec.control_hz,
         **({"image": images[0]} if images else {}),
         "images": images,
