@@ -128,6 +128,10 @@ def test_the_verb_joins_trials_and_evaluations(folder, store, capsys):
     assert {row["num_checkpoints"] for row in json.loads(capsys.readouterr().out)} == {2}
     for file in runs[0].glob("rollouts/search-*.json"):
         file.unlink()
+    one = ["--rollouts", str(runs[0] / "rollouts" / "x-2.json")]
+    write_trials(folder / "searched.json", runs[0], 2, 1, **of)
+    assert cli(["correlate", *one, "--rollouts", str(folder / "searched.json")]) == 2, "one checkpoint, in two ways"
+    assert "expected at least two checkpoints with trials and an evaluation, got 1" in capsys.readouterr().err
     alike = []
     for file in sorted(runs[1].glob("rollouts/x-*.json")):
         path = folder / f"alike-{file.name}"

@@ -54,7 +54,7 @@ class MetricCorrelation:
             runs of that within each (of a run that was tried in several ways, the mean over these). Positive: what the
             metric calls better succeeds more; a metric without a better side keeps its own sign.
         over_all_interval, within_interval: 95 %, over runs.
-        num_checkpoints, num_runs: that have this metric.
+        num_checkpoints, num_runs: that have this metric; a checkpoint that was tried in several ways counts in each.
         num_runs_within: of these, the runs whose checkpoints differ in the metric and in their success.
     """
 

@@ -62,12 +62,12 @@ def main(args: Args) -> int:
             f"{missing[0]}" + (" ..." if len(missing) > 1 else ""),
             file=sys.stderr,
         )
-    if len(tried) < 2:
+    if (num_checkpoints := len({checkpoint for checkpoint, _ in counts} - set(missing))) < 2:
         by = f" by --mode {args.mode}" if args.mode else ""
         modes = ", ".join(sorted({way.mode for _, way in found})) or "none"
         raise ValueError(
             f"{', '.join(map(str, [*folders, *args.rollouts]))}: expected at least two checkpoints with trials{by} and "
-            f"an evaluation, got {len(tried)} (modes of the trials there: {modes})"
+            f"an evaluation, got {num_checkpoints} (modes of the trials there: {modes})"
         )
     correlations = metric_correlations(tried, args.seed)
     if args.json:
@@ -108,6 +108,9 @@ def _print(correlations: list[MetricCorrelation]) -> None:
     console = Console()
     console.print("Spearman's rank correlation with the success rate; 1: what the metric calls better succeeds more")
     console.print(table)
+    console.print(
+        "a point: a checkpoint, tried in one way (mode, search, starts, limit), all tasks and kitchens together"
+    )
     console.print("in brackets: runs whose checkpoints differ in the metric and in their success")
 
 
