@@ -148,6 +148,7 @@ def test_a_policy_of_states_alone_has_curves_without_frames(tmp_path, cameras):
         (RECORD, "split.sources", 3, "record.split.sources: expected a list, got 3"),
         (RECORD, "split.sources.0", {}, r"record.split.sources\[0\]: missing key 'role'"),
         (RECORD, "split.sources.0.train", "x", r"record.split.sources\[0\].train: expected a list, got 'x'"),
+        (RECORD, "familiarity", {"old": 1.0}, "record.familiarity: missing key 'demonstrations'"),
         (TRIED, "trials", 3, "rollout.trials: expected a list, got 3"),
         (TRIED, "trials", [3], r"rollout.trials\[0\]: expected an object, got 3"),
         (TRIED, "trials", [{}], r"rollout.trials\[0\]: missing key 'success'"),

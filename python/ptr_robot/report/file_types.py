@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NotRequired, TypedDict
 
+from ptr_robot.evaluation.familiarity import Familiarity
 from ptr_robot.training.run_record import Split
 
 __all__ = ["Evaluation", "MetricsRow", "Record", "Rollout", "Selection", "Trial"]
@@ -60,6 +61,7 @@ class Record(TypedDict):
     checkpoint: NotRequired[Start | None]
     ancestors: NotRequired[list[Ancestor] | None]
     versions: NotRequired[dict[str, str] | None]
+    familiarity: NotRequired[Familiarity | None]
 
 
 class Data(TypedDict):
