@@ -21,10 +21,13 @@ from ptr_robot.evaluation.metrics import record_of
 from ptr_robot.training.loop import Run
 from ptr_robot.training.sources import Source
 
-__all__ = ["MAX_DROP", "Familiarity", "familiarity_of"]
+__all__ = ["MAX_DROP", "MIN_CLIMB", "Familiarity", "familiarity_of"]
 
 MAX_DROP = 0.07
 """By how much the rank correlation may lie lower along demonstrations of a known task than along old episodes."""
+MIN_CLIMB = 0.8
+"""Rank correlation along old episodes below which nothing can be told: Q does not climb along them either. Critics that
+were looked at have 0.95 to 0.99."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,17 +45,23 @@ class Familiarity:
     num_old: int
 
     @property
-    def is_known(self) -> bool:
-        """Whether the critic knows the task of the demonstrations."""
-        return self.demonstrations >= self.old - MAX_DROP
+    def is_known(self) -> bool | None:
+        """Whether the critic knows the task of the demonstrations; None where that cannot be told."""
+        return self.demonstrations >= self.old - MAX_DROP if self.old >= MIN_CLIMB else None
 
     def line(self) -> str:
         """In words."""
-        less, verdict = ("as", "knows") if self.is_known else ("less than", "does not know")
-        return (
-            f"along {self.num_demonstrations} demonstrations Q climbs {less} along {self.num_old} old episodes (rank "
-            f"correlation {self.demonstrations:.2f} and {self.old:.2f}): the critic {verdict} the task"
+        told = (
+            f"along {self.num_demonstrations} demonstration{'s' * (self.num_demonstrations > 1)} Q climbs with a rank "
+            f"correlation of {self.demonstrations:.2f}, along {self.num_old} old episode{'s' * (self.num_old > 1)} of "
+            f"{self.old:.2f}: "
         )
+        verdicts = {
+            True: "the critic knows the task",
+            False: "the critic does not know the task",
+            None: "too little to tell whether the critic knows the task",
+        }
+        return told + verdicts[self.is_known]
 
 
 def familiarity_of(run: Run) -> Familiarity | None:

@@ -134,7 +134,7 @@ def unknown_task(evidence: RunEvidence) -> list[Finding]:
     if known is None or evidence.act.mode != "search" or not 0 < few < evidence.act.num_candidates:
         return []
     found = from_dict(Familiarity, known, "familiarity")
-    if found.is_known:
+    if found.is_known is not False:
         return []
     return [
         Finding(

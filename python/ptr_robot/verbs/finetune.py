@@ -191,8 +191,8 @@ def _with_familiarity(run: Run, *, is_followed: bool) -> RunRecord:
             run.learner.ranks.on_first(lambda: print("critic: no old episode to compare the demonstrations with"))
         return run.record
     told = f"critic: {found.line()}"
-    is_known = not run.learner.ranks.largest(not found.is_known)  # all ranks act alike
-    few = traits_of(run.record.learner).num_proposals if act.mode == "search" and not is_known else 0
+    is_new = run.learner.ranks.largest(found.is_known is False)  # all ranks act alike
+    few = traits_of(run.record.learner).num_proposals if act.mode == "search" and is_new else 0
     if few and is_followed:
         act = replace(act, num_candidates=few, num_elites=1)
         told += f"; the new checkpoints act by the best of {few} proposals"
