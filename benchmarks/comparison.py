@@ -117,7 +117,8 @@ def comparison_table(name: str, results: Path | None = None) -> list[list[str]]:
 def three_targets(results: Path | None = None) -> list[list[str]]:
     """The grid ``longer`` in short, the header first: per target and rule of choice ours in each of its forms, and the
     best imitation column, on the first row's kind of processor. Bold is ours where its interval over seeds lies above
-    those of all imitation columns. Empty without rows.
+    those of all imitation columns; a plus tells that it is ahead of each of them on the same starts. Empty without
+    rows.
     """
     rows = _published(results or RESULTS, "compare_longer")
     places = summarize([row for row in rows if ran_on(row) == ran_on(rows[0])])
@@ -131,15 +132,24 @@ def three_targets(results: Path | None = None) -> list[list[str]]:
             best = max(clones, key=lambda method: clones[method].rate.rate)
             bound = max(_percent(summary)[1] for summary in clones.values())
             ours = [places.get(Place(data, method, "after", rule, "search")) for method in FORMS]
-            cells = ["" if s is None else _successes(s, is_ahead=_percent(s)[0] > bound) for s in ours]
+            cells = [
+                "" if s is None else _successes(s, is_apart=_percent(s)[0] > bound, is_ahead=_is_ahead(s, clones))
+                for s in ours
+            ]
             lines.append([target, told, *cells, f"{title_of(best)} {_successes(clones[best])}"])
     header = ["target", "checkpoint", *FORMS.values(), "best imitation column"]
     return [header, ["---", "---", *["---:"] * (len(header) - 2)], *lines] if lines else []
 
 
-def _successes(summary: Summary, is_ahead: bool = False) -> str:
-    rate, mark = summary.rate, "**" if is_ahead else ""
-    return f"{mark}{rate.successes}/{rate.num_trials}{mark} ({_interval(rate.interval)} %)"
+def _successes(summary: Summary, is_apart: bool = False, is_ahead: bool = False) -> str:
+    rate, mark = summary.rate, "**" if is_apart else ""
+    return f"{mark}{rate.successes}/{rate.num_trials}{mark} ({_interval(rate.interval)} %)" + " +" * is_ahead
+
+
+def _is_ahead(summary: Summary, others: Mapping[str, Summary]) -> bool:
+    """Whether it succeeds more on the same seeds and starts, by the 95 % over seeds of each paired difference."""
+    found = [difference_to(other, summary) for other in others.values()]
+    return all(each is not None and round(100 * each[1][0]) > 0 for each in found)
 
 
 def _percent(summary: Summary) -> tuple[int, int]:
