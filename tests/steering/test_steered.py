@@ -330,7 +330,7 @@ def test_a_server_says_how_it_acts_and_who_steers_it(critic, clone, other):
     proposing = other(lambda _, request: serve.make_infer(policy)(request)["actions"], metadata_of(policy))
     steered = load_steered(critic, SteeringOptions(steer=proposing.url, steer_proposals=3))
     assert steered.source.identity == {"step": 1, "weights": weights_digest(policy.info), "mode": policy.mode}
-    told = serve.steered_by(SteeringOptions(steer="/home/somebody/runs/clone", steer_mode="sample"), steered)
+    told = serve.steered_by(SteeringOptions(steer="/elsewhere/runs/clone", steer_mode="sample"), steered)
     assert told == {"by": "runs/clone", "proposals": 16, "choose": "max", **steered.source.identity}
     assert metadata_of(steered, None, told)["steered"] == told
     assert acting_of({"mode": 3, "candidates": 4, "weights": "w"}) == {"weights": "w"}  # of a server that errs

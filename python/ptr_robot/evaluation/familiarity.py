@@ -8,11 +8,14 @@ finds those where it errs. Measured in toy kitchens (``benchmarks/NOTES.md``), n
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from torch import nn
 
+from ptr_fast.checkpoint import CheckpointInfo
+from ptr_fast.config import RewardConfig
 from ptr_fast.diagnostics import rank_correlation
 from ptr_fast.learners.registry import traits_of
 from ptr_fast.valuation import value_episode
@@ -72,8 +75,11 @@ def familiarity_of(run: Run) -> Familiarity | None:
     """
     if traits_of(run.record.learner).discount is None:
         return None
-    demonstrations = _climbs(run, (source for source in run.sources if source.role == "target"))
-    old = _climbs(run, (source for source in run.sources if source.role == "prior"))
+    info, networks = as_checkpoint(run), still_networks(run)
+    demonstrations, old = (
+        _climbs(info, networks, run.rewards, [source for source in run.sources if source.role == role])
+        for role in ("target", "prior")
+    )
     if not (demonstrations and old):
         return None
     return Familiarity(
@@ -84,13 +90,15 @@ def familiarity_of(run: Run) -> Familiarity | None:
     )
 
 
-def _climbs(run: Run, sources: Iterable[Source]) -> list[float]:
+def _climbs(
+    info: CheckpointInfo, networks: Mapping[str, nn.Module], rewards: RewardConfig, sources: Sequence[Source]
+) -> list[float]:
     """Rank correlation of Q and time along some of the episodes of these sources; unknown ones are left out."""
-    info, networks, averaged = as_checkpoint(run), still_networks(run), run.record.act.mode != "mean"
+    averaged = info.act.mode != "mean"
     found, chosen = [], [(source.store, episodes) for source in sources if len(episodes := _good(source))]
     for store, episodes in chosen:
         for episode in few_enough(store, episodes, share=1.0 / len(chosen)):
-            record = record_of(info, store, int(episode), run.rewards)
+            record = record_of(info, store, int(episode), rewards)
             values = value_episode(info.config, networks, record, info.spec, averaged=averaged)
             q = values.q_averaged if averaged else values.q
             found.append(rank_correlation(q, np.arange(len(q))))

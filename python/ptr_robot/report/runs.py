@@ -280,9 +280,13 @@ def told_conditions(rollout: Mapping[str, Any]) -> str:
 
 def told_setting(rollout: Mapping[str, Any]) -> str:
     """What sets trials apart beside policy, mode, search, task and kitchen: all of it, as far as a file says."""
+    return told_plan(rollout) + _told_circumstances(rollout)
+
+
+def _told_circumstances(rollout: Mapping[str, Any]) -> str:
+    """A setting but for the plan: the conditions, what the policy was told, and what steered it."""
     task, steered = rollout.get("plan", {}).get("policy_task", ""), rollout.get("steered")
-    told = told_plan(rollout) + told_conditions(rollout)
-    told += f", told {task!r}" if task not in ("", rollout["task"]) else ""
+    told = told_conditions(rollout) + (f", told {task!r}" if task not in ("", rollout["task"]) else "")
     return told + (f", steered by {json.dumps(steered, sort_keys=True)}" if steered else "")
 
 
@@ -336,7 +340,7 @@ def _parts_of_name(rollout: dict[str, Any]) -> dict[str, str]:
     parts = {"step": f", step {rollout.get('step')}", "plan": told_plan(rollout)}
     if rollout["mode"] == "search":
         parts["search"] = told_search(rollout)
-    return {**parts, "setting": told_setting(rollout).removeprefix(parts["plan"])}
+    return {**parts, "circumstances": _told_circumstances(rollout)}
 
 
 def _row(key: tuple[str, ...], trials: Sequence[dict[str, Any]], rollouts: Sequence[dict[str, Any]]) -> TrialRow:

@@ -140,12 +140,15 @@ class TrialSheet:
 
     def step_of(self, policy: str) -> int | None:
         """Updates that a policy's checkpoint had done; None where that is not known."""
-        return next((about.get("step") for about in self.about["policies"] if about["label"] == policy), None)
+        return self._about_of(policy).get("step")
 
     def way_of(self, policy: str) -> str:
         """How a policy acts, in words; empty where that is not known, as of a server of another make."""
-        about: dict[str, Any] = next((a for a in self.about["policies"] if a["label"] == policy), {})
+        about = self._about_of(policy)
         return about.get("mode", "") + told_search(about)
+
+    def _about_of(self, policy: str) -> dict[str, Any]:
+        return next((about for about in self.about["policies"] if about["label"] == policy), {})
 
     def _finished(self) -> list[TrialRecord]:
         """The trials that are there, of this plan; a plan that began no trial is nobody's."""

@@ -170,12 +170,14 @@ def _acting(info: CheckpointInfo, config: FinetuneConfig, learner: LearnerConfig
     act = info.act.changed(mode, config.act_candidates, config.act_elites)
     if is_told and act.mode != "search":
         raise ValueError(f"act_candidates and act_elites are of mode search, {info.path} acts by {act.mode}")
-    if config.act_mode == "auto" and is_told:
+    if config.act_mode != "auto":
+        return act
+    if is_told:
         raise ValueError("act_mode auto chooses act_candidates and act_elites itself: leave them out, or give same")
-    if config.act_mode == "auto" and (act.mode != "search" or not traits_of(learner).num_proposals):
+    if act.mode != "search" or not traits_of(learner).num_proposals:
         told = f"{info.path} acts by {act.mode} of {traits_of(learner).name}"
         raise ValueError(f"act_mode auto is for a search among cloned proposals, {told}; leave it out")
-    if config.act_mode == "auto" and config.mix == 0:
+    if config.mix == 0:
         raise ValueError("act_mode auto compares the demonstrations with old data, and mix 0 has none: leave it out")
     return act
 

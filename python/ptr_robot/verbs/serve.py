@@ -107,11 +107,11 @@ def main(args: Args) -> int:
     if args.frame_size is not None and min(args.frame_size) < 1:
         raise ValueError(f"frame-size: expected a height and a width above 0, got {list(args.frame_size)}")
     args.steering.check()
-    for name, given in (("engine", args.engine != "auto"), ("frame-size", args.frame_size)):
-        if args.steering.steer and given:
-            raise ValueError(f"--{name} {NOT_WITH_STEER}")
     if args.steering.steer:
         args.acting.refuse(NOT_WITH_STEER)
+        for name, given in (("engine", args.engine != "auto"), ("frame-size", args.frame_size)):
+            if given:
+                raise ValueError(f"--{name} {NOT_WITH_STEER}")
     tls = _tls(args)
     check_port(args.host, args.port)
     begin = time.monotonic()
