@@ -316,13 +316,13 @@ def test_a_search_is_compared_with_samples_that_were_tried_alike(rewritten):
 def test_a_search_among_many_proposals_by_a_critic_that_does_not_know_the_task(trained, table, tmp_path, capsys):
     toy_reach.write(table / "away", toy_reach.away(8, seed=9))
 
-    def finetuned(name, target, mode, checkpoint=None):
-        words = ["--target", table / target, "--mix", "0.5", "--num-steps", "5", "--num-demos", "5", "--act-mode", mode]
+    def finetuned(name, target, *options, checkpoint=None):
+        words = ["--target", table / target, "--mix", "0.5", "--num-steps", "5", "--num-demos", "5", *options]
         words += ["--checkpoint", checkpoint or trained("healthy_proposals"), "--out", tmp_path / "runs" / name]
         assert cli([str(word) for word in ["finetune", *words]]) == 0
         return tmp_path / "runs" / name, capsys.readouterr().out
 
-    run, told = finetuned("same", "away", "same")
+    run, told = finetuned("same", "away", "--act-mode", "same")
     assert re.search(
         r"along 8 demonstrations Q climbs with a rank correlation of -0\.\d\d, along 7 old episodes of 0\.9\d: ", told
     )
@@ -342,19 +342,23 @@ def test_a_search_among_many_proposals_by_a_critic_that_does_not_know_the_task(t
     assert known["demonstrations"] < 0.0 < 0.9 < known["old"]
 
     capsys.readouterr()
-    run, told = finetuned("auto", "away", "auto")
-    assert "does not know the task; the new checkpoints act by the best of 4 proposals" in told
+    run, told = finetuned("auto", "away")
+    assert "does not know the task; the new checkpoints act by the best of 4 proposals (--act-mode same keeps 32)" in told
     assert read_checkpoint(run).act == ActConfig(mode="search", num_candidates=4, num_elites=1)
     assert "unknown_task" not in found(run)
 
-    run, told = finetuned("known", "few", "auto")
+    run, told = finetuned("told", "away", "--act-candidates", "8")
+    assert "among 8 proposals a search finds those where it errs" in told
+    assert read_checkpoint(run).act == ActConfig(mode="search", num_candidates=8, num_elites=4)
+
+    run, told = finetuned("known", "few")
     assert "along 10 demonstrations Q climbs" in told
     assert "the critic knows the task\n" in told
     assert read_checkpoint(run).act == read_checkpoint(trained("healthy_proposals")).act
     assert "unknown_task" not in found(run)
 
     unripe = toy_reach.train(table / "people", tmp_path / "unripe", 2, recipe="smoke-proposals")
-    run, told = finetuned("unripe", "away", "auto", unripe)
+    run, told = finetuned("unripe", "away", checkpoint=unripe)
     assert "too little to tell whether the critic knows the task\n" in told
     assert read_checkpoint(run).act == read_checkpoint(unripe).act
     shutil.rmtree(run)
@@ -365,21 +369,12 @@ def test_a_search_among_many_proposals_by_a_critic_that_does_not_know_the_task(t
     assert few["lower by"] < 0.07 < away["lower by"]
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "words"),
-    [
-        ("healthy_proposals", ["--act-candidates", "8"], "auto chooses act_candidates and act_elites itself"),
-        ("healthy_proposals", ["--mix", "0"], "mix 0 has none"),
-        ("healthy", [], "auto is for a search among cloned proposals"),
-    ],
-)
-def test_acting_as_the_critic_knows_the_task_is_refused_where_there_is_nothing_to_choose(
-    trained, table, tmp_path, capsys, name, options, words
-):
-    start = ["--checkpoint", str(trained(name)), "--target", str(table / "few"), "--num-demos", "5"]
-    assert cli(["finetune", *start, *options, "--act-mode", "auto", "--out", str(tmp_path / "no")]) == 2
-    assert words in capsys.readouterr().err
-    assert not (tmp_path / "no").exists()
+def test_fine_tuning_that_has_nothing_to_choose_acts_as_its_checkpoint(trained, table, tmp_path, capsys):
+    for name, options in (("healthy_proposals", ["--mix", "0"]), ("healthy", ["--mix", "0.5"])):
+        start = ["--checkpoint", str(trained(name)), "--target", str(table / "few"), "--num-demos", "5", *options]
+        assert cli(["finetune", *start, "--num-steps", "5", "--out", str(tmp_path / name)]) == 0
+        assert "the new checkpoints act" not in capsys.readouterr().out
+        assert read_checkpoint(tmp_path / name).act == read_checkpoint(trained(name)).act
 
 
 def test_a_policy_that_searches_by_itself_need_not_succeed_by_its_mean(rewritten):

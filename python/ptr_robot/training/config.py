@@ -298,7 +298,8 @@ class FinetuneConfig(TargetConfig):
         lr_scale: factor on the checkpoint's learning rates.
         lr_schedule: ``constant``, ``cosine`` to zero over this run, or ``same`` as the checkpoint's kind.
         act_mode: how the new checkpoints act; ``same`` as the checkpoint; ``auto`` so too, but of a search among cloned
-            proposals the best of few where the critic does not know the task of the demonstrations yet.
+            proposals the best of few where the critic does not know the task of the demonstrations yet, unless
+            act_candidates or act_elites say how many.
         act_candidates: among how many samples the critic chooses in mode ``search``, up to 65536; 0: as many as the
             checkpoint.
         act_elites: of how many of the best the mean is taken, 1 is the single best; 0: as the checkpoint, or 1 where
@@ -312,7 +313,7 @@ class FinetuneConfig(TargetConfig):
     critic_mix: float | None = None
     lr_scale: float = 1.0
     lr_schedule: Literal["same", "constant", "cosine"] = "same"
-    act_mode: Literal["same", "auto", ActMode] = "same"
+    act_mode: Literal["auto", "same", ActMode] = "auto"
     act_candidates: int = 0
     act_elites: int = 0
     references: tuple[str, ...] = ()

@@ -148,37 +148,26 @@ def _train_on(config: FinetuneConfig, ranks: Ranks) -> int:
     learner = over(scaled(learner, config.lr_scale), schedule, config.loop.num_steps)
     if config.critic_mix is not None:
         traits_of(learner).check_critic_mix()
-    act = _acting(info, config, learner)
+    act = _acting(info, config)
     if "rewards" not in info.run.get("config", {}):
         print(f"{info.path}: its record says nothing about rewards, the published labels are taken: {rewards_of(info)}")
     record = record.with_config(learner=learner, rewards=rewards_of(info), act=act)
     run = open_run(config.out.resolve(), record, sources, ranks, lambda: info)
-    run.record = _with_familiarity(run, is_followed=config.act_mode == "auto")
+    numbers_told = bool(config.act_candidates or config.act_elites)
+    run.record = _with_familiarity(run, is_followed=config.act_mode == "auto" and not numbers_told)
     return train(run, best_first, held_out_metrics)
 
 
-def _acting(info: CheckpointInfo, config: FinetuneConfig, learner: LearnerConfig) -> ActConfig:
+def _acting(info: CheckpointInfo, config: FinetuneConfig) -> ActConfig:
     """How the new checkpoints act, as far as it does not depend on the demonstrations.
 
     Raises:
-        ValueError: numbers of candidates where nothing searches, or ``auto`` where it has nothing to choose.
+        ValueError: numbers of candidates where nothing searches.
     """
-    from ptr_fast.learners.registry import traits_of
-
-    is_told = bool(config.act_candidates or config.act_elites)
     mode = "" if config.act_mode in ("same", "auto") else config.act_mode
     act = info.act.changed(mode, config.act_candidates, config.act_elites)
-    if is_told and act.mode != "search":
+    if (config.act_candidates or config.act_elites) and act.mode != "search":
         raise ValueError(f"act_candidates and act_elites are of mode search, {info.path} acts by {act.mode}")
-    if config.act_mode != "auto":
-        return act
-    if is_told:
-        raise ValueError("act_mode auto chooses act_candidates and act_elites itself: leave them out, or give same")
-    if act.mode != "search" or not traits_of(learner).num_proposals:
-        told = f"{info.path} acts by {act.mode} of {traits_of(learner).name}"
-        raise ValueError(f"act_mode auto is for a search among cloned proposals, {told}; leave it out")
-    if config.mix == 0:
-        raise ValueError("act_mode auto compares the demonstrations with old data, and mix 0 has none: leave it out")
     return act
 
 
@@ -189,20 +178,19 @@ def _with_familiarity(run: Run, *, is_followed: bool) -> RunRecord:
 
     found, act = familiarity_of(run), run.record.act
     if found is None:
-        if is_followed:
-            run.learner.ranks.on_first(lambda: print("critic: no old episode to compare the demonstrations with"))
         return run.record
     told = f"critic: {found.line()}"
     is_new = run.learner.ranks.largest(found.is_known is False)  # all ranks act alike
-    few = traits_of(run.record.learner).num_proposals if act.mode == "search" and is_new else 0
-    if few and is_followed:
-        act = replace(act, num_candidates=few, num_elites=1)
-        told += f"; the new checkpoints act by the best of {few} proposals"
-    elif 0 < few < act.num_candidates:
-        told += (
-            f", and among {act.num_candidates} proposals a search finds those where it errs: --act-mode auto, or later "
-            f"--candidates {few} --elites 1, takes the best of {few}"
-        )
+    few, many = traits_of(run.record.learner).num_proposals, act.num_candidates
+    if is_new and act.mode == "search" and 0 < few < many:
+        if is_followed:
+            act = replace(act, num_candidates=few, num_elites=1)
+            told += f"; the new checkpoints act by the best of {few} proposals (--act-mode same keeps {many})"
+        else:
+            told += (
+                f", and among {many} proposals a search finds those where it errs: --act-mode auto, or later "
+                f"--candidates {few} --elites 1, takes the best of {few}"
+            )
     run.learner.ranks.on_first(lambda: print(told, flush=True))
     return replace(run.record.with_config(act=act), familiarity=asdict(found))
 
