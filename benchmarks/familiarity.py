@@ -16,7 +16,7 @@ from benchmarks.harness import environment, record
 from ptr_fast.checkpoint import list_checkpoints, read_checkpoint
 from ptr_fast.learners import Ranks
 from ptr_fast.learners.registry import traits_of
-from ptr_robot.evaluation.familiarity import familiarity_of
+from ptr_robot.evaluation.before_training import familiarity_of
 from ptr_robot.training.loop import open_run
 from ptr_robot.training.run_record import RunRecord
 from ptr_robot.training.sources import Source

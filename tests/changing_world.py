@@ -87,6 +87,7 @@ def as_version_1(run: Path) -> None:
         record["checkpoint"] = {"path": parent["checkpoint"], "step": parent["step"]}
         record["config"]["prior"] = record["config"].pop("store")
         del record["config"]["act"]
+        record["config"]["act_mode"] = "same"  # what "auto" came to
     write_record(run, record)
 
 

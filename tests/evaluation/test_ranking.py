@@ -1,14 +1,18 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 from valued_run import BC, make_run
 
 import ptr_robot.evaluation.ranking as select_module
 from ptr_fast import diagnostics
+from ptr_fast.learners.registry import traits_of
 from ptr_robot.cli import main as cli
 from ptr_robot.evaluation.ranking import rank
+from ptr_robot.recipes import recipe_named
+from ptr_robot.training.familiarity import Familiarity, familiarity_in, ranking_of
 
 
 def evaluation(step, *, diverged=None, **metrics):
@@ -81,6 +85,38 @@ def test_of_clones_the_newest_that_did_not_diverge_is_picked_unless_a_metric_is_
         rank(evaluations, "score")
     with pytest.raises(ValueError, match="at least one"):
         rank([])
+
+
+def test_the_newest_counts_where_the_critic_did_not_know_the_task():
+    evaluations = [evaluation(s, score=v, bellman_error=1 / v) for s, v in ((1, 0.6), (2, 0.5), (3, 0.4))]
+    got = rank([{**each, "ranking": None} for each in evaluations])
+    assert (got["selected"], got["metric"], order(got)) == (3, None, [3, 2, 1])
+    assert rank(evaluations)["selected"] == 1
+
+    traits = traits_of(recipe_named("smoke-proposals").learner)
+    told = Familiarity(demonstrations=0.8, old=0.95, num_demonstrations=10, num_old=9)
+    assert ranking_of(traits, told) is None
+    assert ranking_of(traits_of(recipe_named("smoke-cql").learner), told) == "score"
+    for known in (None, replace(told, demonstrations=0.9), replace(told, old=0.79, demonstrations=0.1)):
+        assert ranking_of(traits, known) == "score"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"old": float("nan")}, r"expected rank correlations in \[-1, 1\], got 0.8 and nan"),
+        ({"demonstrations": 2.0}, r"expected rank correlations in \[-1, 1\], got 2.0 and 0.95"),
+        ({"num_old": 0}, "expected episodes, got 10 and 0"),
+        ({"old": "0.9"}, "familiarity.old: expected float, got '0.9'"),
+        ({"new": 1}, "familiarity"),
+    ],
+)
+def test_a_damaged_familiarity_is_refused(values, message):
+    whole = {"demonstrations": 0.8, "old": 0.95, "num_demonstrations": 10, "num_old": 9}
+    assert familiarity_in({"familiarity": whole}) == Familiarity(**whole)
+    assert familiarity_in({"familiarity": None}) is familiarity_in({}) is None
+    with pytest.raises(ValueError, match=message):
+        familiarity_in({"familiarity": whole | values})
 
 
 def test_the_verb_writes_a_selection_and_says_what_it_is_worth(run, capsys):

@@ -327,7 +327,7 @@ def test_a_search_among_many_proposals_by_a_critic_that_does_not_know_the_task(t
         r"along 8 demonstrations Q climbs with a rank correlation of -0\.\d\d, along 7 old episodes of 0\.9\d: ", told
     )
     assert "the critic does not know the task, and among 32 proposals a search finds those where it errs" in told
-    assert "--act-mode auto, or later --candidates 4 --elites 1, takes the best of 4" in told
+    assert "rollout --candidates 4 --elites 1 takes the best of 4" in told
     assert read_checkpoint(run).act == read_checkpoint(trained("healthy_proposals")).act
     finding = found(run)["unknown_task"]
     assert finding.level == "warning"
@@ -343,9 +343,23 @@ def test_a_search_among_many_proposals_by_a_critic_that_does_not_know_the_task(t
 
     capsys.readouterr()
     run, told = finetuned("auto", "away")
-    assert "does not know the task; the new checkpoints act by the best of 4 proposals (--act-mode same keeps 32)" in told
+    assert (
+        "does not know the task; the new checkpoints act by the best of 4 proposals (--act-mode same keeps 32)" in told
+    )
     assert read_checkpoint(run).act == ActConfig(mode="search", num_candidates=4, num_elites=1)
     assert "unknown_task" not in found(run)
+    assert cli(["select", "--run", str(run)]) == 0
+    told = capsys.readouterr().out
+    assert "the newest counts: the critic had this task from the demonstrations alone" in told
+    assert "picked step 5" in told
+
+    again, told = finetuned("again", "away", checkpoint=run)
+    assert (
+        "before the first update on this task, along 8 demonstrations Q climbs with a rank correlation of -0." in told
+    )
+    assert read_checkpoint(again).act == read_checkpoint(run).act
+    assert json.loads((again / "train_config.json").read_text())["familiarity"] == known
+    shutil.rmtree(again)
 
     run, told = finetuned("told", "away", "--act-candidates", "8")
     assert "among 8 proposals a search finds those where it errs" in told
@@ -373,7 +387,10 @@ def test_fine_tuning_that_has_nothing_to_choose_acts_as_its_checkpoint(trained, 
     for name, options in (("healthy_proposals", ["--mix", "0"]), ("healthy", ["--mix", "0.5"])):
         start = ["--checkpoint", str(trained(name)), "--target", str(table / "few"), "--num-demos", "5", *options]
         assert cli(["finetune", *start, "--num-steps", "5", "--out", str(tmp_path / name)]) == 0
-        assert "the new checkpoints act" not in capsys.readouterr().out
+        told = capsys.readouterr().out
+        assert "the new checkpoints act" not in told
+        asks = name == "healthy_proposals"
+        assert ("critic: no demonstration that succeeds, or no old episode, to ask it about" in told) == asks
         assert read_checkpoint(tmp_path / name).act == read_checkpoint(trained(name)).act
 
 

@@ -44,12 +44,14 @@ OF_FRAMES = _ours(
     resnet_small="--learner.encoder.name resnet_small",
     resnet18="--learner.encoder.name resnet18",
 )
-BEST_OF_4 = ["--candidates", "4", "--elites", "1"]
+BEST_OF_4, BEST_4_OF_32 = (["--candidates", c, "--elites", e] for c, e in (("4", "1"), ("32", "4")))
 OF_FINE_TUNING = _ours(
     proposals_mix_90={"mix": 0.9},
     proposals_critic_90={"critic_mix": 0.9},
     proposals_best_of_4={"acting": BEST_OF_4},
+    proposals_best_4_of_32={"acting": BEST_4_OF_32},
     proposals_critic_90_best_of_4={"critic_mix": 0.9, "acting": BEST_OF_4},
+    proposals_critic_90_best_4_of_32={"critic_mix": 0.9, "acting": BEST_4_OF_32},
 )
 PRIOR = "--kitchens A B C --kinds teleop --episodes 200 --max-steps 120"
 TARGET = "--kitchens H --kinds teleop-good --episodes 60 --only-success --max-steps 120"

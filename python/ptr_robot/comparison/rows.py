@@ -27,6 +27,7 @@ from ptr_robot.report.file_types import Record
 from ptr_robot.report.runs import read_rollouts
 from ptr_robot.stages.ledger import Ledger
 from ptr_robot.stages.stage import Stage
+from ptr_robot.training.familiarity import familiarity_in, ranking_of
 
 __all__ = ["MIXED", "RULES", "SEARCHED", "outcomes_of", "read_rows", "read_trials", "rows_of", "write_rows"]
 
@@ -154,9 +155,13 @@ def _chosen(grid: Grid, cell: Cell, tried: Mapping[int, Mapping[str, Any]]) -> l
         raise DataError(f"{file}: missing; {again}")
     picked, selection = picked_step(cell.run), read_json(file)
     recipe = recipe_named(f"{grid.scale}-{grid.method(cell.method).recipe}")
-    rule, metric = traits_of(recipe.learner).ranking, selection.get("metric")
-    if metric != (rule[0] if rule else None):
-        raise DataError(f"{file}: picked by {metric}, expected {rule[0] if rule else 'the newest'}; {again}")
+    record, traits = cell.run / "train_config.json", traits_of(recipe.learner)
+    if record.is_file():
+        rules = [ranking_of(traits, familiarity_in(read_checked(record, Record, "record")))]
+    else:  # removed to save space
+        rules = [ranking_of(traits, None), None]
+    if selection.get("metric") not in rules:
+        raise DataError(f"{file}: picked by {selection.get('metric')}, expected {rules[0] or 'the newest'}; {again}")
     if picked is not None and picked not in tried:  # a training that was stopped has one where it stopped, untried
         ranked = [entry["step"] for entry in selection["ranking"] if not entry["excluded"]]
         picked = next((step for step in ranked if step in tried), None)

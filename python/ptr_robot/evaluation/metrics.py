@@ -39,6 +39,7 @@ from ptr_fast.resize import resize
 from ptr_fast.runtime.policy import Policy
 from ptr_fast.valuation import RecordedEpisode, value_episode
 from ptr_robot.evaluation.held_out import EvaluationData, run_folder
+from ptr_robot.training.familiarity import familiarity_in, ranking_of
 
 __all__ = [
     "METRICS",
@@ -49,7 +50,7 @@ __all__ = [
     "write_evaluation",
 ]
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Of the file, and of the numbers in it: raised whenever a metric or a learner's ranking changes, so that no old one is
 compared."""
 MAX_CURVES = 12
@@ -136,6 +137,10 @@ def evaluate_checkpoint(
     begin, traits = time.monotonic(), traits_of(info.config)
     if "acts" not in traits.capabilities:
         raise ValueError(f"{info.path}: {traits.name} does not act: there is nothing to compare with recorded actions")
+    try:
+        ranking = ranking_of(traits, familiarity_in(info.run))
+    except ValueError as error:
+        raise DataError(f"{info.path}: the record of its run: {error}") from error
     networks = Policy(info, device).networks
     averaged = info.act.mode != "mean"
     rewards = rewards_of(info)
@@ -156,7 +161,7 @@ def evaluate_checkpoint(
             "checkpoint": info.path.name,
             "weights": weights_digest(info),
             "learner": kind_of(info.config).tag,
-            "ranking": traits.ranking[0] if traits.ranking else None,
+            "ranking": ranking,
             "networks": "averaged" if averaged else "online",
             "data": {
                 **data.to_json(),

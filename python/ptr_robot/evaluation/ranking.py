@@ -32,7 +32,8 @@ def rank(evaluations: Sequence[dict[str, Any]], metric: str = "auto") -> dict[st
     Bellman error wins, then the later step.
 
     Args:
-        metric: to rank by; ``auto`` takes the learner's own, and where it has none the newest checkpoint wins.
+        metric: to rank by; ``auto`` takes that of the run (:func:`ptr_robot.training.familiarity.ranking_of`), and
+            where it has none the newest checkpoint wins.
 
     Returns:
         ``{"selected": step or None, "metric", "better", "ranking": [{"rank", "step", "checkpoint", "weights", "value",
@@ -85,8 +86,10 @@ def _entry(evaluation: dict[str, Any], metric: str | None) -> dict[str, Any]:
 
 def _order(entry: dict[str, Any], sign: float) -> tuple[bool, bool, float, float, int]:
     out = entry["excluded"] is not None
-    value = 0.0 if out or entry["value"] is None else sign * float(f"{entry['value']:.3g}")
+    if out or entry["value"] is None:  # the newest counts
+        return out, entry["doubt"] is not None, 0.0, math.inf, -entry["step"]
     bellman = entry["metrics"].get("bellman_error")
+    value = sign * float(f"{entry['value']:.3g}")
     return out, entry["doubt"] is not None, value, math.inf if bellman is None else bellman, -entry["step"]
 
 

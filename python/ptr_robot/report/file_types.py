@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NotRequired, TypedDict
 
-from ptr_robot.evaluation.familiarity import Familiarity
+from ptr_robot.training.familiarity import Familiarity
 from ptr_robot.training.run_record import Split
 
 __all__ = ["Evaluation", "MetricsRow", "Record", "Rollout", "Selection", "Trial"]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import numpy as np
 
-from ptr_fast.config import from_dict
 from ptr_robot.diagnosis.finding import Finding, percent
-from ptr_robot.evaluation.familiarity import Familiarity
 from ptr_robot.report.runs import TrialRow, find_rollouts, trial_rows
 from ptr_robot.run_diagnosis.evidence import RunEvidence, option
 
@@ -130,21 +129,20 @@ def search_behind(evidence: RunEvidence) -> list[Finding]:
 
 def unknown_task(evidence: RunEvidence) -> list[Finding]:
     """A search among many proposals by a critic that has the task from a few demonstrations alone."""
-    known, few = evidence.run.config.get("familiarity"), evidence.traits.num_proposals
+    known, few = evidence.familiarity, evidence.traits.num_proposals
     if known is None or evidence.act.mode != "search" or not 0 < few < evidence.act.num_candidates:
         return []
-    found = from_dict(Familiarity, known, "familiarity")
-    if found.is_known is not False:
+    if known.is_known is not False:
         return []
     return [
         Finding(
             level="warning",
-            seen=f"before the first update, {found.line()}; it acts by {evidence.act.num_candidates} proposals",
+            seen=f"before the first update, {known.line()}; it acts by {evidence.act.num_candidates} proposals",
             why="it has this task from the demonstrations alone, and among many proposals a search finds those where "
             "it errs; held-out metrics do not show it",
-            advice=f"{_fewer(few)}, or finetune with --act-mode auto; fine-tune for long (--lr-scale 1 --mix 0.5, "
+            advice=f"{_fewer(few)}; fine-tune for long (--lr-scale 1 --mix 0.5, "
             "thousands of updates), and record more demonstrations",
-            numbers=known,
+            numbers=asdict(known),
         )
     ]
 

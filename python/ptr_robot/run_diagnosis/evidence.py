@@ -20,6 +20,7 @@ from ptr_fast.learners.traits import Traits
 from ptr_robot.evaluation.ranking import evaluate_run
 from ptr_robot.report.runs import Metrics, RunData, read_run
 from ptr_robot.training.config import LoopConfig
+from ptr_robot.training.familiarity import Familiarity, familiarity_in
 from ptr_robot.training.run_record import recorded_sources
 from ptr_robot.training.sources import Source, find_episodes
 from ptr_robot.training.store_places import StorePlaces
@@ -71,6 +72,11 @@ class RunEvidence:
     @cached_property
     def traits(self) -> Traits:
         return traits_of(self.learner)
+
+    @cached_property
+    def familiarity(self) -> Familiarity | None:
+        """What its critic knew of the task before fine-tuning."""
+        return familiarity_in(self.run.config)
 
     @cached_property
     def limits(self) -> tuple[float, float] | None:

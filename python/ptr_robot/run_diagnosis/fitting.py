@@ -9,6 +9,7 @@ from ptr_robot.diagnosis.finding import Finding, percent
 from ptr_robot.evaluation.metrics import METRICS
 from ptr_robot.run_diagnosis.evidence import RunEvidence, option
 from ptr_robot.run_diagnosis.values import foreign_actions, value_range
+from ptr_robot.training.familiarity import ranking_of
 
 __all__ = ["measured", "overfit", "rate_at_zero", "underfit", "unlearned"]
 
@@ -69,7 +70,7 @@ def overfit(evidence: RunEvidence) -> list[Finding]:
         f"{METRICS[name][0]} {best:.3g} at step {step} and {now:.3g} now" for name, (step, best, now) in told.items()
     ]
     earliest = min(step for step, _, _ in told.values())
-    ways = ["ptr-fast select takes an earlier checkpoint"] if evidence.traits.ranking else []
+    ways = ["ptr-fast select takes an earlier checkpoint"] if ranking_of(evidence.traits, evidence.familiarity) else []
     if evidence.critic_share is not None and evidence.critic_share < LARGE_MIX:
         ways.append(f"{option('critic-mix', LARGE_MIX)}, a larger share of the old data in the critic's loss")
     elif evidence.old_share is not None and evidence.old_share < LARGE_MIX:

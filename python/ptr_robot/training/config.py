@@ -93,7 +93,8 @@ class LoopConfig:
             training; 0 makes none, because each costs time: it looks at most at 20 episodes and about 1000 frames, once
             per network (about a second of a busy core on states, up to minutes with a large encoder).
         keep_last: newest checkpoints that are kept; 0 keeps all.
-        keep_best: best checkpoints by the selection score on held-out episodes that are kept as well.
+        keep_best: best checkpoints by what ``ptr-fast select`` ranks by that are kept as well; none where it takes the
+            newest.
         device: ``auto`` takes a GPU where there is one.
         precision: of the image encoders: ``bf16`` (activations; weights, norms, heads and losses stay
             float32), ``tf32`` (float32 whose products round their inputs; NVIDIA GPUs only) or ``fp32``. ``auto`` is

@@ -37,6 +37,7 @@ from ptr_fast.value_reach import describe_reach
 from ptr_robot.training.batches import Batches, open_batches
 from ptr_robot.training.config import LoopConfig
 from ptr_robot.training.divergence import last_sound_checkpoint, remedies
+from ptr_robot.training.familiarity import ranking_of
 from ptr_robot.training.log import RunLog, check_wandb
 from ptr_robot.training.precision import encoder_dtype
 from ptr_robot.training.processes import StopRequest, branch_command, is_lost_contact, prepare_process, resume_command
@@ -326,7 +327,7 @@ def _prune(run: Run, best_first: Callable[[Path, str], list[str]]) -> None:
         print(f"no checkpoint is removed: {error}")
         return
     best = set() if picked is None else {f"{picked:06d}"}
-    if loop.keep_best and traits_of(run.learner.config).ranking:
+    if loop.keep_best and ranking_of(traits_of(run.learner.config), run.record.familiarity):
         best |= set(best_first(run.out, str(run.learner.device))[: loop.keep_best])
     for path in older:
         if path.name not in best:

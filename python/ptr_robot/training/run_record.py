@@ -37,7 +37,7 @@ from __future__ import annotations
 import platform
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NotRequired, TypedDict
@@ -50,6 +50,7 @@ from ptr_fast.config import ActConfig, LearnerConfig, PolicySpec, RewardConfig, 
 from ptr_fast.data.store import EpisodeStore
 from ptr_fast.errors import DataError
 from ptr_robot.training.config import EncoderFinetuneConfig, FinetuneConfig, LoopConfig, PretrainConfig
+from ptr_robot.training.familiarity import Familiarity, familiarity_in
 from ptr_robot.training.weights import parse_weights
 
 __all__ = [
@@ -191,7 +192,7 @@ class RunRecord:
     ancestors: tuple[Mapping[str, Any], ...] = ()
     changes: tuple[Mapping[str, Any], ...] = ()
     wandb: str | None = None
-    familiarity: Mapping[str, Any] | None = None
+    familiarity: Familiarity | None = None
 
     @property
     def learner(self) -> LearnerConfig:
@@ -265,7 +266,7 @@ class RunRecord:
             "ancestors": list(self.ancestors),
             "changes": list(self.changes),
             "wandb": self.wandb,
-            "familiarity": self.familiarity,
+            "familiarity": None if self.familiarity is None else asdict(self.familiarity),
             "versions": versions(),
         }
 
@@ -287,7 +288,7 @@ class RunRecord:
                 ancestors=tuple(data["ancestors"]),
                 changes=tuple(data["changes"]),
                 wandb=data["wandb"],
-                familiarity=data.get("familiarity"),
+                familiarity=familiarity_in(data),
             )
             _check_config(record)
             return record

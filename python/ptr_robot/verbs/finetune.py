@@ -13,7 +13,7 @@ run.
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
@@ -22,12 +22,14 @@ from ptr_fast.config import EncoderConfig, to_dict
 from ptr_robot.console.help_text import described
 from ptr_robot.recipes import recipe_named
 from ptr_robot.training.config import EncoderFinetuneConfig, FinetuneConfig, TargetConfig
+from ptr_robot.training.familiarity import familiarity_in
 from ptr_robot.verbs import branch
 
 if TYPE_CHECKING:
     from ptr_fast.checkpoint import CheckpointInfo
-    from ptr_fast.config import ActConfig, LearnerConfig
+    from ptr_fast.config import ActConfig
     from ptr_fast.learners import Ranks
+    from ptr_robot.training.familiarity import Familiarity
     from ptr_robot.training.loop import Run
     from ptr_robot.training.run_record import RunRecord
     from ptr_robot.training.sources import Source
@@ -154,7 +156,7 @@ def _train_on(config: FinetuneConfig, ranks: Ranks) -> int:
     record = record.with_config(learner=learner, rewards=rewards_of(info), act=act)
     run = open_run(config.out.resolve(), record, sources, ranks, lambda: info)
     numbers_told = bool(config.act_candidates or config.act_elites)
-    run.record = _with_familiarity(run, is_followed=config.act_mode == "auto" and not numbers_told)
+    run.record = _with_familiarity(run, info, is_followed=config.act_mode == "auto" and not numbers_told)
     return train(run, best_first, held_out_metrics)
 
 
@@ -171,28 +173,40 @@ def _acting(info: CheckpointInfo, config: FinetuneConfig) -> ActConfig:
     return act
 
 
-def _with_familiarity(run: Run, *, is_followed: bool) -> RunRecord:
+def _with_familiarity(run: Run, info: CheckpointInfo, *, is_followed: bool) -> RunRecord:
     """The run's record with what its critic knows of the task, which is told; where wanted it decides how to act."""
     from ptr_fast.learners.registry import traits_of
-    from ptr_robot.evaluation.familiarity import familiarity_of
+    from ptr_robot.evaluation.before_training import familiarity_of
 
-    found, act = familiarity_of(run), run.record.act
+    act, few, ranks = run.record.act, traits_of(run.record.learner).num_proposals, run.learner.ranks
+    found, when = _unknown_before(run, info), "before the first update on this task, "
     if found is None:
+        found, when = familiarity_of(run), ""
+    if found is None:
+        if few and act.mode == "search":
+            ranks.on_first(lambda: print("critic: no demonstration that succeeds, or no old episode, to ask it about"))
         return run.record
-    told = f"critic: {found.line()}"
-    is_new = run.learner.ranks.largest(found.is_known is False)  # all ranks act alike
-    few, many = traits_of(run.record.learner).num_proposals, act.num_candidates
+    told, many = f"critic: {when}{found.line()}", act.num_candidates
+    is_new = ranks.largest(found.is_known is False)  # all ranks act alike
     if is_new and act.mode == "search" and 0 < few < many:
         if is_followed:
             act = replace(act, num_candidates=few, num_elites=1)
             told += f"; the new checkpoints act by the best of {few} proposals (--act-mode same keeps {many})"
         else:
             told += (
-                f", and among {many} proposals a search finds those where it errs: --act-mode auto, or later "
-                f"--candidates {few} --elites 1, takes the best of {few}"
+                f", and among {many} proposals a search finds those where it errs: rollout --candidates {few} --elites "
+                f"1 takes the best of {few}"
             )
-    run.learner.ranks.on_first(lambda: print(told, flush=True))
-    return replace(run.record.with_config(act=act), familiarity=asdict(found))
+    ranks.on_first(lambda: print(told, flush=True))
+    return replace(run.record.with_config(act=act), familiarity=found)
+
+
+def _unknown_before(run: Run, info: CheckpointInfo) -> Familiarity | None:
+    """What ``info`` was fine-tuned on before without knowing it, if that is this task: it still has it from
+    demonstrations, and as it was trained on them Q climbs along them now."""
+    before, task = familiarity_in(info.run), info.run.get("config", {}).get("task")
+    is_it = before is not None and before.is_known is False and task == run.record.config["task"]
+    return before if is_it else None
 
 
 def _begun(

@@ -3,7 +3,8 @@
 Demonstrations are expert data, so under a good critic Q rises along them. The score and the guard against diverged
 critics are defined in ptr_fast.diagnostics (selection_score, divergence). A critic whose values are far from the
 recorded returns (misestimation) is picked only where there is no other. Of cloned policies the newest is picked, as
-their held-out error gets worse while success still grows.
+their held-out error gets worse while success still grows; so it is where a critic that did not know the
+task before fine-tuning chooses among cloned proposals.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class Args(EvaluationOptions):
     Attributes:
         run: Run folder.
         metric: What to rank by; auto takes the selection score where there is a critic, and the newest checkpoint
-            where there is none. The last two are fitted (--fitted).
+            where there is none, or where it chooses among cloned proposals and did not know the task before
+            fine-tuning. The last two are fitted (--fitted).
         json: Print the selection as JSON instead of tables.
     """
 
@@ -93,7 +95,13 @@ def main(args: Args) -> int:
 def _told_rule(selection: Mapping[str, Any]) -> str:
     """What a selection went by, in words."""
     if selection["metric"] is None:
-        return "the newest counts: no metric on held-out episodes is known to tell which clone succeeds more often"
+        has_critic = "score" in selection["ranking"][0]["metrics"]
+        why = (
+            "the critic had this task from the demonstrations alone, so its Q does not tell"
+            if has_critic
+            else ("no metric on held-out episodes is known to tell which clone succeeds more often")
+        )
+        return f"the newest counts: {why}"
     name, _, better, meaning = METRICS[selection["metric"]]
     return f"ranked by {name} ({better} is better): {meaning}"
 

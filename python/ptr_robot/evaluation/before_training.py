@@ -1,15 +1,9 @@
-"""Whether the critic that fine-tuning begins with knows the task of the demonstrations before it learns from them.
-
-Along a demonstration Q climbs under a critic that knows the task. Where the critic has never seen the object, Q climbs
-less than along old episodes; it then has the task from a few demonstrations alone, and among many proposals a search
-finds those where it errs. Measured in toy kitchens (``benchmarks/NOTES.md``), not on a robot.
-"""
+"""What is measured of a fine-tuning before its first update: whether its critic knows the task."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from torch import nn
@@ -21,50 +15,11 @@ from ptr_fast.learners.registry import traits_of
 from ptr_fast.valuation import value_episode
 from ptr_robot.evaluation.during_training import as_checkpoint, few_enough, still_networks
 from ptr_robot.evaluation.metrics import record_of
+from ptr_robot.training.familiarity import Familiarity
 from ptr_robot.training.loop import Run
 from ptr_robot.training.sources import Source
 
-__all__ = ["MAX_DROP", "MIN_CLIMB", "Familiarity", "familiarity_of"]
-
-MAX_DROP = 0.07
-"""By how much the rank correlation may lie lower along demonstrations of a known task than along old episodes."""
-MIN_CLIMB = 0.8
-"""Rank correlation along old episodes below which nothing can be told: Q does not climb along them either. Critics that
-were looked at have 0.95 to 0.99."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Familiarity:
-    """How Q climbs along demonstrations and along old episodes, by the critic that fine-tuning begins with.
-
-    Attributes:
-        demonstrations, old: mean over the episodes of the rank correlation of Q(s_t, a_t) with time, in [-1, 1].
-        num_demonstrations, num_old: so many episodes were looked at.
-    """
-
-    demonstrations: float
-    old: float
-    num_demonstrations: int
-    num_old: int
-
-    @property
-    def is_known(self) -> bool | None:
-        """Whether the critic knows the task of the demonstrations; None where that cannot be told."""
-        return self.demonstrations >= self.old - MAX_DROP if self.old >= MIN_CLIMB else None
-
-    def line(self) -> str:
-        """In words."""
-        told = (
-            f"along {self.num_demonstrations} demonstration{'s' * (self.num_demonstrations > 1)} Q climbs with a rank "
-            f"correlation of {self.demonstrations:.2f}, along {self.num_old} old episode{'s' * (self.num_old > 1)} of "
-            f"{self.old:.2f}: "
-        )
-        verdicts = {
-            True: "the critic knows the task",
-            False: "the critic does not know the task",
-            None: "too little to tell whether the critic knows the task",
-        }
-        return told + verdicts[self.is_known]
+__all__ = ["familiarity_of"]
 
 
 def familiarity_of(run: Run) -> Familiarity | None:
