@@ -8,8 +8,12 @@ from valued_run import BC, make_run
 
 import ptr_robot.evaluation.ranking as select_module
 from ptr_fast import diagnostics
+from ptr_fast.checkpoint import read_checkpoint
+from ptr_fast.errors import DataError
 from ptr_fast.learners.registry import traits_of
 from ptr_robot.cli import main as cli
+from ptr_robot.evaluation.held_out import held_out
+from ptr_robot.evaluation.metrics import evaluate_checkpoint
 from ptr_robot.evaluation.ranking import rank
 from ptr_robot.recipes import recipe_named
 from ptr_robot.training.familiarity import Familiarity, familiarity_in, ranking_of
@@ -117,6 +121,15 @@ def test_a_damaged_familiarity_is_refused(values, message):
     assert familiarity_in({"familiarity": None}) is familiarity_in({}) is None
     with pytest.raises(ValueError, match=message):
         familiarity_in({"familiarity": whole | values})
+
+
+def test_a_checkpoint_whose_record_is_damaged_is_named(run):
+    info = read_checkpoint(run)
+    damaged = replace(info, run={**info.run, "familiarity": {"old": 1.0}})
+    with pytest.raises(
+        DataError, match=f"^{re.escape(str(info.path))}: the record of its run: familiarity: missing key"
+    ):
+        evaluate_checkpoint(damaged, held_out(info))
 
 
 def test_the_verb_writes_a_selection_and_says_what_it_is_worth(run, capsys):
