@@ -28,12 +28,7 @@ SETTINGS = ("scale", "start", "max_steps", "trial_seed", "num_trials", "num_demo
 """What is alike in rows of one cell, besides the updates, and what is mixed how where both rows tell it."""
 
 THREE_TARGETS = {"pair": "known pair", "unseen": "unseen pair", "door": "door"}
-FORMS = {
-    "proposals": "ours, best 4 of 32",
-    "proposals-best-of-4": "ours, best of 4",
-    "proposals-critic-90": "critic-mix, best 4 of 32",
-    "proposals-critic-90-best-of-4": "critic-mix, best of 4",
-}
+FORMS = {"proposals": "ours", "proposals-critic-90": "ours, critic-mix"}
 """Columns of :func:`three_targets`: variants of ours in the grid ``longer``."""
 
 

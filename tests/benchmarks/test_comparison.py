@@ -179,8 +179,7 @@ def test_the_three_targets_are_bold_where_ours_is_above_every_imitation_column(t
     rows = [
         *of("proposals", "1" * 50),
         *of("proposals", "0" * 50, mode="sample"),
-        *of("proposals-best-of-4", "1" * 32 + "0" * 18),
-        *of("proposals-critic-90", "0" * 19 + "1" * 31),
+        *of("proposals-critic-90", "1" * 32 + "0" * 18),
         *of("bc", "1" * 10 + "0" * 40),
         *of("ar-bc", "1" * 30 + "0" * 20, mode="sample"),
         *of("proposals", "1" * 20 + "0" * 30, "last"),
@@ -192,13 +191,17 @@ def test_the_three_targets_are_bold_where_ours_is_above_every_imitation_column(t
     cells = {(line[0], line[1]): dict(zip(header, line, strict=True)) for line in lines}
     assert list(cells) == [("door", "picked"), ("door", "last")]  # nothing to compare with on the others
     picked, last = cells.values()
-    assert picked["ours, best 4 of 32"] == "**100/100** (96 to 100 %) +"
-    assert picked["ours, best of 4"].startswith("64/100 (")  # more than the best column, and not apart from it
-    assert picked["ours, best of 4"].endswith(" %) +"), "not apart, and ahead wherever the same starts differ"
-    assert picked["critic-mix, best 4 of 32"].startswith("62/100 (")
-    assert picked["critic-mix, best 4 of 32"].endswith(" %)"), "ahead on some starts and behind on others"
-    assert picked["critic-mix, best of 4"] == ""
+    assert picked["ours"] == "**100/100** (96 to 100 %) +"
+    assert picked["ours, critic-mix"].startswith("64/100 (")  # more than the best column, and not apart from it
+    assert picked["ours, critic-mix"].endswith(" %) +"), "not apart, and ahead wherever the same starts differ"
     assert picked["best imitation column"].startswith("Autoregressive BC 60/100")
-    assert last["ours, best 4 of 32"].startswith("**40/100** (")
+    assert last["ours"].startswith("**40/100** (")
+    assert last["ours, critic-mix"] == ""
     assert last["best imitation column"] == "BC 0/100 (0 to 4 %)"
     assert three_targets(tmp_path / "nowhere") == []
+
+    behind = of("proposals-critic-90", "0" * 19 + "1" * 31)  # more, but on some starts it is behind
+    write_rows([*rows, *behind], tmp_path / "compare_longer.jsonl")
+    told = three_targets(tmp_path)[2][header.index("ours, critic-mix")]
+    assert told.startswith("62/100 (")
+    assert told.endswith(" %)")
