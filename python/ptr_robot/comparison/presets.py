@@ -44,7 +44,8 @@ OF_FRAMES = _ours(
     resnet_small="--learner.encoder.name resnet_small",
     resnet18="--learner.encoder.name resnet18",
 )
-BEST_OF_4, BEST_4_OF_32 = (["--candidates", c, "--elites", e] for c, e in (("4", "1"), ("32", "4")))
+BEST_OF_4 = ["--candidates", "4", "--elites", "1"]
+BEST_4_OF_32 = ["--candidates", "32", "--elites", "4"]
 OF_FINE_TUNING = _ours(
     proposals_mix_90={"mix": 0.9},
     proposals_critic_90={"critic_mix": 0.9},

@@ -9,7 +9,7 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from ptr_robot.report.file_types import Record
 from ptr_robot.report.runs import read_rollouts
 from ptr_robot.stages.ledger import Ledger
 from ptr_robot.stages.stage import Stage
-from ptr_robot.training.familiarity import familiarity_in, ranking_of
+from ptr_robot.training.familiarity import Familiarity, familiarity_in, ranking_of
 
 __all__ = ["MIXED", "RULES", "SEARCHED", "outcomes_of", "read_rows", "read_trials", "rows_of", "write_rows"]
 
@@ -127,10 +127,10 @@ def _check_episodes(cell: Cell, seen: dict[tuple[str, str], tuple[Path, str]]) -
     Raises:
         DataError: a store has changed between two runs; names both.
     """
-    path = cell.run / "train_config.json"
-    if not path.is_file():  # removed to save space
+    record = _record_of(cell)
+    if record is None:
         return
-    for role, store, fingerprint in _stores(path, path.stat().st_mtime_ns):
+    for role, store, fingerprint in record.stores:
         run, first = seen.setdefault((cell.data, role), (cell.run, fingerprint))
         if fingerprint != first:
             raise DataError(
@@ -139,11 +139,26 @@ def _check_episodes(cell: Cell, seen: dict[tuple[str, str], tuple[Path, str]]) -
             )
 
 
+class _Told(NamedTuple):
+    """What rows need of a run's record: role, place and fingerprint of each store, and what its critic knew."""
+
+    stores: list[tuple[str, str, str]]
+    familiarity: Familiarity | None
+
+
+def _record_of(cell: Cell) -> _Told | None:
+    """Of the cell's run; None where it was removed to save space."""
+    path = cell.run / "train_config.json"
+    return _told_by(path, path.stat().st_mtime_ns) if path.is_file() else None
+
+
 @functools.cache
-def _stores(path: Path, changed_ns: int) -> list[tuple[str, str, str]]:
-    """Role, place and fingerprint of each store in a record, which is read again only where its file has changed."""
-    split = read_checked(path, Record, "record").get("split") or {}
-    return [(each["role"], each["store"], each["fingerprint"]) for each in split.get("sources", [])]
+def _told_by(path: Path, changed_ns: int) -> _Told:
+    """A record is read again only where its file has changed."""
+    record = read_checked(path, Record, "record")
+    sources = (record.get("split") or {}).get("sources", [])
+    stores = [(each["role"], each["store"], each["fingerprint"]) for each in sources]
+    return _Told(stores, familiarity_in(record))
 
 
 def _chosen(grid: Grid, cell: Cell, tried: Mapping[int, Mapping[str, Any]]) -> list[tuple[str, int]]:
@@ -155,11 +170,8 @@ def _chosen(grid: Grid, cell: Cell, tried: Mapping[int, Mapping[str, Any]]) -> l
         raise DataError(f"{file}: missing; {again}")
     picked, selection = picked_step(cell.run), read_json(file)
     recipe = recipe_named(f"{grid.scale}-{grid.method(cell.method).recipe}")
-    record, traits = cell.run / "train_config.json", traits_of(recipe.learner)
-    if record.is_file():
-        rules = [ranking_of(traits, familiarity_in(read_checked(record, Record, "record")))]
-    else:  # removed to save space
-        rules = [ranking_of(traits, None), None]
+    record, traits = _record_of(cell), traits_of(recipe.learner)
+    rules = [ranking_of(traits, record.familiarity)] if record else [ranking_of(traits, None), None]
     if selection.get("metric") not in rules:
         raise DataError(f"{file}: picked by {selection.get('metric')}, expected {rules[0] or 'the newest'}; {again}")
     if picked is not None and picked not in tried:  # a training that was stopped has one where it stopped, untried

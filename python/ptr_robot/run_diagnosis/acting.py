@@ -130,9 +130,9 @@ def search_behind(evidence: RunEvidence) -> list[Finding]:
 def unknown_task(evidence: RunEvidence) -> list[Finding]:
     """A search among many proposals by a critic that has the task from a few demonstrations alone."""
     known, few = evidence.familiarity, evidence.traits.num_proposals
-    if known is None or evidence.act.mode != "search" or not 0 < few < evidence.act.num_candidates:
+    if known is None or known.is_known is not False:
         return []
-    if known.is_known is not False:
+    if evidence.act.mode != "search" or not 0 < few < evidence.act.num_candidates:
         return []
     return [
         Finding(

@@ -3,8 +3,8 @@
 Demonstrations are expert data, so under a good critic Q rises along them. The score and the guard against diverged
 critics are defined in ptr_fast.diagnostics (selection_score, divergence). A critic whose values are far from the
 recorded returns (misestimation) is picked only where there is no other. Of cloned policies the newest is picked, as
-their held-out error gets worse while success still grows; so it is where a critic that did not know the
-task before fine-tuning chooses among cloned proposals.
+their held-out error gets worse while success still grows; so it is where a critic that did not know the task before
+fine-tuning chooses among cloned proposals.
 """
 
 from __future__ import annotations
@@ -95,13 +95,9 @@ def main(args: Args) -> int:
 def _told_rule(selection: Mapping[str, Any]) -> str:
     """What a selection went by, in words."""
     if selection["metric"] is None:
-        has_critic = "score" in selection["ranking"][0]["metrics"]
-        why = (
-            "the critic had this task from the demonstrations alone, so its Q does not tell"
-            if has_critic
-            else ("no metric on held-out episodes is known to tell which clone succeeds more often")
-        )
-        return f"the newest counts: {why}"
+        if "score" in selection["ranking"][0]["metrics"]:
+            return "the newest counts: the critic had this task from the demonstrations alone, so its Q does not tell"
+        return "the newest counts: no metric on held-out episodes is known to tell which clone succeeds more often"
     name, _, better, meaning = METRICS[selection["metric"]]
     return f"ranked by {name} ({better} is better): {meaning}"
 
