@@ -111,7 +111,7 @@ _ALL = (
     Method(name="awbc", title="Advantage-weighted BC", recipe="awbc", critic="cql-n"),
     Method(
         name="awbc-shuffled",
-        title="The same, weights shuffled",
+        title="Advantage-weighted BC, weights shuffled",
         recipe="awbc",
         critic="cql-n",
         options=("--learner.weights", "shuffled"),

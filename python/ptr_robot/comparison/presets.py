@@ -54,13 +54,26 @@ OF_FINE_TUNING = _ours(
     proposals_critic_90_best_of_4={"critic_mix": 0.9, "acting": BEST_OF_4},
     proposals_critic_90_best_4_of_32={"critic_mix": 0.9, "acting": BEST_4_OF_32},
 )
-PRIOR = "--kitchens A B C --kinds teleop --episodes 200 --max-steps 120"
-TARGET = "--kitchens H --kinds teleop-good --episodes 60 --only-success --max-steps 120"
-D2_LONG = {
-    "about": "D2 with sixty demonstrations in the new kitchen, to take 1 to 50 of them.",
-    "prior": PRIOR.split(),
-    "target": TARGET.split(),
-    "kitchen": "H",
+
+
+def _like_d2(about: str, kinds: str, num_target: int) -> dict[str, Any]:
+    """Plan of data: kinds of episodes for the prior, and successful demonstrations of a good operator in kitchen H."""
+    return {
+        "about": about,
+        "prior": f"--kitchens A B C --kinds {kinds} --episodes 200 --max-steps 120".split(),
+        "target": f"--kitchens H --kinds teleop-good --episodes {num_target} --only-success --max-steps 120".split(),
+        "kitchen": "H",
+    }
+
+
+D2_LONG = _like_d2("D2 with sixty demonstrations in the new kitchen, to take 1 to 50 of them.", "teleop", 60)
+SHARES_OF_FAILURES = {
+    f"failures-{percent}": _like_d2(
+        f"As many prior episodes as D2; {percent} of 100 are failures, the others the operators' successes alone.",
+        f"{kinds} --only-success",
+        20,
+    )
+    for percent, kinds in {0: "teleop", 50: "teleop:0.5 failed:0.5", 75: "teleop:0.25 failed:0.75"}.items()
 }
 DECK: dict[str, Any] = {
     "scale": "sim",
@@ -104,6 +117,17 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
             "methods": ["proposals", "proposals-joint", "proposals-target", *OF_STATES],
             "variants": OF_STATES,
             "data": {"D2-long": D2_LONG},
+            "seeds": [0, 1, 2],
+            "trials": 50,
+            "checkpoints": 2,
+        },
+    ),
+    "failures": (
+        "from states: how many of the prior episodes may be failures; advantage weights beside their controls",
+        {
+            "scale": "states",
+            "methods": ["bc", "bc-success", "awbc", "awbc-shuffled", "proposals"],
+            "data": SHARES_OF_FAILURES,
             "seeds": [0, 1, 2],
             "trials": 50,
             "checkpoints": 2,
