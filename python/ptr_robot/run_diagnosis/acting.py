@@ -10,6 +10,7 @@ import numpy as np
 from ptr_robot.diagnosis.finding import Finding, percent
 from ptr_robot.report.runs import TrialRow, find_rollouts, trial_rows
 from ptr_robot.run_diagnosis.evidence import RunEvidence, option
+from ptr_robot.training.familiarity import fewer_proposals
 
 __all__ = [
     *("actions_at_bounds", "actor_behind", "search_behind", "temperature", "to_follow", "unknown_task"),
@@ -129,10 +130,8 @@ def search_behind(evidence: RunEvidence) -> list[Finding]:
 
 def unknown_task(evidence: RunEvidence) -> list[Finding]:
     """A search among many proposals by a critic that has the task from a few demonstrations alone."""
-    known, few = evidence.familiarity, evidence.traits.num_proposals
-    if known is None or known.is_known is not False:
-        return []
-    if evidence.act.mode != "search" or not 0 < few < evidence.act.num_candidates:
+    known, few = evidence.familiarity, fewer_proposals(evidence.act, evidence.traits)
+    if known is None or known.is_known is not False or not few:
         return []
     return [
         Finding(

@@ -326,6 +326,11 @@ class FinetuneConfig(TargetConfig):
             raise ValueError(f"lr_scale must be positive and finite, got {self.lr_scale}")
         check_mix(self.mix, self.critic_mix)
 
+    @property
+    def names_search(self) -> bool:
+        """Whether it says among how many candidates a search chooses."""
+        return bool(self.act_candidates or self.act_elites)
+
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderFinetuneConfig(TargetConfig):

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ptr_fast.config import from_dict
+from ptr_fast.config import ActConfig, from_dict
 from ptr_fast.learners.traits import Traits
 
-__all__ = ["MAX_DROP", "MIN_CLIMB", "Familiarity", "familiarity_in", "ranking_of"]
+__all__ = ["MAX_DROP", "MIN_CLIMB", "Familiarity", "familiarity_in", "fewer_proposals", "ranking_of"]
 
 MAX_DROP = 0.07
 """By how much the rank correlation may lie lower along demonstrations of a known task than along old episodes."""
@@ -68,6 +68,13 @@ def familiarity_in(record: Mapping[str, Any]) -> Familiarity | None:
     """That in a run's record; None where it has none: of other runs than fine-tunings, and of older ones."""
     found = record.get("familiarity")
     return None if found is None else from_dict(Familiarity, found, "familiarity")
+
+
+def fewer_proposals(act: ActConfig, traits: Traits) -> int:
+    """Among how many proposals a critic should choose that does not know the task: as many as its targets take the best
+    of, where ``act`` searches among more of them; else 0."""
+    few = traits.num_proposals
+    return few if act.mode == "search" and few < act.num_candidates else 0
 
 
 def ranking_of(traits: Traits, known: Familiarity | None) -> str | None:

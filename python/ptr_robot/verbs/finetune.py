@@ -22,7 +22,7 @@ from ptr_fast.config import EncoderConfig, to_dict
 from ptr_robot.console.help_text import described
 from ptr_robot.recipes import recipe_named
 from ptr_robot.training.config import EncoderFinetuneConfig, FinetuneConfig, TargetConfig
-from ptr_robot.training.familiarity import familiarity_in
+from ptr_robot.training.familiarity import familiarity_in, fewer_proposals
 from ptr_robot.verbs import branch
 
 if TYPE_CHECKING:
@@ -155,8 +155,7 @@ def _train_on(config: FinetuneConfig, ranks: Ranks) -> int:
         print(f"{info.path}: its record says nothing about rewards, the published labels are taken: {rewards_of(info)}")
     record = record.with_config(learner=learner, rewards=rewards_of(info), act=act)
     run = open_run(config.out.resolve(), record, sources, ranks, lambda: info)
-    numbers_told = bool(config.act_candidates or config.act_elites)
-    run.record = _with_familiarity(run, info, is_followed=config.act_mode == "auto" and not numbers_told)
+    run.record = _with_familiarity(run, info, is_followed=config.act_mode == "auto" and not config.names_search)
     return train(run, best_first, held_out_metrics)
 
 
@@ -168,7 +167,7 @@ def _acting(info: CheckpointInfo, config: FinetuneConfig) -> ActConfig:
     """
     mode = "" if config.act_mode in ("same", "auto") else config.act_mode
     act = info.act.changed(mode, config.act_candidates, config.act_elites)
-    if (config.act_candidates or config.act_elites) and act.mode != "search":
+    if config.names_search and act.mode != "search":
         raise ValueError(f"act_candidates and act_elites are of mode search, {info.path} acts by {act.mode}")
     return act
 
@@ -178,17 +177,17 @@ def _with_familiarity(run: Run, info: CheckpointInfo, *, is_followed: bool) -> R
     from ptr_fast.learners.registry import traits_of
     from ptr_robot.evaluation.before_training import familiarity_of
 
-    act, few, ranks = run.record.act, traits_of(run.record.learner).num_proposals, run.learner.ranks
+    act, ranks, traits = run.record.act, run.learner.ranks, traits_of(run.record.learner)
     found, when = _unknown_before(run, info), "before the first update on this task, "
     if found is None:
         found, when = familiarity_of(run), ""
     if found is None:
-        if few and act.mode == "search":
+        if traits.num_proposals and act.mode == "search":
             ranks.on_first(lambda: print("critic: no demonstration that succeeds, or no old episode, to ask it about"))
         return run.record
     told, many = f"critic: {when}{found.line()}", act.num_candidates
     is_new = ranks.largest(found.is_known is False)  # all ranks act alike
-    if is_new and act.mode == "search" and 0 < few < many:
+    if is_new and (few := fewer_proposals(act, traits)):
         if is_followed:
             act = replace(act, num_candidates=few, num_elites=1)
             told += f"; the new checkpoints act by the best of {few} proposals (--act-mode same keeps {many})"
