@@ -308,7 +308,7 @@ def test_trials_with_other_options_are_told_apart():
         {"steer_proposals": 4},
         {"steer_mode": "mean"},
     )
-    told = [json.dumps(SteeringOptions(steer="ws://h:1", **each).told()) for each in options]
+    told = [json.dumps(SteeringOptions(steer="ws://h:1", **each).told({})) for each in options]
     assert len(set(told)) == len(told)
 
 

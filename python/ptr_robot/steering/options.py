@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -82,11 +83,15 @@ class SteeringOptions:
         except ValueError as error:
             raise ValueError(f"steer: {error}") from error
 
-    def told(self) -> dict[str, object]:
-        """What identifies a steering in results, so that trials with other options are not taken for these."""
+    def told(self, identity: Mapping[str, object]) -> dict[str, object]:
+        """What identifies a steering in results, so that trials with other options are not taken for these.
+
+        Args:
+            identity: of the policy that proposes.
+        """
         out: dict[str, object] = {"by": self.steer, "proposals": self.steer_proposals, "choose": self.steer_choose}
         out |= {"temperature": self.steer_temperature} if self.steer_choose == "softmax" else {}
         out |= {"best": self.steer_best} if self.steer_choose == "average" else {}
         out |= {"timeout_s": self.steer_timeout_s} if self.steer_timeout_s != SteeringOptions.steer_timeout_s else {}
         out |= {"camera_map": list(self.steer_camera_map)} if self.steer_camera_map else {}
-        return out | ({"mode": self.steer_mode} if self.steer_mode else {})
+        return out | ({"mode": self.steer_mode} if self.steer_mode else {}) | dict(identity)

@@ -322,7 +322,7 @@ def _steered_contender(args: Args, named: Path) -> Any:
     policy = load_steered(path, options, pick_device(args.device))
     label = args.label or f"{_labels([path], '')[0]} steers {_proposer(args)}"
     about = {"label": label, "checkpoint": str(path), "step": policy.info.step, "mode": policy.mode}
-    about["steered"] = {**options.told(), **policy.source.identity}
+    about["steered"] = options.told(policy.source.identity)
     return Contender(label=label, policy=policy, spec=policy.spec, about=about)
 
 
@@ -388,7 +388,7 @@ def _source(args: Args, told: str) -> tuple[Any, dict[str, Any], dict[str, Any]]
         "checkpoint": str(policy.info.path),
         "step": policy.info.step,
         "weights": _weights_digest(policy.info.path),
-        **({"steered": {**options.told(), **policy.source.identity}} if steered else policy.act_config.told()),
+        **({"steered": options.told(policy.source.identity)} if steered else policy.act_config.told()),
     }
     seen: dict[str, Any] = {"action_repeat": round(repeat)}
     if policy.spec.state.names == FULL_STATE_SPEC.names:

@@ -244,9 +244,8 @@ def make_infer(policy: Any, frame_size: tuple[int, int] | None = None, keys: Map
 
 def steered_by(options: SteeringOptions, policy: Any) -> dict[str, Any]:
     """What identifies who proposes and how it is chosen; of a path its end, as clients need not know where it lies."""
-    told = {**options.told(), **policy.source.identity}
     by = options.steer if "://" in options.steer else "/".join(Path(options.steer).parts[-2:])
-    return {**told, "by": by}
+    return {**options.told(policy.source.identity), "by": by}
 
 
 def metadata_of(
