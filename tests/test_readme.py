@@ -78,6 +78,20 @@ def test_the_numbers_of_the_front_page_are_committed_rows():
     assert sum(row["compiled"] < 1.06 for row in cpu) == 2  # for ResNets "within 6 %"
 
 
+def test_what_critics_know_is_told_rightly():
+    from benchmarks.tables import newest
+    from ptr_robot.training.familiarity import MAX_DROP
+
+    drops = {row["case"]: row["lower by"] for row in newest("familiarity") if row["case"].startswith("longer, ")}
+    new = [drop for case, drop in drops.items() if "mushroom" in case]
+    known = [drop for case, drop in drops.items() if "mushroom" not in case]
+    assert max(known) <= MAX_DROP < min(new)
+    readme, page = (re.sub(r"\n *", " ", text) for text in (README, PAGES["compare.md"]))
+    assert f"rightly for all {len(drops)} critics here" in readme
+    lower = f"lower by {min(new):.2f} to {max(new):.2f} for the mushroom and by at most {max(known):.3f} for the block"
+    assert f"Of the {len(drops)} critics of `longer` the correlation is {lower}" in page
+
+
 def _ours_and_others(cells, data):
     """On a data set: ours by search, and all other methods that have at least three seeds; no variants of ours."""
     there = [cell for cell in cells if cell["data"] == data and not cell["method"].startswith("proposals-")]
