@@ -21,15 +21,11 @@ from ptr_robot.comparison.rows import MIXED, SEARCHED, read_rows, write_rows
 from ptr_robot.comparison.summary import Place, Summary, difference_to, summarize
 from ptr_robot.comparison.tables import own_place, title_of
 
-__all__ = ["comparison_table", "main", "publish", "three_targets"]
+__all__ = ["comparison_table", "interval_in_percent", "main", "publish", "published_rows"]
 
 GRID = "[A-Za-z0-9_-]+"
 SETTINGS = ("scale", "start", "max_steps", "trial_seed", "num_trials", "num_demos", *SEARCHED)
 """What is alike in rows of one cell, besides the updates, and what is mixed how where both rows tell it."""
-
-THREE_TARGETS = {"pair": "known pair", "unseen": "unseen pair", "door": "door"}
-FORMS = {"proposals": "ours", "proposals-critic-90": "ours, critic-mix"}
-"""Columns of :func:`three_targets`: variants of ours in the grid ``longer``."""
 
 
 def publish(folder: Path, results: Path = RESULTS) -> tuple[Path, int]:
@@ -49,14 +45,14 @@ def publish(folder: Path, results: Path = RESULTS) -> tuple[Path, int]:
         raise DataError(f"{source}: expected rows of one grid, got {' and '.join(map(repr, grids)) or 'none yet'}")
     if not re.fullmatch(GRID, grids[0]):
         raise DataError(f"{source}: grid: expected letters, digits, - and _, got {grids[0]!r}")
-    file, there = results / f"compare_{grids[0]}.jsonl", _published(results, f"compare_{grids[0]}")
+    file, there = results / f"compare_{grids[0]}.jsonl", published_rows(results, f"compare_{grids[0]}")
     new = [row for row in rows if row not in there]
     _check_alike([*there, *new], source, file)
     write_rows([*there, *new], file)
     return file, len(new)
 
 
-def _published(results: Path, name: str) -> list[dict[str, Any]]:
+def published_rows(results: Path, name: str) -> list[dict[str, Any]]:
     """The rows of ``<name>.jsonl`` that are there."""
     file = results / f"{name}.jsonl"
     return read_rows(file) if file.exists() else []
@@ -91,7 +87,7 @@ def _settings(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def comparison_table(name: str, results: Path | None = None) -> list[list[str]]:
     """Lines of cells, the header first: per data set, method, acting mode and processor; empty without rows."""
-    rows = _published(results or RESULTS, name)
+    rows = published_rows(results or RESULTS, name)
     if not rows:
         return []
     baseline = PRESETS.get(rows[0]["grid"], ("", {}))[1].get("baseline", "bc")
@@ -109,50 +105,6 @@ def comparison_table(name: str, results: Path | None = None) -> list[list[str]]:
     return [header, ["---"] * 4 + ["---:"] * (len(header) - 4), *lines]
 
 
-def three_targets(results: Path | None = None) -> list[list[str]]:
-    """The grid ``longer`` in short, the header first: per target and rule of choice ours in each of its forms, and the
-    best imitation column, on the first row's kind of processor. Bold is ours where its interval over seeds lies above
-    those of all imitation columns; a plus tells that it is ahead of each of them on the same starts. Empty without
-    rows.
-    """
-    rows = _published(results or RESULTS, "compare_longer")
-    places = summarize([row for row in rows if ran_on(row) == ran_on(rows[0])])
-    lines = []
-    for data, target in THREE_TARGETS.items():
-        for rule, told in (("selected", "picked"), ("last", "last")):
-            there = {p.method: s for p, s in places.items() if (p.data, p.phase, p.checkpoint) == (data, "after", rule)}
-            clones = {method: s for method, s in there.items() if not method.startswith("proposals")}
-            if not clones:
-                continue
-            best = max(clones, key=lambda method: clones[method].rate.rate)
-            bound = max(_percent(summary)[1] for summary in clones.values())
-            ours = [places.get(Place(data, method, "after", rule, "search")) for method in FORMS]
-            cells = [
-                "" if s is None else _successes(s, is_apart=_percent(s)[0] > bound, is_ahead=_is_ahead(s, clones))
-                for s in ours
-            ]
-            lines.append([target, told, *cells, f"{title_of(best)} {_successes(clones[best])}"])
-    header = ["target", "checkpoint", *FORMS.values(), "best imitation column"]
-    return [header, ["---", "---", *["---:"] * (len(header) - 2)], *lines] if lines else []
-
-
-def _successes(summary: Summary, is_apart: bool = False, is_ahead: bool = False) -> str:
-    rate, mark = summary.rate, "**" if is_apart else ""
-    return f"{mark}{rate.successes}/{rate.num_trials}{mark} ({_interval(rate.interval)} %)" + " +" * is_ahead
-
-
-def _is_ahead(summary: Summary, others: Mapping[str, Summary]) -> bool:
-    """Whether it succeeds more on the same seeds and starts, by the 95 % over seeds of each paired difference."""
-    found = [difference_to(other, summary) for other in others.values()]
-    return all(each is not None and round(100 * each[1][0]) > 0 for each in found)
-
-
-def _percent(summary: Summary) -> tuple[int, int]:
-    """The interval over seeds as it is printed: what is called apart shall look apart."""
-    low, high = summary.rate.interval
-    return round(100 * low), round(100 * high)
-
-
 def _line(
     places: Mapping[Place, Summary], place: Place, summary: Summary, compared: Summary | None, processor: str
 ) -> list[str]:
@@ -167,7 +119,7 @@ def _line(
         place.mode,
         processor,
         f"{rate.successes}/{rate.num_trials}",
-        *(_interval(each) for each in (rate.bootstrap, rate.wilson)),
+        *(interval_in_percent(each) for each in (rate.bootstrap, rate.wilson)),
         ", ".join(f"{100 * value:.0f}" for value in rate.per_seed),
         *("" if other is None else f"{other.rate.successes}/{other.rate.num_trials}" for other in others),
         _difference(compared, summary),
@@ -176,7 +128,8 @@ def _line(
     ]
 
 
-def _interval(found: tuple[float, float] | None) -> str:
+def interval_in_percent(found: tuple[float, float] | None) -> str:
+    """An interval over seeds as it is printed."""
     return "one seed" if found is None else "{:.0f} to {:.0f}".format(*(100 * value for value in found))
 
 

@@ -13,23 +13,25 @@ import re
 from pathlib import Path
 from typing import Any
 
-from benchmarks.comparison import comparison_table, three_targets
+from benchmarks.comparison import comparison_table
 from benchmarks.harness import RESULTS, ran_on
+from benchmarks.overviews import beside_published, from_states, three_targets
 
 __all__ = ["PAGES", "main", "render", "table"]
 
 _ROOT = Path(__file__).resolve().parents[1]
-PAGES = tuple(_ROOT / name for name in ("README.md", "docs/benchmarks.md", "benchmarks/RESULTS.md"))
+PAGES = tuple(_ROOT / name for name in ("README.md", "docs/benchmarks.md", "docs/compare.md", "benchmarks/RESULTS.md"))
+OVERVIEWS = {each.__name__: each for each in (beside_published, from_states, three_targets)}
 _BLOCK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def table(name: str) -> str:
     """A Markdown table of the newest row of every case in ``results/<name>.jsonl``.
 
-    ``shares`` is made of rows of steps, and ``three_targets`` of those of the grid ``longer``.
+    ``shares`` is made of rows of steps, and the tables of ``OVERVIEWS`` of those of grids.
     """
-    if name == "three_targets":
-        return _markdown(three_targets())
+    if name in OVERVIEWS:
+        return _markdown(OVERVIEWS[name]())
     if name.startswith("compare_"):
         lines = comparison_table(name, RESULTS)
         return _markdown(lines) if lines else "No rows yet.\n"

@@ -3,22 +3,12 @@
 import json
 
 import pytest
+from comparison_rows import row
 
-from benchmarks.comparison import comparison_table, main, publish, three_targets
+from benchmarks.comparison import comparison_table, main, publish
 from benchmarks.harness import RESULTS
 from ptr_fast.errors import DataError
 from ptr_robot.comparison.rows import write_rows
-
-
-def row(method, seed, outcomes, checkpoint="selected", phase="after", isa="AVX2"):
-    return {
-        **{"grid": "tiny", "data": "D2", "method": method, "phase": phase, "checkpoint": checkpoint, "mode": "mean"},
-        **{"seed": seed, "successes": outcomes.count("1"), "num_trials": len(outcomes), "outcomes": outcomes},
-        **{"steps": [30 if ok == "1" else 7 for ok in outcomes], "max_steps": 60, "trial_seed": 0},
-        **{"reached": 4, "lifted": 3},
-        "environment": {"torch_isa": isa},
-    }
-
 
 ROWS = [
     row("bc", 0, "1000"),
@@ -170,38 +160,3 @@ def test_other_settings_of_every_seed_take_the_place_of_the_old_ones(folders):
 def test_a_mistake_is_one_line(folders):
     with pytest.raises(SystemExit, match=r"^error: .*none/rows\.jsonl: No such file or directory$"):
         main([str(folders[0] / "none")])
-
-
-def test_the_three_targets_are_bold_where_ours_is_above_every_imitation_column(tmp_path):
-    def of(method, outcomes, rule="selected", mode="search", data="door"):
-        return [row(method, seed, outcomes, rule) | {"mode": mode, "data": data} for seed in (0, 1)]
-
-    rows = [
-        *of("proposals", "1" * 50),
-        *of("proposals", "0" * 50, mode="sample"),
-        *of("proposals-critic-90", "1" * 32 + "0" * 18),
-        *of("bc", "1" * 10 + "0" * 40),
-        *of("ar-bc", "1" * 30 + "0" * 20, mode="sample"),
-        *of("proposals", "1" * 20 + "0" * 30, "last"),
-        *of("bc", "0" * 50, "last"),
-        *of("proposals", "1" * 50, data="unseen"),
-    ]
-    write_rows(rows, tmp_path / "compare_longer.jsonl")
-    header, _, *lines = three_targets(tmp_path)
-    cells = {(line[0], line[1]): dict(zip(header, line, strict=True)) for line in lines}
-    assert list(cells) == [("door", "picked"), ("door", "last")]  # nothing to compare with on the others
-    picked, last = cells.values()
-    assert picked["ours"] == "**100/100** (96 to 100 %) +"
-    assert picked["ours, critic-mix"].startswith("64/100 (")  # more than the best column, and not apart from it
-    assert picked["ours, critic-mix"].endswith(" %) +"), "not apart, and ahead wherever the same starts differ"
-    assert picked["best imitation column"].startswith("Autoregressive BC 60/100")
-    assert last["ours"].startswith("**40/100** (")
-    assert last["ours, critic-mix"] == ""
-    assert last["best imitation column"] == "BC 0/100 (0 to 4 %)"
-    assert three_targets(tmp_path / "nowhere") == []
-
-    behind = of("proposals-critic-90", "0" * 19 + "1" * 31)  # more, but on some starts it is behind
-    write_rows([*rows, *behind], tmp_path / "compare_longer.jsonl")
-    told = three_targets(tmp_path)[2][header.index("ours, critic-mix")]
-    assert told.startswith("62/100 (")
-    assert told.endswith(" %)")

@@ -77,7 +77,7 @@ SHARES_OF_FAILURES = {
 }
 DECK: dict[str, Any] = {
     "scale": "sim",
-    "methods": ["proposals", *COLUMNS, "flow"],
+    "methods": ["proposals", *COLUMNS, "mixture", "flow"],
     "data": ["pair", "unseen", "door"],
     "seeds": [0, 1, 2],
     "trials": 50,
@@ -96,14 +96,14 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "deck": (
-        "from pixels: the ten columns of the published table, ours, and flow BC, on three targets",
+        "from pixels: the ten columns of the published table, ours, the mixture clone and flow BC, on three targets",
         DECK,
     ),
     "longer": (
         "deck with five times the fine-tuning, at the full rate: what an object that pre-training never saw needs",
         DECK
         | {
-            "methods": ["proposals", *OF_FINE_TUNING, *COLUMNS, "flow"],
+            "methods": ["proposals", *OF_FINE_TUNING, *COLUMNS, "mixture", "flow"],
             "variants": OF_FINE_TUNING,
             "lr_scale": 1.0,
             "updates": DECK["updates"] | {"finetune": 4000},

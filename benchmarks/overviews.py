@@ -1,0 +1,120 @@
+"""Comparisons in short, from committed rows: the published table beside ours, all data from states, three targets."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.comparison import interval_in_percent, published_rows
+from benchmarks.harness import RESULTS, ran_on
+from ptr_robot.comparison.presets import PRESETS
+from ptr_robot.comparison.published import COLUMNS, RERUN, TASKS
+from ptr_robot.comparison.summary import Place, Summary, difference_to, summarize
+from ptr_robot.comparison.tables import own_place, title_of
+
+__all__ = ["beside_published", "from_states", "three_targets"]
+
+THREE_TARGETS = {"pair": "known pair", "unseen": "unseen pair", "door": "door"}
+FORMS = {"proposals": "ours", "proposals-critic-90": "ours, critic-mix"}
+"""Columns of :func:`three_targets`: variants of ours in the grid ``longer``."""
+TODAY = {"mixture": "Mixture clone", "flow": "Flow BC, chunks"}
+"""Columns of :func:`beside_published` that the published table has not."""
+
+
+def beside_published(results: Path | None = None) -> list[list[str]]:
+    """The published table in its layout, the header first, and below it the grids ``deck`` and ``longer``: successes of
+    trials by each method's own way of acting and the checkpoint that is picked without a trial.
+
+    Seeds that the processor of most rows lacks are those of another one; a star marks such cells. Empty without rows.
+    """
+    methods = ["proposals", *COLUMNS, *TODAY]
+    lines = [[task, "", *_counts(wins, trials)] for task, trials, wins in TASKS]
+    total = [sum(wins) for wins in zip(*(wins for _, _, wins in TASKS), strict=True)]
+    lines.append(["**all four**", "", *_counts(total, sum(trials for _, trials, _ in TASKS))])
+    again, successes, trials = RERUN
+    lines.append([again, "", f"{successes}/{trials}", *[""] * (len(methods) - 2)])
+    grids = {grid: published_rows(results or RESULTS, f"compare_{grid}") for grid in ("deck", "longer")}
+    for grid, rows in grids.items():
+        most = Counter(map(ran_on, rows)).most_common(1)[0][0] if rows else ""
+        places = summarize(sorted(rows, key=lambda row: ran_on(row) == most))
+        for data, target in THREE_TARGETS.items():
+            found = [own_place(places, data, method) for method in methods]
+            if any(found):
+                lines.append([f"{target}, `{grid}`", *("" if s is None else _starred(s) for s in found)])
+    header = ["successes of trials", "ours", *COLUMNS.values(), *TODAY.values()]
+    return [header, ["---", *["---:"] * len(methods)], *lines] if any(grids.values()) else []
+
+
+def _counts(successes: Sequence[int], trials: int) -> list[str]:
+    return [*(f"{number}/{trials}" for number in successes), *[""] * len(TODAY)]
+
+
+def _starred(summary: Summary) -> str:
+    rate = summary.rate
+    return f"{rate.successes}/{rate.num_trials}" + "*" * (len({ran_on(row) for row in summary.rows}) > 1)
+
+
+def from_states(results: Path | None = None) -> list[list[str]]:
+    """The grid ``states``, the header first: successes of trials per data set, method and way of acting, by the
+    checkpoint that is picked without a trial; bold is the most of a data set. Empty without rows."""
+    rows = published_rows(results or RESULTS, "compare_states")
+    places = {
+        (place.method, place.mode, place.data): summary.rate
+        for place, summary in summarize(rows).items()
+        if (place.phase, place.checkpoint) == ("after", "selected")
+    }
+    there = {name for _, _, name in places}
+    data = [name for name in PRESETS["states"][1]["data"] if name in there]
+    most = {name: max(rate.rate for (*_, d), rate in places.items() if d == name) for name in data}
+    lines = []
+    for method, mode in dict.fromkeys((method, mode) for method, mode, _ in places):
+        rates = [places.get((method, mode, name)) for name in data]
+        told = ["" if r is None else f"{r.successes}/{r.num_trials}" for r in rates]
+        bold = [r is not None and r.rate == most[name] for r, name in zip(rates, data, strict=True)]
+        lines.append([title_of(method), mode, *(f"**{t}**" if b else t for t, b in zip(told, bold, strict=True))])
+    return [["method", "acts by", *data], ["---"] * 2 + ["---:"] * len(data), *lines] if lines else []
+
+
+def three_targets(results: Path | None = None) -> list[list[str]]:
+    """The grid ``longer`` in short, the header first: per target and rule of choice ours in each of its forms, and the
+    best imitation column, on the first row's kind of processor. Bold is ours where its interval over seeds lies above
+    those of all imitation columns; a plus tells that it is ahead of each of them on the same starts. Empty without
+    rows.
+    """
+    rows = published_rows(results or RESULTS, "compare_longer")
+    places = summarize([row for row in rows if ran_on(row) == ran_on(rows[0])])
+    lines = []
+    for data, target in THREE_TARGETS.items():
+        for rule, told in (("selected", "picked"), ("last", "last")):
+            there = {p.method: s for p, s in places.items() if (p.data, p.phase, p.checkpoint) == (data, "after", rule)}
+            clones = {method: s for method, s in there.items() if not method.startswith("proposals")}
+            if not clones:
+                continue
+            best = max(clones, key=lambda method: clones[method].rate.rate)
+            bound = max(_percent(summary)[1] for summary in clones.values())
+            ours = [places.get(Place(data, method, "after", rule, "search")) for method in FORMS]
+            cells = [
+                "" if s is None else _successes(s, is_apart=_percent(s)[0] > bound, is_ahead=_is_ahead(s, clones))
+                for s in ours
+            ]
+            lines.append([target, told, *cells, f"{title_of(best)} {_successes(clones[best])}"])
+    header = ["target", "checkpoint", *FORMS.values(), "best imitation column"]
+    return [header, ["---", "---", *["---:"] * (len(header) - 2)], *lines] if lines else []
+
+
+def _successes(summary: Summary, is_apart: bool = False, is_ahead: bool = False) -> str:
+    rate, mark = summary.rate, "**" if is_apart else ""
+    return f"{mark}{rate.successes}/{rate.num_trials}{mark} ({interval_in_percent(rate.interval)} %)" + " +" * is_ahead
+
+
+def _is_ahead(summary: Summary, others: Mapping[str, Summary]) -> bool:
+    """Whether it succeeds more on the same seeds and starts, by the 95 % over seeds of each paired difference."""
+    found = [difference_to(other, summary) for other in others.values()]
+    return all(each is not None and round(100 * each[1][0]) > 0 for each in found)
+
+
+def _percent(summary: Summary) -> tuple[int, int]:
+    """The interval over seeds as it is printed: what is called apart shall look apart."""
+    low, high = summary.rate.interval
+    return round(100 * low), round(100 * high)
