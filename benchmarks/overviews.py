@@ -16,8 +16,6 @@ from ptr_robot.comparison.tables import own_place, title_of
 __all__ = ["beside_published", "from_states", "three_targets"]
 
 THREE_TARGETS = {"pair": "known pair", "unseen": "unseen pair", "door": "door"}
-FORMS = {"proposals": "ours", "proposals-critic-90": "ours, critic-mix"}
-"""Columns of :func:`three_targets`: variants of ours in the grid ``longer``."""
 TODAY = {"mixture": "Mixture clone", "flow": "Flow BC, chunks"}
 """Columns of :func:`beside_published` that the published table has not."""
 
@@ -77,10 +75,10 @@ def from_states(results: Path | None = None) -> list[list[str]]:
 
 
 def three_targets(results: Path | None = None) -> list[list[str]]:
-    """The grid ``longer`` in short, the header first: per target and rule of choice ours in each of its forms, and the
-    best imitation column, on the first row's kind of processor. Bold is ours where its interval over seeds lies above
-    those of all imitation columns; a plus tells that it is ahead of each of them on the same starts. Empty without
-    rows.
+    """The grid ``longer`` in short, the header first: per target and rule of choice ours before any demonstration and
+    after them, and the best imitation column, on the first row's kind of processor. Bold is ours where its interval
+    over seeds lies above those of all imitation columns; a plus tells that it is ahead of each of them on the same
+    starts. Empty without rows.
     """
     rows = published_rows(results or RESULTS, "compare_longer")
     places = summarize([row for row in rows if ran_on(row) == ran_on(rows[0])])
@@ -89,17 +87,18 @@ def three_targets(results: Path | None = None) -> list[list[str]]:
         for rule, told in (("selected", "picked"), ("last", "last")):
             there = {p.method: s for p, s in places.items() if (p.data, p.phase, p.checkpoint) == (data, "after", rule)}
             clones = {method: s for method, s in there.items() if not method.startswith("proposals")}
-            if not clones:
+            ours, before = (
+                places.get(Place(data, "proposals", phase, of, "search"))
+                for phase, of in (("after", rule), ("before", "last"))
+            )
+            if not clones or ours is None:
                 continue
             best = max(clones, key=lambda method: clones[method].rate.rate)
             bound = max(_percent(summary)[1] for summary in clones.values())
-            ours = [places.get(Place(data, method, "after", rule, "search")) for method in FORMS]
-            cells = [
-                "" if s is None else _successes(s, is_apart=_percent(s)[0] > bound, is_ahead=_is_ahead(s, clones))
-                for s in ours
-            ]
-            lines.append([target, told, *cells, f"{title_of(best)} {_successes(clones[best])}"])
-    header = ["target", "checkpoint", *FORMS.values(), "best imitation column"]
+            cell = _successes(ours, is_apart=_percent(ours)[0] > bound, is_ahead=_is_ahead(ours, clones))
+            first = "" if before is None else _successes(before)
+            lines.append([target, told, first, cell, f"{title_of(best)} {_successes(clones[best])}"])
+    header = ["target", "checkpoint", "ours, before", "ours", "best imitation column"]
     return [header, ["---", "---", *["---:"] * (len(header) - 2)], *lines] if lines else []
 
 

@@ -46,32 +46,36 @@ def test_the_three_targets_are_bold_where_ours_is_above_every_imitation_column(t
     def of(method, outcomes, rule="selected", mode="search", data="door"):
         return [row(method, seed, outcomes, rule) | {"mode": mode, "data": data} for seed in (0, 1)]
 
+    clones = [*of("bc", "1" * 10 + "0" * 40), *of("ar-bc", "1" * 30 + "0" * 20, mode="sample")]
     rows = [
+        *clones,
         *of("proposals", "1" * 50),
         *of("proposals", "0" * 50, mode="sample"),
-        *of("proposals-critic-90", "1" * 32 + "0" * 18),
-        *of("bc", "1" * 10 + "0" * 40),
-        *of("ar-bc", "1" * 30 + "0" * 20, mode="sample"),
+        *of("proposals-critic-90", "0" * 50),
         *of("proposals", "1" * 20 + "0" * 30, "last"),
         *of("bc", "0" * 50, "last"),
+        *(each | {"phase": "before"} for each in of("proposals", "1" * 50, "last")),
         *of("proposals", "1" * 50, data="unseen"),
+        *(each | {"data": "pair"} for each in clones),
+        *of("proposals", "1" * 32 + "0" * 18, data="pair"),
     ]
     write_rows(rows, tmp_path / "compare_longer.jsonl")
     header, _, *lines = three_targets(tmp_path)
     cells = {(line[0], line[1]): dict(zip(header, line, strict=True)) for line in lines}
-    assert list(cells) == [("door", "picked"), ("door", "last")]  # nothing to compare with on the others
-    picked, last = cells.values()
+    assert list(cells) == [("known pair", "picked"), ("door", "picked"), ("door", "last")], "no clone on the third"
+    pair, picked, last = cells.values()
+    assert picked["ours, before"] == last["ours, before"] == "100/100 (96 to 100 %)"
+    assert pair["ours, before"] == ""
     assert picked["ours"] == "**100/100** (96 to 100 %) +"
-    assert picked["ours, critic-mix"].startswith("64/100 (")  # more than the best column, and not apart from it
-    assert picked["ours, critic-mix"].endswith(" %) +"), "not apart, and ahead wherever the same starts differ"
     assert picked["best imitation column"].startswith("Autoregressive BC 60/100")
     assert last["ours"].startswith("**40/100** (")
-    assert last["ours, critic-mix"] == ""
     assert last["best imitation column"] == "BC 0/100 (0 to 4 %)"
+    assert pair["ours"].startswith("64/100 ("), "more than the best column, and not apart from it"
+    assert pair["ours"].endswith(" %) +"), "not apart, and ahead wherever the same starts differ"
     assert three_targets(tmp_path / "nowhere") == []
 
-    behind = of("proposals-critic-90", "0" * 19 + "1" * 31)  # more, but on some starts it is behind
+    behind = of("proposals", "0" * 19 + "1" * 31, data="pair")  # more, but on some starts it is behind
     write_rows([*rows, *behind], tmp_path / "compare_longer.jsonl")
-    told = three_targets(tmp_path)[2][header.index("ours, critic-mix")]
+    told = three_targets(tmp_path)[2][header.index("ours")]
     assert told.startswith("62/100 (")
     assert told.endswith(" %)")
