@@ -170,6 +170,28 @@ def test_the_verb_writes_a_result_and_films(tmp_path, capsys):
     assert not result["trials"][1]["video"]
 
 
+def test_films_of_a_success_and_of_a_failure(tmp_path):
+    out = tmp_path / "expert.json"
+    options = {"policy": "expert", "kitchen": "B", "trials": 4, "max_steps": 24, "workers": 1, "video_size": 32}
+    filmed = Args(out=out, video="gif", videos=1, videos_of="outcomes", **options)
+    outcomes = [trial["success"] for trial in rollout(Args(out=tmp_path / "plain.json", **options))["trials"]]
+    assert set(outcomes) == {True, False}, "some starts take longer than 24 decisions"
+    wanted = {outcomes.index(True), outcomes.index(False)}
+
+    def films():
+        trials = rollout(filmed)["trials"]
+        assert [trial["success"] for trial in trials] == outcomes
+        assert {trial["index"] for trial in trials if trial["video"]} == wanted
+        return {path.name: path.stat().st_mtime_ns for path in (tmp_path / "expert").iterdir()}
+
+    made = films()
+    assert set(made) == {f"trial_{index:03d}.gif" for index in wanted}
+    assert films() == made, "nothing is played again"
+    gone = f"trial_{min(wanted):03d}.gif"
+    (tmp_path / "expert" / gone).unlink()
+    assert {name for name, time in films().items() if made[name] != time} == {gone}
+
+
 def test_the_report_and_the_interval_agree(tmp_path):
     from ptr_robot.report.runs import trial_rows
 

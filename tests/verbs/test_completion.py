@@ -43,7 +43,7 @@ def test_verbs_options_and_values_are_completed(file, tmp_path):
     (tmp_path / "a run").mkdir()
     assert completed(file, "") == list(VERBS)
     assert completed(file, "ro") == ["rollout"]
-    assert completed(file, "rollout", "--vid") == ["--video", "--videos", "--video-size"]
+    assert completed(file, "rollout", "--vid") == ["--video", "--videos", "--videos-of", "--video-size"]
     assert completed(file, "rollout", "--video", "m") == ["mp4"]
     assert completed(file, "rollout", "--run", "runs", "--video", "") == ["gif", "mp4", "none"]
     assert completed(file, "evaluate", "--checkpoint", "r", cwd=tmp_path) == ["runs"]

@@ -20,6 +20,6 @@ KNOWN_SECONDS = {
     "finetune": (3.0, 0.06),
     "select": (3.0, 1.0),
     "rollout": (3.0, 0.17),
-    "films": (3.0, 2.0),
+    "films": (8.0, 0.17),
 }
 """By kind of stage or by verb: seconds to begin, and seconds per episode, update, checkpoint or trial."""

@@ -38,7 +38,7 @@ DECIDED = {
 """Options of trainings that follow from the grid, by what in it decides them."""
 DECIDED_OF_TRIALS = {
     **dict.fromkeys(("--task", "--kitchen", "--start", "--max-steps"), "data"),
-    **dict.fromkeys(("--video", "--videos", "--video-size"), "films"),
+    **dict.fromkeys(("--video", "--videos", "--videos-of", "--video-size"), "films"),
     **dict.fromkeys(("--run", "--checkpoint", "--policy", "--mode", "--label"), "the method"),
     **{"--trials": "trials", "--seed": "trial_seed", "--workers": "compare's own --workers"},
     **{"--out": "compare's own --out", "--help": "compare itself", "-h": "compare itself"},
@@ -103,7 +103,7 @@ class Grid:
             are tried. The table shows the one that ``select`` picks, the last one, and the best one as the oracle.
         baseline: method with which the others are compared trial by trial.
         options: more options of the trainings, by method.
-        films: trials that are filmed, the first ones of each method and data set.
+        films: so many successes and so many failures are filmed, the first ones of each method and data set.
     """
 
     name: str
@@ -122,7 +122,7 @@ class Grid:
     checkpoints: int = 3
     baseline: str = "bc"
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    films: int = 6
+    films: int = 1
 
     def __post_init__(self) -> None:
         for name in (self.name, *self.data, *self.variants):

@@ -174,20 +174,20 @@ def _rate(path: Path | None) -> float | None:
 
 
 def _films(cells: Sequence[Cell]) -> str:
-    """One success and one failure of each method, as far as the first trials had both."""
+    """One success and one failure of each method, as far as its trials had both."""
     out = []
     for cell in cells:
         if cell.filmed is None or not cell.filmed.is_file():
             continue
-        trials = [trial for trial in read_trials(cell.filmed)["trials"] if trial["video"]]
+        trials = read_trials(cell.filmed)["trials"]
         shown = []
         for word, wanted in (("a success", True), ("a failure", False)):
-            trial = next((trial for trial in trials if trial["success"] is wanted), None)
+            trial = next((trial for trial in trials if trial["video"] and trial["success"] is wanted), None)
             if trial is not None:
                 told = f"{word} in {trial['num_steps']} decisions" if wanted else word
                 shown.append(_film(cell.filmed.with_suffix("") / trial["video"], told))
             else:
-                shown.append(f'<div class="soft">none of the first {len(trials)} trials was {word}</div>')
+                shown.append(f'<div class="soft">none of {len(trials)} trials was {word}</div>')
         row = "".join(f'<div style="flex:1;min-width:0">{part}</div>' for part in shown)
         title = escape(tables.title_of(cell.method))
         out.append(f'<figure><h4>{title}</h4><div style="display:flex;gap:.6rem">{row}</div></figure>')

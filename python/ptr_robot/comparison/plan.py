@@ -254,10 +254,11 @@ class _Planner:
             filmed = None
             if grid.films and seed == grid.seeds[0] and mode == method.modes[0]:
                 verb = self._rollout(data, method, trained.run, mode)
-                films = str(min(grid.films, grid.trials))
-                verb += ["--trials", films, "--videos", films, "--video", "gif", "--video-size", "96"]
-                work = float(films)
-                _, filmed = self._add(f"{label}-film", verb, chosen, "films", suffix=".json", work=work, kind="films")
+                verb += ["--trials", str(grid.trials), "--videos-of", "outcomes", "--videos", str(grid.films)]
+                verb += ["--video", "gif", "--video-size", "96"]
+                _, filmed = self._add(
+                    f"{label}-film", verb, chosen, "films", suffix=".json", work=grid.trials, kind="films"
+                )
             cell = Cell(
                 data=name,
                 method=method.name,

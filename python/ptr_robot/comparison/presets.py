@@ -43,6 +43,8 @@ OF_FRAMES = _ours(
     action_in_first_layer="--learner.critic-head plain",
     resnet_small="--learner.encoder.name resnet_small",
     resnet18="--learner.encoder.name resnet18",
+    resnet34="--learner.encoder.name resnet34",
+    resnet50="--learner.encoder.name resnet50",
 )
 BEST_OF_4 = ["--candidates", "4", "--elites", "1"]
 BEST_4_OF_32 = ["--candidates", "32", "--elites", "4"]

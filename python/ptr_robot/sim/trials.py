@@ -6,10 +6,10 @@ import json
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -24,7 +24,9 @@ from ptr_robot.sim.policies import ActingPolicy, PolicySource, TellsOfSteering
 from ptr_robot.sim.tasks import find_task
 from ptr_robot.sim.worlds import PutWorld, StartRange, World
 
-__all__ = ["Trial", "TrialPlan", "run_trials", "trial_seed"]
+__all__ = ["Filming", "FilmsOf", "Trial", "TrialPlan", "run_trials", "trial_seed"]
+
+FilmsOf = Literal["first", "outcomes"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,12 +104,33 @@ class Trial:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Filming:
+    """Which trials become films, one file each.
+
+    Attributes:
+        folder: of the files. kind: of file, also its ending.
+        number: so many of the first trials, or of each outcome.
+        of: ``first`` trials, or ``outcomes``: the first successes and the first failures, which are played once more.
+        size: height and width, pixels.
+    """
+
+    folder: Path
+    kind: Literal["gif", "mp4"]
+    number: int
+    of: FilmsOf = "first"
+    size: int = 256
+
+    def path(self, index: int) -> Path:
+        """The file of a trial."""
+        return self.folder / f"trial_{index:03d}.{self.kind}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Job:
     plan: TrialPlan
     source: PolicySource
     index: int
-    video: str = ""
-    video_size: int = 256
+    filming: Filming | None = None
 
 
 def trial_seed(seed: int, index: int) -> int:
@@ -123,8 +146,7 @@ def run_trials(
     num_workers: int = 1,
     log: Path | None = None,
     about: dict[str, Any] | None = None,
-    videos: tuple[Path, str, int] | None = None,
-    video_size: int = 256,
+    filming: Filming | None = None,
     each: Callable[[Trial], None] | None = None,
 ) -> list[Trial]:
     """Trials 0 to ``num_trials - 1`` of a policy.
@@ -135,7 +157,7 @@ def run_trials(
         log: JSON lines file; every finished trial is there at once, and a later call with the same plan and ``about``
             runs only the others.
         about: what else identifies these trials (policy, checkpoint, mode).
-        videos: folder, ``"gif"`` or ``"mp4"``, and how many of the first trials are filmed.
+        filming: which of them are filmed; None: none.
         each: called after each trial, also for those found in the log.
 
     Returns:
@@ -153,24 +175,42 @@ def run_trials(
     find_task(plan.task)
     header = json.loads(json.dumps({"plan": asdict(plan), **(about or {})}))
     done = _read_log(log, header) if log else {}
-    trials = {i: trial for i, trial in done.items() if i < num_trials and _is_filmed(videos, trial)}
+    first = () if filming is None or filming.of != "first" else range(filming.number)
+    trials = {
+        i: trial for i, trial in done.items() if i < num_trials and (i not in first or _is_filmed(filming, trial))
+    }
     for index in sorted(trials):
         if each:
             each(trials[index])
-    jobs = [
-        _Job(plan=plan, source=source, index=index, video=_video_name(videos, index), video_size=video_size)
-        for index in range(num_trials)
-        if index not in trials
-    ]
     if log:
         _start_log(log, header, done)
-    for trial in ordered_map(_run_job, jobs, min(num_workers, max(1, len(jobs)))):
-        trials[trial.index] = trial
-        if log:
-            _add_to_log(log, header, trial)
+
+    def play(indices: Iterable[int], filmed: Container[int]) -> Iterator[Trial]:
+        jobs = [
+            _Job(plan=plan, source=source, index=index, filming=filming if index in filmed else None)
+            for index in indices
+        ]
+        for trial in ordered_map(_run_job, jobs, min(num_workers, max(1, len(jobs)))):
+            trials[trial.index] = trial
+            if log:
+                _add_to_log(log, header, trial)
+            yield trial
+
+    for trial in play([index for index in range(num_trials) if index not in trials], first):
         if each:
             each(trial)
+    if filming is not None and filming.of == "outcomes":
+        wanted = [trial for trial in _first_of_each_outcome(trials, filming.number) if not _is_filmed(filming, trial)]
+        again = [trial.index for trial in wanted]
+        for _ in play(again, again):
+            pass
     return [trials[index] for index in sorted(trials)]
+
+
+def _first_of_each_outcome(trials: Mapping[int, Trial], number: int) -> list[Trial]:
+    """The first ``number`` successes and as many failures, as far as there are so many."""
+    ordered = [trials[index] for index in sorted(trials)]
+    return [trial for wanted in (True, False) for trial in [t for t in ordered if t.success is wanted][:number]]
 
 
 _bench: dict[tuple[Any, ...], tuple[KitchenEnv, ActingPolicy]] = {}  # the process's latest environment and policy
@@ -186,10 +226,12 @@ def _run_job(job: _Job) -> Trial:
         _bench[name] = (env, job.source.make(env, _play_of(job.plan), job.plan.frame_delay))
     env, policy = _bench[name]
     trial, frames = _run(env, policy, job)
-    if not job.video:
+    if job.filming is None:
         return trial
-    write_video(Path(job.video), frames, env.control_hz / 2)
-    return replace(trial, video=Path(job.video).name)
+    path = job.filming.path(job.index)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_video(path, frames, env.control_hz / 2)
+    return replace(trial, video=path.name)
 
 
 def _play_of(plan: TrialPlan) -> PlayConfig:
@@ -199,7 +241,7 @@ def _play_of(plan: TrialPlan) -> PlayConfig:
 def _run(env: KitchenEnv, policy: ActingPolicy, job: _Job) -> tuple[Trial, list[np.ndarray]]:
     plan, seed = job.plan, trial_seed(job.plan.seed, job.index)
     observation, _ = env.reset(seed=seed)
-    frames = [env.picture(job.video_size)] if job.video else []
+    frames = [env.picture(job.filming.size)] if job.filming else []
     watch = _Watch(env.world)
     seconds, num_steps, ended, info = 0.0, 0, False, {"success": False}
     images = deque([env.images(observation)] * (plan.frame_delay + 1), plan.frame_delay + 1)
@@ -219,8 +261,8 @@ def _run(env: KitchenEnv, policy: ActingPolicy, job: _Job) -> tuple[Trial, list[
         num_steps += 1
         ended = terminated or truncated
         watch.look()
-        if job.video:
-            frames.append(env.picture(job.video_size))
+        if job.filming:
+            frames.append(env.picture(job.filming.size))
     trial = Trial(
         index=job.index,
         seed=seed,
@@ -255,20 +297,12 @@ class _Watch:
         self.lifted = bool(self.lifted or item[2] > self.start_height + 0.04)
 
 
-def _video_name(videos: tuple[Path, str, int] | None, index: int) -> str:
-    if videos is None or index >= videos[2]:
-        return ""
-    folder, kind, _ = videos
-    if kind not in ("gif", "mp4"):
-        raise ValueError(f"video must be gif or mp4, got {kind!r}")
-    folder.mkdir(parents=True, exist_ok=True)
-    return str(folder / f"trial_{index:03d}.{kind}")
-
-
-def _is_filmed(videos: tuple[Path, str, int] | None, trial: Trial) -> bool:
-    """Whether the film that is asked for is there (True where none is)."""
-    name = _video_name(videos, trial.index)
-    return not name or (trial.video == Path(name).name and Path(name).is_file())
+def _is_filmed(filming: Filming | None, trial: Trial) -> bool:
+    """Whether its film is there."""
+    if filming is None:
+        return False
+    path = filming.path(trial.index)
+    return trial.video == path.name and path.is_file()
 
 
 def _read_log(path: Path, header: dict[str, Any]) -> dict[int, Trial]:

@@ -52,8 +52,9 @@ class Args:
             with --play receding, else 1.
         ensemble_decay: m of the ensemble's weights exp(-m i), i = 0 for the oldest chunk; 0 weighs all alike, below 0
             the newest weigh most. The default is ACT's.
-        video: Film the first trials at half speed, into a folder beside the result.
-        videos: How many trials to film.
+        video: Film trials at half speed, into a folder beside the result.
+        videos: How many trials to film, with --videos-of outcomes so many of each.
+        videos_of: The first trials, or outcomes: the first successes and the first failures, played once more.
         video_size: Height and width of the videos, pixels.
         label: Name in tables. Default: the run's name, random or expert.
         out: Result, a JSON file; with --robot a folder. Default: in the run's rollouts, or in outputs/rollouts.
@@ -102,6 +103,7 @@ class Args:
     ensemble_decay: float = 0.01
     video: Literal["gif", "mp4", "none"] = "none"
     videos: int = 5
+    videos_of: Literal["first", "outcomes"] = "first"
     video_size: int = 256
     label: str = ""
     out: Path | None = None
@@ -129,7 +131,7 @@ ON_A_ROBOT = (
 )
 IN_A_KITCHEN = (
     *("policy", "kitchen", "task_per_kitchen", "start", "distractors", "frame_delay", "state_delay", "videos"),
-    *("video_size", "workers"),
+    *("videos_of", "video_size", "workers"),
 )
 NOT_STEERED = ("policy", "engine", "against", "remote")
 OF_A_CHECKPOINT = ("run", "checkpoint", "against", "device", "engine", "label")
@@ -202,7 +204,7 @@ def rollout(args: Args) -> dict[str, Any]:
     from ptr_robot.console.progress import Progress
     from ptr_robot.sim.kitchens import find_kitchen
     from ptr_robot.sim.tasks import find_task, store_task_name
-    from ptr_robot.sim.trials import Trial, TrialPlan, run_trials
+    from ptr_robot.sim.trials import Filming, Trial, TrialPlan, run_trials
 
     task, kitchen = find_task(args.task).instruction, find_kitchen(args.kitchen).name
     told = args.policy_task or store_task_name(task, kitchen, per_kitchen=args.task_per_kitchen)
@@ -224,7 +226,11 @@ def rollout(args: Args) -> dict[str, Any]:
     )
     out = args.out or _default_out(args, about, plan)
     out.parent.mkdir(parents=True, exist_ok=True)
-    videos = None if args.video == "none" else (out.with_suffix(""), args.video, args.videos)
+    filming = None
+    if args.video != "none":
+        filming = Filming(
+            folder=out.with_suffix(""), kind=args.video, number=args.videos, of=args.videos_of, size=args.video_size
+        )
     successes = 0
     with Progress(args.trials, "rollout", "trials") as progress:
 
@@ -235,7 +241,7 @@ def rollout(args: Args) -> dict[str, Any]:
 
         trials = run_trials(
             source, plan, args.trials, num_workers=args.workers, log=out.with_suffix(".jsonl"), about=about,
-            videos=videos, video_size=args.video_size, each=count,
+            filming=filming, each=count,
         )  # fmt: skip
     put = trials[0].reached is not None
     logs = [trial.steering for trial in trials if trial.steering is not None]
