@@ -36,6 +36,8 @@ RUNS = {  # name: store, updates, recipe, options
     ),
     "unripe_clone": ("people", 150, "smoke-bc", ["--learner.lr", "1e-4"]),
     "alike": ("machine", 25, "smoke", SOUND),
+    "alike_and_slow": ("slow_machine", 25, "smoke", SOUND),
+    "no_failure": ("few", 25, "smoke", SOUND),
 }
 
 
@@ -45,6 +47,7 @@ def table(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("table")
     toy_reach.write(folder / "people", toy_reach.people(40))
     toy_reach.write(folder / "machine", toy_reach.machine(60))
+    toy_reach.write(folder / "slow_machine", toy_reach.machine(20, speed=0.12))
     toy_reach.write(folder / "few", toy_reach.people(10, seed=5, fails=0.0))
     return folder
 

@@ -36,6 +36,7 @@ def test_a_healthy_run_has_no_finding(trained, name):
         ("by_heart", "overfit", "warning", "held-out metrics are worse again: action error", "--learner.dropout 0.1"),
         ("unripe_clone", "underfit", "warning", "in the last quarter", "--num-steps 300"),
         ("alike", "use_cloning", "note", "none of the 48 episodes failed", "behaviour cloning"),
+        ("alike_and_slow", "use_cloning", "note", "none of the 16 episodes failed, they take 6", "behaviour cloning"),
     ],
 )
 def test_a_run_that_was_trained_ill(trained, name, check, level, words, advice):
@@ -50,6 +51,7 @@ def test_illnesses_of_other_runs_are_not_seen_in_these(trained):
     assert set(found(trained("by_heart"))) == {"overfit"}
     assert set(found(trained("unripe_clone"))) == {"underfit"}
     assert set(found(trained("lazy_actor"))) == {"actor_behind"}
+    assert "use_cloning" not in found(trained("no_failure")), "people go several ways, also where nobody fails"
     assert set(found(trained("wild"))) == {"value_range", "foreign_actions", "actions_at_bounds"}
 
 

@@ -33,9 +33,10 @@ def people(count: int, seed: int = 0, speed: tuple[float, float] = (0.35, 1.0), 
     return [_person(f"{seed}_{i:03d}", np.random.default_rng((seed, i)), speed, fails) for i in range(count)]
 
 
-def machine(count: int, seed: int = 0) -> list[Episode]:
-    """Straight and at full speed, from the left to the right."""
-    return [_episode(f"{seed}_{i:03d}", np.random.default_rng((seed, i)), 0.8, 0.0, False, False) for i in range(count)]
+def machine(count: int, seed: int = 0, speed: float = 0.8) -> list[Episode]:
+    """Straight and at one speed, from the left to the right."""
+    rngs = [np.random.default_rng((seed, i)) for i in range(count)]
+    return [_episode(f"{seed}_{i:03d}", rng, speed, 0.0, False, False) for i, rng in enumerate(rngs)]
 
 
 def away(count: int, seed: int = 0) -> list[Episode]:

@@ -27,9 +27,11 @@ follow it whose mean, and whose samples, are valued below the recorded actions b
 """
 MORE_AT_BOUNDS = 0.2
 """By how much the share of actions at their bounds may exceed that of the recorded ones."""
-SHORT, ALIKE, ONE_WAY = 50, 0.25, 0.6
-"""Steps of a short episode; spread of lengths in shares of their mean; share of the recorded actions that the state or
-a clone explains: below, above which there is one way to do a task."""
+ONE_WAY, SHORT, ALIKE = 0.6, 50, 0.25
+"""There is one way to do a task where the state explains so large a share of the recorded actions. In the toy kitchens
+an expert has 0.73 to 0.89, also in long episodes of many lengths, operators 0.49 to 0.55 and white noise 0.42. Where
+frames are seen, episodes of at most so many steps whose lengths spread by so small a share of their mean stand for it.
+"""
 
 
 def temperature(evidence: RunEvidence) -> list[Finding]:
@@ -212,13 +214,14 @@ def actions_at_bounds(evidence: RunEvidence) -> list[Finding]:
 
 
 def use_cloning(evidence: RunEvidence) -> list[Finding]:
-    """Data that behaviour cloning is best at: one way to do it, short, all alike, nothing failed."""
+    """Data that behaviour cloning is best at: one way to do it, nothing failed."""
     lengths = evidence.lengths
     if evidence.limits is None or len(lengths) < 2 or evidence.outcomes["failure"]:
         return []
     median, spread = float(np.median(lengths)), float(lengths.std() / lengths.mean())
     explained = evidence.explained_by_state
-    if median > SHORT or spread > ALIKE or (explained is not None and explained < ONE_WAY):
+    is_one_way = median <= SHORT and spread <= ALIKE if explained is None else explained >= ONE_WAY
+    if not is_one_way:
         return []
     seen = (
         f"none of the {len(lengths)} episodes failed, they take {median:g} steps (spread of lengths {percent(spread)})"
