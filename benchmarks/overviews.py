@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.comparison import interval_in_percent, published_rows
@@ -13,11 +14,110 @@ from ptr_robot.comparison.published import COLUMNS, RERUN, TASKS
 from ptr_robot.comparison.summary import Place, Summary, difference_to, summarize
 from ptr_robot.comparison.tables import own_place, title_of
 
-__all__ = ["beside_published", "from_states", "three_targets"]
+__all__ = ["CLAIMS", "Claim", "beside_published", "claims", "from_states", "three_targets"]
 
 THREE_TARGETS = {"pair": "known pair", "unseen": "unseen pair", "door": "door"}
+RULES = ("selected", "last")
 TODAY = {"mixture": "Mixture clone", "flow": "Flow BC, chunks"}
 """Columns of :func:`beside_published` that the published table has not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A claim that rows of one grid and acting mode speak of.
+
+    Attributes:
+        found: (data set, method) by what it is called there.
+    """
+
+    claim: str
+    grid: str
+    found: Mapping[str, tuple[str, str]]
+    mode: str = "search"
+
+
+def _on(data: str, **methods: str) -> dict[str, tuple[str, str]]:
+    return {told.replace("_", " "): (data, method) for told, method in methods.items()}
+
+
+def _demonstrations() -> dict[str, tuple[str, str]]:
+    numbers = {1: "demos-1", 5: "demos-5", 10: "proposals", 20: "demos-20", 50: "demos-50"}
+    return {f"{number} of them": ("D2-long", method) for number, method in numbers.items()}
+
+
+def _failures(method: str) -> dict[str, tuple[str, str]]:
+    return {f"{percent} %": (f"failures-{percent}", method) for percent in (0, 50, 75)}
+
+
+CLAIMS = (
+    Claim(
+        claim="rewards of -1, and +10 at the end",
+        grid="claims",
+        found=_on("D2-long", as_claimed="proposals")
+        | {"0 and 1": ("D2-long", "rewards-0-and-1"), "-1 and 0": ("D2-long", "rewards-minus-1-and-0")},
+    ),
+    Claim(
+        claim="a learned spatial embedding",
+        grid="claims-pixels",
+        found=_on("pair", as_claimed="proposals", mean="mean-pooling", spatial_softmax="spatial-softmax"),
+    ),
+    Claim(
+        claim="the action in every layer of the critic",
+        grid="claims-pixels",
+        found=_on("pair", as_claimed="proposals", in_the_first_alone="action-in-first-layer"),
+    ),
+    Claim(
+        claim="group norms", grid="claims-pixels", found=_on("pair", as_claimed="proposals", without="no-group-norm")
+    ),
+    Claim(
+        claim="larger encoders are better",
+        grid="claims-pixels",
+        found=_on("pair", three_convolutions="proposals", small_ResNet="resnet-small", ResNet_18="resnet18"),
+    ),
+    Claim(
+        claim="pre-train, then fine-tune, and not both at once: CQL",
+        grid="deck",
+        found=_on("pair", as_claimed="cql", joint="cog"),
+    ),
+    Claim(claim="the same: BC", grid="deck", mode="mean", found=_on("pair", as_claimed="bc", joint="bc-joint")),
+    Claim(
+        claim="the same: ours",
+        grid="claims",
+        found=_on("D2-long", as_claimed="proposals", joint="proposals-joint", the_target_alone="proposals-target"),
+    ),
+    Claim(claim="few demonstrations are enough", grid="claims", found=_demonstrations()),
+    Claim(claim="failures among the prior episodes do no harm", grid="failures", found=_failures("proposals")),
+    Claim(claim="the same: BC", grid="failures", mode="mean", found=_failures("bc")),
+    Claim(claim="the same: BC on successes", grid="failures", mode="mean", found=_failures("bc-success")),
+    Claim(
+        claim="BC weighted by the advantages of a critic is better than BC",
+        grid="states",
+        mode="mean",
+        found=_on("D2", as_claimed="awbc", BC="bc", BC_on_successes="bc-success"),
+    ),
+)
+"""In the order of the table :func:`claims`."""
+
+
+def claims(results: Path | None = None) -> list[list[str]]:
+    """What came of published claims, the header first: successes of the checkpoint that is picked and of the last one,
+    on the processor of most rows. Empty without rows."""
+    lines = []
+    for each in CLAIMS:
+        rows = published_rows(results or RESULTS, f"compare_{each.grid}")
+        most = Counter(map(ran_on, rows)).most_common(1)[0][0] if rows else ""
+        places = summarize([row for row in rows if ran_on(row) == most])
+        found, seeds = [], set()
+        for told, (data, method) in each.found.items():
+            picked, last = (places.get(Place(data, method, "after", rule, each.mode)) for rule in RULES)
+            if picked is not None and last is not None:
+                found.append(f"{told}: {picked.rate.successes}, {last.rate.successes} of {picked.rate.num_trials}")
+                seeds.add(len(picked.rows))
+        if found:
+            data = sorted({data for data, _ in each.found.values()})
+            where = f"`{each.grid}`" + (f", {data[0]}" if len(data) == 1 else "")
+            lines.append([each.claim, where, "; ".join(found), " to ".join(map(str, sorted(seeds)))])
+    return [["claim", "grid, data", "picked, last", "seeds"], ["---"] * 3 + ["---:"], *lines] if lines else []
 
 
 def beside_published(results: Path | None = None) -> list[list[str]]:
@@ -84,7 +184,7 @@ def three_targets(results: Path | None = None) -> list[list[str]]:
     places = summarize([row for row in rows if ran_on(row) == ran_on(rows[0])])
     lines = []
     for data, target in THREE_TARGETS.items():
-        for rule, told in (("selected", "picked"), ("last", "last")):
+        for rule, told in zip(RULES, ("picked", "last"), strict=True):
             there = {p.method: s for p, s in places.items() if (p.data, p.phase, p.checkpoint) == (data, "after", rule)}
             clones = {method: s for method, s in there.items() if not method.startswith("proposals")}
             ours, before = (

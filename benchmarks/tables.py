@@ -15,13 +15,13 @@ from typing import Any
 
 from benchmarks.comparison import comparison_table
 from benchmarks.harness import RESULTS, ran_on
-from benchmarks.overviews import beside_published, from_states, three_targets
+from benchmarks.overviews import beside_published, claims, from_states, three_targets
 
 __all__ = ["PAGES", "main", "render", "table"]
 
 _ROOT = Path(__file__).resolve().parents[1]
 PAGES = tuple(_ROOT / name for name in ("README.md", "docs/benchmarks.md", "docs/compare.md", "benchmarks/RESULTS.md"))
-OVERVIEWS = {each.__name__: each for each in (beside_published, from_states, three_targets)}
+OVERVIEWS = {each.__name__: each for each in (beside_published, claims, from_states, three_targets)}
 _BLOCK = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

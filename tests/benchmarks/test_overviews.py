@@ -2,7 +2,8 @@
 
 from comparison_rows import row
 
-from benchmarks.overviews import beside_published, from_states, three_targets
+from benchmarks.overviews import CLAIMS, beside_published, claims, from_states, three_targets
+from ptr_robot.comparison.presets import PRESETS
 from ptr_robot.comparison.rows import write_rows
 
 
@@ -40,6 +41,20 @@ def test_the_most_successes_on_data_from_states_are_bold(tmp_path):
         ["CQL with cloned proposals (ours)", "search", "", "**3/4**"],
     ]
     assert from_states(tmp_path / "nowhere") == []
+
+
+def test_claims_name_what_their_grids_have_and_tell_what_came(tmp_path):
+    for claim in CLAIMS:
+        methods, data = (PRESETS[claim.grid][1][name] for name in ("methods", "data"))
+        assert {method for _, method in claim.found.values()} <= set(methods), claim.claim
+        assert {name for name, _ in claim.found.values()} <= set(data), claim.claim
+
+    of = [{"data": "pair", "mode": "search"}, {"data": "pair", "mode": "search", "checkpoint": "last"}]
+    rows = [row("cql", seed, "1100") | each for each in of for seed in (0, 1)] + [row("cog", 0, "1110") | of[0]]
+    write_rows([*rows, row("cog", 0, "1000") | of[1]], tmp_path / "compare_deck.jsonl")
+    told = ["pre-train, then fine-tune, and not both at once: CQL", "`deck`, pair"]
+    assert claims(tmp_path)[2:] == [[*told, "as claimed: 4, 4 of 8; joint: 3, 1 of 4", "1 to 2"]]
+    assert claims(tmp_path / "nowhere") == []
 
 
 def test_the_three_targets_are_bold_where_ours_is_above_every_imitation_column(tmp_path):
