@@ -85,6 +85,22 @@ CLAIMS = (
         grid="claims",
         found=_on("D2-long", as_claimed="proposals", joint="proposals-joint", the_target_alone="proposals-target"),
     ),
+    Claim(
+        claim="ours, not published: five-step targets, bound by the return",
+        grid="claims",
+        found=_on("D2-long", as_we_do="proposals", one_step_and_no_bound="one-step-unbounded"),
+    ),
+    Claim(
+        claim="ours, not published: cql_alpha 1",
+        grid="claims",
+        found=_on("D2-long", as_we_do="proposals")
+        | {"0": ("D2-long", "alpha-0"), "10, as published": ("D2-long", "alpha-10")},
+    ),
+    Claim(
+        claim="ours, not published: discount 0.98",
+        grid="claims",
+        found=_on("D2-long", as_we_do="proposals") | {"0.96, as published": ("D2-long", "discount-96")},
+    ),
     Claim(claim="few demonstrations are enough", grid="claims", found=_demonstrations()),
     Claim(claim="failures among the prior episodes do no harm", grid="failures", found=_failures("proposals")),
     Claim(claim="the same: BC", grid="failures", mode="mean", found=_failures("bc")),
