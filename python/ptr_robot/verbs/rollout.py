@@ -243,6 +243,7 @@ def rollout(args: Args) -> dict[str, Any]:
             source, plan, args.trials, num_workers=args.workers, log=out.with_suffix(".jsonl"), about=about,
             filming=filming, each=count,
         )  # fmt: skip
+    successes = sum(trial.success for trial in trials)  # a film's trial is played once more, and counts as it went then
     put = trials[0].reached is not None
     logs = [trial.steering for trial in trials if trial.steering is not None]
     result = {
