@@ -102,7 +102,7 @@ CLAIMS = (
         found=_on("D2-long", as_we_do="proposals") | {"0.96, as published": ("D2-long", "discount-96")},
     ),
     Claim(claim="few demonstrations are enough", grid="claims", found=_demonstrations()),
-    Claim(claim="failures among the prior episodes do no harm", grid="failures", found=_failures("proposals")),
+    Claim(claim="the share of failures among the prior episodes", grid="failures", found=_failures("proposals")),
     Claim(claim="the same: BC", grid="failures", mode="mean", found=_failures("bc")),
     Claim(claim="the same: BC on successes", grid="failures", mode="mean", found=_failures("bc-success")),
     Claim(
