@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.comparison import interval_in_percent, published_rows
 from benchmarks.harness import RESULTS, ran_on
 from ptr_robot.comparison.presets import PRESETS
-from ptr_robot.comparison.published import COLUMNS, RERUN, TASKS
+from ptr_robot.comparison.published import ALL_TASKS, COLUMNS, RERUN, TASKS
 from ptr_robot.comparison.summary import Place, Summary, difference_to, summarize
 from ptr_robot.comparison.tables import own_place, title_of
 
@@ -18,7 +19,7 @@ __all__ = ["CLAIMS", "Claim", "beside_published", "claims", "from_states", "thre
 
 THREE_TARGETS = {"pair": "known pair", "unseen": "unseen pair", "door": "door"}
 RULES = ("selected", "last")
-TODAY = {"mixture": "Mixture clone", "flow": "Flow BC, chunks"}
+TODAY = ("mixture", "flow")
 """Columns of :func:`beside_published` that the published table has not."""
 
 
@@ -36,96 +37,100 @@ class Claim:
     mode: str = "search"
 
 
-def _on(data: str, **methods: str) -> dict[str, tuple[str, str]]:
-    return {told.replace("_", " "): (data, method) for told, method in methods.items()}
+def _on(data: str, methods: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    return {told: (data, method) for told, method in methods.items()}
 
 
-def _demonstrations() -> dict[str, tuple[str, str]]:
-    numbers = {1: "demos-1", 5: "demos-5", 10: "proposals", 20: "demos-20", 50: "demos-50"}
-    return {f"{number} of them": ("D2-long", method) for number, method in numbers.items()}
+def _of_states(claim: str, methods: Mapping[str, str]) -> Claim:
+    return Claim(claim=claim, grid="claims", found=_on("D2-long", methods))
 
 
-def _failures(method: str) -> dict[str, tuple[str, str]]:
-    return {f"{percent} %": (f"failures-{percent}", method) for percent in (0, 50, 75)}
+def _of_pixels(claim: str, methods: Mapping[str, str]) -> Claim:
+    return Claim(claim=claim, grid="claims-pixels", found=_on("pair", methods))
+
+
+def _of_failures(claim: str, method: str, mode: str = "mean") -> Claim:
+    found = {f"{percent} %": (f"failures-{percent}", method) for percent in (0, 50, 75)}
+    return Claim(claim=claim, grid="failures", mode=mode, found=found)
 
 
 CLAIMS = (
-    Claim(
-        claim="rewards of -1, and +10 at the end",
-        grid="claims",
-        found=_on("D2-long", as_claimed="proposals")
-        | {"0 and 1": ("D2-long", "rewards-0-and-1"), "-1 and 0": ("D2-long", "rewards-minus-1-and-0")},
+    _of_states(
+        "rewards of -1, and +10 at the end",
+        {"as claimed": "proposals", "0 and 1": "rewards-0-and-1", "-1 and 0": "rewards-minus-1-and-0"},
     ),
-    Claim(
-        claim="a learned spatial embedding",
-        grid="claims-pixels",
-        found=_on("pair", as_claimed="proposals", mean="mean-pooling", spatial_softmax="spatial-softmax"),
+    _of_pixels(
+        "a learned spatial embedding",
+        {"as claimed": "proposals", "mean": "mean-pooling", "spatial softmax": "spatial-softmax"},
     ),
-    Claim(
-        claim="the action in every layer of the critic",
-        grid="claims-pixels",
-        found=_on("pair", as_claimed="proposals", in_the_first_alone="action-in-first-layer"),
+    _of_pixels(
+        "the action in every layer of the critic",
+        {"as claimed": "proposals", "in the first alone": "action-in-first-layer"},
     ),
-    Claim(
-        claim="group norms", grid="claims-pixels", found=_on("pair", as_claimed="proposals", without="no-group-norm")
-    ),
-    Claim(
-        claim="larger encoders are better",
-        grid="claims-pixels",
-        found=_on("pair", three_convolutions="proposals", small_ResNet="resnet-small", ResNet_18="resnet18"),
+    _of_pixels("group norms", {"as claimed": "proposals", "without": "no-group-norm"}),
+    _of_pixels(
+        "larger encoders are better",
+        {"three convolutions": "proposals", "small ResNet": "resnet-small", "ResNet 18": "resnet18"},
     ),
     Claim(
         claim="pre-train, then fine-tune, and not both at once: CQL",
         grid="deck",
-        found=_on("pair", as_claimed="cql", joint="cog"),
+        found=_on("pair", {"as claimed": "cql", "joint": "cog"}),
     ),
-    Claim(claim="the same: BC", grid="deck", mode="mean", found=_on("pair", as_claimed="bc", joint="bc-joint")),
-    Claim(
-        claim="the same: ours",
-        grid="claims",
-        found=_on("D2-long", as_claimed="proposals", joint="proposals-joint", the_target_alone="proposals-target"),
+    Claim(claim="the same: BC", grid="deck", mode="mean", found=_on("pair", {"as claimed": "bc", "joint": "bc-joint"})),
+    _of_states(
+        "the same: ours",
+        {"as claimed": "proposals", "joint": "proposals-joint", "the target alone": "proposals-target"},
     ),
-    Claim(
-        claim="ours, not published: five-step targets, bound by the return",
-        grid="claims",
-        found=_on("D2-long", as_we_do="proposals", one_step_and_no_bound="one-step-unbounded"),
+    _of_states(
+        "ours, not published: five-step targets, bound by the return",
+        {"as we do": "proposals", "one step and no bound": "one-step-unbounded"},
     ),
-    Claim(
-        claim="ours, not published: cql_alpha 1",
-        grid="claims",
-        found=_on("D2-long", as_we_do="proposals")
-        | {"0": ("D2-long", "alpha-0"), "10, as published": ("D2-long", "alpha-10")},
+    _of_states(
+        "ours, not published: cql_alpha 1",
+        {"as we do": "proposals", "0": "alpha-0", "10, as published": "alpha-10"},
     ),
-    Claim(
-        claim="ours, not published: discount 0.98",
-        grid="claims",
-        found=_on("D2-long", as_we_do="proposals") | {"0.96, as published": ("D2-long", "discount-96")},
+    _of_states(
+        "ours, not published: discount 0.98",
+        {"as we do": "proposals", "0.96, as published": "discount-96"},
     ),
-    Claim(claim="few demonstrations are enough", grid="claims", found=_demonstrations()),
-    Claim(claim="the share of failures among the prior episodes", grid="failures", found=_failures("proposals")),
-    Claim(claim="the same: BC", grid="failures", mode="mean", found=_failures("bc")),
-    Claim(claim="the same: BC on successes", grid="failures", mode="mean", found=_failures("bc-success")),
+    _of_states(
+        "few demonstrations are enough",
+        {
+            **{"1 of them": "demos-1", "5 of them": "demos-5", "10 of them": "proposals"},
+            **{"20 of them": "demos-20", "50 of them": "demos-50"},
+        },
+    ),
+    _of_failures("the share of failures among the prior episodes", "proposals", "search"),
+    _of_failures("the same: BC", "bc"),
+    _of_failures("the same: BC on successes", "bc-success"),
     Claim(
         claim="BC weighted by the advantages of a critic is better than BC",
         grid="states",
         mode="mean",
-        found=_on("D2", as_claimed="awbc", BC="bc", BC_on_successes="bc-success"),
+        found=_on("D2", {"as claimed": "awbc", "BC": "bc", "BC on successes": "bc-success"}),
     ),
 )
 """In the order of the table :func:`claims`."""
 
 
+def _processor_of_most(rows: Sequence[Mapping[str, Any]]) -> str:
+    return Counter(map(ran_on, rows)).most_common(1)[0][0] if rows else ""
+
+
 def claims(results: Path | None = None) -> list[list[str]]:
     """What came of published claims, the header first: successes of the checkpoint that is picked and of the last one,
     on the processor of most rows. Empty without rows."""
+    grids = {}
+    for grid in {each.grid for each in CLAIMS}:
+        rows = published_rows(results or RESULTS, f"compare_{grid}")
+        most = _processor_of_most(rows)
+        grids[grid] = summarize([row for row in rows if ran_on(row) == most])
     lines = []
     for each in CLAIMS:
-        rows = published_rows(results or RESULTS, f"compare_{each.grid}")
-        most = Counter(map(ran_on, rows)).most_common(1)[0][0] if rows else ""
-        places = summarize([row for row in rows if ran_on(row) == most])
         found, seeds = [], set()
         for told, (data, method) in each.found.items():
-            picked, last = (places.get(Place(data, method, "after", rule, each.mode)) for rule in RULES)
+            picked, last = (grids[each.grid].get(Place(data, method, "after", rule, each.mode)) for rule in RULES)
             if picked is not None and last is not None:
                 found.append(f"{told}: {picked.rate.successes}, {last.rate.successes} of {picked.rate.num_trials}")
                 seeds.add(len(picked.rows))
@@ -144,19 +149,19 @@ def beside_published(results: Path | None = None) -> list[list[str]]:
     """
     methods = ["proposals", *COLUMNS, *TODAY]
     lines = [[task, "", *_counts(wins, trials)] for task, trials, wins in TASKS]
-    total = [sum(wins) for wins in zip(*(wins for _, _, wins in TASKS), strict=True)]
-    lines.append(["**all four**", "", *_counts(total, sum(trials for _, trials, _ in TASKS))])
+    task, trials, wins = ALL_TASKS
+    lines.append([f"**{task}**", "", *_counts(wins, trials)])
     again, successes, trials = RERUN
     lines.append([again, "", f"{successes}/{trials}", *[""] * (len(methods) - 2)])
     grids = {grid: published_rows(results or RESULTS, f"compare_{grid}") for grid in ("deck", "longer")}
     for grid, rows in grids.items():
-        most = Counter(map(ran_on, rows)).most_common(1)[0][0] if rows else ""
+        most = _processor_of_most(rows)
         places = summarize(sorted(rows, key=lambda row: ran_on(row) == most))
         for data, target in THREE_TARGETS.items():
             found = [own_place(places, data, method) for method in methods]
             if any(found):
                 lines.append([f"{target}, `{grid}`", *("" if s is None else _starred(s) for s in found)])
-    header = ["successes of trials", "ours", *COLUMNS.values(), *TODAY.values()]
+    header = ["successes of trials", "ours", *COLUMNS.values(), *map(title_of, TODAY)]
     return [header, ["---", *["---:"] * len(methods)], *lines] if any(grids.values()) else []
 
 

@@ -5,7 +5,7 @@ is by overlapping authors, as a baseline of V-PTR: nearly the same tasks, demons
 (dibyaghosh.com/vptr). The two are not one experiment: success depends strongly on starts and demonstrations.
 """
 
-__all__ = ["COLUMNS", "RERUN", "TASKS"]
+__all__ = ["ALL_TASKS", "COLUMNS", "RERUN", "TASKS"]
 
 COLUMNS = {
     "cql": "PTR",
@@ -30,4 +30,10 @@ TASKS = (
     ("cucumber in pot", 10, (5, 0, 1, 0, 2, 1, 0, 0, 0, 0)),
 )
 """Task, trials of each method, successes in the order of ``COLUMNS``."""
+ALL_TASKS = (
+    "all four",
+    sum(trials for _, trials, _ in TASKS),
+    tuple(sum(wins) for wins in zip(*(wins for _, _, wins in TASKS), strict=True)),
+)
+"""The same of all tasks together."""
 RERUN = ("PTR, re-run by V-PTR", 5, 48)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from ptr_robot.comparison.methods import METHODS
-from ptr_robot.comparison.published import COLUMNS, RERUN, TASKS
+from ptr_robot.comparison.published import ALL_TASKS, COLUMNS, RERUN, TASKS
 from ptr_robot.comparison.summary import Place, Summary, difference_to
 from ptr_robot.evaluation.metric_correlation import MetricCorrelation
 from ptr_robot.evaluation.metrics import METRICS as METRICS_TOLD
@@ -44,11 +44,10 @@ def published_layout(places: Places, methods: Sequence[str], data: Sequence[str]
     first = [name for name in others if name == OURS]
     columns = [*first, *COLUMNS, *(name for name in others if name in NOT_PUBLISHED)]
     lines = []
-    for task, trials, successes in TASKS:
-        lines.append(_published_line(task, columns, dict(zip(COLUMNS, successes, strict=True)), trials))
-    total = sum(trials for _, trials, _ in TASKS)
-    sums = {name: sum(task[2][i] for task in TASKS) for i, name in enumerate(COLUMNS)}
-    lines.append(_published_line("all four", columns, sums, total, bold=True))
+    for row in (*TASKS, ALL_TASKS):
+        task, trials, successes = row
+        by_name = dict(zip(COLUMNS, successes, strict=True))
+        lines.append(_published_line(task, columns, by_name, trials, bold=row is ALL_TASKS))
     again, successes_again, trials_again = RERUN
     lines.append(_published_line(again, columns, {"cql": successes_again}, trials_again))
     return _layout(places, columns, data, COLUMNS, lines) + (

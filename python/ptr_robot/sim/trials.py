@@ -24,9 +24,7 @@ from ptr_robot.sim.policies import ActingPolicy, PolicySource, TellsOfSteering
 from ptr_robot.sim.tasks import find_task
 from ptr_robot.sim.worlds import PutWorld, StartRange, World
 
-__all__ = ["Filming", "FilmsOf", "Trial", "TrialPlan", "run_trials", "trial_seed"]
-
-FilmsOf = Literal["first", "outcomes"]
+__all__ = ["Filming", "Trial", "TrialPlan", "run_trials", "trial_seed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +115,7 @@ class Filming:
     folder: Path
     kind: Literal["gif", "mp4"]
     number: int
-    of: FilmsOf = "first"
+    of: Literal["first", "outcomes"] = "first"
     size: int = 256
 
     def path(self, index: int) -> Path:
